@@ -1,0 +1,80 @@
+"""A conversation to ids and labels (upstream: the preprocess functions of llava/train/train.py)."""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from llava.constants import (
+    DEFAULT_IM_END_TOKEN,
+    DEFAULT_IM_START_TOKEN,
+    DEFAULT_IMAGE_TOKEN,
+)
+from llava.conversation import Conversation, SeparatorStyle
+from llava.tokenization import encode_segments
+
+
+def collect_images(turn: str, template: Conversation, several: bool = False, mm_use_im_start_end: bool = False) -> str:
+    """The turn with its `<image>` taken out and put in front, each on a line of its own.
+
+    Args:
+        several: the sample has several images, each with an `<image>` of its own; else all of a turn become one
+            (upstream's rule, which knows one image a sample).
+    """
+    count = turn.count(DEFAULT_IMAGE_TOKEN)
+    if not count:
+        return turn
+    mark = DEFAULT_IMAGE_TOKEN
+    if "mmtag" in template.version:
+        mark = f"<Image>{mark}</Image>"
+    if mm_use_im_start_end:
+        mark = f"{DEFAULT_IM_START_TOKEN}{mark}{DEFAULT_IM_END_TOKEN}"
+    text = turn.replace(DEFAULT_IMAGE_TOKEN, "").strip()
+    return (f"{mark}\n" * (count if several else 1) + text).strip()
+
+
+def build_conversation(turns: Sequence[str], template: Conversation) -> Conversation:
+    """The template filled with turns that alternate human, gpt, ...
+
+    A caption template takes the image mark and the caption only: what the human said is left out, as upstream does.
+    """
+    conversation = template.copy()
+    if template.sep_style is SeparatorStyle.PLAIN:
+        if len(turns) != 2 or DEFAULT_IMAGE_TOKEN not in turns[0]:
+            raise ValueError(
+                "the template 'plain' trains captions: it needs exactly two turns with <image> in the first, "
+                f"not {len(turns)} turns beginning {turns[0][:40]!r}"
+            )
+        turns = (DEFAULT_IMAGE_TOKEN * turns[0].count(DEFAULT_IMAGE_TOKEN), turns[1])
+    for i, text in enumerate(turns):
+        conversation.append_message(template.roles[i % 2], text)
+    return conversation
+
+
+def preprocess(
+    turns: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    template: Conversation,
+    num_images: int,
+    max_length: int | None = None,
+    mm_use_im_start_end: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and labels of one sample.
+
+    Args:
+        turns: texts that alternate human, gpt, ..., beginning with the human.
+        num_images: images of the sample; with 0 an `<image>` in the text is plain text.
+        max_length: text-only samples are cut to it, as upstream does; samples with images are cut after their
+            features stand in place.
+
+    Returns:
+        `(input_ids, labels)`, int64 `(length,)`: -200 in the ids for an image, -100 in the labels where nothing is
+        trained. Supervised are the assistant's words and the token that ends its turn.
+    """
+    if num_images and template.sep_style is not SeparatorStyle.PLAIN:
+        turns = [collect_images(turn, template, num_images > 1, mm_use_im_start_end) for turn in turns]
+    segments = build_conversation(turns, template).segments()
+    ids, labels = encode_segments(segments, tokenizer, split_images=num_images > 0)
+    if not num_images and max_length is not None:
+        ids, labels = ids[:max_length], labels[:max_length]
+    return torch.tensor(ids, dtype=torch.long), torch.tensor(labels, dtype=torch.long)

@@ -1,0 +1,217 @@
+"""LLaVA JSON, read once into a memory-mapped Arrow file.
+
+The 665K samples of LLaVA-1.5 are 1 GB of JSON and several GB of Python objects; every worker process of every rank
+used to hold them. Here the JSON is parsed once, item by item, into an Arrow file named after the JSON's content;
+afterwards each process maps that file and pays for the rows it touches.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+
+from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.files import cache_root, sha256_of, written_whole
+
+ROLES = ("human", "gpt")
+_FORMAT = "3"
+_READ_CHARS = 1 << 20
+_ROWS_PER_BATCH = 4096
+_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("images", pa.list_(pa.string())),
+        ("turns", pa.list_(pa.string())),
+        ("first_is_human", pa.bool_()),
+        ("words", pa.int32()),
+        ("image_tokens", pa.int32()),
+    ]
+)
+
+
+class DataFormatError(ValueError):
+    """A data file that is not LLaVA JSON; the message names the item and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One sample: `turns` alternate human, gpt, human, ..., beginning with the human."""
+
+    id: str
+    images: tuple[str, ...]
+    turns: tuple[str, ...]
+
+
+class Records:
+    """The samples of a data file, by index; picklable, and shared between processes through the page cache."""
+
+    def __init__(self, arrow_path: Path) -> None:
+        self.path = arrow_path
+        self._table: pa.Table | None = None
+
+    @property
+    def table(self) -> pa.Table:
+        if self._table is None:
+            with pa.memory_map(str(self.path)) as source:
+                self._table = pa.ipc.open_file(source).read_all()
+        return self._table
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_table": None}
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def __getitem__(self, index: int) -> Record:
+        row = self.table.slice(index, 1).to_pylist()[0]
+        turns = row["turns"] if row["first_is_human"] else row["turns"][1:]
+        return Record(id=row["id"], images=tuple(row["images"]), turns=tuple(turns))
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def has_image(self) -> np.ndarray:
+        """bool `(n,)`: whether the sample names an image."""
+        return pa.compute.list_value_length(self.table["images"]).to_numpy() > 0
+
+    @property
+    def words(self) -> np.ndarray:
+        """int32 `(n,)`: whitespace-separated words over all turns (upstream's measure of length)."""
+        return self.table["words"].to_numpy()
+
+    @property
+    def image_tokens(self) -> np.ndarray:
+        """int32 `(n,)`: how many `<image>` the sample's text will hold once each turn's are collected."""
+        return self.table["image_tokens"].to_numpy()
+
+    @property
+    def image_counts(self) -> np.ndarray:
+        """int32 `(n,)`: how many image files the sample names."""
+        return pa.compute.list_value_length(self.table["images"]).to_numpy()
+
+    def unique_images(self) -> list[str]:
+        """Every image path that the file names, once, in order of first use."""
+        return pa.compute.unique(self.table["images"].combine_chunks().flatten()).to_pylist()
+
+
+def open_records(data_path: str | Path, cache_dir: Path | None = None) -> Records:
+    """The records of a LLaVA JSON (a list of items) or JSON-lines file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        DataFormatError: the content is not LLaVA JSON.
+    """
+    data_path = Path(data_path)
+    if not data_path.is_file():
+        raise FileNotFoundError(f"data file {data_path} does not exist")
+    folder = cache_dir or cache_root() / "records"
+    arrow_path = folder / f"{data_path.stem}-{sha256_of(data_path)[:16]}-v{_FORMAT}.arrow"
+    if not arrow_path.exists():
+        _convert(data_path, arrow_path)
+    return Records(arrow_path)
+
+
+def _convert(data_path: Path, arrow_path: Path) -> None:
+    with written_whole(arrow_path) as aside, pa.OSFile(str(aside), "wb") as sink:
+        writer = pa.ipc.new_file(sink, _SCHEMA)
+        batch: list[dict[str, Any]] = []
+        count = 0
+        for count, item in enumerate(_items(data_path), start=1):
+            batch.append(_row(item, count - 1, data_path))
+            if len(batch) == _ROWS_PER_BATCH:
+                writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=_SCHEMA))
+                batch = []
+        if batch:
+            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=_SCHEMA))
+        writer.close()
+        if count == 0:
+            raise DataFormatError(f"{data_path} holds no samples")
+
+
+def _items(data_path: Path) -> Iterator[Any]:
+    """Items of a JSON list, or of a file of JSON objects one after another, without holding more than one at once."""
+    decoder = json.JSONDecoder()
+    with open(data_path, encoding="utf-8") as file:
+        buffer = _refill("", file)
+        if buffer[:1] not in ("[", "{"):
+            raise DataFormatError(f"{data_path} is not LLaVA JSON: it begins with {buffer[:20]!r}, not with a list")
+        in_list = buffer[0] == "["
+        position, index = (1 if in_list else 0), 0
+        while True:
+            position = _skip(buffer, position)
+            if position >= len(buffer):
+                more = _refill("", file)
+                if not more:
+                    if in_list:
+                        raise DataFormatError(f"{data_path} ends inside the list, after item {index - 1}")
+                    return
+                buffer, position = more, 0
+                continue
+            if in_list and buffer[position] == "]":
+                return
+            try:
+                item, position = decoder.raw_decode(buffer, position)
+            except json.JSONDecodeError as error:
+                more = file.read(max(_READ_CHARS, len(buffer)))
+                if not more:
+                    raise DataFormatError(f"{data_path}: item {index} is not valid JSON: {error.msg}") from error
+                buffer, position = buffer[position:] + more, 0
+                continue
+            yield item
+            index += 1
+
+
+def _skip(buffer: str, position: int) -> int:
+    while position < len(buffer) and buffer[position] in " \t\r\n,":
+        position += 1
+    return position
+
+
+def _refill(buffer: str, file: IO[str]) -> str:
+    while True:
+        more = file.read(_READ_CHARS)
+        buffer = (buffer + more).lstrip()
+        if buffer or not more:
+            return buffer
+
+
+def _row(item: Any, index: int, data_path: Path) -> dict[str, Any]:
+    def wrong(why: str) -> DataFormatError:
+        name = f" (id {item['id']!r})" if isinstance(item, dict) and "id" in item else ""
+        return DataFormatError(f"{data_path} is not LLaVA JSON: item {index}{name} {why}")
+
+    if not isinstance(item, dict):
+        raise wrong(f"is a {type(item).__name__}, not an object with 'conversations'")
+    conversations = item.get("conversations")
+    if not isinstance(conversations, list) or not conversations:
+        raise wrong("has no list 'conversations' with at least one turn")
+    for t, turn in enumerate(conversations):
+        if not isinstance(turn, dict) or not isinstance(turn.get("value"), str):
+            raise wrong(f"turn {t} is not an object with 'from' and a text 'value'")
+        if turn.get("from") not in ROLES:
+            raise wrong(f"turn {t} is from {turn.get('from')!r}; allowed: {', '.join(ROLES)}")
+    # A leading gpt turn is left out of the conversation, as upstream does.
+    skip = int(conversations[0]["from"] == "gpt")
+    for t, turn in enumerate(conversations[skip:]):
+        if turn["from"] != ROLES[t % 2]:
+            raise wrong(f"turn {t + skip} is from {turn['from']!r} where {ROLES[t % 2]!r} should speak")
+    image = item.get("image")
+    images = [] if image is None else [image] if isinstance(image, str) else image
+    if not isinstance(images, list) or not all(isinstance(path, str) and path for path in images):
+        raise wrong(f"'image' is {image!r}, not a path or a list of paths")
+    values = [turn["value"] for turn in conversations]
+    per_turn = [value.count(DEFAULT_IMAGE_TOKEN) for value in values[skip:]]
+    return {
+        "id": str(item.get("id", index)),
+        "images": images,
+        "turns": values,
+        "first_is_human": not skip,
+        "words": sum(len(value.split()) for value in values),
+        # Upstream gathers the <image> of a turn into one, in front; with a list of images each one counts.
+        "image_tokens": sum(per_turn) if len(images) > 1 else sum(min(count, 1) for count in per_turn),
+    }

@@ -1,0 +1,109 @@
+"""Images to pixels and prompts to ids, under upstream's names (upstream: llava/mm_utils.py)."""
+
+import base64
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import PurePath
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import PreTrainedTokenizerBase, StoppingCriteria
+from transformers.image_processing_utils import BaseImageProcessor
+
+from llava.constants import IMAGE_TOKEN_INDEX
+from llava.conversation import Segment
+from llava.tokenization import encode_segments
+
+IMAGE_ASPECT_RATIOS = ("square", "pad")
+"""What can be trained and evaluated here. `anyres` of LLaVA-1.6 needs several views an image."""
+
+
+def load_image_from_base64(image: str | bytes) -> Image.Image:
+    return Image.open(BytesIO(base64.b64decode(image)))
+
+
+def expand2square(image: Image.Image, background_color: tuple[int, int, int]) -> Image.Image:
+    """The image centred on a square of its longer side (odd remainders go to the right and the bottom)."""
+    width, height = image.size
+    if width == height:
+        return image
+    side = max(width, height)
+    square = Image.new(image.mode, (side, side), background_color)
+    square.paste(image, ((side - width) // 2, (side - height) // 2))
+    return square
+
+
+def process_image(image: Image.Image, processor: BaseImageProcessor, image_aspect_ratio: str | None) -> torch.Tensor:
+    """One image to pixels `(3, height, width)`, float32.
+
+    Args:
+        image_aspect_ratio: "pad" pads to a square with the processor's mean colour first; "square" or None leaves
+            the shape to the processor (CLIP's crops the centre).
+    """
+    if image_aspect_ratio not in (None, *IMAGE_ASPECT_RATIOS):
+        raise ValueError(
+            f"image_aspect_ratio {image_aspect_ratio!r} is not supported; allowed: {', '.join(IMAGE_ASPECT_RATIOS)}"
+        )
+    image = image.convert("RGB")
+    if image_aspect_ratio == "pad":
+        image = expand2square(image, tuple(int(255 * mean) for mean in processor.image_mean))
+    return processor.preprocess(image, return_tensors="pt")["pixel_values"][0]
+
+
+def process_images(
+    images: Sequence[Image.Image], image_processor: BaseImageProcessor, model_cfg: Any
+) -> torch.Tensor | list[torch.Tensor]:
+    """Images to pixels as the model's config asks (`image_aspect_ratio`).
+
+    Returns:
+        `(n, 3, height, width)` where all have one shape, as they have after every processor in use, else a list.
+    """
+    aspect_ratio = getattr(model_cfg, "image_aspect_ratio", None)
+    pixels = [process_image(image, image_processor, aspect_ratio) for image in images]
+    return torch.stack(pixels) if all(p.shape == pixels[0].shape for p in pixels) else pixels
+
+
+def tokenizer_image_token(
+    prompt: str,
+    tokenizer: PreTrainedTokenizerBase,
+    image_token_index: int = IMAGE_TOKEN_INDEX,
+    return_tensors: str | None = None,
+) -> list[int] | torch.Tensor:
+    """Ids of a prompt in which each `<image>` becomes one `image_token_index`.
+
+    Args:
+        return_tensors: None for a list of ints, "pt" for a 1-D int64 tensor.
+    """
+    ids, _ = encode_segments([Segment(prompt, False)], tokenizer, split_images=True)
+    if image_token_index != IMAGE_TOKEN_INDEX:
+        ids = [image_token_index if token == IMAGE_TOKEN_INDEX else token for token in ids]
+    if return_tensors is None:
+        return ids
+    if return_tensors == "pt":
+        return torch.tensor(ids, dtype=torch.long)
+    raise ValueError(f"return_tensors is None or 'pt', not {return_tensors!r}")
+
+
+def get_model_name_from_path(model_path: str) -> str:
+    """A readable name for answer files; nothing is decided by it (upstream chose the model's class by it)."""
+    parts = PurePath(model_path.strip("/")).parts
+    return "_".join(parts[-2:]) if parts[-1].startswith("checkpoint-") else parts[-1]
+
+
+class KeywordsStoppingCriteria(StoppingCriteria):
+    """Stops each row once one of the keywords stands in what was generated.
+
+    Args:
+        input_ids: the prompt, `(batch, length)`; pass a width of 0 where generation returns new tokens only.
+    """
+
+    def __init__(self, keywords: Sequence[str], tokenizer: PreTrainedTokenizerBase, input_ids: torch.Tensor) -> None:
+        self.keywords = list(keywords)
+        self.tokenizer = tokenizer
+        self.start_len = input_ids.shape[1]
+
+    def __call__(self, output_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any) -> torch.BoolTensor:
+        texts = self.tokenizer.batch_decode(output_ids[:, self.start_len :], skip_special_tokens=False)
+        done = [any(keyword in text for keyword in self.keywords) for text in texts]
+        return torch.tensor(done, device=output_ids.device)

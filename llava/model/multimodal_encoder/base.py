@@ -1,0 +1,112 @@
+"""What every vision tower offers to the rest of the stack."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoImageProcessor, PretrainedConfig
+from transformers.image_processing_utils import BaseImageProcessor
+
+
+class VisionTower(nn.Module):
+    """A frozen image encoder with upstream's interface (upstream: multimodal_encoder/clip_encoder.py).
+
+    A tower is a stub until `load_model` is called: the language model is built first, without it, and its
+    weights come from the folder or hub id that `mm_vision_tower` names.
+
+    Subclasses fill `vision_tower` in `load_network` and answer `encode`, `hidden_size` and `num_patches`.
+
+    Args:
+        vision_tower: folder or hub id of the tower.
+        tower_config: the tower's own config, already read, so that nothing needs the weights to know sizes.
+        args: the LLaVA config or the model arguments; `mm_vision_select_layer` and `mm_vision_select_feature`
+            are read from it where a tower has such a choice.
+    """
+
+    def __init__(self, vision_tower: str, tower_config: PretrainedConfig, args: Any) -> None:
+        super().__init__()
+        self.is_loaded = False
+        self.vision_tower_name = vision_tower
+        self.cfg_only = tower_config
+        self.vision_tower: nn.Module | None = None
+        self.image_processor: BaseImageProcessor | None = None
+
+    def load_network(self, dtype: torch.dtype | None) -> nn.Module:
+        """Reads the weights. Returns the network, in `dtype` (None: as stored)."""
+        raise NotImplementedError
+
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
+        """Pixels `(batch, 3, height, width)` to features `(batch, num_patches, hidden_size)`."""
+        raise NotImplementedError
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of a feature: the projector's input size."""
+        raise NotImplementedError
+
+    @property
+    def num_patches(self) -> int:
+        """Number of image tokens an image becomes."""
+        raise NotImplementedError
+
+    def identity(self) -> dict[str, Any]:
+        """Everything besides the weights that changes the features (part of the feature cache's key)."""
+        return {"config": self.cfg_only.to_dict()}
+
+    def load_processor(self) -> BaseImageProcessor:
+        """Reads the image processor only, which data preparation needs before any weight is loaded."""
+        if self.image_processor is None:
+            self.image_processor = AutoImageProcessor.from_pretrained(self.vision_tower_name, backend="pil")
+        return self.image_processor
+
+    def load_model(self, device_map: Any = None, dtype: torch.dtype | None = None) -> None:
+        """Loads the weights once; the tower is frozen and in evaluation mode. `device_map`: a device or None."""
+        if self.is_loaded:
+            return
+        self.load_processor()
+        network = self.load_network(dtype)
+        network.requires_grad_(False)
+        if isinstance(device_map, str | torch.device) and str(device_map) != "auto":
+            network.to(device_map)
+        self.vision_tower = network.eval()
+        self.is_loaded = True
+
+    def train(self, mode: bool = True) -> "VisionTower":
+        """A frozen tower stays in evaluation mode whatever the rest does: batch norm and dropout must not move."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, images: torch.Tensor | list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
+        """Features of a batch `(batch, 3, height, width)`, or of a list of `(3, height, width)`, one each.
+
+        The result has the dtype of the input, as upstream's has.
+        """
+        if not self.is_loaded:
+            raise RuntimeError(f"vision tower {self.vision_tower_name} is used before load_model() was called")
+        if isinstance(images, list):
+            return [self.forward(image.unsqueeze(0)) for image in images]
+        return self.encode(images.to(device=self.device, dtype=self.dtype)).to(images.dtype)
+
+    @property
+    def dummy_feature(self) -> torch.Tensor:
+        """One feature of zeros, `(1, hidden_size)`."""
+        return torch.zeros(1, self.hidden_size, device=self.device, dtype=self.dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.vision_tower.parameters()).dtype if self.is_loaded else torch.get_default_dtype()
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.vision_tower.parameters()).device if self.is_loaded else torch.device("cpu")
+
+    @property
+    def config(self) -> PretrainedConfig:
+        return self.vision_tower.config if self.is_loaded else self.cfg_only
+
+    @property
+    def weight_files(self) -> list[Path]:
+        """The tower's weight files where it is a local folder (the feature cache's key reads them)."""
+        folder = Path(self.vision_tower_name)
+        return sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]) if folder.is_dir() else []

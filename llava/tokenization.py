@@ -1,0 +1,154 @@
+"""Text to ids with character offsets, equal to what upstream's slow tokenizers gave.
+
+Ids and labels come from one pass: each token knows the characters it covers, so a label never depends on tokenising
+a part of the text a second time (upstream's masks did, and dropped whole samples when the two disagreed).
+"""
+
+from collections.abc import Sequence
+from weakref import WeakKeyDictionary
+
+from transformers import PreTrainedTokenizerBase
+
+from llava.constants import DEFAULT_IMAGE_TOKEN, IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.conversation import Conversation, Segment, SeparatorStyle, TemplateError, conv_templates
+
+
+class PromptEncoder:
+    """Encodes text of one tokenizer.
+
+    Llama's SentencePiece vocabulary marks word starts with a prefix blank. The Rust tokenizer leaves the mark out
+    before text that begins with a blank, where SentencePiece itself adds it; with `legacy` set the same holds after
+    every special token. Doubling that blank gives the ids that Vicuna and LLaVA were trained on
+    (checked against the reference numbers in tests/data/parity).
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        leading = tokenizer("").input_ids
+        self.bos = leading[:1] if leading and leading[0] == tokenizer.bos_token_id else []
+        self.marks_word_start = _marks_word_start(tokenizer)
+        self.legacy = bool(getattr(tokenizer, "legacy", False))
+        self.special_tokens = sorted({t for t in tokenizer.all_special_tokens if t}, key=len, reverse=True)
+
+    def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids of a piece of text without bos, and each token's `(start, end)` in characters of `text`."""
+        if not text:
+            return [], []
+        padded, inserted = self._double_lost_blanks(text)
+        encoded = self.tokenizer(padded, add_special_tokens=False, return_offsets_mapping=True)
+        offsets = encoded["offset_mapping"]
+        if inserted:
+            offsets = [(_shift(start, inserted), _shift(end, inserted)) for start, end in offsets]
+        return list(encoded["input_ids"]), [tuple(offset) for offset in offsets]
+
+    def _double_lost_blanks(self, text: str) -> tuple[str, list[int]]:
+        """The text with the lost blanks doubled, and where in the result the extra blanks stand."""
+        if not self.marks_word_start:
+            return text, []
+        starts = {0} if text[0] == " " else set()
+        if self.legacy:
+            for token in self.special_tokens:
+                position = text.find(token)
+                while position >= 0:
+                    after = position + len(token)
+                    if text[after : after + 1] == " ":
+                        starts.add(after)
+                    position = text.find(token, after)
+        pieces, inserted, last = [], [], 0
+        for count, start in enumerate(sorted(starts)):
+            pieces += [text[last:start], " "]
+            inserted.append(start + count)
+            last = start
+        return "".join(pieces) + text[last:], inserted
+
+
+def _shift(position: int, inserted: Sequence[int]) -> int:
+    return position - sum(1 for extra in inserted if extra < position)
+
+
+def _marks_word_start(tokenizer: PreTrainedTokenizerBase) -> bool:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    pre_tokenizer = getattr(backend, "pre_tokenizer", None)
+    return getattr(pre_tokenizer, "prepend_scheme", "never") != "never"
+
+
+_ENCODERS: "WeakKeyDictionary[PreTrainedTokenizerBase, PromptEncoder]" = WeakKeyDictionary()
+
+
+def encoder_for(tokenizer: PreTrainedTokenizerBase) -> PromptEncoder:
+    """The encoder of a tokenizer, made once. A tokenizer whose special tokens changed needs a new one."""
+    encoder = _ENCODERS.get(tokenizer)
+    if encoder is None:
+        encoder = _ENCODERS[tokenizer] = PromptEncoder(tokenizer)
+    return encoder
+
+
+def encode_segments(
+    segments: Sequence[Segment], tokenizer: PreTrainedTokenizerBase, split_images: bool
+) -> tuple[list[int], list[int]]:
+    """Ids and labels of a rendered conversation.
+
+    The text is tokenised as a whole, cut only where an image stands (upstream: `tokenizer_image_token`), and a token
+    is supervised where it covers a supervised character.
+
+    Args:
+        segments: the rendered conversation.
+        split_images: whether `<image>` in the text stands for an image (-200); False leaves it as text.
+
+    Returns:
+        ids and labels of equal length, bos included where the tokenizer adds one; labels hold -100 elsewhere.
+    """
+    encoder = encoder_for(tokenizer)
+    text = "".join(segment.text for segment in segments)
+    supervised = bytearray(len(text))
+    position = 0
+    for segment in segments:
+        if segment.supervised:
+            supervised[position : position + len(segment.text)] = b"\x01" * len(segment.text)
+        position += len(segment.text)
+    ids, labels = list(encoder.bos), [IGNORE_INDEX] * len(encoder.bos)
+    start = 0
+    for i, piece in enumerate(text.split(DEFAULT_IMAGE_TOKEN) if split_images else [text]):
+        if i:
+            ids.append(IMAGE_TOKEN_INDEX)
+            labels.append(IGNORE_INDEX)
+            start += len(DEFAULT_IMAGE_TOKEN)
+        piece_ids, offsets = encoder.encode(piece)
+        ids += piece_ids
+        labels += [
+            # A word-start mark can cover no character at all: it belongs to the character that follows it.
+            token if any(supervised[start + first : start + max(last, first + 1)]) else IGNORE_INDEX
+            for token, (first, last) in zip(piece_ids, offsets, strict=True)
+        ]
+        start += len(piece)
+    return ids, labels
+
+
+def fitting_templates(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Names of the templates whose end of turn is a special token of this tokenizer."""
+    return [name for name, conv in conv_templates.items() if _stop_token_problem(conv, tokenizer) is None]
+
+
+def check_template(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises `TemplateError` where the template's end of turn is not one token of the tokenizer.
+
+    Such a model would never learn to stop, and upstream masked every such sample in silence (LLaVA#1166).
+    """
+    problem = _stop_token_problem(conv_templates[name], tokenizer)
+    if problem:
+        fitting = ", ".join(fitting_templates(tokenizer)) or "none"
+        raise TemplateError(
+            f"--version {name} does not fit the tokenizer {tokenizer.name_or_path}: {problem}. "
+            f"Templates that fit it: {fitting}"
+        )
+
+
+def _stop_token_problem(conv: Conversation, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    # "###" of the first LLaVA is ordinary text in every tokenizer, and captions have no end of turn.
+    if conv.stop is None or conv.sep_style is SeparatorStyle.SINGLE:
+        return None
+    ids = tokenizer(conv.stop, add_special_tokens=False).input_ids
+    special = tokenizer.convert_tokens_to_ids(conv.stop)
+    if len(ids) == 1 and ids[0] == special and ids[0] in tokenizer.added_tokens_decoder:
+        return None
+    return f"its end of turn {conv.stop!r} is {len(ids)} ordinary tokens there, not one special token"
