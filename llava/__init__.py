@@ -1,0 +1,1 @@
+"""LLaVA-style vision-language models on today's torch, transformers and peft."""

@@ -1,0 +1,331 @@
+"""What makes a language model a LLaVA: tower, projector, and image features spliced into the text.
+
+Upstream: llava/model/llava_arch.py. The language model's own code is transformers'.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.model.multimodal_encoder.base import VisionTower
+from llava.model.multimodal_encoder.builder import build_vision_tower
+from llava.model.multimodal_projector.builder import (
+    build_vision_projector,
+    check_projector_weights,
+    read_projector,
+)
+
+Images = torch.Tensor | list[torch.Tensor]
+
+
+class LlavaMetaModel:
+    """Mixed into the decoder stack: holds `vision_tower` and `mm_projector`."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        if getattr(config, "mm_vision_tower", None):
+            self.vision_tower = build_vision_tower(config, delay_load=True)
+            self.mm_projector = build_vision_projector(config)
+
+    def get_vision_tower(self) -> VisionTower | None:
+        return getattr(self, "vision_tower", None)
+
+    def initialize_vision_modules(self, model_args: Any, fsdp: Any = None) -> None:
+        """Gives a plain language model its tower and projector, or a LLaVA new settings for them.
+
+        Args:
+            model_args: upstream's ModelArguments: `vision_tower`, `mm_vision_select_layer`,
+                `mm_vision_select_feature`, `mm_projector_type`, `pretrain_mm_mlp_adapter`, `mm_patch_merge_type`.
+        """
+        config = self.config
+        config.mm_vision_tower = model_args.vision_tower
+        config.mm_vision_select_layer = model_args.mm_vision_select_layer
+        config.mm_vision_select_feature = model_args.mm_vision_select_feature
+        config.mm_patch_merge_type = getattr(model_args, "mm_patch_merge_type", "flat")
+        config.use_mm_proj = True
+        self.vision_tower = build_vision_tower(config, delay_load=True)
+        old_projector = getattr(self, "mm_projector", None)
+        if old_projector is None:
+            config.mm_projector_type = model_args.mm_projector_type
+            config.mm_hidden_size = self.vision_tower.hidden_size
+            reference = self.get_input_embeddings().weight
+            self.mm_projector = build_vision_projector(config).to(device=reference.device)
+        if model_args.pretrain_mm_mlp_adapter:
+            weights = read_projector(model_args.pretrain_mm_mlp_adapter)
+            check_projector_weights(weights, config, model_args.pretrain_mm_mlp_adapter)
+            self.mm_projector.load_state_dict(weights)
+
+
+class LlavaMetaForCausalLM:
+    """Mixed in front of a causal language model of transformers."""
+
+    # 4.37's loss, which upstream's recipes assume: the mean of the micro-batches' means, not one over all tokens.
+    accepts_loss_kwargs = False
+    # The tower is read from mm_vision_tower; full checkpoints carry a copy of it.
+    _keys_to_ignore_on_load_unexpected = (r"vision_tower\.",)
+
+    label_only_logits = False
+    """Compute logits only where a label exists when labels are given; the output then has `logits=None`."""
+
+    def get_model(self) -> LlavaMetaModel:
+        return self.model
+
+    def get_vision_tower(self) -> VisionTower | None:
+        return self.get_model().get_vision_tower()
+
+    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+        """Pixels `(n, 3, h, w)` to image tokens `(n, patches, hidden_size)`."""
+        return self.project_features(self.get_vision_tower()(images))
+
+    def project_features(self, features: torch.Tensor) -> torch.Tensor:
+        """Tower features `(..., mm_hidden_size)` to image tokens `(..., hidden_size)`."""
+        projector = self.get_model().mm_projector
+        weight = next(projector.parameters(), None)
+        if weight is not None:
+            features = features.to(device=weight.device, dtype=weight.dtype)
+        return projector(features)
+
+    def _image_blocks(self, images: Images | None, image_features: Images | None) -> list[torch.Tensor]:
+        """One block `(tokens, hidden_size)` for each image.
+
+        An image given as several views (a 4-D entry of a list, or 5-D pixels) becomes one flat block, upstream's
+        "flat" merge.
+        """
+        if image_features is not None:
+            return list(self.project_features(_stacked(image_features)))
+        if isinstance(images, list) or images.ndim == 5:
+            views = [image if image.ndim == 4 else image.unsqueeze(0) for image in images]
+            merge = getattr(self.config, "mm_patch_merge_type", "flat")
+            if merge != "flat" and any(len(view) > 1 for view in views):
+                raise ValueError(f"mm_patch_merge_type {merge!r} is not supported; allowed: flat")
+            if not views:
+                return []
+            encoded = self.encode_images(torch.cat(views)).split([len(view) for view in views])
+            return [block.flatten(0, 1) for block in encoded]
+        return list(self.encode_images(images))
+
+    def prepare_inputs_labels_for_multimodal(
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        past_key_values: Any,
+        labels: torch.Tensor | None,
+        images: Images | None = None,
+        image_sizes: Any = None,
+        image_features: Images | None = None,
+        padding_side: str | None = None,
+    ) -> tuple[
+        torch.Tensor | None,
+        torch.Tensor | None,
+        torch.Tensor | None,
+        Any,
+        torch.Tensor | None,
+        torch.Tensor | None,
+    ]:
+        """Replaces each -200 in the ids by its image's features.
+
+        Rows are cut to `config.tokenizer_model_max_length` and padded again on `padding_side` (default:
+        `config.tokenizer_padding_side`, else right). Positions count from 0 in each row; labels of image tokens and
+        of padding are -100.
+
+        Args:
+            input_ids: int64 `(batch, length)`; attention_mask, labels, position_ids: the same shape or None.
+            images: pixels, one entry for each -200, in reading order. Upstream's convention, in which a row without
+                an image still brings one dummy entry, is understood too.
+            image_features: features that the tower gave, in place of pixels.
+
+        Returns:
+            `(None, position_ids, attention_mask, past_key_values, inputs_embeds, labels)`; what came in as None
+            goes back as None. Everything unchanged, with embeds None, where there is nothing to splice: no images
+            given, or a decoding step (length 1).
+
+        Raises:
+            ValueError: the number of images is not the number of `<image>` tokens.
+        """
+        given = images is not None or image_features is not None
+        if not given or input_ids.shape[1] == 1:
+            if input_ids is not None and (input_ids == IMAGE_TOKEN_INDEX).any():
+                raise ValueError("the prompt holds <image> tokens but no images were given")
+            return input_ids, position_ids, attention_mask, past_key_values, None, labels
+
+        mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        row_ids = [ids[keep] for ids, keep in zip(input_ids, mask, strict=True)]
+        row_labels = (
+            [torch.full_like(ids, IGNORE_INDEX) for ids in row_ids]
+            if labels is None
+            else [row[keep] for row, keep in zip(labels, mask, strict=True)]
+        )
+        counts = [int((ids == IMAGE_TOKEN_INDEX).sum()) for ids in row_ids]
+        blocks = self._image_blocks(images, image_features)
+        per_row = _deal(blocks, counts)
+
+        embed = self.get_input_embeddings()
+        limit = getattr(self.config, "tokenizer_model_max_length", None)
+        spliced = []
+        for ids, row_label, row_blocks in zip(row_ids, row_labels, per_row, strict=True):
+            vectors, targets = _splice(ids, row_label, row_blocks, embed)
+            spliced.append((vectors[:limit], targets[:limit]))
+        if blocks and not sum(counts):
+            # A batch of text still runs the projector, so that every rank of a sharded run makes the same calls.
+            vectors, targets = spliced[0]
+            spliced[0] = (torch.cat([vectors, blocks[0][:0].to(vectors.dtype)]), targets)
+
+        side = padding_side or getattr(self.config, "tokenizer_padding_side", "right")
+        embeds, new_labels, new_mask, new_positions = _pad(spliced, side)
+        return (
+            None,
+            None if position_ids is None else new_positions,
+            None if attention_mask is None else new_mask.to(attention_mask.dtype),
+            past_key_values,
+            embeds,
+            None if labels is None else new_labels,
+        )
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        images: Images | None = None,
+        image_sizes: Any = None,
+        image_features: Images | None = None,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """The language model's forward, with images; arguments as in `prepare_inputs_labels_for_multimodal`."""
+        if inputs_embeds is None:
+            input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels = (
+                self.prepare_inputs_labels_for_multimodal(
+                    input_ids, position_ids, attention_mask, past_key_values, labels, images, image_sizes, image_features
+                )
+            )
+        arguments = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+            "past_key_values": past_key_values,
+            "inputs_embeds": inputs_embeds,
+        }
+        if labels is None or not self.label_only_logits:
+            return super().forward(**arguments, labels=labels, **kwargs)
+        output = self.model(**arguments, **kwargs)
+        loss = _loss_where_labelled(output.last_hidden_state, labels, self.get_output_embeddings())
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=None,
+            past_key_values=output.past_key_values,
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+        )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        inputs: torch.Tensor | None = None,
+        images: Images | None = None,
+        image_sizes: Any = None,
+        image_features: Images | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Generates from ids `(batch, length)` with images; returns the new tokens only, `(batch, new)`.
+
+        Rows are padded on the left whatever the config says, with mask and positions to match: on the right, the
+        shorter rows of a batch would continue their padding (LLaVA#754). Give `attention_mask` where `inputs` is
+        padded.
+        """
+        if "inputs_embeds" in kwargs:
+            raise NotImplementedError("generate() takes ids and images, not `inputs_embeds`")
+        kwargs.pop("position_ids", None)
+        inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
+        attention_mask = kwargs.pop("attention_mask", None)
+        if attention_mask is None:
+            attention_mask = torch.ones_like(inputs)
+        if images is None and image_features is None:
+            if (inputs == IMAGE_TOKEN_INDEX).any():
+                raise ValueError("the prompt holds <image> tokens but no images were given")
+            embed = self.get_input_embeddings()
+            rows = [ids[keep.bool()] for ids, keep in zip(inputs, attention_mask, strict=True)]
+            embeds, _, mask, _ = _pad([(embed(ids), torch.full_like(ids, IGNORE_INDEX)) for ids in rows], "left")
+            attention_mask = mask.to(attention_mask.dtype)
+        else:
+            _, _, attention_mask, _, embeds, _ = self.prepare_inputs_labels_for_multimodal(
+                inputs, None, attention_mask, None, None, images, image_sizes, image_features, padding_side="left"
+            )
+        return super().generate(inputs_embeds=embeds, attention_mask=attention_mask, **kwargs)
+
+
+def _stacked(features: Images) -> torch.Tensor:
+    return features if isinstance(features, torch.Tensor) else torch.stack(list(features))
+
+
+def _deal(blocks: list[torch.Tensor], counts: list[int]) -> list[list[torch.Tensor]]:
+    """Blocks to rows, in reading order; see `prepare_inputs_labels_for_multimodal` for the two conventions."""
+    if len(blocks) == sum(counts):
+        taken = counts
+    elif len(blocks) == sum(max(count, 1) for count in counts):
+        taken = [max(count, 1) for count in counts]
+    else:
+        raise ValueError(
+            f"{len(blocks)} images were given for {sum(counts)} <image> tokens (per row: {counts}); "
+            "give one image for each <image> token"
+        )
+    rows, start = [], 0
+    for count, take in zip(counts, taken, strict=True):
+        rows.append(blocks[start : start + count])
+        start += take
+    return rows
+
+
+def _splice(
+    ids: torch.Tensor, labels: torch.Tensor, blocks: list[torch.Tensor], embed: nn.Module
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One row without padding: its vectors `(length, hidden)` and labels `(length,)` with images in place."""
+    is_image = ids == IMAGE_TOKEN_INDEX
+    words = embed(ids.masked_fill(is_image, 0))
+    if not blocks:
+        return words, labels
+    vectors, targets, start = [], [], 0
+    for block, position in zip(blocks, is_image.nonzero().flatten().tolist(), strict=True):
+        vectors += [words[start:position], block.to(dtype=words.dtype, device=words.device)]
+        targets += [labels[start:position], labels.new_full((len(block),), IGNORE_INDEX)]
+        start = position + 1
+    return torch.cat([*vectors, words[start:]]), torch.cat([*targets, labels[start:]])
+
+
+def _pad(
+    rows: list[tuple[torch.Tensor, torch.Tensor]], side: str
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rows of vectors and labels to one batch: embeds, labels, bool mask, positions (0 on padding)."""
+    if side not in ("left", "right"):
+        raise ValueError(f"tokenizer_padding_side is {side!r}; allowed: left, right")
+    longest = max(len(targets) for _, targets in rows)
+    embeds, labels, masks, positions = [], [], [], []
+    for vectors, targets in rows:
+        pad = longest - len(targets)
+        ends = (pad, 0) if side == "left" else (0, pad)
+        embeds.append(nn.functional.pad(vectors, (0, 0, *ends)))
+        labels.append(nn.functional.pad(targets, ends, value=IGNORE_INDEX))
+        masks.append(nn.functional.pad(torch.ones_like(targets, dtype=torch.bool), ends, value=False))
+        positions.append(nn.functional.pad(torch.arange(len(targets), device=targets.device), ends))
+    return torch.stack(embeds), torch.stack(labels), torch.stack(masks), torch.stack(positions)
+
+
+def _loss_where_labelled(hidden: torch.Tensor, labels: torch.Tensor, head: nn.Module) -> torch.Tensor:
+    """Mean cross-entropy over the positions that have a label, in float32.
+
+    The same sum as over the whole `(batch, length, vocabulary)` logits, which at a vocabulary of 32,000 to 152,000
+    are most of a step's activation memory and are needed nowhere else.
+    """
+    targets = labels[:, 1:]
+    chosen = targets != IGNORE_INDEX
+    logits = head(hidden[:, :-1][chosen]).float()
+    if not len(logits):
+        # No label in the whole batch: nothing to learn, but the graph must exist for backward.
+        return hidden.sum() * 0.0
+    return nn.functional.cross_entropy(logits, targets[chosen].to(logits.device))

@@ -1,0 +1,46 @@
+"""From a tower's folder or hub id to the tower's class, decided by the tower's own config."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig
+
+from llava.model.multimodal_encoder.base import VisionTower
+
+TOWERS = {
+    "clip_vision_model": "llava.model.multimodal_encoder.clip_encoder:CLIPVisionTower",
+    "clip": "llava.model.multimodal_encoder.clip_encoder:CLIPVisionTower",
+    "efficientnet_lite": "llava.model.multimodal_encoder.efficientnet_encoder:EfficientNetLiteTower",
+}
+"""`model_type` of a tower's config.json -> class. Loaded when asked for, as some need packages of their own."""
+
+
+class VisionTowerError(ValueError):
+    """A vision tower that cannot be found or is of an unknown kind."""
+
+
+def build_vision_tower(vision_tower_cfg: Any, delay_load: bool = False, **kwargs: Any) -> VisionTower:
+    """The tower that `mm_vision_tower` (or `vision_tower`) of a config or of arguments names.
+
+    Args:
+        vision_tower_cfg: config of a checkpoint, or the model arguments.
+        delay_load: build a stub that knows its sizes; the weights follow with `load_model()`.
+    """
+    name = getattr(vision_tower_cfg, "mm_vision_tower", None) or getattr(vision_tower_cfg, "vision_tower", None)
+    if not name:
+        raise VisionTowerError("no vision tower is named: give --vision_tower a folder or a hub id")
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        where = "has no readable config.json" if Path(name).is_dir() else "is neither a folder here nor a known hub id"
+        raise VisionTowerError(f"vision tower {name!r} {where} ({str(error).splitlines()[0]})") from error
+    if config.model_type not in TOWERS:
+        raise VisionTowerError(
+            f"vision tower {name!r} is of model_type {config.model_type!r}; supported: {', '.join(TOWERS)}"
+        )
+    module, class_name = TOWERS[config.model_type].split(":")
+    tower = getattr(importlib.import_module(module), class_name)(name, config, vision_tower_cfg)
+    if not delay_load:
+        tower.load_model(**kwargs)
+    return tower
