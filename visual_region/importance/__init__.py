@@ -1,0 +1,1 @@
+"""Importance of decoder layers; one metric a file."""
