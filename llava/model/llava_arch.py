@@ -270,6 +270,9 @@ def _deal(blocks: list[torch.Tensor], counts: list[int]) -> list[list[torch.Tens
         taken = counts
     elif len(blocks) == sum(max(count, 1) for count in counts):
         taken = [max(count, 1) for count in counts]
+    elif len(blocks) == 1 and not sum(counts):
+        # One dummy for a whole batch of text, which our collator sends where ranks must make the same calls.
+        taken = counts
     else:
         raise ValueError(
             f"{len(blocks)} images were given for {sum(counts)} <image> tokens (per row: {counts}); "

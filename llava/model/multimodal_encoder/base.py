@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoImageProcessor, PretrainedConfig
+from transformers import AutoImageProcessor, PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor
 
 
@@ -24,7 +24,7 @@ class VisionTower(nn.Module):
             are read from it where a tower has such a choice.
     """
 
-    def __init__(self, vision_tower: str, tower_config: PretrainedConfig, args: Any) -> None:
+    def __init__(self, vision_tower: str, tower_config: PreTrainedConfig, args: Any) -> None:
         super().__init__()
         self.is_loaded = False
         self.vision_tower_name = vision_tower
@@ -102,7 +102,7 @@ class VisionTower(nn.Module):
         return next(self.vision_tower.parameters()).device if self.is_loaded else torch.device("cpu")
 
     @property
-    def config(self) -> PretrainedConfig:
+    def config(self) -> PreTrainedConfig:
         return self.vision_tower.config if self.is_loaded else self.cfg_only
 
     @property

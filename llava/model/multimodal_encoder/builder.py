@@ -1,19 +1,20 @@
 """From a tower's folder or hub id to the tower's class, decided by the tower's own config."""
 
-import importlib
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig
 
 from llava.model.multimodal_encoder.base import VisionTower
+from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
+from llava.model.multimodal_encoder.efficientnet_encoder import EfficientNetLiteTower
 
-TOWERS = {
-    "clip_vision_model": "llava.model.multimodal_encoder.clip_encoder:CLIPVisionTower",
-    "clip": "llava.model.multimodal_encoder.clip_encoder:CLIPVisionTower",
-    "efficientnet_lite": "llava.model.multimodal_encoder.efficientnet_encoder:EfficientNetLiteTower",
+TOWERS: dict[str, type[VisionTower]] = {
+    "clip_vision_model": CLIPVisionTower,
+    "clip": CLIPVisionTower,
+    "efficientnet_lite": EfficientNetLiteTower,
 }
-"""`model_type` of a tower's config.json -> class. Loaded when asked for, as some need packages of their own."""
+"""`model_type` of a tower's config.json -> class."""
 
 
 class VisionTowerError(ValueError):
@@ -39,8 +40,7 @@ def build_vision_tower(vision_tower_cfg: Any, delay_load: bool = False, **kwargs
         raise VisionTowerError(
             f"vision tower {name!r} is of model_type {config.model_type!r}; supported: {', '.join(TOWERS)}"
         )
-    module, class_name = TOWERS[config.model_type].split(":")
-    tower = getattr(importlib.import_module(module), class_name)(name, config, vision_tower_cfg)
+    tower = TOWERS[config.model_type](name, config, vision_tower_cfg)
     if not delay_load:
         tower.load_model(**kwargs)
     return tower

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import CLIPVisionConfig, CLIPVisionModel, PretrainedConfig
+from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedConfig
 
 from llava.model.multimodal_encoder.base import VisionTower
 
@@ -14,7 +14,7 @@ SELECT_FEATURES = ("patch", "cls_patch")
 class CLIPVisionTower(VisionTower):
     """Hidden states of one CLIP layer: `mm_vision_select_layer` (-2 in LLaVA-1.5), without the class token."""
 
-    def __init__(self, vision_tower: str, tower_config: PretrainedConfig, args: Any) -> None:
+    def __init__(self, vision_tower: str, tower_config: PreTrainedConfig, args: Any) -> None:
         # A whole CLIP folder (text and vision) holds the tower's sizes one level down.
         if not isinstance(tower_config, CLIPVisionConfig):
             tower_config = tower_config.vision_config

