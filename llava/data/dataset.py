@@ -1,0 +1,101 @@
+"""Samples for training: ids, labels, and pixels or cached features."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
+from transformers.image_processing_utils import BaseImageProcessor
+
+from llava.conversation import Conversation
+from llava.data.feature_cache import FeatureCache
+from llava.data.preprocess import preprocess
+from llava.data.records import Records
+from llava.mm_utils import process_image
+
+
+class BrokenImageError(RuntimeError):
+    """An image that cannot be opened; the message names the file and the sample."""
+
+
+def open_image(path: Path, sample: str) -> Image.Image:
+    """The image as RGB.
+
+    Raises:
+        BrokenImageError: missing, cut off, or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        raise BrokenImageError(
+            f"image {path} of sample {sample} cannot be opened ({error}); `python -m llava.data.check` finds all such "
+            "images before a run"
+        ) from error
+
+
+class LazySupervisedDataset(Dataset):
+    """The samples of a data file, made when asked for (upstream: the class of the same name in train.py).
+
+    An item holds `input_ids` and `labels`, int64 `(length,)`, and `images`, a list of float32 `(3, h, w)`, or
+    `image_features`, a list of `(tokens, mm_hidden_size)`, where a feature cache is given.
+
+    Args:
+        indices: the samples to use, where some are left out; default all.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        tokenizer: PreTrainedTokenizerBase,
+        template: Conversation,
+        image_folder: str | Path | None,
+        image_processor: BaseImageProcessor | None,
+        image_aspect_ratio: str,
+        model_max_length: int | None,
+        feature_cache: FeatureCache | None = None,
+        indices: np.ndarray | None = None,
+        mm_use_im_start_end: bool = False,
+    ) -> None:
+        self.records = records
+        self.tokenizer = tokenizer
+        self.template = template
+        self.image_folder = Path(image_folder or "")
+        self.image_processor = image_processor
+        self.image_aspect_ratio = image_aspect_ratio
+        self.model_max_length = model_max_length
+        self.feature_cache = feature_cache
+        self.indices = np.arange(len(records)) if indices is None else indices
+        self.mm_use_im_start_end = mm_use_im_start_end
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        record = self.records[int(self.indices[i])]
+        input_ids, labels = preprocess(
+            record.turns,
+            self.tokenizer,
+            self.template,
+            len(record.images),
+            self.model_max_length,
+            self.mm_use_im_start_end,
+        )
+        item: dict[str, Any] = {"input_ids": input_ids, "labels": labels}
+        paths = [self.image_folder / name for name in record.images]
+        if paths and self.feature_cache is not None:
+            item["image_features"] = [self.feature_cache.features(path) for path in paths]
+        elif paths:
+            item["images"] = [
+                process_image(open_image(path, record.id), self.image_processor, self.image_aspect_ratio)
+                for path in paths
+            ]
+        return item
+
+    @property
+    def modality_lengths(self) -> list[int]:
+        """Words a sample, negative for text only: upstream's key for grouping. A sample without words counts 1."""
+        words = np.maximum(self.records.words[self.indices], 1)
+        return np.where(self.records.has_image[self.indices], words, -words).tolist()

@@ -1,0 +1,117 @@
+"""Upstream's training flags, with `--tune_layers` (upstream: the dataclasses of llava/train/train.py)."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import transformers
+from transformers import HfArgumentParser
+
+from visual_region.layers import GRAMMAR
+
+
+@dataclass
+class ModelArguments:
+    model_name_or_path: str | None = field(default=None, metadata={"help": "base language model or LLaVA: a folder"})
+    version: str | None = field(default="v0", metadata={"help": "conversation template; v0 and v0.5 mean vicuna_v1"})
+    freeze_backbone: bool = field(default=False)
+    tune_mm_mlp_adapter: bool = field(default=False, metadata={"help": "stage 1: train the projector only"})
+    vision_tower: str | None = field(default=None, metadata={"help": "tower: a folder or hub id"})
+    mm_vision_select_layer: int | None = field(default=-1, metadata={"help": "CLIP layer to take; LLaVA-1.5: -2"})
+    pretrain_mm_mlp_adapter: str | None = field(default=None, metadata={"help": "mm_projector.bin of stage 1"})
+    mm_projector_type: str | None = field(default="linear")
+    mm_use_im_start_end: bool = field(default=False)
+    mm_use_im_patch_token: bool = field(default=False)
+    mm_patch_merge_type: str | None = field(default="flat")
+    mm_vision_select_feature: str | None = field(default="patch")
+    tune_layers: str | None = field(default=None, metadata={"help": f"decoder layers to train: {GRAMMAR} Default: all"})
+
+
+@dataclass
+class DataArguments:
+    data_path: str | None = field(default=None, metadata={"help": "LLaVA JSON"})
+    lazy_preprocess: bool = field(default=False, metadata={"help": "accepted; samples are always made when needed"})
+    is_multimodal: bool = field(default=False)
+    image_folder: str | None = field(default=None)
+    image_aspect_ratio: str = field(default="square")
+    bad_samples: str = field(
+        default="fail", metadata={"help": "fail | skip: what to do with samples that the preflight finds broken"}
+    )
+    vision_feature_cache: str | None = field(default=None, metadata={"help": "folder for features of the frozen tower"})
+
+
+@dataclass
+class TrainingArguments(transformers.TrainingArguments):
+    cache_dir: str | None = field(default=None)
+    optim: str = field(default="adamw_torch")
+    remove_unused_columns: bool = field(default=False)
+    freeze_mm_mlp_adapter: bool = field(default=False)
+    mpt_attn_impl: str | None = field(default="triton")
+    model_max_length: int = field(default=512)
+    double_quant: bool = field(default=True)
+    quant_type: str = field(default="nf4")
+    bits: int = field(default=16)
+    lora_enable: bool = field(default=False)
+    lora_r: int = field(default=64)
+    lora_alpha: int = field(default=16)
+    lora_dropout: float = field(default=0.05)
+    lora_weight_path: str = field(default="")
+    lora_bias: str = field(default="none")
+    mm_projector_lr: float | None = field(
+        default=None,
+        metadata={"help": "learning rate of the projector; default: the base rate. It does not freeze the projector"},
+    )
+    group_by_modality_length: bool = field(default=False)
+    label_only_logits: bool = field(
+        default=True, metadata={"help": "compute logits only where a label exists; the loss is the same"}
+    )
+
+    def __post_init__(self) -> None:
+        if not torch.accelerator.is_available():
+            # The same script runs on a laptop: what only a GPU can do is left out.
+            self.use_cpu = True
+            self.tf32 = None
+        super().__post_init__()
+
+
+_RENAMED = {
+    "--evaluation_strategy": "--eval_strategy",
+    "--warmup_ratio": "--warmup_steps",
+    "--no_cuda": "--use_cpu",
+    "--per_gpu_train_batch_size": "--per_device_train_batch_size",
+    "--per_gpu_eval_batch_size": "--per_device_eval_batch_size",
+}
+_DROPPED = (
+    "--overwrite_output_dir",
+    "--save_safetensors",
+    "--logging_dir",
+    "--half_precision_backend",
+    "--group_by_length",
+)
+
+
+def modern_argv(argv: Sequence[str]) -> list[str]:
+    """The flags of upstream's scripts in today's Hugging Face spelling.
+
+    `--warmup_ratio r` is `--warmup_steps r` (a value below 1 is a share). Flags that no longer exist and change
+    nothing here are left out, said aloud.
+    """
+    result: list[str] = []
+    i = 0
+    while i < len(argv):
+        flag, equals, value = argv[i].partition("=")
+        if flag in _DROPPED:
+            print(f"note: {flag} no longer exists in transformers and is ignored", file=sys.stderr)
+            i += 1
+            if not equals and i < len(argv) and not argv[i].startswith("--"):
+                i += 1
+            continue
+        result.append(_RENAMED.get(flag, flag) + equals + value)
+        i += 1
+    return result
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> tuple[ModelArguments, DataArguments, TrainingArguments]:
+    parser = HfArgumentParser((ModelArguments, DataArguments, TrainingArguments))
+    return parser.parse_args_into_dataclasses(args=modern_argv(sys.argv[1:] if argv is None else argv))
