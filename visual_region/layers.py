@@ -1,50 +1,63 @@
-"""`LayerSelection`: which decoder layers a run is about, from the text of `--tune_layers`.
+"""Which decoder layers to tune: the grammar of `--tune_layers`, the named strategies, and the selection itself.
 
-The strategies and lists are those of "Activating Distributed Visual Region within LLMs" (ACL 2025), section 4;
-layers count from 0.
+The paper (Wang et al., ACL 2025, arXiv 2412.12785) tunes a quarter of the decoder layers, sparse and uniform over
+depth. Layers are 0-based, as in its table of selections (docs/paper.md, "Layer selections").
 """
 
 import difflib
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-GRAMMAR = (
-    "'all'; indices and ranges '0,4,8-11' (also '8~11'); slices '0:32:4'; a strategy with a count or a share, such as "
-    "'sparse-uniform:8' or 'sparse-uniform:25%' (also lower, lower-middle, upper-middle, top, hybrid); a list of the "
-    "paper 'paper:angular'; a metric of a score file 'scores.json#bi:8' (highest) or 'scores.json#bi:lowest:8'. "
-    "Parts joined by commas add up."
-)
-
 
 class LayerSelectionError(ValueError):
-    """A layer list that cannot be meant; the message names every wrong part and what is allowed."""
+    """A layer selection that cannot be meant; the message names each wrong part and what was probably meant."""
 
 
-def _sparse_uniform(n: int, k: int) -> list[int]:
-    """Evenly spread over depth, on even layers while those suffice: gives every list of the paper's 32 layers."""
-    if k == 1:
-        # The layer of highest block influence, which the paper takes where nothing can be spread.
-        return [n - 1]
-    if k == 2:
-        return [0, n - 1]
-    step, points = (2, (n + 1) // 2) if k <= (n + 1) // 2 else (1, n)
-    return [step * math.floor(i * (points - 1) / (k - 1) + 0.5) for i in range(k)]
+def _sparse_uniform(n: int, k: int) -> Iterable[int]:
+    """Spread k layers over the whole depth, beginning with layer 0.
+
+    The paper's lists for 32 layers (16, 8, 6 and 4 of them) are the evenly spaced members of its even layers,
+    0 2 ... 30, so that is the rule; once the even layers run out, all layers are spaced evenly.
+    """
+    if k <= 2:
+        # Too few to spread: the paper takes the last layer (the highest block influence), then both ends.
+        return (0, n - 1)[2 - k :]
+    if (n, k) in SPREAD_EXCEPTIONS:
+        return SPREAD_EXCEPTIONS[n, k]
+    even = (n + 1) // 2
+    stride, last = (2, even - 1) if k <= even else (1, n - 1)
+    # (2ab + c) // 2c is ab / c rounded half up, in integers.
+    return [stride * ((2 * i * last + k - 1) // (2 * (k - 1))) for i in range(k)]
 
 
-STRATEGIES: dict[str, Callable[[int, int], list[int]]] = {
+def _block(start: int, k: int, n: int) -> range:
+    if start < 0 or start + k > n:
+        room = n - start if start >= 0 else start + k
+        raise LayerSelectionError(f"{k} layers do not fit between the middle and the end; at most {room} do")
+    return range(start, start + k)
+
+
+STRATEGIES: dict[str, Callable[[int, int], Iterable[int]]] = {
     "sparse-uniform": _sparse_uniform,
-    "lower": lambda n, k: list(range(k)),
-    "lower-middle": lambda n, k: _block_ending_at(n, k, n // 2),
-    "upper-middle": lambda n, k: _block_ending_at(n, k, n // 2 + k),
-    "top": lambda n, k: list(range(n - k, n)),
-    "hybrid": lambda n, k: [*range((k + 1) // 2), *range(n - k // 2, n)],
+    "lower": lambda n, k: range(k),
+    "lower-middle": lambda n, k: _block(n // 2 - k, k, n),
+    "upper-middle": lambda n, k: _block(n // 2, k, n),
+    "top": lambda n, k: range(n - k, n),
+    "hybrid": lambda n, k: [*range(k - k // 2), *range(n - k // 2, n)],
 }
-"""Name -> function of the number of layers and the count."""
+"""Name -> function of the number of layers and the count (paper, table of selections)."""
+
+SPREAD_EXCEPTIONS: dict[tuple[int, int], tuple[int, ...]] = {
+    # LLaVA-1.5-13B: the paper says 10 of 40 without indices. Ours is the plain stride; the rule would give
+    # 0 4 8 12 16 22 26 30 34 38, with the wider gap in the middle that the paper has in 8 of 32.
+    (40, 10): tuple(range(0, 40, 4)),
+}
 
 PAPER_LAYERS = 32
 PAPER_LISTS: dict[str, tuple[int, ...]] = {
@@ -57,191 +70,260 @@ PAPER_LISTS: dict[str, tuple[int, ...]] = {
 }
 """What each metric chose for Bunny-Llama-3-8B-V (32 layers), as published."""
 
-
-def _block_ending_at(n: int, k: int, end: int) -> list[int]:
-    end = min(n, max(end, k))
-    return list(range(end - k, end))
+# argparse expands % in its help, so there it goes in as GRAMMAR.replace("%", "%%").
+GRAMMAR = (
+    "'all'; layers and ranges '0,4,8-11' (also '8~11'); slices '0:32:4'; a strategy with a count or a share, "
+    f"'sparse-uniform:8' or 'sparse-uniform:25%' ({', '.join(STRATEGIES)}); a list of the paper, 'paper:NAME' "
+    f"({', '.join(PAPER_LISTS)}); a metric of a score file, 'scores.json#bi:8' (highest) or "
+    "'scores.json#bi:lowest:8'. Layers are 0-based; parts joined by commas are united."
+)
 
 
 @dataclass(frozen=True)
 class LayerSelection:
-    """Sorted layer indices, the number of layers they are chosen from, and the text they came from."""
+    """Decoder layers of one model (sorted, unique, 0-based), its depth, and the spec that they came from."""
 
     layers: tuple[int, ...]
     num_layers: int
     spec: str
 
     def __post_init__(self) -> None:
-        if not self.layers:
-            raise LayerSelectionError(f"{self.spec!r} selects no layer; {_legal(self.num_layers)}")
-        if list(self.layers) != sorted(set(self.layers)):
-            raise LayerSelectionError(f"layers {self.layers} are not sorted and unique")
-        if self.layers[0] < 0 or self.layers[-1] >= self.num_layers:
-            raise LayerSelectionError(f"layers {self.layers} do not all exist: {_legal(self.num_layers)}")
+        _require_depth(self.num_layers)
+        if not isinstance(self.spec, str):
+            raise LayerSelectionError(f"the spec of a layer selection must be text, not {self.spec!r}")
+        ints = isinstance(self.layers, tuple) and all(_is_int(layer) for layer in self.layers)
+        # Empty is refused because readers disagree on it: PEFT takes layers_to_transform=[] for all layers.
+        if not ints or not self.layers or list(self.layers) != sorted(set(self.layers)):
+            raise LayerSelectionError(f"layers must be a sorted tuple of at least one unique integer: {self.layers!r}")
+        wrong = [layer for layer in self.layers if not 0 <= layer < self.num_layers]
+        if wrong:
+            raise LayerSelectionError(f"no such layers: {wrong}; {_legal(self.num_layers)}")
 
     @classmethod
     def parse(cls, spec: str, num_layers: int) -> "LayerSelection":
-        """Reads a layer list; see `GRAMMAR`.
-
-        Raises:
-            LayerSelectionError: lists everything that is wrong with the text at once.
-        """
-        if not spec.strip():
-            raise LayerSelectionError(f"--tune_layers is empty; {_legal(num_layers)}. Write {GRAMMAR}")
-        chosen: set[int] = set()
-        errors: list[str] = []
-        for part in spec.split(","):
+        """Read a spec (see GRAMMAR) for a model of `num_layers`; one error lists every part that is wrong."""
+        _require_depth(num_layers)
+        if not isinstance(spec, str) or not spec.strip():
+            hint = _did_you_mean("all", "sparse-uniform:25%")
+            raise LayerSelectionError(f"the layer selection is empty or no text: {spec!r}; {_legal(num_layers)}{hint}")
+        parts = [part.strip() for part in spec.split(",")]
+        layers: set[int] = set()
+        problems = []
+        for position, part in enumerate(parts, start=1):
             try:
-                chosen.update(_parse_part(part.strip(), num_layers))
+                if not part:
+                    rest = ",".join(filter(None, parts))
+                    raise LayerSelectionError("empty part" + _did_you_mean(*[rest] * bool(rest)))
+                layers.update(_parse_part(part, num_layers))
             except LayerSelectionError as error:
-                errors.append(str(error))
-        if errors:
-            raise LayerSelectionError(f"--tune_layers {spec!r}: " + "; ".join(errors))
-        return cls(tuple(sorted(chosen)), num_layers, spec)
+                problems.append(f"\n  part {position}, {part!r}: {error}")
+        if problems:
+            raise LayerSelectionError(f"layer selection {spec!r}: {_legal(num_layers)}{''.join(problems)}")
+        return cls(tuple(sorted(layers)), num_layers, spec.strip())
 
-    @property
-    def outside(self) -> tuple[int, ...]:
-        """The layers that are not selected."""
-        return tuple(i for i in range(self.num_layers) if i not in self)
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "LayerSelection":
+        """Read back `to_dict`; the layers are taken as recorded, since a score file in the spec may be gone."""
+        try:
+            layers, num_layers, spec = data["layers"], data["num_layers"], data["tune_layers"]
+        except (KeyError, TypeError) as error:
+            raise LayerSelectionError(f"not a recorded layer selection: {data!r}") from error
+        return cls(tuple(layers) if isinstance(layers, list) else layers, num_layers, spec)
 
-    @property
-    def percent(self) -> float:
-        return 100 * len(self.layers) / self.num_layers
+    def to_dict(self) -> dict[str, Any]:
+        """Return what config.json records under `visual_region`."""
+        return {"tune_layers": self.spec, "layers": list(self.layers), "num_layers": self.num_layers}
 
     def __len__(self) -> int:
         return len(self.layers)
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.layers)
-
     def __contains__(self, layer: object) -> bool:
         return layer in self.layers
 
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.layers)
+
+    @property
+    def outside(self) -> tuple[int, ...]:
+        """The layers that are not selected: those that pruning may remove (paper section 6)."""
+        return tuple(layer for layer in range(self.num_layers) if layer not in self)
+
+    @property
+    def percent(self) -> float:
+        """The share of the stack that is selected, 0 to 100."""
+        return 100 * len(self) / self.num_layers
+
     def picture(self) -> str:
-        """One character a layer, from the first to the last: `■` selected, `□` not."""
-        return "".join("■" if i in self else "□" for i in range(self.num_layers))
+        """Draw the stack from layer 0 on, one character a layer."""
+        return "".join("■" if layer in self else "□" for layer in range(self.num_layers))
 
     def as_list_spec(self) -> str:
-        """The selection as plain indices, ready to paste into `--tune_layers`."""
+        """Return the plain list, ready for `--tune_layers` and free of any score file."""
         return ",".join(map(str, self.layers))
 
     def describe(self) -> str:
-        return f"{len(self)} of {self.num_layers} layers ({self.percent:.0f}%): {self.as_list_spec()}\n{self.picture()}"
+        """Say in two lines which layers these are."""
+        share = f"{len(self)} of {self.num_layers} layers ({self.percent:.3g}%)"
+        return f"{share}: {self.as_list_spec()}\n{self.picture()}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """For config.json, under `visual_region`."""
-        return {"tune_layers": self.spec, "layers": list(self.layers), "num_layers": self.num_layers}
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "LayerSelection":
-        return cls(tuple(values["layers"]), values["num_layers"], values["tune_layers"])
+_INT = r"-?[0-9]{1,9}"
+_RANGE = re.compile(rf"({_INT})\s*[-~]\s*({_INT})")
+_SLICE = re.compile(rf"({_INT})?\s*:\s*({_INT})?(?:\s*:\s*({_INT})?)?")
+_AMOUNT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(%?)")
+
+
+def _parse_part(part: str, n: int) -> Iterable[int]:
+    """Return the layers that one part of a spec names, in a model of `n` layers."""
+    if "#" in part:
+        return _from_scores(part, n)
+    if part == "all":
+        return range(n)
+    if re.fullmatch(_INT, part):
+        return _from_range(int(part), int(part), n)
+    if match := _RANGE.fullmatch(part):
+        return _from_range(int(match[1]), int(match[2]), n)
+    if match := _SLICE.fullmatch(part):
+        return _from_slice(int(match[1] or 0), int(match[2] or n), int(match[3] or 1), n)
+    head, colon, tail = (piece.strip() for piece in part.partition(":"))
+    if head == "paper":
+        return _from_paper(tail, n)
+    if head in STRATEGIES:
+        if not colon:
+            raise LayerSelectionError("how many layers" + _did_you_mean(f"{head}:25%"))
+        return STRATEGIES[head](n, _amount(tail, n))
+    raise LayerSelectionError(_not_understood(part, n))
+
+
+def _from_range(first: int, last: int, n: int) -> range:
+    """Take both ends and all between; one layer is a range of its own."""
+    if 0 <= first <= last < n:
+        return range(first, last + 1)
+    outside = [i for i in dict.fromkeys((first, last)) if not 0 <= i < n]
+    problem = "the range runs backwards"
+    if outside:
+        problem = f"there is no layer {' or '.join(map(str, outside))}: layers are 0-based and the last is {n - 1}"
+    low, high = sorted(min(i + n if i < 0 else i, n - 1) for i in (first, last))
+    # Counting from the end or from 1 can be put right; anything farther out is for a model of another depth.
+    near = all(-n <= i <= n for i in (first, last))
+    raise LayerSelectionError(problem + _did_you_mean(*[f"{low}-{high}" if low < high else f"{low}"] * near))
+
+
+def _from_slice(start: int, stop: int, step: int, n: int) -> range:
+    """Slice the stack as Python does, but refuse what Python would clamp or leave empty: it hides a wrong depth."""
+    if 0 <= start < stop <= n and step >= 1:
+        return range(start, stop, step)
+    low, high = sorted(max(0, min(i + n if i < 0 else i, n)) for i in (start, stop))
+    meant = [f"{low}:{high}" + (f":{abs(step)}" if abs(step) > 1 else "")] if low < high else []
+    raise LayerSelectionError(
+        f"a slice START:STOP:STEP needs 0 <= START < STOP <= {n} (STOP excluded), STEP >= 1{_did_you_mean(*meant)}"
+    )
+
+
+def _amount(text: str, n: int) -> int:
+    """Read a count of layers or a percentage of the stack, half a layer rounded up."""
+    match = _AMOUNT.fullmatch(text)
+    value = Fraction(match[1]) if match else Fraction(0)  # exact, so that 25% of 30 is 7.5 and not a little less
+    share = bool(match and match[2])
+    if not match or (not share and "." in match[1]):
+        hint = _did_you_mean(f"{float(100 * value):g}%") if 0 < value < 1 else ""
+        raise LayerSelectionError(f"{text!r} is not a whole number from 1 to {n}, nor a share such as 25%{hint}")
+    count = math.floor(n * value / 100 + Fraction(1, 2)) if share else int(value)
+    if not 1 <= count <= n or (share and value > 100):
+        selects = "no layer" if count == 0 else "more than all layers"
+        raise LayerSelectionError(f"{text} of {n} layers selects {selects}; the count must be from 1 to {n}")
+    return count
+
+
+def _from_paper(name: str, n: int) -> tuple[int, ...]:
+    if name not in PAPER_LISTS:
+        hint = _did_you_mean(*(f"paper:{near}" for near in _close(name, PAPER_LISTS)))
+        raise LayerSelectionError(f"the paper has no list {name!r}; it has {', '.join(PAPER_LISTS)}{hint}")
+    if n != PAPER_LAYERS:
+        raise LayerSelectionError(
+            f"the paper's lists are for {PAPER_LAYERS} layers; score this model and use scores.json#METRIC:COUNT"
+        )
+    return PAPER_LISTS[name]
+
+
+def _from_scores(part: str, n: int) -> list[int]:
+    """Rank the layers by a metric of a score file; of equal scores the lower layer goes first."""
+    path, _, query = (piece.strip() for piece in part.rpartition("#"))
+    metric, *order = (piece.strip() for piece in query.split(":"))
+    amount = order.pop() if order else ""
+    if not amount or order not in ([], ["lowest"]):
+        raise LayerSelectionError("a score file is used as FILE#METRIC:COUNT or FILE#METRIC:lowest:COUNT")
+    count = _amount(amount, n)
+    values = _read_scores(path, metric, n)
+    return sorted(range(n), key=values.__getitem__, reverse=not order)[:count]
+
+
+def _read_scores(path: str, metric: str, n: int) -> list[float]:
+    """Read one value a layer from {"num_layers": n, "metrics": {metric: {"values": [...]}}}."""
+    try:
+        scores = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+        depth, metrics = scores["num_layers"], {name: entry["values"] for name, entry in scores["metrics"].items()}
+    except (OSError, RuntimeError) as error:  # RuntimeError: the home of an unknown ~user, or endless nesting
+        raise LayerSelectionError(f"cannot read the score file {path!r}: {error}") from error
+    except ValueError as error:
+        raise LayerSelectionError(f"the score file {path!r} is not JSON: {error}") from error
+    except (AttributeError, KeyError, TypeError) as error:
+        raise LayerSelectionError(f"{path!r} lacks num_layers or metrics.NAME.values of a score file") from error
+    if depth != n:
+        raise LayerSelectionError(f"{path!r} scores a model of {depth} layers, this one has {n}")
+    if metric not in metrics:
+        hint = _did_you_mean(*_close(metric, metrics))
+        raise LayerSelectionError(f"{path!r} has no metric {metric!r}; it has {', '.join(metrics) or 'none'}{hint}")
+    values = metrics[metric]
+    if not isinstance(values, list) or len(values) != n:
+        raise LayerSelectionError(f"{metric!r} in {path!r} needs a list of {n} values, one a layer")
+    # NaN has no rank and an infinite score is a fault of the measurement; json reads both.
+    wrong = [i for i, x in enumerate(values) if not (_is_int(x) or (isinstance(x, float) and math.isfinite(x)))]
+    if wrong:
+        raise LayerSelectionError(f"{metric!r} in {path!r} is not a finite number (NaN, null, ...) at layers {wrong}")
+    return values
+
+
+def _not_understood(part: str, n: int) -> str:
+    """Say what a part that fits no rule of the grammar was probably meant to be."""
+    if match := re.fullmatch(r"([0-9]+)\s*(?:\.{2,3}=?|[‐‑‒–—−]|to)\s*([0-9]+)", part):
+        return "a range is written with - or ~" + _did_you_mean(f"{match[1]}-{match[2]}")
+    if re.fullmatch(r"[0-9]+([\s;|/+]+[0-9]+)+", part):
+        return "layers are joined by commas" + _did_you_mean(",".join(re.findall("[0-9]+", part)))
+    if re.fullmatch(r"[-+]?[0-9]*\.[0-9]*", part):
+        return "a layer is a whole number"
+    head, _, tail = (piece.strip() for piece in part.partition(":"))
+    if head.endswith(".json"):
+        return "a metric of a score file comes after #" + _did_you_mean(f"{head}#{tail or 'bi:8'}")
+    if head in PAPER_LISTS:
+        return "a metric needs its source" + _did_you_mean(f"paper:{head}", f"scores.json#{head}:{tail or 8}")
+    # The amount is looked for anywhere at the end, so that 'sparse_uniform=8' is met with 'sparse-uniform:8'.
+    match = re.fullmatch(r"(.*?)[\s:=]*([0-9.]+\s*%?)?", part, re.DOTALL)
+    name, amount = match.groups() if match else (head, None)
+    try:
+        _amount(amount or "", n)
+    except LayerSelectionError:
+        amount = "25%"
+    near = [word if word == "all" else f"{word}:{amount}" for word in _close(name, ["all", *STRATEGIES])]
+    return f"neither a layer, a range, a slice, nor a strategy ({', '.join(STRATEGIES)}){_did_you_mean(*near)}"
+
+
+def _close(word: str, known: Iterable[str]) -> list[str]:
+    return difflib.get_close_matches(word.lower().replace("_", "-"), list(known), n=2)
+
+
+def _did_you_mean(*suggestions: str) -> str:
+    return f"; did you mean {' or '.join(map(repr, suggestions))}?" if suggestions else ""
 
 
 def _legal(n: int) -> str:
     return f"layers are 0..{n - 1} of a {n}-layer model"
 
 
-def _parse_part(part: str, n: int) -> list[int]:
-    if not part:
-        raise LayerSelectionError("a part between two commas is empty")
-    if part == "all":
-        return list(range(n))
-    if "#" in part:
-        return _from_scores(part, n)
-    if re.fullmatch(r"-?\d+", part):
-        return [_index(int(part), part, n)]
-    if match := re.fullmatch(r"(\d+)\s*[-~]\s*(\d+)", part):
-        first, last = (int(text) for text in match.groups())
-        if first > last:
-            raise LayerSelectionError(f"range {part!r} runs backwards; did you mean '{last}-{first}'?")
-        return list(range(_index(first, part, n), _index(last, part, n) + 1))
-    if match := re.fullmatch(r"(\d+)\.\.+(\d+)", part):
-        raise LayerSelectionError(f"{part!r} is not a range; did you mean '{match[1]}-{match[2]}'?")
-    if re.fullmatch(r"\d*:\d*(:\d*)?", part):
-        return _slice(part, n)
-    name, _, amount = part.partition(":")
-    if name == "paper":
-        return _paper_list(amount, n)
-    if name not in STRATEGIES:
-        near = difflib.get_close_matches(name, ["all", "paper", *STRATEGIES], n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise LayerSelectionError(
-            f"{part!r} is neither a layer nor a strategy{hint} (strategies: {', '.join(STRATEGIES)}; {_legal(n)})"
-        )
-    return STRATEGIES[name](n, _amount(amount, part, n))
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _index(i: int, part: str, n: int) -> int:
-    if i < 0:
-        hint = f"; did you mean {n + i}?" if n + i >= 0 else ""
-        raise LayerSelectionError(f"{part!r} is negative; {_legal(n)}{hint}")
-    if i >= n:
-        hint = f"; layers count from 0, the last is {n - 1}" if i == n else ""
-        raise LayerSelectionError(f"layer {i} in {part!r} does not exist; {_legal(n)}{hint}")
-    return i
-
-
-def _slice(part: str, n: int) -> list[int]:
-    start, stop, step = ([int(text) if text else None for text in part.split(":")] + [None])[:3]
-    if step == 0:
-        raise LayerSelectionError(f"slice {part!r} has a step of 0")
-    if stop is not None and stop > n:
-        raise LayerSelectionError(f"slice {part!r} ends at {stop}, past the last layer; {_legal(n)}")
-    chosen = list(range(n))[slice(start, stop, step)]
-    if not chosen:
-        raise LayerSelectionError(f"slice {part!r} selects no layer; {_legal(n)}")
-    return chosen
-
-
-def _amount(text: str, part: str, n: int) -> int:
-    """A count `8` or a share `25%` (rounded half up) of n layers."""
-    if match := re.fullmatch(r"(\d+(?:\.\d+)?)%", text):
-        share = float(match[1])
-        if share > 100:
-            raise LayerSelectionError(f"{part!r} asks for more than 100%")
-        count = math.floor(n * share / 100 + 0.5)
-        if count == 0:
-            least = math.ceil(50 / n * 10) / 10
-            raise LayerSelectionError(f"{part!r} selects no layer: of {n} layers, at least {least:g}% makes one")
-        return count
-    if not text.isdecimal():
-        raise LayerSelectionError(f"{part!r} needs a count or a share, such as '{part.split(':')[0]}:8' or ':25%'")
-    count = int(text)
-    if not 1 <= count <= n:
-        raise LayerSelectionError(f"{part!r} asks for {count} layers; allowed: 1..{n}")
-    return count
-
-
-def _paper_list(name: str, n: int) -> list[int]:
-    if name not in PAPER_LISTS:
-        near = difflib.get_close_matches(name, PAPER_LISTS, n=1, cutoff=0.4)
-        hint = f"; did you mean 'paper:{near[0]}'?" if near else ""
-        raise LayerSelectionError(f"'paper:{name}' is not a list of the paper{hint} (lists: {', '.join(PAPER_LISTS)})")
-    if n != PAPER_LAYERS:
-        raise LayerSelectionError(
-            f"'paper:{name}' is a list of a {PAPER_LAYERS}-layer model; this one has {n}. Use a strategy or a score file"
-        )
-    return list(PAPER_LISTS[name])
-
-
-def _from_scores(part: str, n: int) -> list[int]:
-    match = re.fullmatch(r"(.+)#([^:]+):(?:(lowest|highest):)?([^:]+)", part)
-    if not match:
-        raise LayerSelectionError(f"{part!r} is not FILE#METRIC:COUNT, such as 'scores.json#angular:8'")
-    path, metric, order, amount = Path(match[1]), match[2], match[3] or "highest", match[4]
-    if not path.is_file():
-        raise LayerSelectionError(f"score file {path} does not exist")
-    try:
-        scores = json.loads(path.read_text(encoding="utf-8"))
-        depth, metrics = scores["num_layers"], scores["metrics"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise LayerSelectionError(f"{path} is not a score file: it needs 'num_layers' and 'metrics'") from error
-    if depth != n:
-        raise LayerSelectionError(f"score file {path} is of a {depth}-layer model; this one has {n} layers")
-    if metric not in metrics:
-        raise LayerSelectionError(f"score file {path} has no metric {metric!r}; it has {', '.join(metrics)}")
-    values = metrics[metric]["values"]
-    if len(values) != n or not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
-        raise LayerSelectionError(f"metric {metric!r} in {path} is not {n} finite numbers")
-    ranked = sorted(range(n), key=lambda i: (values[i] if order == "lowest" else -values[i], i))
-    return ranked[: _amount(amount, part, n)]
+def _require_depth(num_layers: object) -> None:
+    if not _is_int(num_layers) or num_layers < 1:
+        raise LayerSelectionError(f"the number of layers must be a positive integer, not {num_layers!r}")

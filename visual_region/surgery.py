@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import nn
 
+from visual_region.layers import LayerSelection
+
 PROVENANCE = "visual_region"
 """Key in config.json under which selections and removals are recorded, in the numbering of the unpruned model."""
 _PER_LAYER_LISTS = ("layer_types",)
@@ -93,3 +95,15 @@ def lowest_outside(scores: Sequence[float], count: int, protected: Sequence[int]
             f"cannot remove {count} layers: {len(free)} of {len(scores)} lie outside the protected region"
         )
     return tuple(sorted(sorted(free, key=lambda i: (scores[i], i))[:count]))
+
+
+def record_selection(config: Any, selection: LayerSelection) -> None:
+    """Writes a selection into the config, in the numbering of the model before any removal."""
+    record = dict(getattr(config, PROVENANCE, None) or {})
+    kept = record.get("kept_layers") or list(range(selection.num_layers))
+    record |= {
+        "tune_layers": selection.spec,
+        "layers": [kept[i] for i in selection],
+        "num_layers": record.get("num_layers", selection.num_layers),
+    }
+    setattr(config, PROVENANCE, record)

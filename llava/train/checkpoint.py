@@ -1,0 +1,99 @@
+"""Everything trainable is saved and restored, at every checkpoint, in upstream's file formats."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from peft import PeftModel, set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import nn
+
+from llava.files import written_whole
+from llava.model.checkpoint import NON_LORA, PROJECTOR, CheckpointError
+
+_REQUIRED_TO_RESUME = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
+
+
+def trainable_state(model: nn.Module, gathered: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+    """Every parameter that trains, by its full name; from `gathered` where a sharded run has collected them."""
+    values = dict(model.named_parameters()) if gathered is None else gathered
+    return {
+        name: values[name].detach().cpu().clone().contiguous()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and name in values
+    }
+
+
+def save_trained(model: nn.Module, mode: str, folder: Path, gathered: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Writes what a stage-1 or LoRA run trains, and the config, to `folder`.
+
+    mode "projector": `mm_projector.bin`; "lora": the adapter and `non_lora_trainables.bin`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state = trainable_state(model, gathered)
+    if mode == "lora":
+        model.save_pretrained(folder, state_dict=gathered, save_embedding_layers=False)
+        with written_whole(folder / NON_LORA) as aside:
+            torch.save({name: value for name, value in state.items() if "lora_" not in name}, aside)
+        model.get_base_model().config.save_pretrained(folder)
+    else:
+        with written_whole(folder / PROJECTOR) as aside:
+            torch.save(state, aside)
+        model.config.save_pretrained(folder)
+
+
+def restore_trained(model: nn.Module, mode: str, folder: Path) -> None:
+    """Puts back what `save_trained` wrote; raises `CheckpointError` unless every trainable parameter is there."""
+    if mode == "lora":
+        adapter = load_file(folder / "adapter_model.safetensors")
+        wrapped: PeftModel = model
+        result = set_peft_model_state_dict(wrapped, adapter)
+        if result.unexpected_keys:
+            raise CheckpointError(
+                f"{folder} was trained on other layers than this run's --tune_layers: it holds "
+                f"{result.unexpected_keys[0]}. Give the same flags, or another --output_dir"
+            )
+        restored = {
+            name.replace(".lora_A.", ".lora_A.default.").replace(".lora_B.", ".lora_B.default.") for name in adapter
+        }
+        rest = torch.load(folder / NON_LORA, map_location="cpu", weights_only=True)
+    else:
+        restored = set()
+        rest = torch.load(folder / PROJECTOR, map_location="cpu", weights_only=True)
+    unexpected = model.load_state_dict(rest, strict=False).unexpected_keys
+    missing = {name for name, p in model.named_parameters() if p.requires_grad} - restored - set(rest)
+    if unexpected or missing:
+        raise CheckpointError(
+            f"{folder} does not hold what this run trains (missing {sorted(missing)[:2]}, unknown {unexpected[:2]}); "
+            "give the same flags as before, or another --output_dir"
+        )
+
+
+def last_checkpoint(output_dir: str | Path) -> Path | None:
+    """The newest checkpoint-N of a run that can be resumed; what an interrupted write left behind is passed over."""
+    found = []
+    for folder in Path(output_dir).glob("checkpoint-*"):
+        step = folder.name.removeprefix("checkpoint-")
+        if step.isdecimal():
+            missing = [name for name in _REQUIRED_TO_RESUME if not (folder / name).exists()]
+            if missing and not list(folder.glob("global_step*")):
+                print(f"note: {folder} is not whole ({', '.join(missing)} missing) and is passed over")
+            else:
+                found.append((int(step), folder))
+    return max(found)[1] if found else None
+
+
+def move_files(source: Path, target: Path) -> None:
+    """Moves files into a folder one by one, each whole; `config.json` last, as the sign that all are there."""
+    target.mkdir(parents=True, exist_ok=True)
+    for file in sorted(source.iterdir(), key=lambda item: item.name == "config.json"):
+        destination = target / file.name
+        if destination.is_dir():
+            shutil.rmtree(destination)
+        file.replace(destination)
+
+
+def describe_output(mode: str, folder: str | Path) -> str:
+    what = {"projector": PROJECTOR, "lora": f"the adapter and {NON_LORA}", "full": "the whole model"}[mode]
+    return f"done: {what}, config and tokenizer are in {folder}"
