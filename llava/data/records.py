@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.files import cache_root, sha256_of, written_whole
@@ -77,7 +78,7 @@ class Records:
     @property
     def has_image(self) -> np.ndarray:
         """bool `(n,)`: whether the sample names an image."""
-        return pa.compute.list_value_length(self.table["images"]).to_numpy() > 0
+        return pc.list_value_length(self.table["images"]).to_numpy() > 0
 
     @property
     def words(self) -> np.ndarray:
@@ -92,11 +93,11 @@ class Records:
     @property
     def image_counts(self) -> np.ndarray:
         """int32 `(n,)`: how many image files the sample names."""
-        return pa.compute.list_value_length(self.table["images"]).to_numpy()
+        return pc.list_value_length(self.table["images"]).to_numpy()
 
     def unique_images(self) -> list[str]:
         """Every image path that the file names, once, in order of first use."""
-        return pa.compute.unique(self.table["images"].combine_chunks().flatten()).to_pylist()
+        return pc.unique(self.table["images"].combine_chunks().flatten()).to_pylist()
 
 
 def open_records(data_path: str | Path, cache_dir: Path | None = None) -> Records:

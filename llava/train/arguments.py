@@ -25,7 +25,9 @@ class ModelArguments:
     mm_use_im_patch_token: bool = field(default=False)
     mm_patch_merge_type: str | None = field(default="flat")
     mm_vision_select_feature: str | None = field(default="patch")
-    tune_layers: str | None = field(default=None, metadata={"help": f"decoder layers to train: {GRAMMAR} Default: all"})
+    tune_layers: str | None = field(
+        default=None, metadata={"help": "decoder layers to train: " + GRAMMAR.replace("%", "%%") + " Default: all"}
+    )
 
 
 @dataclass
