@@ -1,6 +1,8 @@
 """Remove decoder layers. One function owns every coupled edit."""
 
-from collections.abc import Sequence
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import nn
@@ -47,10 +49,7 @@ def remove_layers(model: nn.Module, layers: Sequence[int], layer_path: str) -> n
     keep = [i for i in range(len(old)) if i not in gone]
 
     setattr(parent, attribute, nn.ModuleList([old[i] for i in keep]))
-    for position, layer in enumerate(getattr(parent, attribute)):
-        for module in layer.modules():
-            if hasattr(module, "layer_idx"):
-                module.layer_idx = position
+    _number(getattr(parent, attribute))
     for config in {id(c): c for c in (model.config, parent.config)}.values():
         _cut_config(config, keep)
     return model
@@ -107,3 +106,28 @@ def record_selection(config: Any, selection: LayerSelection) -> None:
         "num_layers": record.get("num_layers", selection.num_layers),
     }
     setattr(config, PROVENANCE, record)
+
+
+@contextlib.contextmanager
+def layers_removed(model: nn.Module, layers: Sequence[int], layer_path: str) -> Iterator[nn.Module]:
+    """The model without some layers, for the length of a block; then it is as it was."""
+    parent_path, _, attribute = layer_path.rpartition(".")
+    parent = model.get_submodule(parent_path)
+    old = getattr(parent, attribute)
+    configs = {id(config): (config, copy.deepcopy(config.__dict__)) for config in (model.config, parent.config)}
+    try:
+        yield remove_layers(model, layers, layer_path)
+    finally:
+        setattr(parent, attribute, old)
+        _number(old)
+        for config, values in configs.values():
+            config.__dict__.clear()
+            config.__dict__.update(values)
+
+
+def _number(layers: nn.ModuleList) -> None:
+    """Gives each layer its place in the key-value cache."""
+    for position, layer in enumerate(layers):
+        for module in layer.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = position

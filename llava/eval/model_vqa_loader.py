@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from llava.conversation import get_template
+from llava.conversation import SeparatorStyle, conv_templates, get_template
 from llava.data.feature_cache import FeatureCache
 from llava.eval.runner import (
     Answerer,
@@ -29,6 +29,7 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 def eval_model(args: argparse.Namespace) -> None:
     """One answers file for one checkpoint."""
+    args.conv_mode = args.conv_mode or recorded_template(args.model_path)
     template = get_template(args.conv_mode)
     folder = Path(args.image_folder)
     everything = read_questions(args.question_file)
@@ -77,11 +78,18 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def recorded_template(model_path: str) -> str:
+    """The template that training wrote into the checkpoint's config; upstream's default where there is none."""
+    recorded = read_checkpoint(model_path).config.get("conversation_template")
+    answering = recorded in conv_templates and conv_templates[recorded].sep_style is not SeparatorStyle.PLAIN
+    return recorded if answering else "llava_v1"
+
+
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model-path", required=True)
     parser.add_argument("--model-base")
     parser.add_argument("--image-folder", default="")
-    parser.add_argument("--conv-mode", default="llava_v1")
+    parser.add_argument("--conv-mode", help="conversation template; default: the one that the checkpoint records")
     parser.add_argument("--temperature", type=float, default=0.2)
     parser.add_argument("--top_p", type=float)
     parser.add_argument("--num_beams", type=int, default=1)

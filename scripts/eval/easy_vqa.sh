@@ -1,7 +1,7 @@
 #!/bin/bash
 # easy-VQA: bash scripts/eval/easy_vqa.sh CHECKPOINT [flags of model_vqa_loader]
 # QUESTIONS: name of a question file in playground/data/eval/easy_vqa, without .jsonl (default: questions, the whole test)
-# CONV: conversation template (default: chatml); NAME: name of the answers (default: the checkpoint's folder).
+# CONV: conversation template (default: what the checkpoint records); NAME: name of the answers (default: the checkpoint's folder).
 set -euo pipefail
 export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}."
 CHECKPOINT=${1:?usage: bash scripts/eval/easy_vqa.sh CHECKPOINT [flags]}
@@ -18,7 +18,7 @@ $PYTHON -m llava.eval.model_vqa_loader \
     --answers-file "$ANSWERS" \
     --temperature 0 \
     --max_new_tokens 8 \
-    --conv-mode "${CONV:-chatml}" \
+    ${CONV:+--conv-mode "$CONV"} \
     "$@"
 
 $PYTHON -m llava.eval.eval_easy_vqa \
