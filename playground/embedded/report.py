@@ -1,0 +1,127 @@
+"""The quickstart's result as report.json, report.md and report.png."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from llava.eval.eval_easy_vqa import KINDS
+from llava.files import write_json, written_whole
+from visual_region.layers import LayerSelection
+
+STAGES = ("install", "prepare", "pretrain", "finetune", "evaluate", "wrong_image", "score", "prune", "curve")
+
+
+def collect(out: Path, blind: Path) -> dict[str, Any]:
+    """Everything that the stages wrote, in one object."""
+
+    def read(path: Path) -> Any:
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    region = read(out / "lora/config.json")["visual_region"]
+    return {
+        "accuracy": _short(read(out / "accuracy.json")),
+        "blind": _short(read(blind)["sample"]),
+        "blind_whole_test": _short(read(blind)["test"]),
+        "wrong_image": _short(read(out / "wrong_image.json")),
+        "tuned_layers": region["layers"],
+        "num_layers": region["num_layers"],
+        "pruned": [
+            {key: entry[key] for key in ("removed", "layers", "protected", "accuracy")}
+            | {"questions": entry["scores"]["questions"]}
+            for entry in read(out / "curve.json")
+        ],
+        "seconds": {
+            name: int((out / "stages" / name).read_text()) for name in STAGES if (out / "stages" / name).exists()
+        },
+    }
+
+
+def _short(score: dict[str, Any]) -> dict[str, Any]:
+    return {key: score[key] for key in (*KINDS, "questions")}
+
+
+def markdown(report: dict[str, Any]) -> str:
+    layers = LayerSelection(tuple(report["tuned_layers"]), report["num_layers"], "tuned")
+    lines = ["# Quickstart", "", f"Tuned: {layers.describe()}".replace("\n", "\n\n"), ""]
+    lines += ["| easy-VQA | questions | all | shape | colour | yes/no |", "|---|---|---|---|---|---|"]
+    names = {
+        "accuracy": "this model",
+        "wrong_image": "the same model, shown wrong images",
+        "blind": "blind: commonest answer to the question",
+        "blind_whole_test": "blind, whole test set",
+    }
+    for key, name in names.items():
+        score = report[key]
+        lines.append(f"| {name} | {score['questions']} | " + " | ".join(f"{100 * score[k]:.1f}" for k in KINDS) + " |")
+    lines += ["", "| layers removed | outside the region | accuracy | anywhere | accuracy |", "|---|---|---|---|---|"]
+    by_key = {(entry["protected"], entry["removed"]): entry for entry in report["pruned"]}
+    for count in sorted({entry["removed"] for entry in report["pruned"]}):
+        cells = []
+        for protected in (True, False):
+            entry = by_key[(protected, count)]
+            cells += [", ".join(map(str, entry["layers"])), f"{100 * entry['accuracy']:.1f}"]
+        lines.append(f"| {count} | " + " | ".join(cells) + " |")
+    total = sum(report["seconds"].values())
+    spent = ", ".join(f"{name} {seconds} s" for name, seconds in report["seconds"].items())
+    return "\n".join([*lines, "", f"Time: {total} s ({spent}).", ""])
+
+
+def picture(report: dict[str, Any], path: Path) -> None:
+    """Left: accuracy by kind of question; right: accuracy against layers removed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, (bars, lines) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    series = {"accuracy": "this model", "wrong_image": "wrong images", "blind": "blind"}
+    for i, (key, name) in enumerate(series.items()):
+        values = [100 * report[key][kind] for kind in KINDS]
+        drawn = bars.bar([x + 0.27 * (i - 1) for x in range(len(KINDS))], values, width=0.25, label=name)
+        bars.bar_label(drawn, fmt="%.0f", fontsize=8, padding=1)
+    bars.set_xticks(range(len(KINDS)), ["all", "shape", "colour", "yes/no"])
+    bars.set_ylim(0, 118)
+    bars.set_yticks(range(0, 101, 20))
+    bars.set_ylabel("accuracy, %")
+    bars.set_title(f"easy-VQA, {report['accuracy']['questions']} test questions")
+    bars.legend(ncols=3, fontsize=8, loc="upper center")
+    for protected, name in ((True, "outside the tuned region"), (False, "anywhere")):
+        points = [(0, report["accuracy"]["all"])]
+        points += [(e["removed"], e["accuracy"]) for e in report["pruned"] if e["protected"] == protected]
+        points.sort()
+        lines.plot([x for x, _ in points], [100 * y for _, y in points], marker="o", label=name)
+    lines.axhline(100 * report["blind"]["all"], color="grey", linestyle=":", label="blind")
+    lines.set_xticks(range(5))
+    lines.set_ylim(0, 103)
+    lines.set_xlabel("layers removed, lowest angular distance first")
+    lines.set_ylabel("accuracy, %")
+    lines.set_title(f"removing layers of {report['num_layers']}")
+    lines.legend(fontsize=8)
+    with written_whole(path) as aside:
+        figure.savefig(aside, dpi=110, format="png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--blind", type=Path, required=True)
+    args = parser.parse_args()
+    report = collect(args.out, args.blind)
+    write_json(args.out / "report.json", report)
+    text = markdown(report)
+    with written_whole(args.out / "report.md") as aside:
+        aside.write_text(text, encoding="utf-8")
+    picture(report, args.out / "report.png")
+    print(f"\n{text}")
+    print(f"The model is in {args.out}/lora (a LoRA), without its least layer in {args.out}/pruned (a whole model).")
+    print(f"The report is {args.out}/report.md, report.json and report.png.")
+    print(
+        "On a GPU, with LLaVA's data in playground/data, the same scripts train LLaVA-1.5-7B in a quarter of its layers:"
+    )
+    print("  MODEL=lmsys/vicuna-7b-v1.5 bash scripts/train/pretrain.sh")
+    print("  MODEL=lmsys/vicuna-7b-v1.5 TUNE_LAYERS=sparse-uniform:25% bash scripts/train/finetune_lora.sh")
+
+
+if __name__ == "__main__":
+    main()
