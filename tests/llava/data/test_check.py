@@ -1,0 +1,51 @@
+import json
+import subprocess
+import sys
+
+from llava.data.check import cheap_problems
+from llava.data.records import open_records
+
+
+def item(name, text, answer="yes", **extra):
+    return {"id": name, "conversations": [{"from": "human", "value": text}, {"from": "gpt", "value": answer}], **extra}
+
+
+def test_preflight_names_each_kind(tiny, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "good.png").write_bytes((tiny.images / "0.png").read_bytes())
+    (tmp_path / "images" / "cut.png").write_bytes((tiny.images / "0.png").read_bytes()[:200])
+    data = tmp_path / "data.json"
+    data.write_text(
+        json.dumps(
+            [
+                item("fine", "<image>\nwhat?", image="good.png"),
+                item("text", "hi"),
+                item("gone", "<image>\nwhat?", image="gone.png"),
+                item("cut", "<image>\nwhat?", image="cut.png"),
+                item("unmarked", "what?", image="good.png"),
+                item("two", "<image>\nwhat?", image=["good.png", "good.png"]),
+                item("silent", "<image>\nwhat?", answer="", image="good.png"),
+                item("long", "<image>\n" + "what " * 300, image="good.png"),
+            ]
+        )
+    )
+    problems = cheap_problems(open_records(data), tmp_path / "images")
+    assert problems.samples == {2, 4, 5}
+    command = [sys.executable, "-m", "llava.data.check", "--data_path", data, "--image_folder", tmp_path / "images"]
+    command += ["--model_name_or_path", tiny.llm, "--model_max_length", "200", "--image_tokens", "4", "--workers", "1"]
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert result.returncode == 1, result.stderr
+    for words in (
+        "missing under",
+        "(ids gone)",
+        "no <image> in the text (ids unmarked)",
+        "differ (ids two)",
+        "cannot be opened",
+        "no label at all: nothing in them would be trained (ids silent)",
+        "every label lies past model_max_length 200 and would be cut off (ids long)",
+    ):
+        assert words in result.stdout, result.stdout
+
+
+def test_clean_data_passes(tiny):
+    assert not cheap_problems(open_records(tiny.data), tiny.images).by_kind

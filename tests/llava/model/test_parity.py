@@ -1,0 +1,57 @@
+"""Our loader and model against numbers that upstream's gave, fp32 on a CPU."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from llava.mm_utils import process_images, tokenizer_image_token
+from llava.model.builder import load_pretrained_model
+
+CHECKPOINTS = {
+    "b_logits_fp32.json": ("llava-tiny", None),
+    "b_logits_after_lora.json": ("c_lora", "tiny-vicuna"),
+    "b_logits_after_pretrain.json": ("c_pretrain", "tiny-vicuna"),
+}
+
+
+@pytest.mark.parametrize("reference", CHECKPOINTS)
+def test_logits(parity, reference):
+    path, base = CHECKPOINTS[reference]
+    tokenizer, model, processor, _ = load_pretrained_model(
+        str(parity / path),
+        str(parity / base) if base else None,
+        device="cpu",
+        vision_tower=str(parity / "tiny-clip-56"),
+    )
+    for sample in json.loads((parity / reference).read_text())["samples"]:
+        images = None
+        if sample["image"]:
+            images = process_images([Image.open(parity / "images" / sample["image"])], processor, model.config)
+            if "pixel_sum" in sample:
+                assert images.double().sum().item() == pytest.approx(sample["pixel_sum"], abs=1e-2)
+        ids = tokenizer_image_token(sample["prompt"], tokenizer, return_tensors="pt").unsqueeze(0)
+        assert ids[0].tolist() == sample["input_ids"]
+        with torch.no_grad():
+            logits = model(input_ids=ids, images=images).logits[0]
+        assert list(logits.shape) == sample["logits_shape"]
+        torch.testing.assert_close(logits[-1], torch.tensor(sample["logits_last"]), atol=1e-4, rtol=0)
+        assert logits.argmax(-1).tolist() == sample["argmax_per_pos"]
+
+
+def test_answers(parity):
+    """The greedy answers of upstream's model_vqa_loader, text for text."""
+    from llava.conversation import get_template
+    from llava.eval.runner import Answerer, Generation, read_questions
+
+    tokenizer, model, processor, _ = load_pretrained_model(
+        str(parity / "llava-tiny"), device="cpu", vision_tower=str(parity / "tiny-clip-56")
+    )
+    expected = [json.loads(line) for line in (parity / "d_answers.jsonl").read_text().splitlines()]
+    for template in ("vicuna_v1", "llava_v1"):
+        answerer = Answerer(model, tokenizer, processor, get_template(template), parity / "images", Generation(32))
+        texts = answerer.answer(read_questions(parity / "questions.jsonl")[: len(expected)])
+        if texts == [line["text"] for line in expected]:
+            return
+    assert texts == [line["text"] for line in expected]
