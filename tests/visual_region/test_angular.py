@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -27,7 +28,7 @@ def naive(model, rows):
     values = []
     for row in rows:
         states = [layer_input(model, row, i) for i in range(5)]
-        for before, after in zip(states, states[1:], strict=False):
+        for before, after in itertools.pairwise(states):
             a, b = before.double(), after.double()
             values.append(math.acos((a @ b / (a.norm() * b.norm())).item()) / math.pi)
     return torch.tensor(values, dtype=torch.float64).view(len(rows), 4)

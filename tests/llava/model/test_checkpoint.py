@@ -24,13 +24,13 @@ def test_interrupted_writes(folder):
     weights = folder / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-100])
-    with pytest.raises(CheckpointError, match="not whole: model.safetensors should be"):
+    with pytest.raises(CheckpointError, match=r"not whole: model\.safetensors should be"):
         load_pretrained_model(str(folder), device="cpu")
     weights.write_bytes(whole[:4])
     with pytest.raises(CheckpointError, match="no readable header"):
         load_pretrained_model(str(folder), device="cpu")
     weights.unlink()
-    with pytest.raises(CheckpointError, match="neither weights nor mm_projector.bin"):
+    with pytest.raises(CheckpointError, match=r"neither weights nor mm_projector\.bin"):
         load_pretrained_model(str(folder), device="cpu")
     (folder / "config.json").write_text('{"model_type": "llava_')
     with pytest.raises(CheckpointError, match=r"config.json is not valid JSON"):
@@ -42,7 +42,7 @@ def test_interrupted_writes(folder):
 def test_lora_without_its_projector(parity, tmp_path):
     folder = shutil.copytree(parity / "c_lora", tmp_path / "lora")
     (folder / "non_lora_trainables.bin").unlink()
-    with pytest.raises(CheckpointError, match="needs non_lora_trainables.bin"):
+    with pytest.raises(CheckpointError, match=r"needs non_lora_trainables\.bin"):
         load_pretrained_model(str(folder), str(parity / "tiny-vicuna"), device="cpu")
 
 

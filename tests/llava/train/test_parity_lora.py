@@ -41,7 +41,7 @@ def image_of_each_row(parity, batch, processor):
 
 @pytest.mark.parametrize("label_only", [False, True])
 def test_six_steps(parity, label_only):
-    tokenizer, model, processor, _ = load_pretrained_model(
+    _, model, processor, _ = load_pretrained_model(
         str(parity / "llava-tiny"), device="cpu", vision_tower=str(parity / "tiny-clip-56")
     )
     model.label_only_logits = label_only

@@ -207,8 +207,8 @@ def test_projector_file_of_another_type_or_shape(tiny, train_flags, tmp_path):
     torch.save({"model.mm_projector.weight": torch.zeros(32, 24), "model.mm_projector.bias": torch.zeros(32)}, linear)
     with pytest.raises(SystemExit, match="looks like --mm_projector_type linear"):
         train(argv=train_flags(tmp_path / "out", pretrain_mm_mlp_adapter=linear))
+    torch.save({"mm_projector.weight": torch.zeros(64, 24), "mm_projector.bias": torch.zeros(64)}, linear)
     with pytest.raises(SystemExit, match="has weight 64x24"):
-        torch.save({"mm_projector.weight": torch.zeros(64, 24), "mm_projector.bias": torch.zeros(64)}, linear)
         train(argv=train_flags(tmp_path / "out", pretrain_mm_mlp_adapter=linear, mm_projector_type="linear"))
 
 
