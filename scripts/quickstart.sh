@@ -38,13 +38,13 @@ QUESTIONS_DIR=playground/data/eval/easy_vqa
 stage prepare "$PYTHON" -m playground.embedded.prepare
 
 # Stage 1: the projector learns to name what it sees ("teal circle").
-stage pretrain env DATA=playground/data/easy_vqa/pretrain.json OUTPUT="$OUT/pretrain" STEPS=60 BATCH=32 LR=5e-3 \
+stage pretrain env DATA=playground/data/easy_vqa/pretrain.json OUTPUT="$OUT/pretrain" VERSION=chatml STEPS=60 BATCH=32 LR=5e-3 WARMUP=0.1 \
     SAVE_STEPS=30 bash scripts/train/pretrain.sh "${FEATURES[@]}"
 
 # Stage 2: LoRA in a quarter of the decoder layers, spread over the depth, and the projector.
 stage finetune env DATA=playground/data/easy_vqa/finetune.json OUTPUT="$OUT/lora" PROJECTOR="$OUT/pretrain/mm_projector.bin" \
-    VERSION=chatml TUNE_LAYERS="${TUNE_LAYERS:-sparse-uniform:25%}" STEPS=200 BATCH=8 LR=1e-3 PROJECTOR_LR=1e-3 \
-    LORA_R=32 LORA_ALPHA=64 SAVE_STEPS=50 bash scripts/train/finetune_lora.sh "${FEATURES[@]}"
+    VERSION=chatml TUNE_LAYERS="${TUNE_LAYERS:-sparse-uniform:25%}" STEPS=240 BATCH=8 LR=1e-3 PROJECTOR_LR=1e-3 \
+    LORA_R=32 LORA_ALPHA=64 SAVE_STEPS=50 bash scripts/train/finetune_lora.sh --lora_dropout 0 "${FEATURES[@]}"
 
 stage evaluate env QUESTIONS=questions_1200 NAME=quickstart RESULT="$OUT/accuracy.json" \
     bash scripts/eval/easy_vqa.sh "$OUT/lora" "${EVALUATE[@]}"
@@ -58,6 +58,6 @@ stage prune "$PYTHON" -m visual_region prune --model-path "$OUT/lora" --scores "
     --dtype "$DTYPE" --output "$OUT/pruned"
 stage curve "$PYTHON" -m llava.eval.pruning_curve --model-path "$OUT/lora" --scores "$OUT/scores.json" \
     --question-file "$QUESTIONS_DIR/questions_1200.jsonl" --annotation-file "$QUESTIONS_DIR/annotations.json" \
-    --image-folder "$IMAGES" --output "$OUT/curve.json" "${EVALUATE[@]}"
+    --image-folder "$IMAGES" --limit 600 --output "$OUT/curve.json" "${EVALUATE[@]}"
 
 "$PYTHON" -m playground.embedded.report --out "$OUT" --blind "$QUESTIONS_DIR/blind.json"

@@ -59,4 +59,5 @@ def test_answers(parity):
     questions = read_questions(parity / "questions.jsonl")
     for question, line in zip(questions, (parity / "d_answers.jsonl").read_text().splitlines(), strict=False):
         ids = model.generate(**answerer.inputs([question]), do_sample=False, max_new_tokens=32, eos_token_id=2)
-        assert pieces.decode(ids[0].tolist()).strip() == json.loads(line)["text"]
+        # Upstream skips special tokens, the unknown one (0) too.
+        assert pieces.decode([token for token in ids[0].tolist() if token > 2]).strip() == json.loads(line)["text"]

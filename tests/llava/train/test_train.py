@@ -168,7 +168,7 @@ def test_projector_of_stage_1_is_used(tiny, train_flags, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"tune_layers": "0,6"}, "layer 6 in '6' does not exist"),
+        ({"tune_layers": "0,6"}, "there is no layer 6"),
         ({"tune_layers": " "}, "empty"),
         ({"tune_layers": "sparse:2"}, "sparse-uniform"),
         ({"tune_layers": "top:1%"}, "selects no layer"),
