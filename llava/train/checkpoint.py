@@ -16,12 +16,16 @@ _REQUIRED_TO_RESUME = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
 
 
 def trainable_state(model: nn.Module, gathered: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
-    """Every parameter that trains, by its full name; from `gathered` where a sharded run has collected them."""
+    """Every parameter that trains, and the projector even where it does not, by full name.
+
+    A frozen projector belongs to the result all the same: nothing else in the folder says what it was. Taken from
+    `gathered` where a sharded run has collected the parameters.
+    """
     values = dict(model.named_parameters()) if gathered is None else gathered
     return {
         name: values[name].detach().cpu().clone().contiguous()
         for name, parameter in model.named_parameters()
-        if parameter.requires_grad and name in values
+        if (parameter.requires_grad or "mm_projector" in name) and name in values
     }
 
 

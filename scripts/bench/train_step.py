@@ -34,7 +34,7 @@ VARIANTS = [
 
 
 def measure(args: argparse.Namespace) -> dict[str, float]:
-    """One variant: `samples_per_second` over `args.steps` steps after two of warm-up, `peak_gib`, `loss` of the last."""
+    """One variant: `samples_per_second` after two steps of warm-up, `peak_gib`, and the last step's `loss`."""
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
     from llava.families import FAMILIES

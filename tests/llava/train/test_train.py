@@ -165,6 +165,16 @@ def test_projector_of_stage_1_is_used(tiny, train_flags, tmp_path):
     assert torch.equal(model.model.mm_projector[0].weight, weights["model.mm_projector.0.weight"])
 
 
+def test_frozen_projector_is_kept_beside_a_lora(tiny, train_flags, tmp_path):
+    train(argv=train_flags(tmp_path / "one", **flags_of("projector", tiny)))
+    file = tmp_path / "one" / "mm_projector.bin"
+    flags = {"lora_enable": True, "tune_layers": "0", "freeze_mm_mlp_adapter": True, "pretrain_mm_mlp_adapter": file}
+    train(argv=train_flags(tmp_path / "two", **flags))
+    model = load_pretrained_model(str(tmp_path / "two"), device="cpu")[1]
+    expected = torch.load(file, weights_only=True)["model.mm_projector.0.weight"]
+    assert torch.equal(model.model.mm_projector[0].weight, expected)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
