@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +29,22 @@ def curve(
     batch_size: int,
     done: list[dict[str, Any]],
 ) -> Iterator[list[dict[str, Any]]]:
-    """Yields all entries `{removed, layers, protected, accuracy, scores}` after each new one; `done` are kept."""
+    """Yields all entries `{removed, layers, protected, accuracy, scores}` after each new one; `done` are kept.
+
+    The first is the whole model (`removed` 0). Where both ways choose the same layers, they are measured once.
+    """
     config = answerer.model.config
     layer_path, region = family_of(config).layer_path, region_now(config)
     entries = list(done)
-    for protected in (True, False):
-        for count in range(1, most + 1):
+    for protected, first in ((True, 0), (False, 1)):
+        for count in range(first, most + 1):
             if any(e["removed"] == count and e["protected"] == protected for e in entries):
                 continue
             layers = lowest_outside(scores, count, region if protected else ())
-            with layers_removed(answerer.model, layers, layer_path):
-                result = score(_answers(answerer, questions, batch_size), annotations)
+            result = next((e["scores"] for e in entries if e["layers"] == list(layers)), None)
+            if result is None:
+                with layers_removed(answerer.model, layers, layer_path) if layers else nullcontext():
+                    result = score(_answers(answerer, questions, batch_size), annotations)
             entries.append(
                 {
                     "removed": count,
@@ -49,7 +55,8 @@ def curve(
                 }
             )
             where = "outside the region" if protected else "anywhere"
-            print(f"without layers {layers} ({where}): {100 * result['all']:.2f}%", flush=True)
+            named = ", ".join(map(str, layers)) or "none"
+            print(f"removed {count} {where} (layers: {named}): {100 * result['all']:.2f}%", flush=True)
             yield entries
 
 

@@ -19,6 +19,11 @@ def collect(out: Path, blind: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
 
     region = read(out / "lora/config.json")["visual_region"]
+    curve = [
+        {key: entry[key] for key in ("removed", "layers", "protected", "accuracy")}
+        | {"questions": entry["scores"]["questions"]}
+        for entry in read(out / "curve.json")
+    ]
     return {
         "accuracy": _short(read(out / "accuracy.json")),
         "blind": _short(read(blind)["sample"]),
@@ -26,11 +31,8 @@ def collect(out: Path, blind: Path) -> dict[str, Any]:
         "wrong_image": _short(read(out / "wrong_image.json")),
         "tuned_layers": region["layers"],
         "num_layers": region["num_layers"],
-        "pruned": [
-            {key: entry[key] for key in ("removed", "layers", "protected", "accuracy")}
-            | {"questions": entry["scores"]["questions"]}
-            for entry in read(out / "curve.json")
-        ],
+        "unpruned": next(entry for entry in curve if not entry["removed"]),
+        "pruned": [entry for entry in curve if entry["removed"]],
         "seconds": {
             name: int((out / "stages" / name).read_text()) for name in STAGES if (out / "stages" / name).exists()
         },
@@ -54,7 +56,10 @@ def markdown(report: dict[str, Any]) -> str:
     for key, name in names.items():
         score = report[key]
         lines.append(f"| {name} | {score['questions']} | " + " | ".join(f"{100 * score[k]:.1f}" for k in KINDS) + " |")
-    lines += ["", "| layers removed | outside the region | accuracy | anywhere | accuracy |", "|---|---|---|---|---|"]
+    whole = report["unpruned"]
+    lines += ["", f"Removing layers, on {whole['questions']} of the questions:", ""]
+    lines += ["| layers removed | outside the region | accuracy | anywhere | accuracy |", "|---|---|---|---|---|"]
+    lines.append(f"| 0 | | {100 * whole['accuracy']:.1f} | | {100 * whole['accuracy']:.1f} |")
     by_key = {(entry["protected"], entry["removed"]): entry for entry in report["pruned"]}
     for count in sorted({entry["removed"] for entry in report["pruned"]}):
         cells = []
@@ -86,17 +91,19 @@ def picture(report: dict[str, Any], path: Path) -> None:
     bars.set_ylabel("accuracy, %")
     bars.set_title(f"easy-VQA, {report['accuracy']['questions']} test questions")
     bars.legend(ncols=3, fontsize=8, loc="upper center")
-    for protected, name in ((True, "outside the tuned region"), (False, "anywhere")):
-        points = [(0, report["accuracy"]["all"])]
+    # Both ways often choose the same layers: the second line must not hide the first.
+    ways = ((True, "outside the tuned region", "o-"), (False, "anywhere", "x--"))
+    for protected, name, style in ways:
+        points = [(0, report["unpruned"]["accuracy"])]
         points += [(e["removed"], e["accuracy"]) for e in report["pruned"] if e["protected"] == protected]
         points.sort()
-        lines.plot([x for x, _ in points], [100 * y for _, y in points], marker="o", label=name)
+        lines.plot([x for x, _ in points], [100 * y for _, y in points], style, label=name)
     lines.axhline(100 * report["blind"]["all"], color="grey", linestyle=":", label="blind")
     lines.set_xticks(range(5))
     lines.set_ylim(0, 103)
-    lines.set_xlabel("layers removed, lowest angular distance first")
+    lines.set_xlabel("layers removed, least angular distance first")
     lines.set_ylabel("accuracy, %")
-    lines.set_title(f"removing layers of {report['num_layers']}")
+    lines.set_title(f"layers removed of {report['num_layers']}, {report['unpruned']['questions']} test questions")
     lines.legend(fontsize=8)
     with written_whole(path) as aside:
         figure.savefig(aside, dpi=110, format="png")
