@@ -22,6 +22,8 @@ setup(
         "pillow",
         "numpy",
         "matplotlib",
+        # MMBench takes its submissions as a spreadsheet.
+        "openpyxl",
     ],
     extras_require={
         "quickstart": ["gguf"],

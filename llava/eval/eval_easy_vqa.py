@@ -5,21 +5,18 @@
 
 import argparse
 import json
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llava.eval.answers import ScoringError, read_jsonl
+from llava.eval.statistics import wilson
 from llava.files import write_json
 
 SHAPES = ("circle", "rectangle", "triangle")
 COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
 KINDS = ("all", "shape", "colour", "yes_no")
-
-
-class ScoringError(ValueError):
-    """Answers and annotations that do not belong together."""
 
 
 def kind_of(answer: str) -> str:
@@ -86,26 +83,6 @@ def _tally(results: Iterable[tuple[str, bool]]) -> dict[str, Any]:
         "counts": {kind: total[kind] for kind in KINDS},
         "intervals": {kind: wilson(right[kind], total[kind]) for kind in KINDS if total[kind]},
     }
-
-
-def wilson(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """95% interval of a share, by Wilson's score."""
-    p, spread = right / total, z * z / total
-    centre = (p + spread / 2) / (1 + spread)
-    half = z * math.sqrt(p * (1 - p) / total + spread / (4 * total)) / (1 + spread)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
-    """Lines of a JSON-lines file; an unreadable one is named by its number."""
-    rows = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
-        if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except ValueError as error:
-                raise ScoringError(f"{path}, line {number} is not valid JSON: {error}") from error
-    return rows
 
 
 def table(result: Mapping[str, Any]) -> str:

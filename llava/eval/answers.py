@@ -1,0 +1,174 @@
+"""Reading answers and setting them against annotations: every mismatch is an error, and nothing is left out unsaid."""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+MISSING = ("error", "wrong", "skip")
+
+
+class ScoringError(ValueError):
+    """Answers and annotations that do not belong together, or cannot be read."""
+
+
+def read_json(path: str | Path) -> Any:
+    """A JSON file; raises `ScoringError` that names it."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ScoringError(f"{path} does not exist") from error
+    except ValueError as error:
+        raise ScoringError(f"{path} is not valid JSON ({error}); is the download complete?") from error
+
+
+def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
+    """Lines of a JSON-lines file; an unreadable one is named by its number."""
+    rows = []
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ScoringError(f"{path} does not exist") from error
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise ScoringError(f"{path}, line {number} is not valid JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise ScoringError(f"{path}, line {number} is not a JSON object")
+            rows.append(row)
+    return rows
+
+
+def read_answers(path: str | Path) -> list[dict[str, Any]]:
+    """An answers file: JSON lines with `question_id` and `text`.
+
+    Raises:
+        ScoringError: no answers, or a line without these two.
+    """
+    rows = read_jsonl(path)
+    if not rows:
+        raise ScoringError(f"{path} holds no answers; did the model run finish?")
+    for row in rows:
+        if "question_id" not in row or not isinstance(row.get("text"), str):
+            raise ScoringError(f"{path}: an answer needs question_id and text; this one has neither or not both: {row}")
+    return rows
+
+
+def model_of(answers: Iterable[Mapping[str, Any]]) -> str | None:
+    """The `model_id` that the answers carry; None where they carry none.
+
+    Raises:
+        ScoringError: answers of several models in one file.
+    """
+    names = {str(line["model_id"]) for line in answers if line.get("model_id")}
+    if len(names) > 1:
+        raise ScoringError(f"the answers are of several models: {', '.join(sorted(names)[:5])}")
+    return next(iter(names), None)
+
+
+@dataclass(frozen=True)
+class Reply(Generic[T]):
+    """One annotated question with what the model said; `text` and `line` are None where it said nothing."""
+
+    key: str
+    text: str | None
+    truth: T
+    line: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Paired(Generic[T]):
+    """Questions to score, in the order of the annotations, and what a reader of the score must know."""
+
+    replies: list[Reply[T]]
+    warnings: list[str] = field(default_factory=list)
+
+
+def pair(
+    answers: Sequence[Mapping[str, Any]],
+    annotations: Mapping[K, T],
+    key: Callable[[Mapping[str, Any]], K] = lambda line: str(line["question_id"]),
+    asked: Iterable[K] | None = None,
+    missing: str = "error",
+    name: Callable[[K], str] = str,
+) -> Paired[T]:
+    """Sets answers against annotations.
+
+    Args:
+        annotations: key -> truth, of every question of the benchmark.
+        key: the key of an answer line.
+        asked: keys of the questions that were asked (a subset run); default: all annotated ones.
+        missing: what to do about a question that was asked and has no answer: `error`, count it `wrong`, or `skip`
+            it; the last two leave a warning.
+        name: how a key is called in the report.
+
+    Raises:
+        ScoringError: a question answered twice, unknown to the annotations, or not answered (unless `missing` says
+            otherwise); all such problems at once.
+    """
+    if missing not in MISSING:
+        raise ScoringError(f"missing={missing!r}; allowed: {', '.join(MISSING)}")
+    if not annotations:
+        raise ScoringError("there are no annotations to score against")
+    keys = [key(line) for line in answers]
+    lines = dict(zip(keys, answers, strict=True))
+    wanted = list(dict.fromkeys(asked)) if asked is not None else list(annotations)
+    known = set(wanted)
+    unanswered = [k for k in wanted if k not in lines]
+    problems = {
+        "answered more than once": [k for k, n in Counter(keys).items() if n > 1],
+        "not among the annotations": [k for k in dict.fromkeys([*keys, *wanted]) if k not in annotations],
+        "answered but not asked": [k for k in lines if k in annotations and k not in known],
+        "not answered": unanswered if missing == "error" else [],
+    }
+    found = [f"{len(bad)} question ids are {what}: {_some(map(name, bad))}" for what, bad in problems.items() if bad]
+    if found:
+        hint = " (--missing wrong or --missing skip scores without them)" if problems["not answered"] else ""
+        raise ScoringError("; ".join(found) + hint)
+    warnings = []
+    if len(wanted) < len(annotations):
+        warnings.append(f"a subset: {len(wanted)} of the {len(annotations)} annotated questions were asked")
+    if unanswered:
+        how = "count as wrong" if missing == "wrong" else "are left out"
+        warnings.append(f"{len(unanswered)} of {len(wanted)} questions have no answer and {how}")
+    kept = wanted if missing == "wrong" else [k for k in wanted if k in lines]
+    if not kept:
+        raise ScoringError("there are no answers to score")
+    replies = [Reply(name(k), lines[k]["text"] if k in lines else None, annotations[k], lines.get(k)) for k in kept]
+    return Paired(replies, warnings)
+
+
+def _some(names: Iterable[str], most: int = 5) -> str:
+    names = list(names)
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def asked_ids(path: str | None) -> list[str] | None:
+    """Ids of a question file in JSON lines, for `asked`; None without a file."""
+    return None if path is None else [str(row["question_id"]) for row in read_jsonl(path)]
+
+
+def scorer_parser(description: str | None, answers: str = "answers, as model_vqa_*.py write them") -> Any:
+    """A parser with the flags that all scorers share."""
+    parser = argparse.ArgumentParser(description=(description or "").split("\n")[0])
+    parser.add_argument("--result-file", help=answers)
+    parser.add_argument("--question-file", help="the questions that were asked, where they are not the whole benchmark")
+    parser.add_argument("--missing", choices=MISSING, default="error", help="what to do about unanswered questions")
+    parser.add_argument("--report-file", help="the score as JSON; default: beside the answers, NAME.score.json")
+    return parser
+
+
+def run_scorer(main: Callable[[], None]) -> None:
+    """Runs an entry point; what is wrong with its input is one line, not a traceback."""
+    try:
+        main()
+    except (ScoringError, OSError) as error:
+        sys.exit(f"error: {error}")

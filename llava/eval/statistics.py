@@ -1,0 +1,72 @@
+"""95% intervals of scores: Wilson's for shares, the bootstrap for means.
+
+Both treat the questions as drawn at random from a larger set. Differences between two checkpoints are paired: take
+`bootstrap_mean` of the differences question by question, not the difference of two intervals.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+Interval = tuple[float, float]
+RESAMPLES = 2000
+Z = 1.959963984540054
+_CHUNK = 1 << 22
+
+
+def wilson(right: float, total: int, z: float = Z) -> Interval:
+    """95% interval of a share (Wilson 1927).
+
+    Args:
+        right: successes, `0 <= right <= total`.
+        total: trials, at least 1.
+    """
+    if total < 1:
+        raise ValueError("an interval needs at least one sample")
+    p, spread = right / total, z * z / total
+    centre = (p + spread / 2) / (1 + spread)
+    half = z * math.sqrt(p * (1 - p) / total + spread / (4 * total)) / (1 + spread)
+    # The ends of a share of 0 or 1 are exact; rounding may put them a hair on the wrong side.
+    return min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half))
+
+
+def bootstrap_mean(values: Sequence[float], resamples: int = RESAMPLES, seed: int = 0) -> Interval:
+    """95% percentile-bootstrap interval of a mean; the same values in any order give the same interval.
+
+    Args:
+        values: one per question. Equal values give an interval of no width.
+    """
+    if not len(values):
+        raise ValueError("an interval needs at least one sample")
+    distinct, counts = np.unique(np.asarray(values, dtype=np.float64), return_counts=True)
+    total = int(counts.sum())
+    means = draw_counts(counts, resamples, np.random.default_rng(seed), lambda drawn: drawn @ distinct / total)
+    return percentiles(means)
+
+
+def draw_counts(
+    counts: np.ndarray, resamples: int, rng: np.random.Generator, summary: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Summaries of bootstrap resamples of a sample of which only the distinct values' counts matter.
+
+    Args:
+        counts: integers `(k,)`: how often each distinct value occurs.
+        summary: takes drawn counts `(n, k)`, gives `(n,)` or `(n, ...)`.
+
+    Returns:
+        `(resamples, ...)`.
+    """
+    total = int(counts.sum())
+    step = max(1, _CHUNK // len(counts))
+    parts = []
+    for start in range(0, resamples, step):
+        drawn = rng.multinomial(total, counts / total, size=min(step, resamples - start))
+        parts.append(summary(drawn))
+    return np.concatenate(parts)
+
+
+def percentiles(draws: np.ndarray) -> Interval:
+    """The middle 95% of draws `(n,)`."""
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(low), float(high)
