@@ -1,0 +1,129 @@
+"""Scores MMBench answers on this machine: vanilla and circular accuracy, letters read by one frozen rule.
+
+`python -m llava.eval.eval_mmbench --annotation-file mmbench_dev_20230712.tsv --result-file answers.jsonl`
+
+Circular: a question is right if it is right in every rotation of its options; the dev files hold the rotations as rows,
+and `--all-rounds` answers make them too. Vanilla: the first order only. The server reads letters by other means, so its
+figures differ a little; `convert_mmbench_for_submission` writes what it takes.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llava.eval.answers import ScoringError, model_of, pair, read_answers, run_scorer, scorer_parser
+from llava.eval.letters import VERSION, read_letter
+from llava.eval.mmbench import LETTERS, Row, is_none, is_rotation, options_of, question_of, read_tsv
+from llava.eval.report import Measure, Report, group, report_path
+
+# A row of the file and the round in which it was asked.
+Pass = tuple[str, int]
+
+
+def score(answers: Sequence[Mapping[str, Any]], rows: Sequence[Row], missing: str = "error") -> Report:
+    """Vanilla and circular accuracy; the headline is circular wherever questions were asked in several orders.
+
+    Args:
+        answers: lines with `question_id` (the row's index), `text`, and `round_id`, `options`, `option_char` where the
+            options were rotated while asking.
+        rows: the file's rows, with answers.
+    """
+    by_index = {row["index"].strip(): row for row in rows}
+    unlabelled = [index for index, row in by_index.items() if row.get("answer", "").strip() not in LETTERS]
+    if unlabelled:
+        raise ScoringError(
+            f"{len(unlabelled)} rows have no answer letter (a test split has none): {', '.join(unlabelled[:5])}; "
+            "use convert_mmbench_for_submission and the server"
+        )
+    rounds = 1 + max((int(line.get("round_id") or 0) for line in answers), default=0)
+    passes: dict[Pass, Row] = {
+        (index, number): row
+        for index, row in by_index.items()
+        for number in range(1 if rounds == 1 else len(options_of(row)))
+    }
+    paired = pair(answers, passes, _pass_of, missing=missing, name=lambda key: "/".join(map(str, key)))
+    letters = [None if reply.text is None else letter_of(reply.line or {}, reply.truth) for reply in paired.replies]
+    hits = [float(said == reply.truth["answer"].strip()) for said, reply in zip(letters, paired.replies, strict=True)]
+
+    circles: dict[int, list[float]] = defaultdict(list)
+    first: dict[int, float] = {}
+    of_question: dict[int, Row] = {}
+    for reply, hit in zip(paired.replies, hits, strict=True):
+        index = reply.truth["index"]
+        circles[question_of(index)].append(hit)
+        of_question.setdefault(question_of(index), reply.truth)
+        if not is_rotation(index) and _pass_of(reply.line)[1] == 0 if reply.line else reply.key == f"{index}/0":
+            first[question_of(index)] = hit
+    circular = {str(question): float(all(found)) for question, found in circles.items()}
+    metrics = {}
+    several = any(len(found) > 1 for found in circles.values())
+    if several:
+        metrics["circular"] = Measure.of(list(circular.values()))
+    if first:
+        metrics["vanilla"] = Measure.of(list(first.values()))
+    metrics["all_rows"] = Measure.of(hits)
+    headline = "circular" if several else "vanilla" if first else "all_rows"
+    per_question = (
+        circular
+        if several
+        else {str(k): v for k, v in first.items()} or {r.key: h for r, h in zip(paired.replies, hits, strict=True)}
+    )
+    warnings = list(paired.warnings)
+    if not several:
+        warnings.append("each question was asked in one order only: vanilla accuracy, not to be set beside circular")
+    return Report(
+        benchmark="mmbench",
+        metric=headline,
+        metrics=metrics,
+        answers=len(answers),
+        parse_failures=sum(letter is None for letter, r in zip(letters, paired.replies, strict=True) if r.line),
+        per_question=per_question,
+        groups=_categories(of_question, per_question),
+        details={"rule": VERSION, "questions": len(circles), "rows": len(hits)},
+        warnings=warnings,
+        model=model_of(answers),
+    )
+
+
+def _pass_of(line: Mapping[str, Any]) -> Pass:
+    return str(line["question_id"]).strip(), int(line.get("round_id") or 0)
+
+
+def letter_of(line: Mapping[str, Any], row: Row) -> str | None:
+    """The letter, in the row's own order of options, that a reply chooses.
+
+    Raises:
+        ScoringError: the line's options are not the row's.
+    """
+    own = options_of(row)
+    shown = line.get("options") or own
+    chars = line.get("option_char") or LETTERS[: len(own)]
+    if sorted(map(str, shown)) != sorted(own) or sorted(chars) != list(LETTERS[: len(own)]):
+        raise ScoringError(f"the answer to {row['index']} was given to the options {shown}, the file has {own}")
+    letter = read_letter(line["text"], [str(option) for option in shown])
+    return None if letter is None else chars[ord(letter) - ord("A")]
+
+
+def _categories(rows: Mapping[int, Row], scores: Mapping[str, float]) -> dict[str, dict[str, Measure]]:
+    groups = {}
+    for column in ("category", "l2-category"):
+        named = {str(q): row[column] for q, row in rows.items() if not is_none(row.get(column)) and str(q) in scores}
+        if len(named) == len(scores):
+            groups[column] = group([named[q] for q in scores], list(scores.values()))
+    return groups
+
+
+def main() -> None:
+    parser = scorer_parser(__doc__)
+    parser.add_argument("--annotation-file", required=True, help="the MMBench TSV with answers")
+    args = parser.parse_args()
+    if not args.result_file:
+        raise ScoringError("--result-file is missing")
+    report = score(read_answers(args.result_file), read_tsv(args.annotation_file), args.missing)
+    report.details["file"] = Path(args.annotation_file).name
+    report.publish(report_path(args.report_file, args.result_file))
+
+
+if __name__ == "__main__":
+    run_scorer(main)
