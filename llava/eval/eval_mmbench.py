@@ -7,7 +7,7 @@ and `--all-rounds` answers make them too. Vanilla: the first order only. The ser
 figures differ a little; `convert_mmbench_for_submission` writes what it takes.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ def score(answers: Sequence[Mapping[str, Any]], rows: Sequence[Row], missing: st
         for index, row in by_index.items()
         for number in range(1 if rounds == 1 else len(options_of(row)))
     }
-    paired = pair(answers, passes, _pass_of, missing=missing, name=lambda key: "/".join(map(str, key)))
+    paired = pair(answers, passes, pass_of, missing=missing, name=_name)
     letters = [None if reply.text is None else letter_of(reply.line or {}, reply.truth) for reply in paired.replies]
     hits = [float(said == reply.truth["answer"].strip()) for said, reply in zip(letters, paired.replies, strict=True)]
 
@@ -53,23 +53,20 @@ def score(answers: Sequence[Mapping[str, Any]], rows: Sequence[Row], missing: st
         index = reply.truth["index"]
         circles[question_of(index)].append(hit)
         of_question.setdefault(question_of(index), reply.truth)
-        if not is_rotation(index) and _pass_of(reply.line)[1] == 0 if reply.line else reply.key == f"{index}/0":
+        if not is_rotation(index) and reply.key == _name((index.strip(), 0)):
             first[question_of(index)] = hit
-    circular = {str(question): float(all(found)) for question, found in circles.items()}
-    metrics = {}
-    several = any(len(found) > 1 for found in circles.values())
-    if several:
-        metrics["circular"] = Measure.of(list(circular.values()))
-    if first:
-        metrics["vanilla"] = Measure.of(list(first.values()))
-    metrics["all_rows"] = Measure.of(hits)
-    headline = "circular" if several else "vanilla" if first else "all_rows"
-    per_question = (
-        circular
-        if several
-        else {str(k): v for k, v in first.items()} or {r.key: h for r, h in zip(paired.replies, hits, strict=True)}
-    )
+    passed = Counter(question_of(row["index"]) for row in passes.values())
+    whole = {question: found for question, found in circles.items() if len(found) == passed[question]}
+    several = any(len(found) > 1 for found in whole.values())
+    by_metric = {"circular": {question: float(all(found)) for question, found in whole.items()} if several else {}}
+    by_metric |= {"vanilla": first, "all_rows": {r.key: hit for r, hit in zip(paired.replies, hits, strict=True)}}
+    metrics = {name: Measure.of(list(scores.values())) for name, scores in by_metric.items() if scores}
+    headline = next(iter(metrics))
+    per_question = {str(question): hit for question, hit in by_metric[headline].items()}
     warnings = list(paired.warnings)
+    if len(whole) < len(circles):
+        lost = len(circles) - len(whole)
+        warnings.append(f"{lost} questions lack the answer to an order of their options and are not in circular")
     if not several:
         warnings.append("each question was asked in one order only: vanilla accuracy, not to be set beside circular")
     return Report(
@@ -86,8 +83,12 @@ def score(answers: Sequence[Mapping[str, Any]], rows: Sequence[Row], missing: st
     )
 
 
-def _pass_of(line: Mapping[str, Any]) -> Pass:
+def pass_of(line: Mapping[str, Any]) -> Pass:
     return str(line["question_id"]).strip(), int(line.get("round_id") or 0)
+
+
+def _name(key: Pass) -> str:
+    return f"{key[0]}/{key[1]}"
 
 
 def letter_of(line: Mapping[str, Any], row: Row) -> str | None:
