@@ -20,6 +20,7 @@ class ModelFamily:
         layer_path: attribute path of the decoder layers in the model.
         template: conversation template of checkpoints that do not say theirs.
         vision_tower: the tower that published recipes use.
+        box_frame: what boxes in its training data are shares of: the image "padded" to a square, or the "original" one.
         aliases: older values of model_type that mean this family.
     """
 
@@ -30,6 +31,7 @@ class ModelFamily:
     layer_path: str
     template: str
     vision_tower: str
+    box_frame: str = "padded"
     aliases: tuple[str, ...] = ()
 
     def load_config_class(self) -> Any:

@@ -156,10 +156,12 @@ def asked_ids(path: str | None) -> list[str] | None:
     return None if path is None else [str(row["question_id"]) for row in read_jsonl(path)]
 
 
-def scorer_parser(description: str | None, answers: str = "answers, as model_vqa_*.py write them") -> Any:
-    """A parser with the flags that all scorers share."""
+def scorer_parser(
+    description: str | None, answers: str = "answers, as model_vqa_*.py write them", required: bool = True
+) -> argparse.ArgumentParser:
+    """A parser with the flags that all scorers share; --result-file may have another flag in its place."""
     parser = argparse.ArgumentParser(description=(description or "").split("\n")[0])
-    parser.add_argument("--result-file", help=answers)
+    parser.add_argument("--result-file", required=required, help=answers)
     parser.add_argument("--question-file", help="the questions that were asked, where they are not the whole benchmark")
     parser.add_argument("--missing", choices=MISSING, default="error", help="what to do about unanswered questions")
     parser.add_argument("--report-file", help="the score as JSON; default: beside the answers, NAME.score.json")

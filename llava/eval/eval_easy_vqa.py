@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.eval.answers import ScoringError, read_jsonl
+from llava.eval.metrics import normalise
 from llava.eval.statistics import wilson
 from llava.files import write_json
 
@@ -22,11 +23,6 @@ KINDS = ("all", "shape", "colour", "yes_no")
 def kind_of(answer: str) -> str:
     """The kind of question that an annotated answer belongs to: shape, colour or yes_no."""
     return "shape" if answer in SHAPES else "colour" if answer in COLOURS else "yes_no"
-
-
-def normalise(text: str) -> str:
-    """Lower case, without surrounding blanks and one final full stop."""
-    return text.strip().lower().removesuffix(".").strip()
 
 
 def score(

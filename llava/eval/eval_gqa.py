@@ -119,7 +119,7 @@ def read_predictions(path: str | Path) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = scorer_parser(__doc__, "answers, or a file of convert_gqa_for_eval")
+    parser = scorer_parser(__doc__, "answers, or a file of convert_gqa_for_eval", required=False)
     parser.add_argument("--annotation-file", "--questions", help="default: {tier}_questions.json")
     parser.add_argument("--predictions", help="the official script's name of --result-file")
     parser.add_argument("--tier", default="testdev_balanced")

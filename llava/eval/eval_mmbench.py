@@ -119,8 +119,6 @@ def main() -> None:
     parser = scorer_parser(__doc__)
     parser.add_argument("--annotation-file", required=True, help="the MMBench TSV with answers")
     args = parser.parse_args()
-    if not args.result_file:
-        raise ScoringError("--result-file is missing")
     report = score(read_answers(args.result_file), read_tsv(args.annotation_file), args.missing)
     report.details["file"] = Path(args.annotation_file).name
     report.publish(report_path(args.report_file, args.result_file))

@@ -176,8 +176,6 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--options", nargs="+", default=list(OPTIONS))
     args = parser.parse_args()
-    if not args.result_file:
-        raise ScoringError("--result-file is missing")
     base = Path(args.base_dir)
     problems = split_problems(read_json(base / "problems.json"), read_json(base / "pid_splits.json"), args.split)
     asked = [str(item["id"]) for item in read_json(args.question_file)] if args.question_file else None

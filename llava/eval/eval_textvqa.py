@@ -148,7 +148,7 @@ def read_annotations(path: str | Path) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = scorer_parser(__doc__)
+    parser = scorer_parser(__doc__, required=False)
     parser.add_argument("--annotation-file", required=True, help="TextVQA_0.5.1_val.json")
     parser.add_argument("--result-dir", help="score every .jsonl in this folder")
     args = parser.parse_args()

@@ -11,6 +11,11 @@ def best(rule: Callable[[str, str], float], said: str, references: Sequence[str]
     return max(float(rule(reference, said)) for reference in references)
 
 
+def normalise(text: str) -> str:
+    """Lower case, without surrounding blanks and one final full stop."""
+    return text.strip().lower().removesuffix(".").strip()
+
+
 def exact(reference: str, said: str) -> bool:
     """Equality without case and outer blanks: OCR-VQA's rule in Qwen-VL (evaluate_exact_match_accuracy)."""
     return reference.strip().lower() == said.strip().lower()

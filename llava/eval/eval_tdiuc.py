@@ -1,0 +1,201 @@
+"""Scores TDIUC answers: accuracy, each question type, and the means per type, as the authors' script defines them.
+
+`python -m llava.eval.eval_tdiuc --annotation-file mscoco_val2014_annotations.json --result-file answers.jsonl`
+
+The script compares class numbers; a reply belongs to the class of the answer that it equals without case, outer blanks
+and a final full stop. Replies that equal no answer of the vocabulary are counted.
+"""
+
+import csv
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llava.eval.answers import (
+    ScoringError,
+    asked_ids,
+    model_of,
+    pair,
+    read_answers,
+    read_json,
+    run_scorer,
+    scorer_parser,
+)
+from llava.eval.metrics import arithmetic_mean, harmonic_mean, normalise
+from llava.eval.report import Measure, Report, group, report_path
+from llava.eval.statistics import RESAMPLES, draw_counts, percentiles
+
+TYPES = (
+    "absurd",
+    "activity_recognition",
+    "attribute",
+    "color",
+    "counting",
+    "object_presence",
+    "object_recognition",
+    "positional_reasoning",
+    "scene_recognition",
+    "sentiment_understanding",
+    "sport_recognition",
+    "utility_affordance",
+)
+ABSURD = "absurd"
+# The class of all reference answers that the answer key lacks.
+OUTSIDE = "-1"
+MEANS: dict[str, Callable[[Sequence[float]], float]] = {"arithmetic": arithmetic_mean, "harmonic": harmonic_mean}
+# Right and wrong answers, by class of the reference answer.
+Cells = dict[str, list[int]]
+
+
+def score(
+    answers: Sequence[Mapping[str, Any]],
+    annotations: Mapping[str, Any],
+    answer_key: Collection[str] | None = None,
+    asked: Sequence[str] | None = None,
+    missing: str = "error",
+) -> Report:
+    """Accuracy, and the means over types: of accuracies, and of accuracies averaged over answers within each type.
+
+    Args:
+        annotations: the official file: `annotations` with `question_id`, `question_type`, `answers` (the first counts).
+        answer_key: the answers that are classes; a reference outside it counts as wrong, and all such references are
+            one class. Default: all references of the file.
+    """
+    truths = references(annotations)
+    vocabulary = {normalise(answer) for answer in answer_key or (answer for _, answer in truths.values())}
+    paired = pair(answers, truths, asked=asked, missing=missing)
+    types = [reply.truth[0] for reply in paired.replies]
+    classes = [normalise(reply.truth[1]) for reply in paired.replies]
+    classes = [name if name in vocabulary else OUTSIDE for name in classes]
+    hits = [
+        float(reply.text is not None and name != OUTSIDE and normalise(reply.text) == name)
+        for reply, name in zip(paired.replies, classes, strict=True)
+    ]
+    cells: dict[str, Cells] = {}
+    for kind, name, hit in zip(types, classes, hits, strict=True):
+        cells.setdefault(kind, {}).setdefault(name, [0, 0])[0 if hit else 1] += 1
+    # The bootstrap draws in this order; sorted, the order of the questions does not matter.
+    cells = {kind: dict(sorted(found.items())) for kind, found in sorted(cells.items())}
+    unknown = [line for line in answers if normalise(line["text"]) not in vocabulary]
+    metrics = {"accuracy": Measure.of(hits)} | means_per_type(cells)
+    others = [hit for hit, kind in zip(hits, types, strict=True) if kind != ABSURD]
+    if others and len(others) < len(hits):
+        metrics["accuracy_without_absurd"] = Measure.of(others)
+    warnings = list(paired.warnings)
+    if absent := [kind for kind in TYPES if kind not in cells]:
+        warnings.append(f"no question of type {', '.join(absent)}: the means are over {len(cells)} types")
+    return Report(
+        benchmark="tdiuc",
+        metric="accuracy",
+        metrics=metrics,
+        answers=len(answers),
+        parse_failures=sum(not line["text"].strip() for line in answers),
+        per_question={reply.key: hit for reply, hit in zip(paired.replies, hits, strict=True)},
+        groups={"type": group(types, hits)},
+        details={
+            "vocabulary": "answer key" if answer_key else "reference answers of the annotations",
+            "vocabulary_size": len(vocabulary),
+            "out_of_vocabulary": len(unknown),
+            "out_of_vocabulary_rate": len(unknown) / len(answers),
+            "references_outside_the_key": Counter(classes)[OUTSIDE],
+            "normalised_per_type": {kind: _normalised(kinds) for kind, kinds in cells.items()},
+        },
+        warnings=warnings,
+        model=model_of(answers),
+    )
+
+
+def references(annotations: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Question id -> type, first answer.
+
+    Raises:
+        ScoringError: another kind of file.
+    """
+    try:
+        entries = annotations["annotations"]
+        return {str(e["question_id"]): (e["question_type"], str(e["answers"][0]["answer"])) for e in entries}
+    except (KeyError, TypeError, IndexError) as error:
+        raise ScoringError(f"the annotations are not a TDIUC file with types and answers ({error!r})") from error
+
+
+def means_per_type(cells: Mapping[str, Cells]) -> dict[str, Measure]:
+    """Arithmetic and harmonic means over types, plain and normalised, with and without `absurd`; bootstrap intervals.
+
+    The bootstrap draws anew within each type, so that every draw has every type.
+    """
+    rng = np.random.default_rng(0)
+    tables = {
+        "": ({kind: _accuracy(found) for kind, found in cells.items()}, _draws(cells, rng, _drawn_accuracy)),
+        "normalised_": ({kind: _normalised(found) for kind, found in cells.items()}, _draws(cells, rng, _drawn_mean)),
+    }
+    measures = {}
+    for suffix, left_out in (("", ()), ("_without_absurd", (ABSURD,))):
+        kinds = [kind for kind in cells if kind not in left_out]
+        if not kinds or (left_out and len(kinds) == len(cells)):
+            continue
+        samples = sum(sum(map(sum, cells[kind].values())) for kind in kinds)
+        for prefix, (values, draws) in tables.items():
+            for name, mean in MEANS.items():
+                drawn = mean([draws[kind] for kind in kinds])
+                measures[f"{prefix}{name}_mpt{suffix}"] = Measure.with_interval(
+                    mean([values[kind] for kind in kinds]), percentiles(np.asarray(drawn)), samples
+                )
+    return measures
+
+
+def _accuracy(cells: Cells) -> float:
+    return sum(right for right, _ in cells.values()) / sum(map(sum, cells.values()))
+
+
+def _normalised(cells: Cells) -> float:
+    """Mean over classes of each class's accuracy: common answers weigh no more than rare ones."""
+    return arithmetic_mean([right / (right + wrong) for right, wrong in cells.values()])
+
+
+def _draws(
+    cells: Mapping[str, Cells], rng: np.random.Generator, summary: Callable[[np.ndarray], np.ndarray]
+) -> dict[str, np.ndarray]:
+    return {
+        kind: draw_counts(np.array(list(found.values())).T.reshape(-1), RESAMPLES, rng, summary)
+        for kind, found in cells.items()
+    }
+
+
+def _drawn_accuracy(drawn: np.ndarray) -> np.ndarray:
+    right, wrong = np.split(drawn, 2, axis=1)
+    return right.sum(1) / (right.sum(1) + wrong.sum(1))
+
+
+def _drawn_mean(drawn: np.ndarray) -> np.ndarray:
+    right, wrong = np.split(drawn, 2, axis=1)
+    size = right + wrong
+    return (right / np.maximum(size, 1)).sum(1) / (size > 0).sum(1)
+
+
+def read_answer_key(path: str | Path) -> set[str]:
+    """Answers of the authors' sample_answerkey.csv: lines of answer, number."""
+    with open(path, encoding="utf-8", newline="") as file:
+        answers = {row[0] for row in csv.reader(file) if row}
+    if not answers:
+        raise ScoringError(f"{path} holds no answers")
+    return answers
+
+
+def main() -> None:
+    parser = scorer_parser(__doc__)
+    parser.add_argument("--annotation-file", required=True, help="mscoco_val2014_annotations.json")
+    parser.add_argument("--answer-key", help="sample_answerkey.csv; default: all reference answers are classes")
+    args = parser.parse_args()
+    key = read_answer_key(args.answer_key) if args.answer_key else None
+    annotations, asked = read_json(args.annotation_file), asked_ids(args.question_file)
+    report = score(read_answers(args.result_file), annotations, key, asked, args.missing)
+    report.publish(report_path(args.report_file, args.result_file))
+    rate = 100 * report.details["out_of_vocabulary_rate"]
+    print(f"out of vocabulary: {rate:.2f}% of the replies ({report.details['vocabulary']})")
+
+
+if __name__ == "__main__":
+    run_scorer(main)
