@@ -3,14 +3,18 @@
 What a folder is follows from its files and its config's model_type, never from its name.
 """
 
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 
+from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.families import ModelFamily, family_of
+from llava.model.base_identity import check_base
 from llava.model.checkpoint import (
     NON_LORA,
     PROJECTOR,
@@ -20,9 +24,17 @@ from llava.model.checkpoint import (
     check_adapter_fits,
     read_checkpoint,
 )
+from llava.model.hf_llava import KEY_MAPPING, is_hf_llava
+from llava.model.merge import attach_lora, merge_lora
+from llava.model.multimodal_encoder.builder import VisionTowerError, build_vision_tower
 from llava.model.multimodal_projector.builder import check_projector_weights, read_projector
+from llava.model.weights import WeightFiles
 
 _DEFAULT_CONTEXT = 2048
+NOT_QUANTIZED = ["model.mm_projector", "model.vision_tower", "lm_head"]
+"""Modules that stay as they are when a model is loaded in 8 or 4 bits: quantising the projector and the tower costs
+answers and saves nothing, and a projector's own weights could then not be put in place (LLaVA#433). Full paths:
+transformers matches such names at the start or at the end of a module's path, not in the middle."""
 
 
 def load_pretrained_model(
@@ -38,45 +50,69 @@ def load_pretrained_model(
     dtype: torch.dtype | None = None,
     vision_tower: str | None = None,
     load_tower: bool = True,
+    quantization_config: BitsAndBytesConfig | None = None,
     **kwargs: Any,
 ) -> tuple[PreTrainedTokenizerBase, Any, BaseImageProcessor | None, int]:
-    """Loads a full, LoRA, projector-only, merged or pruned checkpoint, ready to answer.
+    """Loads a checkpoint, ready to answer: full, LoRA, projector-only, merged, pruned, or transformers' own LLaVA.
 
     Args:
-        model_path: folder (or hub id of a full model).
+        model_path: folder, or hub id.
         model_base: base of a LoRA or a projector; default: the one its files record.
         model_name: upstream's; accepted and not used.
+        load_8bit, load_4bit: quantise the language model with bitsandbytes (4 bits: NF4, double quantisation).
+            Projector, tower and head stay as they are; a LoRA is then not merged but computed beside its base.
+        device_map: "auto" spreads a model over all GPUs where there are several; else as in from_pretrained.
         device: where to load; "cuda" without a GPU means the CPU.
         dtype: default float16 on a GPU, as upstream, and float32 on a CPU.
         vision_tower: a tower in place of the path that config.json records, which is somebody else's.
         load_tower: False leaves the tower a stub, where features come from a cache or only text is read.
+        quantization_config: in place of what load_8bit and load_4bit stand for.
+        kwargs: passed on to from_pretrained.
 
     Returns:
         `(tokenizer, model, image_processor, context_len)`; image_processor is None for a model without a tower.
+
+    Raises:
+        CheckpointError: a folder that is not whole, lacks its base, or has another base than it was trained on.
+        VisionTowerError: the tower that the config records is not here.
     """
-    if load_8bit or load_4bit:
-        raise NotImplementedError("loading in 8 or 4 bits is not built yet; load without --load-8bit and --load-4bit")
     if device == "cuda" and not torch.cuda.is_available():
         device = "cpu"
     dtype = dtype or (torch.float32 if device == "cpu" else torch.float16)
     if use_flash_attn:
         kwargs["attn_implementation"] = "flash_attention_2"
+    quantization = quantization_config or bits_config(load_8bit, load_4bit, dtype)
+    placement = _placement(device_map, device, quantization is not None)
+    if placement is not None:
+        kwargs["device_map"] = placement
+    if quantization is not None:
+        kwargs["quantization_config"] = quantization
 
     checkpoint = read_checkpoint(model_path)
     if checkpoint.kind is Kind.FULL:
-        model = _load_full(checkpoint.path, checkpoint.config, dtype, vision_tower, kwargs)
-        tokenizer = load_tokenizer(checkpoint.path)
+        base, config = checkpoint.path, checkpoint.config
     else:
         base = resolve_base(checkpoint, model_base)
         config = _merged_config(checkpoint, base)
-        model = _load_full(base, config, "auto" if checkpoint.kind is Kind.LORA else dtype, vision_tower, kwargs)
-        add_trained_weights(model, checkpoint)
-        tokenizer = load_tokenizer(checkpoint.path if (checkpoint.path / "tokenizer_config.json").is_file() else base)
-        if checkpoint.kind is Kind.LORA:
-            model = _merge_lora(model, checkpoint)
-    model = model.to(device=device, dtype=dtype).eval()
+    # A LoRA is merged before anything is rounded: its base comes in the dtype that it is stored in.
+    stored = checkpoint.kind is Kind.LORA and quantization is None
+    model = load_base(base, config, "auto" if stored else dtype, vision_tower, **kwargs)
+    tower_weights = {}
+    if checkpoint.kind is not Kind.FULL:
+        tower_weights = add_trained_weights(model, checkpoint)
+    if checkpoint.kind is Kind.LORA:
+        if quantization is None:
+            model = merge_lora(model, checkpoint, dtype)
+        else:
+            model = attach_lora(model, checkpoint).get_base_model()
+    if quantization is None:
+        model = model.to(dtype=dtype) if placement else model.to(device=device, dtype=dtype)
+    model.eval()
     model.config.use_cache = True
     model.config.name_or_path = str(model_path)
+    own_tokenizer = checkpoint.kind is Kind.FULL or (checkpoint.path / "tokenizer_config.json").is_file()
+    tokenizer = load_tokenizer(checkpoint.path if own_tokenizer else base)
+    add_image_tokens(tokenizer, model)
 
     tower = model.get_vision_tower()
     processor = None
@@ -84,8 +120,93 @@ def load_pretrained_model(
         processor = tower.load_processor()
         if load_tower:
             tower.load_model(device_map=device, dtype=dtype)
+            if not vision_tower:
+                load_trained_tower(tower, model.config, tower_weights or base)
     context = getattr(model.config, "max_sequence_length", None) or _DEFAULT_CONTEXT
     return tokenizer, model, processor, context
+
+
+def bits_config(load_8bit: bool, load_4bit: bool, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+    """What upstream's two flags ask of bitsandbytes (LLM.int8, or NF4 with double quantisation); None for neither."""
+    if not load_8bit and not load_4bit:
+        return None
+    if load_8bit and load_4bit:
+        raise ValueError("--load-8bit and --load-4bit exclude each other; give one")
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            "loading in 8 or 4 bits needs bitsandbytes, which is not installed: pip install bitsandbytes"
+        ) from error
+    if load_8bit:
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=NOT_QUANTIZED)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=NOT_QUANTIZED,
+    )
+
+
+def _placement(device_map: Any, device: str, quantized: bool) -> Any:
+    """The device_map to load with; None to load on the CPU and move the whole model after."""
+    if device != "cuda":
+        return {"": device} if quantized else None
+    if device_map == "auto" and not quantized and torch.cuda.device_count() == 1:
+        return None
+    return device_map
+
+
+def load_base(path: str | Path, config: Any, dtype: Any, vision_tower: str | None = None, **kwargs: Any) -> Any:
+    """A whole model, its tower a stub; `config` is of a LLaVA, `path` may be of a plain language model.
+
+    Raises:
+        VisionTowerError: before any weight is read, where the tower that the config records is not here.
+    """
+    family, config = family_config(config if isinstance(config, dict) else config.to_dict())
+    if vision_tower:
+        config.mm_vision_tower = vision_tower
+    if getattr(config, "mm_vision_tower", None):
+        try:
+            build_vision_tower(config, delay_load=True)
+        except VisionTowerError as error:
+            raise VisionTowerError(
+                f"{error}. The checkpoint's config.json names it; give --vision-tower the tower's folder here"
+            ) from error
+    if Path(path).is_dir() and read_checkpoint(path).hf:
+        kwargs["key_mapping"] = KEY_MAPPING
+    model = family.load_model_class().from_pretrained(path, config=config, dtype=dtype, **kwargs)
+    # Else transformers would give the weights their old names back on saving.
+    model._weight_conversions = None
+    clean_generation_config(model)
+    return model
+
+
+def clean_generation_config(model: Any) -> None:
+    """Drops sampling values that contradict `do_sample` false.
+
+    Vicuna's generation_config has temperature and top_p with greedy decoding; transformers refuses to save that, which
+    upstream's users met after the last step of a training (LLaVA#1144).
+    """
+    generation = getattr(model, "generation_config", None)
+    if generation is not None and not generation.do_sample:
+        for name in ("temperature", "top_p", "top_k", "min_p", "typical_p"):
+            if getattr(generation, name, None) is not None:
+                setattr(generation, name, None)
+
+
+def add_image_tokens(tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
+    """Adds the marks that checkpoints before LLaVA-1.5 use, where the config asks for them, and room for them."""
+    wanted = []
+    if getattr(model.config, "mm_use_im_patch_token", False):
+        wanted.append(DEFAULT_IMAGE_PATCH_TOKEN)
+    if getattr(model.config, "mm_use_im_start_end", False):
+        wanted += [DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN]
+    if wanted:
+        tokenizer.add_tokens(wanted, special_tokens=True)
+    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(len(tokenizer))
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
@@ -107,34 +228,53 @@ def family_config(path_or_config: str | Path | dict[str, Any]) -> tuple[ModelFam
     else:
         local = Path(path_or_config) / "config.json"
         values = read_checkpoint(path_or_config).config if local.is_file() else _hub_config(str(path_or_config))
+        if is_hf_llava(values):
+            values = read_checkpoint(path_or_config).config
     family = family_of(values)
     config = family.load_config_class().from_dict({**values, "model_type": family.model_type})
     return family, config
 
 
-def resolve_base(checkpoint: Checkpoint, model_base: str | None) -> Path | str:
-    """The base to load a LoRA or a projector on; checked to fit before any weight is read."""
+def resolve_base(checkpoint: Checkpoint, model_base: str | None) -> Path:
+    """The folder of a LoRA's or a projector's base; checked to fit, and to be the one that it was trained on.
+
+    No weights are loaded for it.
+    """
     base = model_base or checkpoint.recorded_base
     if not base:
         raise CheckpointError(
             f"{checkpoint.path} is a {checkpoint.kind.value} checkpoint and records no base; give --model-base"
         )
-    if not Path(base).is_dir() and model_base is None:
+    try:
+        found = read_checkpoint(base)
+    except CheckpointError as error:
+        if model_base is not None:
+            raise
         raise CheckpointError(
-            f"{checkpoint.path} is a {checkpoint.kind.value} checkpoint of base {base!r}, which is not a folder here; "
-            "give --model-base the folder of that model"
+            f"{checkpoint.path} is a {checkpoint.kind.value} checkpoint of base {base!r}, which cannot be used "
+            f"({error}); give --model-base the folder of that model"
+        ) from error
+    if found.kind is not Kind.FULL:
+        raise CheckpointError(
+            f"the base {base} is a {found.kind.value} checkpoint itself; merge it first (scripts/merge_lora_weights.py)"
         )
-    _, config = family_config(base)
+    _, config = family_config(found.config)
+    _check_widths(checkpoint, config, base)
     if checkpoint.kind is Kind.LORA:
         check_adapter_fits(checkpoint, config.to_dict(), base)
-    return base
+    check_base(checkpoint.path, found.path)
+    return found.path
 
 
-def add_trained_weights(model: Any, checkpoint: Checkpoint) -> None:
-    """Puts a LoRA's or stage 1's trained projector in place; every tensor must find its parameter."""
+def add_trained_weights(model: Any, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """Puts a LoRA's or stage 1's trained projector in place; every tensor must find its parameter.
+
+    Returns:
+        what was trained of the vision tower, which is not loaded yet; mostly nothing.
+    """
     file = checkpoint.path / (NON_LORA if checkpoint.kind is Kind.LORA else PROJECTOR)
     if not file.is_file():
-        return
+        return {}
     weights = read_projector(file)
     check_projector_weights(weights, model.config, file)
     model.get_model().mm_projector.load_state_dict(weights)
@@ -143,9 +283,11 @@ def add_trained_weights(model: Any, checkpoint: Checkpoint) -> None:
         for name, value in torch.load(file, map_location="cpu", weights_only=True).items()
         if "mm_projector." not in name
     }
+    tower = {name: other.pop(name) for name in list(other) if "vision_tower." in name}
     unexpected = model.load_state_dict(other, strict=False).unexpected_keys
     if unexpected:
         raise CheckpointError(f"{file} holds weights that the model has no place for: {', '.join(unexpected[:3])}")
+    return tower
 
 
 def strip_wrapper_prefix(name: str) -> str:
@@ -153,29 +295,79 @@ def strip_wrapper_prefix(name: str) -> str:
     return name.removeprefix("base_model.model.")
 
 
-def _load_full(path: str | Path, config: Any, dtype: Any, vision_tower: str | None, kwargs: dict[str, Any]) -> Any:
-    family, config = family_config(config if isinstance(config, dict) else config.to_dict())
-    if vision_tower:
-        config.mm_vision_tower = vision_tower
-    return family.load_model_class().from_pretrained(path, config=config, dtype=dtype, **kwargs)
+def load_trained_tower(tower: Any, config: Any, source: dict[str, torch.Tensor] | Path) -> None:
+    """Puts a trained tower's weights in place of the published ones, where the config says that it was trained.
+
+    Args:
+        source: the tower's weights by their names in a checkpoint, or the folder of a full checkpoint.
+
+    Raises:
+        CheckpointError: the config says that the tower was trained, and the weights are not there.
+    """
+    trained = getattr(config, "unfreeze_vision_tower", False) or getattr(config, "unfreeze_mm_vision_tower", False)
+    if not trained and not isinstance(source, dict):
+        return
+    if not isinstance(source, dict):
+        files = WeightFiles(source)
+        source = {name: files.tensor(name) for name in files.names() if name.startswith("model.vision_tower.")}
+        if not source:
+            raise CheckpointError(
+                f"{files.folder} was trained with its vision tower (config.json says so), but holds no tower weights; "
+                "give --vision-tower the folder of the trained tower"
+            )
+    network = tower.vision_tower
+    own = {name.removeprefix("vision_model."): name for name in network.state_dict()}
+    weights, unknown = {}, []
+    for name, value in source.items():
+        inner = name.removeprefix("model.vision_tower.vision_tower.").removeprefix("vision_model.")
+        if inner in own:
+            weights[own[inner]] = value
+        else:
+            unknown.append(name)
+    # Upstream's SigLIP ends with the layer that is used.
+    layers = [int(match.group(1)) for name in own.values() if (match := re.search(r"encoder\.layers\.(\d+)\.", name))]
+    unused = ("head.", "post_layernorm.", f"encoder.layers.{max(layers, default=-1)}.")
+    missing = [n for inner, n in own.items() if n not in weights and not inner.startswith(unused)]
+    if unknown or missing:
+        raise CheckpointError(
+            f"the trained tower does not fit {tower.vision_tower_name}: without a place {unknown[:2]}, missing "
+            f"{missing[:2]}"
+        )
+    network.load_state_dict(weights, strict=False)
 
 
-def _merged_config(checkpoint: Checkpoint, base: str | Path) -> dict[str, Any]:
-    """The checkpoint's own config, on top of its base's (old PEFT folders may lack a config)."""
-    _, base_config = family_config(base)
-    values = {**base_config.to_dict(), **checkpoint.config}
+def _check_widths(checkpoint: Checkpoint, base: Any, name: str | Path) -> None:
+    """Sizes that a checkpoint's own config records must be its base's."""
+    wrong = [
+        f"{field} {checkpoint.config[field]} against {getattr(base, field)}"
+        for field in ("hidden_size", "intermediate_size", "num_attention_heads")
+        if field in checkpoint.config and checkpoint.config[field] != getattr(base, field)
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{checkpoint.path} was not trained on the base {name}: {'; '.join(wrong)}. Give --model-base the model "
+            "that it was trained on"
+        )
+
+
+def _merged_config(checkpoint: Checkpoint, base: Path) -> dict[str, Any]:
+    """The checkpoint's own config, on top of its base's (LoRA folders may lack a config)."""
+    found = read_checkpoint(base)
+    values = {**family_config(found.config)[1].to_dict(), **checkpoint.config}
     values["model_type"] = family_of(values).model_type
     if not values.get("mm_vision_tower"):
-        raise CheckpointError(f"{checkpoint.path} has no config.json that names a vision tower; was it copied whole?")
+        raise CheckpointError(
+            f"{checkpoint.path} has no config.json that names a vision tower, and its base {base} is a plain language "
+            "model. Upstream's checkpoint-N of a LoRA run holds the LoRA only (its projector was never written); use "
+            "the folder of the finished run"
+        )
+    if checkpoint.kind is Kind.LORA and not (checkpoint.path / NON_LORA).is_file():
+        print(
+            f"note: {checkpoint.path} has no {NON_LORA}; the projector is its base's. If the LoRA was trained together "
+            "with a projector (upstream's checkpoint-N), that projector is missing and answers will be wrong",
+            file=sys.stderr,
+        )
     return values
-
-
-def _merge_lora(model: Any, checkpoint: Checkpoint) -> Any:
-    """Adds the LoRA to its base. The sum is taken in float32 and rounded once: PEFT keeps adapters in float32."""
-    from peft import PeftModel
-
-    wrapped = PeftModel.from_pretrained(model, str(checkpoint.path))
-    return wrapped.merge_and_unload()
 
 
 def _hub_config(name: str) -> dict[str, Any]:

@@ -3,17 +3,18 @@
 import json
 import re
 import struct
+import zipfile
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from llava.model.weights import weight_files
+
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 NON_LORA = "non_lora_trainables.bin"
 PROJECTOR = "mm_projector.bin"
-_FULL_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _LAYER_KEY = re.compile(r"\.layers\.(\d+)\.")
 
 
@@ -29,12 +30,19 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint folder. `config` is its config.json; `adapter` its adapter_config.json, for a LoRA."""
+    """A checkpoint folder.
+
+    Attributes:
+        config: its config.json, in our terms where it is transformers' own LLaVA.
+        adapter: its adapter_config.json, for a LoRA.
+        hf: a folder of transformers' own LLaVA, whose weights have other names.
+    """
 
     path: Path
     kind: Kind
     config: dict[str, Any]
     adapter: dict[str, Any] | None = None
+    hf: bool = False
 
     @property
     def adapter_weights(self) -> Path:
@@ -45,15 +53,47 @@ class Checkpoint:
         return (self.adapter or {}).get("base_model_name_or_path") or self.config.get("_name_or_path")
 
 
+def local_folder(name: str | Path, cache_dir: str | None = None, download: bool = True) -> Path:
+    """The folder of a checkpoint: a folder here, or what the hub holds under that id.
+
+    Args:
+        cache_dir: where hub files are kept; default: the hub's own cache.
+        download: False takes a hub id's files only where they are in the cache already.
+
+    Raises:
+        CheckpointError: neither.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.bin", "*.model", "*.jinja"]
+    try:
+        return Path(
+            snapshot_download(
+                str(name),
+                cache_dir=cache_dir,
+                local_files_only=not download,
+                allow_patterns=patterns,
+                ignore_patterns=["training_args.bin"],
+            )
+        )
+    except (HFValidationError, RepositoryNotFoundError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"checkpoint {name} does not exist: it is no folder here, and the hub gave nothing under that id "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+
+
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Recognises a local folder by its files and checks that it is whole.
+    """Recognises a folder (or hub id) by its files and checks that it is whole.
 
     Raises:
         CheckpointError: no such folder, or one from an interrupted write.
+        HFLlavaError: a LLaVA of transformers that our classes cannot express.
     """
-    path = Path(path)
-    if not path.is_dir():
-        raise CheckpointError(f"checkpoint {path} does not exist; give a folder, or a base model for a LoRA")
+    path = local_folder(path)
     if path.name.endswith(".partial"):
         raise CheckpointError(f"checkpoint {path} is what an interrupted write left behind; use one without .partial")
     if (path / ADAPTER_CONFIG).is_file():
@@ -74,6 +114,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if files:
         for file in files:
             _check_weight_file(file)
+        from llava.model.hf_llava import config_from_hf, is_hf_llava
+
+        if is_hf_llava(config):
+            return Checkpoint(path, Kind.FULL, config_from_hf(config, str(path)), hf=True)
         return Checkpoint(path, Kind.FULL, config)
     if (path / PROJECTOR).is_file():
         return Checkpoint(path, Kind.PROJECTOR, config)
@@ -112,18 +156,23 @@ def check_adapter_fits(checkpoint: Checkpoint, base_config: dict[str, Any], base
 
 
 def _full_weight_files(path: Path) -> list[Path]:
-    for name in _INDEXES:
-        if (path / name).is_file():
-            shards = sorted(set(_read_json(path / name)["weight_map"].values()))
-            missing = [shard for shard in shards if not (path / shard).is_file()]
-            if missing:
-                raise _unfinished(path, f"{name} names {', '.join(missing)}, which are missing")
-            return [path / shard for shard in shards]
-    return [path / name for name in _FULL_WEIGHTS if (path / name).is_file()][:1]
+    try:
+        files = weight_files(path)
+    except (ValueError, KeyError) as error:
+        raise _unfinished(path, f"its index of weights cannot be read ({error})") from error
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise _unfinished(path, f"its index names {', '.join(missing)}, which are missing")
+    return files
 
 
 def _check_weight_file(file: Path) -> None:
     if file.suffix != ".safetensors":
+        with open(file, "rb") as handle:
+            zipped = handle.read(2) == b"PK"
+        # The archive's table of contents stands at its end. Files from before torch 1.6 are no archives.
+        if (zipped and not zipfile.is_zipfile(file)) or not file.stat().st_size:
+            raise _unfinished(file.parent, f"{file.name} ends too early")
         return
     header = _safetensors_header(file)
     with open(file, "rb") as handle:

@@ -76,6 +76,26 @@ class LlavaMetaForCausalLM:
     def get_vision_tower(self) -> VisionTower | None:
         return self.get_model().get_vision_tower()
 
+    def save_pretrained(
+        self,
+        save_directory: Any,
+        is_main_process: bool = True,
+        state_dict: dict[str, torch.Tensor] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """As transformers', with the tower under the names that upstream's files have."""
+        state_dict = self.file_names(self.state_dict() if state_dict is None else state_dict)
+        super().save_pretrained(save_directory, is_main_process=is_main_process, state_dict=state_dict, **kwargs)
+
+    def file_names(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Tensors by the names that they have in upstream's files; the tower's differ by a level."""
+        prefix = getattr(self.get_vision_tower(), "file_prefix", "")
+        inside = "vision_tower.vision_tower."
+        return {
+            name if inside + prefix in name else name.replace(inside, inside + prefix): tensor
+            for name, tensor in state.items()
+        }
+
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
         """Pixels `(n, 3, h, w)` to image tokens `(n, patches, hidden_size)`."""
         return self.project_features(self.get_vision_tower()(images))

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from llava.files import written_whole
+from llava.model.base_identity import write_fingerprint
 from llava.model.checkpoint import NON_LORA, PROJECTOR, CheckpointError
 
 _REQUIRED_TO_RESUME = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
@@ -35,12 +36,14 @@ def save_trained(model: nn.Module, mode: str, folder: Path, gathered: Mapping[st
     mode "projector": `mm_projector.bin`; "lora": the adapter and `non_lora_trainables.bin`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    state = trainable_state(model, gathered)
+    base = model.get_base_model() if mode == "lora" else model
+    state = base.file_names(trainable_state(model, gathered))
+    write_fingerprint(folder, getattr(base, "base_fingerprint", None))
     if mode == "lora":
         model.save_pretrained(folder, state_dict=gathered, save_embedding_layers=False)
         with written_whole(folder / NON_LORA) as aside:
             torch.save({name: value for name, value in state.items() if "lora_" not in name}, aside)
-        model.get_base_model().config.save_pretrained(folder)
+        base.config.save_pretrained(folder)
     else:
         with written_whole(folder / PROJECTOR) as aside:
             torch.save(state, aside)
@@ -66,7 +69,9 @@ def restore_trained(model: nn.Module, mode: str, folder: Path) -> None:
         restored = set()
         rest = torch.load(folder / PROJECTOR, map_location="cpu", weights_only=True)
     unexpected = model.load_state_dict(rest, strict=False).unexpected_keys
-    missing = {name for name, p in model.named_parameters() if p.requires_grad} - restored - set(rest)
+    base = model.get_base_model() if mode == "lora" else model
+    trains = base.file_names({name: p for name, p in model.named_parameters() if p.requires_grad})
+    missing = set(trains) - restored - set(rest)
     if unexpected or missing:
         raise CheckpointError(
             f"{folder} does not hold what this run trains (missing {sorted(missing)[:2]}, unknown {unexpected[:2]}); "

@@ -16,6 +16,8 @@ from transformers import set_seed
 from llava.data.collate import DataCollatorForSupervisedDataset
 from llava.data.dataset import LazySupervisedDataset
 from llava.data.feature_cache import FeatureCache
+from llava.model.base_identity import fingerprint
+from llava.model.builder import load_base
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, parse_arguments
 from llava.train.checkpoint import describe_output, last_checkpoint, move_files
 from llava.train.llava_trainer import LLaVATrainer
@@ -59,9 +61,9 @@ def load_model(
     """The language model with tower stub and projector, settings recorded in its config."""
     dtype = compute_dtype(training_args)
     kwargs = {"attn_implementation": attn_implementation} if attn_implementation else {}
-    model = plan.family.load_model_class().from_pretrained(
-        model_args.model_name_or_path, config=plan.config, dtype=dtype, cache_dir=training_args.cache_dir, **kwargs
-    )
+    model = load_base(model_args.model_name_or_path, plan.config, dtype, cache_dir=training_args.cache_dir, **kwargs)
+    if plan.mode != "full":
+        model.base_fingerprint = fingerprint(model_args.model_name_or_path, training_args.cache_dir)
     model.config.use_cache = False
     model.get_model().initialize_vision_modules(model_args)
     model.label_only_logits = training_args.label_only_logits

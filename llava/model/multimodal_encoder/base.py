@@ -8,6 +8,10 @@ from torch import nn
 from transformers import AutoImageProcessor, PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor
 
+from llava.model.checkpoint import local_folder
+from llava.model.hf_llava import TOWER_PREFIXES
+from llava.model.weights import WeightFiles
+
 
 class VisionTower(nn.Module):
     """A frozen image encoder with upstream's interface (upstream: multimodal_encoder/clip_encoder.py).
@@ -24,8 +28,14 @@ class VisionTower(nn.Module):
             are read from it where a tower has such a choice.
     """
 
+    inside_llava = False
+    """The folder is of transformers' own LLaVA, which holds its tower."""
+    file_prefix = ""
+    """A level in the names of the network's weights that files have and today's transformers classes have not."""
+
     def __init__(self, vision_tower: str, tower_config: PreTrainedConfig, args: Any) -> None:
         super().__init__()
+        self.register_load_state_dict_pre_hook(_drop_file_prefix)
         self.is_loaded = False
         self.vision_tower_name = vision_tower
         self.cfg_only = tower_config
@@ -35,6 +45,30 @@ class VisionTower(nn.Module):
     def load_network(self, dtype: torch.dtype | None) -> nn.Module:
         """Reads the weights. Returns the network, in `dtype` (None: as stored)."""
         raise NotImplementedError
+
+    def network_from_files(self, network_class: Any, dtype: torch.dtype | None) -> nn.Module:
+        """A transformers vision model: of a tower's own folder or hub id, or out of transformers' own LLaVA.
+
+        Raises:
+            ValueError: the LLaVA folder lacks weights of its tower.
+        """
+        if not self.inside_llava:
+            return network_class.from_pretrained(self.vision_tower_name, dtype=dtype or "auto")
+        files = WeightFiles(local_folder(self.vision_tower_name))
+        weights = {
+            name.removeprefix(prefix): files.tensor(name)
+            for name in files.names()
+            for prefix in TOWER_PREFIXES
+            if name.startswith(prefix)
+        }
+        dtype = dtype or next((value.dtype for value in weights.values()), None)
+        network, found = network_class.from_pretrained(
+            None, config=self.cfg_only, state_dict=weights, dtype=dtype, output_loading_info=True
+        )
+        missing = sorted(found["missing_keys"])
+        if missing:
+            raise ValueError(f"{self.vision_tower_name} lacks weights of its vision tower, such as {missing[0]}")
+        return network
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Pixels `(batch, 3, height, width)` to features `(batch, num_patches, hidden_size)`."""
@@ -110,3 +144,12 @@ class VisionTower(nn.Module):
         """The tower's weight files where it is a local folder (the feature cache's key reads them)."""
         folder = Path(self.vision_tower_name)
         return sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]) if folder.is_dir() else []
+
+
+def _drop_file_prefix(tower: VisionTower, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+    """Lets `load_state_dict` take the names that files have."""
+    if not tower.file_prefix:
+        return
+    inside = f"{prefix}vision_tower."
+    for name in [name for name in state if name.startswith(inside + tower.file_prefix)]:
+        state[inside + name.removeprefix(inside + tower.file_prefix)] = state.pop(name)

@@ -36,11 +36,14 @@ def build_vision_tower(vision_tower_cfg: Any, delay_load: bool = False, **kwargs
     except (OSError, ValueError) as error:
         where = "has no readable config.json" if Path(name).is_dir() else "is neither a folder here nor a known hub id"
         raise VisionTowerError(f"vision tower {name!r} {where} ({str(error).splitlines()[0]})") from error
+    inside_llava = config.model_type == "llava"
+    config = config.vision_config if inside_llava else config
     if config.model_type not in TOWERS:
         raise VisionTowerError(
             f"vision tower {name!r} is of model_type {config.model_type!r}; supported: {', '.join(TOWERS)}"
         )
     tower = TOWERS[config.model_type](name, config, vision_tower_cfg)
+    tower.inside_llava = inside_llava
     if not delay_load:
         tower.load_model(**kwargs)
     return tower

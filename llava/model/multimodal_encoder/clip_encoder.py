@@ -14,6 +14,8 @@ SELECT_FEATURES = ("patch", "cls_patch")
 class CLIPVisionTower(VisionTower):
     """Hidden states of one CLIP layer: `mm_vision_select_layer` (-2 in LLaVA-1.5), without the class token."""
 
+    file_prefix = "vision_model."
+
     def __init__(self, vision_tower: str, tower_config: PreTrainedConfig, args: Any) -> None:
         # A whole CLIP folder (text and vision) holds the tower's sizes one level down.
         if not isinstance(tower_config, CLIPVisionConfig):
@@ -27,7 +29,7 @@ class CLIPVisionTower(VisionTower):
             )
 
     def load_network(self, dtype: torch.dtype | None) -> nn.Module:
-        return CLIPVisionModel.from_pretrained(self.vision_tower_name, dtype=dtype or "auto")
+        return self.network_from_files(CLIPVisionModel, dtype)
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         states = self.vision_tower(images, output_hidden_states=True).hidden_states[self.select_layer]

@@ -1,0 +1,81 @@
+"""Transformers' own LLaVA (`LlavaForConditionalGeneration`, the llava-hf repositories) in our terms.
+
+Such a folder differs from ours in its config (text and vision configs nested), in its weight names (two layouts: the
+one of transformers up to 4.51 and the one since), and in that it holds its tower.
+"""
+
+import re
+from typing import Any
+
+from transformers import LlavaConfig as HFLlavaConfig
+
+PROJECTOR_TYPE = "mlp2x_gelu"
+"""The one projector that transformers' LLaVA has (with `projector_hidden_act` "gelu")."""
+STRATEGIES = {"patch": "default", "cls_patch": "full"}
+"""Our `mm_vision_select_feature` for towers with a class token -> theirs."""
+KEY_MAPPING = {
+    r"^language_model\.model\.": "model.",
+    r"^language_model\.lm_head\.": "lm_head.",
+    r"^model\.language_model\.": "model.",
+    r"^multi_modal_projector\.linear_1\.": "model.mm_projector.0.",
+    r"^multi_modal_projector\.linear_2\.": "model.mm_projector.2.",
+    r"^model\.multi_modal_projector\.linear_1\.": "model.mm_projector.0.",
+    r"^model\.multi_modal_projector\.linear_2\.": "model.mm_projector.2.",
+    r"^vision_tower\.": "model.vision_tower.vision_tower.",
+}
+"""Names in either layout -> ours; the newer layout's tower is `model.vision_tower.`, which is ours but for a level."""
+TOWER_PREFIXES = ("vision_tower.", "model.vision_tower.")
+CARRIED = ("visual_region", "conversation_template", "image_aspect_ratio", "max_sequence_length")
+"""Settings of ours that an exported folder keeps in its config.json."""
+
+
+class HFLlavaError(ValueError):
+    """A LLaVA of transformers that our classes cannot express."""
+
+
+def is_hf_llava(values: dict[str, Any]) -> bool:
+    """Whether a config.json is transformers' own: released LLaVA-1.5 folders say model_type "llava" too."""
+    return values.get("model_type") == "llava" and ("text_config" in values or "vision_config" in values)
+
+
+def config_from_hf(values: dict[str, Any], folder: str) -> dict[str, Any]:
+    """Our config, as a dict; `model_type` is the text model's and `mm_vision_tower` the folder itself.
+
+    Raises:
+        HFLlavaError: several feature layers, or another projector than the two-layer GELU one with bias.
+    """
+    theirs = HFLlavaConfig.from_dict(values)
+    problems = []
+    if not isinstance(theirs.vision_feature_layer, int):
+        problems.append(f"vision_feature_layer {theirs.vision_feature_layer} (one layer is supported)")
+    if theirs.projector_hidden_act != "gelu":
+        problems.append(f"projector_hidden_act {theirs.projector_hidden_act!r} (supported: 'gelu')")
+    if not theirs.multimodal_projector_bias:
+        problems.append("multimodal_projector_bias false (supported: true)")
+    if problems:
+        raise HFLlavaError(f"the LLaVA in {folder} cannot be loaded: {'; '.join(problems)}")
+    ours = theirs.text_config.to_dict()
+    ours.pop("architectures", None)
+    ours |= {
+        "tie_word_embeddings": theirs.tie_word_embeddings,
+        "mm_vision_tower": folder,
+        "mm_vision_select_layer": theirs.vision_feature_layer,
+        "mm_vision_select_feature": {v: k for k, v in STRATEGIES.items()}[theirs.vision_feature_select_strategy],
+        "mm_projector_type": PROJECTOR_TYPE,
+        "mm_hidden_size": theirs.vision_config.hidden_size,
+        "mm_patch_merge_type": "flat",
+        "mm_use_im_start_end": False,
+        "mm_use_im_patch_token": False,
+        "use_mm_proj": True,
+    }
+    for name in ("dtype", "torch_dtype"):
+        if values.get(name):
+            ours["dtype"] = values[name]
+    return ours | {name: values[name] for name in CARRIED if name in values}
+
+
+def our_name(name: str) -> str:
+    """A weight's name in either layout of transformers, or in ours already, as ours."""
+    for pattern, replacement in KEY_MAPPING.items():
+        name = re.sub(pattern, replacement, name)
+    return name

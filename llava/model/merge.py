@@ -1,0 +1,49 @@
+"""A LoRA on its base: merged in float32, or left beside quantised weights."""
+
+import warnings
+from typing import Any
+
+import torch
+
+from llava.model.checkpoint import Checkpoint, CheckpointError
+
+
+def attach_lora(model: Any, checkpoint: Checkpoint) -> Any:
+    """PEFT's wrapper of the model with the checkpoint's LoRA; the model itself then computes with it.
+
+    Raises:
+        CheckpointError: the adapter holds weights that found no place. PEFT drops them without a word.
+    """
+    from peft import PeftModel
+    from peft.utils import load_peft_weights
+
+    wrapped = PeftModel.from_pretrained(model, str(checkpoint.path))
+    have = {name.replace(".default.", ".").removesuffix(".default") for name in wrapped.state_dict()}
+    lost = [name for name in load_peft_weights(str(checkpoint.path), device="cpu") if name not in have]
+    if lost:
+        raise CheckpointError(
+            f"the LoRA {checkpoint.path} holds {len(lost)} weights that its base has no place for, first {lost[0]}"
+            + ("; LoRA in a vision tower is not supported" if "vision_tower" in lost[0] else "")
+        )
+    return wrapped
+
+
+def merge_lora(model: Any, checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
+    """The model with the LoRA added into its weights, which end up in `dtype`.
+
+    Each sum is taken in float32 and rounded once. A merge in half precision rounds the LoRA's small change twice, and
+    the answers then differ from the unmerged model's (peft#1388). One module at a time is widened.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    wrapped = attach_lora(model, checkpoint)
+    for module in wrapped.modules():
+        if isinstance(module, LoraLayer):
+            base = module.get_base_layer()
+            module.float()
+            module.merge(safe_merge=True)
+            base.to(dtype)
+    with warnings.catch_warnings():
+        # All that is left to do is to take the wrappers away; PEFT warns that there is nothing to merge.
+        warnings.simplefilter("ignore")
+        return wrapped.merge_and_unload()

@@ -1,0 +1,242 @@
+"""Every kind of folder loads by its files; what does not fit is told before it is wrong."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from llava.model.base_identity import FILE, check_base, fingerprint
+from llava.model.builder import load_pretrained_model
+from llava.model.checkpoint import CheckpointError, read_checkpoint
+from llava.model.multimodal_encoder.builder import VisionTowerError
+from llava.model.weights import WeightFiles
+from llava.train.train import train
+
+IDS = torch.tensor([[1, 5, -200, 7, 9]])
+
+
+def pixels():
+    return torch.randn(1, 3, 28, 28, generator=torch.Generator().manual_seed(0))
+
+
+def logits(path, base=None, **kwargs):
+    model = load_pretrained_model(str(path), str(base) if base else None, device="cpu", **kwargs)[1]
+    with torch.no_grad():
+        return model(input_ids=IDS, images=pixels()).logits
+
+
+@pytest.fixture(scope="module")
+def lora(tiny, tmp_path_factory):
+    """A LoRA of layers 0 and 3 whose weights are far from zero."""
+    output = tmp_path_factory.mktemp("lora") / "out"
+    flags = {
+        "model_name_or_path": tiny.llm,
+        "version": "v1",
+        "data_path": tiny.data,
+        "image_folder": tiny.images,
+        "vision_tower": tiny.tower,
+        "mm_vision_select_layer": -2,
+        "mm_projector_type": "mlp2x_gelu",
+        "image_aspect_ratio": "pad",
+        "output_dir": output,
+        "max_steps": 3,
+        "per_device_train_batch_size": 3,
+        "save_strategy": "steps",
+        "save_steps": 3,
+        "learning_rate": 5e-2,
+        "lora_enable": True,
+        "lora_r": 4,
+        "lora_alpha": 8,
+        "tune_layers": "0,3",
+        "report_to": "none",
+        "use_cpu": True,
+        "disable_tqdm": True,
+    }
+    train(argv=[text for name, value in flags.items() for text in (f"--{name}", str(value))])
+    return output
+
+
+def as_shards(folder, suffix, parts=3):
+    """Rewrites a folder's weights as an index and shards, safetensors or .bin."""
+    weights = {name: value.clone() for name, value in load_file(folder / "model.safetensors").items()}
+    (folder / "model.safetensors").unlink()
+    names, index = sorted(weights), {}
+    stem = "model" if suffix == "safetensors" else "pytorch_model"
+    for i in range(parts):
+        file = f"{stem}-{i + 1:05d}-of-{parts:05d}.{suffix}"
+        part = {name: weights[name] for name in names[i::parts]}
+        index |= dict.fromkeys(part, file)
+        if suffix == "safetensors":
+            save_file(part, folder / file, {"format": "pt"})
+        else:
+            torch.save(part, folder / file)
+    (folder / f"{stem}.{suffix}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_shards(tiny_llava, tmp_path, suffix):
+    folder = shutil.copytree(tiny_llava, tmp_path / "copy")
+    as_shards(folder, suffix)
+    assert torch.equal(logits(folder), logits(tiny_llava))
+    assert fingerprint(folder) == fingerprint(tiny_llava)
+    shard = next(folder.glob(f"*-00002-*.{suffix}"))
+    shard.write_bytes(shard.read_bytes()[:-200])
+    with pytest.raises(CheckpointError, match=f"not whole: {shard.name}"):
+        logits(folder)
+    shard.unlink()
+    with pytest.raises(CheckpointError, match=f"its index names {shard.name}, which are missing"):
+        logits(folder)
+
+
+def test_whole_bin_of_a_released_folder(tiny_llava, tmp_path):
+    """LLaVA-1.5 was released as .bin with model_type "llava", and without the settings that were added later."""
+    folder = shutil.copytree(tiny_llava, tmp_path / "released")
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    config["model_type"] = "llava"
+    for name in ("tokenizer_padding_side", "tokenizer_model_max_length", "visual_region", "mm_patch_merge_type"):
+        config.pop(name, None)
+    config |= {"mm_resampler_type": None, "freeze_mm_vision_resampler": False}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert torch.equal(logits(folder), logits(tiny_llava))
+    model = load_pretrained_model(str(folder), device="cpu")[1]
+    model.save_pretrained(tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert saved["freeze_mm_vision_resampler"] is False
+    assert "mm_resampler_type" in saved
+
+
+def test_base_is_recorded_and_checked(tiny, lora, tmp_path):
+    for folder in (lora, lora / "checkpoint-3"):
+        assert (folder / FILE).is_file()
+        assert torch.equal(logits(folder), logits(folder, tiny.llm))
+    other = shutil.copytree(tiny.llm, tmp_path / "other")
+    weights = {name: value.clone() for name, value in load_file(other / "model.safetensors").items()}
+    save_file({name: value.bfloat16() for name, value in weights.items()}, other / "model.safetensors")
+    check_base(lora, other)
+    weights["model.layers.2.mlp.up_proj.weight"] *= 1.1
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"another base than .*1 of \d+ tensors differ, first model\.layers\.2"):
+        logits(lora, other)
+    config = json.loads((other / "config.json").read_text()) | {"intermediate_size": 128}
+    (other / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="intermediate_size 64 against 128"):
+        logits(lora, other)
+
+
+def test_lora_on_a_merged_model_is_not_put_on_the_plain_one(tiny, lora, train_flags, tmp_path):
+    _, model, _, _ = load_pretrained_model(str(lora), device="cpu")
+    merged = tmp_path / "merged"
+    model.save_pretrained(merged)
+    for name in ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"):
+        shutil.copy(tiny.llm / name, merged)
+    flags = {"lora_enable": True, "lora_r": 2, "tune_layers": "1", "max_steps": 1}
+    train(argv=train_flags(tmp_path / "second", model_name_or_path=merged, mm_projector_type=None, **flags))
+    logits(tmp_path / "second")
+    with pytest.raises(CheckpointError, match="a LoRA trained on top of a LLaVA"):
+        logits(tmp_path / "second", tiny.llm)
+    with pytest.raises(CheckpointError, match=r"LoRA checkpoint itself; merge it first"):
+        logits(tmp_path / "second", lora)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_merge_is_rounded_once(tiny, lora, dtype):
+    """float32 sums, cast at the end; a merge in half precision differs in many weights."""
+    exact = load_pretrained_model(str(lora), device="cpu", dtype=torch.float32)[1].state_dict()
+    merged = load_pretrained_model(str(lora), device="cpu", dtype=dtype)[1].state_dict()
+    assert all(torch.equal(merged[name], exact[name].to(dtype)) for name in exact if "vision_tower" not in name)
+
+
+def test_merged_equals_unmerged(tiny, lora):
+    from peft import PeftModel
+
+    from llava.model.builder import add_trained_weights, load_base
+
+    checkpoint = read_checkpoint(lora)
+    model = load_base(tiny.llm, checkpoint.config, torch.float32)
+    add_trained_weights(model, checkpoint)
+    model.get_vision_tower().load_model(dtype=torch.float32)
+    plain = model(input_ids=IDS, images=pixels()).logits
+    unmerged = PeftModel.from_pretrained(model, str(lora)).eval()
+    with torch.no_grad():
+        expected = unmerged(input_ids=IDS, images=pixels()).logits
+    assert (expected - plain).abs().max() > 1e-2
+    torch.testing.assert_close(logits(lora), expected, atol=1e-4, rtol=0)
+
+
+def test_lora_weights_without_a_place_are_refused(tiny, lora, tmp_path):
+    folder = shutil.copytree(lora, tmp_path / "lora", ignore=shutil.ignore_patterns("checkpoint-*"))
+    weights = load_file(folder / "adapter_model.safetensors")
+    extra = "base_model.model.model.vision_tower.vision_tower.encoder.layers.0.self_attn.q_proj.lora_A.weight"
+    save_file(weights | {extra: torch.zeros(4, 24)}, folder / "adapter_model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"1 weights that its base has no place for.*vision tower"):
+        logits(folder)
+
+
+def test_lora_folder_without_projector_or_config(tiny, tiny_llava, lora, tmp_path, capsys):
+    """Upstream's checkpoint-N holds the LoRA alone; on a plain base nothing can be said, on a LLaVA aloud."""
+    folder = shutil.copytree(lora, tmp_path / "lora", ignore=shutil.ignore_patterns("checkpoint-*", FILE))
+    for name in ("config.json", "non_lora_trainables.bin"):
+        (folder / name).unlink()
+    with pytest.raises(CheckpointError, match="its projector was never written"):
+        logits(folder, tiny.llm)
+    logits(folder, tiny_llava)
+    assert "the projector is its base's" in capsys.readouterr().err
+
+
+def test_tower_that_is_not_here(tiny_llava, tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    folder = shutil.copytree(tiny_llava, tmp_path / "copy")
+    config = json.loads((folder / "config.json").read_text()) | {"mm_vision_tower": "/somebody/elses/tower"}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(VisionTowerError, match="give --vision-tower the tower's folder here"):
+        logits(folder)
+    assert torch.equal(logits(folder, vision_tower=str(tiny.tower)), logits(tiny_llava))
+
+
+def test_trained_tower_wins_over_the_published_one(tiny_llava, tiny, tmp_path):
+    _, model, _, _ = load_pretrained_model(str(tiny_llava), device="cpu")
+    with torch.no_grad():
+        for parameter in model.get_vision_tower().parameters():
+            parameter += 0.1
+        expected = model(input_ids=IDS, images=pixels()).logits
+    model.config.unfreeze_mm_vision_tower = True
+    folder = tmp_path / "trained"
+    model.save_pretrained(folder)
+    shutil.copy(tiny_llava / "tokenizer.json", folder)
+    shutil.copy(tiny_llava / "tokenizer_config.json", folder)
+    torch.testing.assert_close(logits(folder), expected)
+    assert not torch.equal(logits(folder, vision_tower=str(tiny.tower)), expected)
+    weights = load_file(folder / "model.safetensors")
+    save_file({n: v for n, v in weights.items() if "vision_tower" not in n}, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match="holds no tower weights"):
+        logits(folder)
+
+
+def test_contradicting_generation_config_does_not_stop_saving(tiny_llava, tmp_path):
+    """Vicuna's: greedy, with temperature and top_p (LLaVA#1144)."""
+    folder = shutil.copytree(tiny_llava, tmp_path / "copy")
+    values = {"do_sample": False, "temperature": 0.9, "top_p": 0.6, "bos_token_id": 1, "eos_token_id": 2}
+    (folder / "generation_config.json").write_text(json.dumps(values))
+    load_pretrained_model(str(folder), device="cpu")[1].save_pretrained(tmp_path / "saved")
+
+
+def test_marks_of_older_checkpoints(tiny_llava, tmp_path):
+    folder = shutil.copytree(tiny_llava, tmp_path / "copy")
+    config = json.loads((folder / "config.json").read_text()) | {"mm_use_im_start_end": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    tokenizer, model, _, _ = load_pretrained_model(str(folder), device="cpu")
+    start, end = tokenizer.convert_tokens_to_ids(["<im_start>", "<im_end>"])
+    assert model.get_input_embeddings().weight.shape[0] > max(start, end) >= 600
+
+
+def test_names_of_weights_without_loading(tiny_llava):
+    weights = WeightFiles(tiny_llava)
+    state = load_file(tiny_llava / "model.safetensors")
+    assert set(weights.names()) == set(state)
+    name = "model.layers.1.mlp.up_proj.weight"
+    assert torch.equal(weights.tensor(name), state[name])
+    assert torch.equal(weights.row(name, 3), state[name][3])
