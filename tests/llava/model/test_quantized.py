@@ -10,13 +10,14 @@ IDS = torch.tensor([[1, 5, -200, 7, 9]])
 
 
 def pixels():
-    return torch.randn(1, 3, 28, 28, generator=torch.Generator().manual_seed(0))
+    return torch.randn(1, 3, 56, 56, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(("flag", "kind"), [("load_8bit", "Linear8bitLt"), ("load_4bit", "Linear4bit")])
-def test_projector_tower_and_head_stay(tiny_llava, flag, kind):
-    exact = load_pretrained_model(str(tiny_llava), device="cpu")[1]
-    model = load_pretrained_model(str(tiny_llava), device="cpu", **{flag: True})[1]
+def test_projector_tower_and_head_stay(parity, flag, kind):
+    folder, tower = str(parity / "llava-tiny"), str(parity / "tiny-clip-56")
+    exact = load_pretrained_model(folder, device="cpu", vision_tower=tower)[1]
+    model = load_pretrained_model(folder, device="cpu", vision_tower=tower, **{flag: True})[1]
     kinds = {name: type(module).__name__ for name, module in model.named_modules() if "Linear" in type(module).__name__}
     assert {kinds[n] for n in kinds if ".layers." in n and "vision_tower" not in n} == {kind}
     assert {kinds[n] for n in kinds if "mm_projector" in n or "vision_tower" in n or "lm_head" in n} == {"Linear"}
