@@ -1,0 +1,129 @@
+"""Scores MMLU answers: per subject, per category, and both averages; says how the letters were got.
+
+`python -m llava.eval.eval_mmlu --annotation-file A --result-file R [--question-file Q] [--report-file O]`
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from llava.eval.answers import (
+    ScoringError,
+    asked_ids,
+    model_of,
+    pair,
+    read_answers,
+    read_json,
+    run_scorer,
+    scorer_parser,
+)
+from llava.eval.group_means import by_group, mean_of_group_means
+from llava.eval.mmlu import QUESTIONS, SHOTS, SUBJECTS
+from llava.eval.report import Measure, Report, report_path
+
+METHODS = ("generate", "loglikelihood")
+_SAID = re.compile(r"\banswer\s*(?:is|:)\s*\(?([A-D])\b", re.IGNORECASE)
+
+
+def letter_of(reply: str) -> str | None:
+    """The letter that a generated reply gives: one frozen rule.
+
+    A reply that begins with a capital A to D standing alone ("B", "(B)", "B. Paris", "**B**"); else the first "answer
+    is B" or "answer: B" in it; else a letter in parentheses, if there is just one such letter; else none. An "A" that a
+    word of lower case follows is an article ("A dog"), not a letter.
+    """
+    text = reply.strip()
+    first = re.match(r"[\s\"'(\[*]*([A-D])(?=$|[\s)\].:,;*\"'])", text)
+    if first and not (first.group(1) == "A" and re.match(r"\s+[a-z]", text[first.end() :])):
+        return first.group(1)
+    said = _SAID.search(text)
+    if said:
+        return said.group(1).upper()
+    bracketed = set(re.findall(r"\(([A-D])\)", text))
+    return bracketed.pop() if len(bracketed) == 1 else None
+
+
+def score(
+    answers: Sequence[Mapping[str, Any]],
+    annotations: Mapping[str, str],
+    asked: Iterable[str] | None = None,
+    missing: str = "error",
+) -> Report:
+    """Accuracy by the letter.
+
+    Args:
+        answers: lines whose `metadata` says by which of `METHODS` the letter was got, and with how many examples.
+        annotations: question id ("SUBJECT/NUMBER") -> letter.
+        asked, missing: as `llava.eval.answers.pair` takes them.
+
+    Returns:
+        `accuracy` (each question weighing the same, as lm-eval's `mmlu`), `subject_mean` (each subject weighing the
+        same), `category_mean`; accuracy of each category and subject.
+
+    Raises:
+        ScoringError: answers of both methods in one file, or that do not belong to the questions.
+    """
+    paired = pair(answers, annotations, asked=asked, missing=missing)
+    methods = {(line.get("metadata") or {}).get("method", "generate") for line in answers}
+    if len(methods) != 1 or not methods <= set(METHODS):
+        raise ScoringError(
+            f"the answers were got by {', '.join(sorted(map(str, methods)))}; expected one of {', '.join(METHODS)}"
+        )
+    (method,) = methods
+    subjects = [reply.key.rpartition("/")[0] for reply in paired.replies]
+    unknown = sorted(set(subjects) - set(SUBJECTS))
+    if unknown:
+        raise ScoringError(f"question ids of unknown MMLU subjects: {', '.join(unknown[:5])}")
+    letters = [letter_of(reply.text or "") for reply in paired.replies]
+    right = [float(letter == reply.truth) for letter, reply in zip(letters, paired.replies, strict=True)]
+    categories = [SUBJECTS[subject] for subject in subjects]
+    own, wide = by_group(subjects, right), by_group(categories, right)
+    fewer = [r for r in paired.replies if r.line and (r.line.get("metadata") or {}).get("shots", SHOTS) < SHOTS]
+    warnings = list(paired.warnings)
+    if fewer:
+        warnings.append(f"{len(fewer)} prompts hold fewer than {SHOTS} examples, as more did not fit into the context")
+    if len(own) < len(SUBJECTS):
+        warnings.append(f"{len(own)} of the {len(SUBJECTS)} subjects")
+    return Report(
+        benchmark="mmlu",
+        metric="accuracy",
+        metrics={
+            "accuracy": Measure.of(right),
+            "subject_mean": mean_of_group_means(own),
+            "category_mean": mean_of_group_means(wide),
+        },
+        answers=len(right),
+        parse_failures=letters.count(None),
+        per_question={reply.key: value for reply, value in zip(paired.replies, right, strict=True)},
+        groups={
+            "category": {name: Measure.of(scores) for name, scores in wide.items()},
+            "subject": {name: Measure.of(scores) for name, scores in own.items()},
+        },
+        details={
+            "method": method,
+            "what": "letter generated after the paper's prompt"
+            if method == "generate"
+            else "most probable of the continuations A to D (lm-eval); not comparable with generated letters",
+            "shots": SHOTS,
+            "published_samples": QUESTIONS,
+        },
+        warnings=warnings,
+        model=model_of(answers),
+    )
+
+
+def main() -> None:
+    parser = scorer_parser(__doc__, "answers, as llava.eval.model_mmlu writes them")
+    parser.add_argument("--annotation-file", required=True, help="annotations.json, as llava.eval.prepare writes it")
+    args = parser.parse_args()
+    if not args.result_file:
+        parser.error("--result-file is needed")
+    report = score(
+        read_answers(args.result_file), read_json(args.annotation_file), asked_ids(args.question_file), args.missing
+    )
+    print(f"MMLU by {report.details['method']}: {report.details['what']}")
+    report.publish(report_path(args.report_file, args.result_file))
+
+
+if __name__ == "__main__":
+    run_scorer(main)
