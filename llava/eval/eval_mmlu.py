@@ -3,7 +3,6 @@
 `python -m llava.eval.eval_mmlu --annotation-file A --result-file R [--question-file Q] [--report-file O]`
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,34 +17,16 @@ from llava.eval.answers import (
     scorer_parser,
 )
 from llava.eval.group_means import by_group, mean_of_group_means
+from llava.eval.letters import VERSION, read_letter
 from llava.eval.mmlu import QUESTIONS, SHOTS, SUBJECTS
 from llava.eval.report import Measure, Report, report_path
 
 METHODS = ("generate", "loglikelihood")
-_SAID = re.compile(r"\banswer\s*(?:is|:)\s*\(?([A-D])\b", re.IGNORECASE)
-
-
-def letter_of(reply: str) -> str | None:
-    """The letter that a generated reply gives: one frozen rule.
-
-    A reply that begins with a capital A to D standing alone ("B", "(B)", "B. Paris", "**B**"); else the first "answer
-    is B" or "answer: B" in it; else a letter in parentheses, if there is just one such letter; else none. An "A" that a
-    word of lower case follows is an article ("A dog"), not a letter.
-    """
-    text = reply.strip()
-    first = re.match(r"[\s\"'(\[*]*([A-D])(?=$|[\s)\].:,;*\"'])", text)
-    if first and not (first.group(1) == "A" and re.match(r"\s+[a-z]", text[first.end() :])):
-        return first.group(1)
-    said = _SAID.search(text)
-    if said:
-        return said.group(1).upper()
-    bracketed = set(re.findall(r"\(([A-D])\)", text))
-    return bracketed.pop() if len(bracketed) == 1 else None
 
 
 def score(
     answers: Sequence[Mapping[str, Any]],
-    annotations: Mapping[str, str],
+    annotations: Mapping[str, Mapping[str, Any]],
     asked: Iterable[str] | None = None,
     missing: str = "error",
 ) -> Report:
@@ -53,7 +34,7 @@ def score(
 
     Args:
         answers: lines whose `metadata` says by which of `METHODS` the letter was got, and with how many examples.
-        annotations: question id ("SUBJECT/NUMBER") -> letter.
+        annotations: question id ("SUBJECT/NUMBER") -> `answer`, a letter, and `choices`, four texts.
         asked, missing: as `llava.eval.answers.pair` takes them.
 
     Returns:
@@ -74,8 +55,8 @@ def score(
     unknown = sorted(set(subjects) - set(SUBJECTS))
     if unknown:
         raise ScoringError(f"question ids of unknown MMLU subjects: {', '.join(unknown[:5])}")
-    letters = [letter_of(reply.text or "") for reply in paired.replies]
-    right = [float(letter == reply.truth) for letter, reply in zip(letters, paired.replies, strict=True)]
+    letters = [read_letter(reply.text or "", reply.truth["choices"]) for reply in paired.replies]
+    right = [float(letter == reply.truth["answer"]) for letter, reply in zip(letters, paired.replies, strict=True)]
     categories = [SUBJECTS[subject] for subject in subjects]
     own, wide = by_group(subjects, right), by_group(categories, right)
     fewer = [r for r in paired.replies if r.line and (r.line.get("metadata") or {}).get("shots", SHOTS) < SHOTS]
@@ -104,6 +85,7 @@ def score(
             "what": "letter generated after the paper's prompt"
             if method == "generate"
             else "most probable of the continuations A to D (lm-eval); not comparable with generated letters",
+            "letter_rule": VERSION,
             "shots": SHOTS,
             "published_samples": QUESTIONS,
         },

@@ -104,7 +104,7 @@ def prepare_mmlu(raw: Path, out: Path, check_counts: bool = True) -> int:
                     "choices": item.choices,
                 }
             )
-            annotations[name] = item.answer
+            annotations[name] = {"answer": item.answer, "choices": item.choices}
     if check_counts and len(rows) != mmlu.QUESTIONS:
         raise mmlu.MMLUDataError(f"{folder}/test holds {len(rows)} questions; published are {mmlu.QUESTIONS}")
     if not rows:

@@ -67,7 +67,7 @@ def test_mmlu(mmlu, tmp_path):
     assert row["text"].count("\nAnswer: ") == 5
     assert "dev 4," in row["text"]
     assert "dev 5," not in row["text"], "the first five of the dev file"
-    assert json.loads((out / "annotations.json").read_text())["anatomy/1"] == "B"
+    assert json.loads((out / "annotations.json").read_text())["anatomy/1"]["answer"] == "B"
     assert len(json.loads((out / "shots.json").read_text())["astronomy"]) == 5
     assert prepare_mmlu(mmlu / "data", tmp_path / "again", check_counts=False) == 6
 
