@@ -33,7 +33,8 @@ def score(
     """Accuracy by the letter.
 
     Args:
-        answers: lines whose `metadata` says by which of `METHODS` the letter was got, and with how many examples.
+        answers: lines; `method` says by which of `METHODS` the letter was got (generated where it is not said), `shots`
+            after how many examples.
         annotations: question id ("SUBJECT/NUMBER") -> `answer`, a letter, and `choices`, four texts.
         asked, missing: as `llava.eval.answers.pair` takes them.
 
@@ -45,7 +46,7 @@ def score(
         ScoringError: answers of both methods in one file, or that do not belong to the questions.
     """
     paired = pair(answers, annotations, asked=asked, missing=missing)
-    methods = {(line.get("metadata") or {}).get("method", "generate") for line in answers}
+    methods = {line.get("method", "generate") for line in answers}
     if len(methods) != 1 or not methods <= set(METHODS):
         raise ScoringError(
             f"the answers were got by {', '.join(sorted(map(str, methods)))}; expected one of {', '.join(METHODS)}"
@@ -59,7 +60,7 @@ def score(
     right = [float(letter == reply.truth["answer"]) for letter, reply in zip(letters, paired.replies, strict=True)]
     categories = [SUBJECTS[subject] for subject in subjects]
     own, wide = by_group(subjects, right), by_group(categories, right)
-    fewer = [r for r in paired.replies if r.line and (r.line.get("metadata") or {}).get("shots", SHOTS) < SHOTS]
+    fewer = [r for r in paired.replies if r.line and r.line.get("shots", SHOTS) < SHOTS]
     warnings = list(paired.warnings)
     if fewer:
         warnings.append(f"{len(fewer)} prompts hold fewer than {SHOTS} examples, as more did not fit into the context")

@@ -27,8 +27,8 @@ def test_prompts_to_the_character():
 
 
 def answers(method="generate", shots=5, **texts):
-    metadata = {"method": method, "shots": shots}
-    return [{"question_id": k.replace("__", "/"), "text": v, "metadata": metadata} for k, v in texts.items()]
+    how = {"method": method, "shots": shots}
+    return [{"question_id": k.replace("__", "/"), "text": v, **how} for k, v in texts.items()]
 
 
 CHOICES = ["red", "green", "blue", "none of these"]

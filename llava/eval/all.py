@@ -1,0 +1,163 @@
+"""Runs the paper's whole evaluation on one checkpoint and ends in the paper's table row (scripts/eval/all.sh).
+
+Each benchmark is `scripts/eval/NAME.sh`, in a process of its own; its score goes to RESULTS/NAME.json. A benchmark that
+was finished before is passed over as long as the checkpoint, the flags and the questions are the same.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llava.eval.benchmarks import BENCHMARKS, BY_NAME, Benchmark, markdown_table, missing_data, read_results, row
+from llava.files import write_json, written_whole
+from llava.mm_utils import get_model_name_from_path
+from llava.model.checkpoint import read_checkpoint
+
+DATA = Path("playground/data/eval")
+SCRIPTS = Path("scripts/eval")
+
+
+class AllError(ValueError):
+    """Nothing that can be run, or something that failed."""
+
+
+def fingerprint(model_path: Path, benchmark: Benchmark, flags: Sequence[str], data: Path = DATA) -> dict[str, Any]:
+    """What a score depends on, as far as files tell: a finished benchmark is passed over while this is the same.
+
+    Weights and questions are told by size and time of change, as their content takes minutes to read.
+    """
+    checkpoint = read_checkpoint(model_path)
+    folders = [checkpoint.path]
+    if checkpoint.recorded_base and Path(checkpoint.recorded_base).is_dir():
+        folders.append(Path(checkpoint.recorded_base))
+    files = [
+        file
+        for folder in folders
+        for pattern in ("*.safetensors", "*.bin", "*.json")
+        for file in sorted(folder.glob(pattern))
+    ]
+    questions = [data / file for file in benchmark.data]
+    return {
+        "files": [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in [*files, *questions]],
+        "flags": list(flags),
+        # Settings of the scripts.
+        "environment": {key: os.environ[key] for key in ("CONV", "LIMIT_PER_TASK", "METHOD") if key in os.environ},
+    }
+
+
+def runnable(names: Sequence[str] | None, require_all: bool, data: Path = DATA) -> list[Benchmark]:
+    """The benchmarks that have their data; the others are named aloud.
+
+    Raises:
+        AllError: none has, or `require_all` and one has not.
+    """
+    wanted = [BY_NAME[name] for name in names] if names else [b for b in BENCHMARKS if b.paper]
+    lacking = {b.name: missing for b in wanted if (missing := missing_data(b, data))}
+    for name, missing in lacking.items():
+        print(f"NO DATA for {name}: {', '.join(map(str, missing))} is missing", flush=True)
+    if lacking:
+        print(
+            f"{len(lacking)} of {len(wanted)} benchmarks have no data; {data}/README.md says where to get it",
+            flush=True,
+        )
+    if lacking and require_all:
+        raise AllError(f"--require-all: no data for {', '.join(lacking)}")
+    ready = [benchmark for benchmark in wanted if benchmark.name not in lacking]
+    if not ready:
+        raise AllError(f"no benchmark has its data under {data}")
+    return ready
+
+
+def run(
+    model_path: Path, benchmarks: Sequence[Benchmark], results: Path, flags: Sequence[str], data: Path
+) -> list[str]:
+    """Runs what is not done; returns the names of those that failed."""
+    state_file = results / "state.json"
+    state: dict[str, Any] = json.loads(state_file.read_text()) if state_file.is_file() else {}
+    failed = []
+    for number, benchmark in enumerate(benchmarks, start=1):
+        report = results / f"{benchmark.name}.json"
+        now = fingerprint(model_path, benchmark, flags, data)
+        where = f"[{number}/{len(benchmarks)}] {benchmark.name}"
+        if state.get(benchmark.name) == now and report.is_file():
+            print(f"{where}: done before", flush=True)
+            continue
+        if benchmark.name in state:
+            print(f"{where}: the checkpoint, the questions or the settings have changed since; once more", flush=True)
+        print(f"{where}: begins", flush=True)
+        report.unlink(missing_ok=True)
+        begin = time.monotonic()
+        environment = os.environ | {"RESULT": str(report), "NAME": results.name, "PYTHON": _python()}
+        command = ["bash", str(SCRIPTS / f"{benchmark.name}.sh"), str(model_path), *flags]
+        code = subprocess.run(command, env=environment, check=False).returncode
+        if code or not report.is_file():
+            print(f"{where}: FAILED ({' '.join(command)} ended with {code}); going on with the rest", flush=True)
+            failed.append(benchmark.name)
+            continue
+        state[benchmark.name] = now
+        write_json(state_file, state)
+        print(f"{where}: done in {time.monotonic() - begin:.0f} s", flush=True)
+    return failed
+
+
+def _python() -> str:
+    return os.environ.get("PYTHON") or sys.executable
+
+
+def summarise(name: str, results: Path, benchmarks: Sequence[Benchmark]) -> str:
+    """Writes summary.md and summary.json of the benchmarks' scores; returns the Markdown."""
+    reports = {k: v for k, v in read_results(results).items() if k in {b.name for b in benchmarks}}
+    values: Mapping[str, Any] = row(reports)
+    lines = [markdown_table({name: values})]
+    for benchmark in BENCHMARKS:
+        if benchmark.name in reports:
+            report = reports[benchmark.name]
+            scale, sign = (100, "%") if report.unit == "share" else (1, "")
+            measure = report.headline
+            lines.append(
+                f"- {benchmark.column}: {report.metric} {scale * measure.value:.2f}{sign} "
+                f"({scale * measure.low:.2f} to {scale * measure.high:.2f}), {measure.samples} samples, "
+                f"{100 * report.parse_failures / max(report.answers, 1):.2f}% of the replies unreadable"
+            )
+            lines += [f"  - {warning}" for warning in report.warnings]
+    text = "\n".join(lines) + "\n"
+    with written_whole(results / "summary.md") as aside:
+        aside.write_text(text, encoding="utf-8")
+    write_json(results / "summary.json", {"model": name, "row": values})
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The paper's whole evaluation on one checkpoint")
+    parser.add_argument("model_path", metavar="CHECKPOINT", type=Path)
+    parser.add_argument("--results", type=Path, help="folder; default: playground/data/eval/results/NAME")
+    parser.add_argument("--data", type=Path, default=DATA, help=argparse.SUPPRESS)
+    parser.add_argument("--only", nargs="+", choices=list(BY_NAME), help="these benchmarks only")
+    parser.add_argument("--require-all", action="store_true", help="stop at once where a benchmark lacks its data")
+    args, flags = parser.parse_known_args()
+    try:
+        name = get_model_name_from_path(str(args.model_path))
+        results = args.results or args.data / "results" / name
+        read_checkpoint(args.model_path)
+        benchmarks = runnable(args.only, args.require_all, args.data)
+        results.mkdir(parents=True, exist_ok=True)
+        failed = run(args.model_path, benchmarks, results, flags, args.data)
+        done = [benchmark for benchmark in benchmarks if benchmark.name not in failed]
+        if not done:
+            raise AllError(f"every benchmark failed: {', '.join(failed)}")
+        print(f"\n{summarise(name, results, done)}")
+        print(f"The scores are in {results}: summary.md, summary.json and NAME.json for each benchmark")
+        if failed:
+            raise AllError(f"without {', '.join(failed)}, which failed; run again to try them once more")
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""Several checkpoints side by side: the paper's table, what is kept of the reference, paired intervals, a picture.
+
+`python -m llava.eval.compare ALL=RESULTS SPARSE=RESULTS ... --output FOLDER`, where RESULTS is what
+`scripts/eval/all.sh` left. The first is the reference (the all-layers model), unless --reference names another.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llava.eval.benchmarks import BENCHMARKS, NONE, VISUAL, Benchmark, markdown_table, read_results, row
+from llava.eval.compare_picture import draw
+from llava.eval.paired import (
+    ComparisonError,
+    PairedDraws,
+    check_comparable,
+    is_mean_of_questions,
+    mean_of_draws,
+    paired_draws,
+)
+from llava.eval.report import Report
+from llava.files import write_json, written_whole
+
+Results = Mapping[str, Mapping[str, Report]]
+
+
+def compare(results: Results, reference: str) -> dict[str, Any]:
+    """Everything that the table and the picture show.
+
+    Args:
+        results: checkpoint -> benchmark -> report.
+        reference: the checkpoint that the others are held against.
+
+    Returns:
+        `reference`; `rows` (checkpoint -> table row); `differences`: checkpoint -> column -> `value`, `low`, `high` (in
+        points; perplexity in its own unit), `questions`, and `interval` (False where only the value is known);
+        `kept`: checkpoint -> `value`, `low`, `high` in percent of the reference's average, over `benchmarks`; `notes`.
+
+    Raises:
+        ComparisonError: results of different questions, metrics or rules; nothing in common.
+    """
+    others = [name for name in results if name != reference]
+    notes: list[str] = []
+    for benchmark in BENCHMARKS:
+        have = {name: results[name][benchmark.name] for name in results if benchmark.name in results[name]}
+        if reference in have:
+            check_comparable(benchmark.column, {reference: have[reference], **have})
+        if have and len(have) < len(results):
+            lacking = ", ".join(name for name in results if name not in have)
+            notes.append(f"{benchmark.column} is not measured for {lacking}")
+        for name, report in have.items():
+            notes += [f"{benchmark.column}, {name}: {text}" for text in report.warnings]
+    differences: dict[str, dict[str, Any]] = {name: {} for name in others}
+    kept: dict[str, Any] = {}
+    for name in others:
+        draws: dict[str, PairedDraws] = {}
+        shared = [b for b in BENCHMARKS if b.name in results[name] and b.name in results[reference]]
+        if not shared:
+            raise ComparisonError(f"{name} and {reference} have no benchmark in common")
+        for seed, benchmark in enumerate(shared):
+            ours, theirs = results[name][benchmark.name], results[reference][benchmark.name]
+            differences[name][benchmark.column], drawn = _difference(benchmark, ours, theirs, seed)
+            if drawn is not None:
+                draws[benchmark.name] = drawn
+        kept[name] = _kept(results[name], results[reference], draws)
+    return {
+        "reference": reference,
+        "rows": {name: row(reports) for name, reports in results.items()},
+        "differences": differences,
+        "kept": kept,
+        "notes": list(dict.fromkeys(notes)),
+    }
+
+
+def _difference(
+    benchmark: Benchmark, ours: Report, theirs: Report, seed: int
+) -> tuple[dict[str, Any], PairedDraws | None]:
+    scale = 100 if ours.unit == "share" else 1
+    value = scale * (ours.headline.value - theirs.headline.value)
+    entry: dict[str, Any] = {"value": value, "questions": len(ours.per_question), "interval": False}
+    if not (is_mean_of_questions(ours) and is_mean_of_questions(theirs)):
+        return entry, None
+    # A seed of its own keeps the benchmarks' draws independent of each other.
+    draws = paired_draws(ours.per_question, theirs.per_question, seed=seed)
+    low, high = draws.difference()
+    return entry | {"low": scale * low, "high": scale * high, "interval": True}, draws
+
+
+def _kept(
+    ours: Mapping[str, Report], theirs: Mapping[str, Report], draws: Mapping[str, PairedDraws]
+) -> dict[str, Any] | None:
+    """Share of the reference's average over the visual benchmarks that both have; None without any."""
+    names = [name for name in VISUAL if name in ours and name in theirs]
+    base = sum(theirs[name].headline.value for name in names)
+    if not names or base == 0:
+        return None
+    entry: dict[str, Any] = {
+        "value": 100 * sum(ours[name].headline.value for name in names) / base,
+        "benchmarks": names,
+        "interval": False,
+    }
+    if all(name in draws for name in names):
+        ratio = mean_of_draws([draws[name] for name in names]).ratio()
+        if ratio is not None:
+            entry |= {"low": 100 * ratio[0], "high": 100 * ratio[1], "interval": True}
+    return entry
+
+
+def markdown(comparison: Mapping[str, Any]) -> str:
+    reference = comparison["reference"]
+    lines = ["# Comparison", "", markdown_table(comparison["rows"])]
+    lines += [f"Percent of {reference} kept, over the visual benchmarks that both have (95% interval, paired):", ""]
+    for name, entry in comparison["kept"].items():
+        if entry is None:
+            lines.append(f"- {name}: no visual benchmark in common with {reference}")
+            continue
+        among = "" if len(entry["benchmarks"]) == len(VISUAL) else f", over {', '.join(entry['benchmarks'])} only"
+        lines.append(f"- {name}: {entry['value']:.2f}%{_interval(entry)}{among}")
+    columns = [b.column for b in BENCHMARKS if any(b.column in d for d in comparison["differences"].values())]
+    lines += [
+        "",
+        f"Difference to {reference} (points; perplexity as it is) with its 95% interval, question by question:",
+        "",
+        f"| | {' | '.join(columns)} |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for name, entries in comparison["differences"].items():
+        cells = [
+            f"{entries[column]['value']:+.2f}{_interval(entries[column])}" if column in entries else NONE
+            for column in columns
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    if comparison["notes"]:
+        lines += ["", *(f"- {note}" for note in comparison["notes"])]
+    return "\n".join(lines) + "\n"
+
+
+def _interval(entry: Mapping[str, Any]) -> str:
+    return f" ({entry['low']:.2f} to {entry['high']:.2f})" if entry["interval"] else " (no interval)"
+
+
+def named_results(arguments: list[str]) -> dict[str, Path]:
+    """`NAME=FOLDER` or `FOLDER` (named by its last part) -> folders by name."""
+    named: dict[str, Path] = {}
+    for argument in arguments:
+        name, equals, folder = argument.partition("=")
+        path = Path(folder if equals else argument)
+        name = name if equals else path.resolve().name
+        if name in named:
+            raise ComparisonError(f"two results are called {name}; give names: NAME=FOLDER")
+        named[name] = path
+    return named
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Several checkpoints side by side")
+    parser.add_argument("results", nargs="+", metavar="[NAME=]FOLDER", help="results of scripts/eval/all.sh")
+    parser.add_argument("--reference", help="which is the all-layers model; default: the first")
+    parser.add_argument("--only", nargs="+", choices=[b.name for b in BENCHMARKS], help="these benchmarks only")
+    parser.add_argument("--output", type=Path, default=Path("comparison"), help="folder for the three files")
+    args = parser.parse_args()
+    try:
+        folders = named_results(args.results)
+        if len(folders) < 2:
+            raise ComparisonError("a comparison needs at least two results")
+        reference = args.reference or next(iter(folders))
+        if reference not in folders:
+            raise ComparisonError(f"--reference {reference} is not among {', '.join(folders)}")
+        results = {name: read_results(folder) for name, folder in folders.items()}
+        if args.only:
+            results = {n: {k: v for k, v in reports.items() if k in args.only} for n, reports in results.items()}
+        comparison = compare(results, reference)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    text = markdown(comparison)
+    write_json(args.output / "comparison.json", comparison)
+    with written_whole(args.output / "comparison.md") as aside:
+        aside.write_text(text, encoding="utf-8")
+    draw(comparison, args.output / "comparison.png")
+    print(text)
+    print(f"The comparison is in {args.output}: comparison.md, comparison.json, comparison.png")
+
+
+if __name__ == "__main__":
+    main()
