@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.eval.answers import ScoringError, read_jsonl
+from llava.eval.answers import ScoringError, model_of, read_jsonl
 from llava.eval.metrics import normalise
+from llava.eval.report import Measure, Report, group
 from llava.eval.statistics import wilson
 from llava.files import write_json
 
@@ -57,6 +58,27 @@ def score(
     return _tally((kind_of(truth), normalise(said) == truth) for said, truth in pairs)
 
 
+def as_report(answers: Sequence[Mapping[str, Any]], annotations: Mapping[str, str]) -> Report:
+    """The shape that all benchmarks share, of answers that `score` takes; a reply that is none of the data set's
+    answers counts as unreadable."""
+    truths = {str(line["question_id"]): annotations[str(line["question_id"])] for line in answers}
+    said = {str(line["question_id"]): normalise(str(line["text"])) for line in answers}
+    right = {name: float(said[name] == truth) for name, truth in truths.items()}
+    kinds = [kind_of(truth) for truth in truths.values()]
+    known = {*SHAPES, *COLOURS, "yes", "no"}
+    return Report(
+        benchmark="easy_vqa",
+        metric="accuracy",
+        metrics={"accuracy": Measure.of(list(right.values()))},
+        answers=len(answers),
+        parse_failures=sum(text not in known for text in said.values()),
+        per_question=right,
+        groups={"kind": group(kinds, list(right.values()))},
+        details={"rule": "exact match"},
+        model=model_of(answers),
+    )
+
+
 def blind_baseline(train: Iterable[tuple[str, str]], test: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """Score of always giving the commonest training answer to each question text, without looking at an image."""
     seen: dict[str, Counter] = defaultdict(Counter)
@@ -97,14 +119,15 @@ def main() -> None:
     parser.add_argument("--annotation-file", required=True)
     parser.add_argument("--result-file", required=True, help="answers, as model_vqa_loader writes them")
     parser.add_argument("--question-file", help="check that each of its questions is answered")
-    parser.add_argument("--output-file", help="write the score as JSON")
+    parser.add_argument("--output-file", help="write the score as JSON: these figures, and the shape of all benchmarks")
     args = parser.parse_args()
     annotations = json.loads(Path(args.annotation_file).read_text(encoding="utf-8"))
     expected = [q["question_id"] for q in read_jsonl(args.question_file)] if args.question_file else None
-    result = score(read_jsonl(args.result_file), annotations, expected)
+    answers = read_jsonl(args.result_file)
+    result = score(answers, annotations, expected)
     print(table(result))
     if args.output_file:
-        write_json(args.output_file, result)
+        write_json(args.output_file, as_report(answers, annotations).as_dict() | result)
         print(f"score written to {args.output_file}")
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from llava.eval.eval_easy_vqa import ScoringError, blind_baseline, score
+from llava.eval.eval_easy_vqa import ScoringError, as_report, blind_baseline, score
 
 ANNOTATIONS = {"1": "circle", "2": "yes", "3": "no", "4": "teal"}
 
@@ -39,3 +39,16 @@ def test_blind_baseline():
     train = [("what?", "circle"), ("what?", "circle"), ("what?", "teal")]
     result = blind_baseline(train, [("what?", "circle"), ("what?", "teal"), ("never asked?", "yes")])
     assert (result["shape"], result["colour"], result["yes_no"]) == (1.0, 0.0, 0.0)
+
+
+def test_the_shape_of_all_benchmarks_tells_the_same():
+    given = answers(q1=" Circle. ", q2="It is no", q3="no", q4="blue")
+    report, result = as_report(given, ANNOTATIONS), score(given, ANNOTATIONS)
+    assert report.headline.value == result["all"] == 0.5
+    assert (report.headline.low, report.headline.high) == result["intervals"]["all"]
+    assert {name: measure.value for name, measure in report.groups["kind"].items()} == {
+        kind: result[kind] for kind in ("colour", "shape", "yes_no")
+    }
+    assert report.per_question == {"1": 1, "2": 0, "3": 1, "4": 0}
+    assert report.parse_failures == 1
+    assert not set(report.as_dict()) & set(result)
