@@ -187,7 +187,7 @@ class LlavaMetaForCausalLM:
         limit = getattr(self.config, "tokenizer_model_max_length", None)
         spliced = []
         for ids, row_label, row_blocks in zip(row_ids, row_labels, per_row, strict=True):
-            vectors, targets = _splice(ids, row_label, row_blocks, embed)
+            vectors, targets = splice_row(ids, row_label, row_blocks, embed)
             spliced.append((vectors[:limit], targets[:limit]))
         if blocks and not sum(counts):
             # A batch of text still runs the projector, so that every rank of a sharded run makes the same calls.
@@ -312,7 +312,7 @@ def _deal(blocks: list[torch.Tensor], counts: list[int]) -> list[list[torch.Tens
     return rows
 
 
-def _splice(
+def splice_row(
     ids: torch.Tensor, labels: torch.Tensor, blocks: list[torch.Tensor], embed: nn.Module
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One row without padding: its vectors `(length, hidden)` and labels `(length,)` with images in place."""

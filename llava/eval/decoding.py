@@ -1,0 +1,218 @@
+"""Greedy and sampled decoding of many prompts at once: the same tokens as one by one.
+
+Three things make it faster than one `generate` a question: prompts are batched, states of leading ids that several
+prompts share (an image, few-shot examples) are computed once, and a row leaves the batch when it has ended.
+"""
+
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache, LogitsProcessorList
+from transformers.generation import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from llava.constants import IMAGE_TOKEN_INDEX
+from llava.model.llava_arch import splice_row
+
+_TOP_K = 50
+"""transformers' default when sampling, which upstream's scripts leave as it is."""
+
+_COMPACT_AT = 0.75
+"""Ended rows leave the batch once this share of it or less is still going: leaving copies the cache."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Ids of one prompt.
+
+    Attributes:
+        ids: token ids, -200 where an image goes.
+        images: a key for each -200, in order; equal keys are the same image.
+        shared: how many leading ids to compute apart, once for all prompts of a batch that begin alike; less than
+            `len(ids)`.
+    """
+
+    ids: tuple[int, ...]
+    images: tuple[Hashable, ...] = ()
+    shared: int = 0
+
+    def prefix(self) -> "Prompt":
+        ids = self.ids[: self.shared]
+        return Prompt(ids, self.images[: ids.count(IMAGE_TOKEN_INDEX)])
+
+    def suffix(self) -> "Prompt":
+        ids = self.ids[self.shared :]
+        return Prompt(ids, self.images[len(self.images) - ids.count(IMAGE_TOKEN_INDEX) :])
+
+
+@dataclass
+class State:
+    """What a batch has read so far.
+
+    Attributes:
+        cache: keys and values.
+        mask: int64 `(batch, read)`: 0 on padding, which may stand before and after a shared prefix.
+        lengths: int64 `(batch,)`: ids and image tokens read by each row, the position of its next token.
+        logits: float `(batch, kept, vocabulary)` at the last positions.
+    """
+
+    cache: DynamicCache
+    mask: torch.Tensor
+    lengths: torch.Tensor
+    logits: torch.Tensor
+
+    def keep_rows(self, rows: torch.Tensor) -> None:
+        self.cache.batch_select_indices(rows)
+        self.mask, self.lengths, self.logits = self.mask[rows], self.lengths[rows], self.logits[rows]
+
+
+def read_prompts(
+    model: Any, prompts: Sequence[Prompt], blocks: Mapping[Hashable, torch.Tensor], keep: int = 1
+) -> State:
+    """Runs the model over whole prompts.
+
+    Args:
+        blocks: image key -> image tokens `(tokens, hidden_size)`, as `encode_images` gives them.
+        keep: at how many last positions logits are wanted.
+
+    Raises:
+        ValueError: an image of a prompt is not among the blocks.
+    """
+    missing = {key for prompt in prompts for key in prompt.images} - set(blocks)
+    if missing or any(len(prompt.images) != prompt.ids.count(IMAGE_TOKEN_INDEX) for prompt in prompts):
+        raise ValueError("the prompt holds <image> tokens but no images were given")
+    if not any(prompt.shared for prompt in prompts):
+        return _read(model, prompts, blocks, None, keep)
+    prefixes = [prompt.prefix() for prompt in prompts]
+    unique = list(dict.fromkeys(prefixes))
+    state = _read(model, unique, blocks, None, 1)
+    place = {prefix: i for i, prefix in enumerate(unique)}
+    state.keep_rows(torch.tensor([place[prefix] for prefix in prefixes], device=state.mask.device))
+    return _read(model, [prompt.suffix() for prompt in prompts], blocks, state, keep)
+
+
+def _read(
+    model: Any, prompts: Sequence[Prompt], blocks: Mapping[Hashable, torch.Tensor], before: State | None, keep: int
+) -> State:
+    """One forward over rows padded on the left, after what `before` has read."""
+    embed, device = model.get_input_embeddings(), model.device
+    rows = []
+    for prompt in prompts:
+        ids = torch.tensor(prompt.ids, device=device)
+        rows.append(splice_row(ids, ids, [blocks[key] for key in prompt.images], embed)[0])
+    lengths = torch.tensor([len(row) for row in rows], device=device)
+    embeds = pad_sequence(rows, batch_first=True, padding_side="left")
+    columns = torch.arange(embeds.shape[1], device=device)
+    padding = embeds.shape[1] - lengths[:, None]
+    mask = (columns >= padding).long()
+    positions = (columns - padding).clamp(min=0)
+    if before is not None:
+        mask = torch.cat([before.mask, mask], dim=1)
+        positions = positions + before.lengths[:, None]
+        lengths = lengths + before.lengths
+    cache = before.cache if before is not None else DynamicCache(config=model.config)
+    output = model(
+        inputs_embeds=embeds,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=keep,
+    )
+    return State(cache, mask, lengths, output.logits)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a token is drawn; each row has its own generator, so that a draw does not depend on the batch."""
+
+    temperature: float
+    top_p: float | None = None
+
+    def processors(self) -> LogitsProcessorList:
+        steps = [TemperatureLogitsWarper(self.temperature), TopKLogitsWarper(_TOP_K)]
+        if self.top_p is not None and self.top_p < 1:
+            steps.append(TopPLogitsWarper(self.top_p))
+        return LogitsProcessorList(steps)
+
+
+@torch.inference_mode()
+def decode(
+    model: Any,
+    prompts: Sequence[Prompt],
+    blocks: Mapping[Hashable, torch.Tensor],
+    max_new_tokens: int,
+    stop_ids: Collection[int],
+    ended: Callable[[list[int]], bool] | None = None,
+    sampling: Sampling | None = None,
+    seeds: Sequence[int] = (),
+) -> list[list[int]]:
+    """New tokens of each prompt, without the stop token.
+
+    Args:
+        stop_ids: tokens that end a row.
+        ended: says of a row's new tokens whether they end it (a stop string).
+        sampling: None takes the most probable token.
+        seeds: one a prompt, for sampling.
+    """
+    new: list[list[int]] = [[] for _ in prompts]
+    if max_new_tokens < 1:
+        return new
+    state = read_prompts(model, prompts, blocks)
+    draw = _chooser(sampling, seeds)
+    active = list(range(len(prompts)))
+    for step in range(max_new_tokens):
+        tokens = draw(state.logits[:, -1].float(), active)
+        going = []
+        for place, (row, token) in enumerate(zip(active, tokens.tolist(), strict=True)):
+            if row is None or token in stop_ids:
+                continue
+            new[row].append(token)
+            if ended is None or not ended(new[row]):
+                going.append(place)
+        if not going or step + 1 == max_new_tokens:
+            break
+        if len(going) <= _COMPACT_AT * len(active):
+            rows = torch.tensor(going, device=state.mask.device)
+            state.keep_rows(rows)
+            tokens, active = tokens[rows], [active[place] for place in going]
+        else:
+            # An ended row is carried along until enough others have ended.
+            still = set(going)
+            active = [row if place in still else None for place, row in enumerate(active)]
+        _step(model, state, tokens)
+    return new
+
+
+def _step(model: Any, state: State, tokens: torch.Tensor) -> None:
+    state.mask = torch.cat([state.mask, state.mask.new_ones(len(tokens), 1)], dim=1)
+    output = model(
+        input_ids=tokens[:, None],
+        attention_mask=state.mask,
+        position_ids=state.lengths[:, None],
+        past_key_values=state.cache,
+        use_cache=True,
+    )
+    state.logits, state.lengths = output.logits, state.lengths + 1
+
+
+def _chooser(
+    sampling: Sampling | None, seeds: Sequence[int]
+) -> Callable[[torch.Tensor, list[int | None]], torch.Tensor]:
+    """A function from logits `(batch, vocabulary)` and the rows they belong to, to tokens `(batch,)`."""
+    if sampling is None:
+        return lambda logits, rows: logits.argmax(-1)
+    processors = sampling.processors()
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def draw(logits: torch.Tensor, rows: list[int | None]) -> torch.Tensor:
+        shares = processors(None, logits).softmax(-1).cpu()
+        tokens = [
+            0 if row is None else int(torch.multinomial(share, 1, generator=generators[row]))
+            for share, row in zip(shares, rows, strict=True)
+        ]
+        return torch.tensor(tokens, device=logits.device)
+
+    return draw

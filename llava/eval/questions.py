@@ -1,0 +1,131 @@
+"""Questions to be answered: read from upstream's question files, dealt to processes, their images checked."""
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from llava.data.dataset import BrokenImageError, open_image
+from llava.eval.errors import EvaluationError
+
+_NAMED = 5
+"""How many of a list of culprits an error names."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question.
+
+    Attributes:
+        index: its place in the file: ids are not unique in every benchmark.
+        question_id: its id, as the answer repeats it.
+        text: what the model is asked, without `<image>`, which comes before it where there is an image.
+        image: name of the image: a file, or a key of what `image_data` holds; None for a question of text.
+        saved_prompt: what the answer line repeats as `prompt`; None repeats `text`.
+        extra: further fields of the answer line, as the benchmark's format asks.
+        image_data: the image itself in base64, where the question file carries it.
+    """
+
+    index: int
+    question_id: Any
+    text: str
+    image: str | None
+    saved_prompt: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+    image_data: str | None = field(default=None, repr=False)
+
+    @property
+    def prompt(self) -> str:
+        return self.text if self.saved_prompt is None else self.saved_prompt
+
+
+def read_questions(path: str | Path) -> list[Question]:
+    """The questions of a JSON-lines file (`question_id`, `text`, and `image` where there is one).
+
+    Raises:
+        EvaluationError: names every unreadable line (the first ones, and how many) by its number.
+    """
+    questions, broken = [], []
+    # Not splitlines(): texts may hold U+2028 and the like, which end no line of JSON.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            image, text = row.get("image"), row["text"]
+            if not isinstance(text, str) or not isinstance(image, str | None):
+                raise TypeError("text and image are strings")
+            questions.append(Question(len(questions), row["question_id"], text, image or None))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            broken.append(f"line {number} ({type(error).__name__}: {error})")
+    if broken:
+        raise EvaluationError(
+            f"{path}: {broken[0].partition(' (')[0]} is not a question with question_id and text; "
+            f"{len(broken)} such lines: {some(broken)}"
+        )
+    if not questions:
+        raise EvaluationError(f"{path} holds no questions")
+    return questions
+
+
+def read_text(path: str | Path) -> str:
+    """A question file's text; raises `EvaluationError` where there is none or it is not UTF-8."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise EvaluationError(f"question file {path} does not exist") from error
+    except UnicodeDecodeError as error:
+        raise EvaluationError(f"question file {path} is not UTF-8 text (byte {error.start}); is it whole?") from error
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names, with dots where there are more."""
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+
+
+def missing_images(questions: Sequence[Question], folder: Path) -> list[str]:
+    """Names of images that are no files under `folder`, sorted, each once."""
+    return sorted(
+        name
+        for name in {q.image for q in questions if q.image and q.image_data is None}
+        if not (folder / name).is_file()
+    )
+
+
+def check_images(questions: Sequence[Question], folder: Path) -> None:
+    """Raises `EvaluationError` that counts and names missing images, before anything is generated."""
+    missing = missing_images(questions, folder)
+    if missing:
+        hit = set(missing)
+        raise EvaluationError(
+            f"{len(missing)} images are missing under {folder}: {some(missing)} "
+            f"({sum(q.image in hit for q in questions)} of {len(questions)} questions need them); "
+            "--skip-missing-images goes on without these questions"
+        )
+
+
+def open_question_image(question: Question, folder: Path) -> Image.Image:
+    """The question's image as RGB.
+
+    Raises:
+        BrokenImageError: missing, cut off, or no image; names the question.
+    """
+    if question.image_data is None:
+        return open_image(folder / question.image, str(question.question_id))
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(question.image_data, validate=True))) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise BrokenImageError(f"the image of question {question.question_id} cannot be read ({error})") from error
+
+
+def chunk(questions: Sequence[Question], num_chunks: int, chunk_idx: int) -> list[Question]:
+    """Every num_chunks-th question: each chunk exists and all are of like size."""
+    if not 0 <= chunk_idx < num_chunks:
+        raise EvaluationError(f"--chunk-idx {chunk_idx} does not exist; allowed: 0..{num_chunks - 1}")
+    return list(questions[chunk_idx::num_chunks])
