@@ -26,6 +26,7 @@ from llava.model.checkpoint import (
 )
 from llava.model.hf_llava import KEY_MAPPING, is_hf_llava
 from llava.model.merge import attach_lora, merge_lora
+from llava.model.missing_weights import from_pretrained_whole
 from llava.model.multimodal_encoder.builder import VisionTowerError, build_vision_tower
 from llava.model.multimodal_projector.builder import check_projector_weights, read_projector
 from llava.model.weights import WeightFiles
@@ -176,7 +177,7 @@ def load_base(path: str | Path, config: Any, dtype: Any, vision_tower: str | Non
             ) from error
     if Path(path).is_dir() and read_checkpoint(path).hf:
         kwargs["key_mapping"] = KEY_MAPPING
-    model = family.load_model_class().from_pretrained(path, config=config, dtype=dtype, **kwargs)
+    model = from_pretrained_whole(family, path, config=config, dtype=dtype, **kwargs)
     # Else transformers would give the weights their old names back on saving.
     model._weight_conversions = None
     clean_generation_config(model)

@@ -1,0 +1,67 @@
+"""A model is loaded whole or not at all: transformers only reports weights that it did not find, and makes them up."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from llava.families import ModelFamily
+from llava.model.checkpoint import CheckpointError, read_checkpoint
+
+_MADE_LATER = ("mm_projector.", "vision_tower.")
+"""Parts of a LLaVA that a plain language model does not bring; whoever loads puts theirs in place."""
+
+
+def from_pretrained_whole(family: ModelFamily, path: str | Path, **kwargs: Any) -> Any:
+    """`from_pretrained` of the family's model class, where a weight that is not in the files is an error.
+
+    A plain language model lacks the projector, which is not reported; a LLaVA that lacks it is not whole.
+
+    Raises:
+        CheckpointError: names the first weights that are missing, those that do not fit config.json, or those of
+            layers that config.json does not have.
+    """
+    reports: list[str] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        if "LOAD REPORT" in record.getMessage():
+            reports.append(record.getMessage())
+            return False
+        return True
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addFilter(keep)
+    try:
+        model, found = family.load_model_class().from_pretrained(path, output_loading_info=True, **kwargs)
+    except RuntimeError as error:
+        if reports:
+            raise CheckpointError(f"the weights in {path} do not fit its config.json:\n{reports[0]}") from error
+        raise
+    finally:
+        logger.removeFilter(keep)
+    later = _MADE_LATER if not _is_llava(path) else ("vision_tower.",)
+    missing = sorted(name for name in found["missing_keys"] if not any(part in name for part in later))
+    if missing:
+        raise CheckpointError(
+            f"{path} is not whole: {len(missing)} weights that its config.json asks for are not in its files, first "
+            f"{', '.join(missing[:3])}. Copy it again, or correct config.json"
+        )
+    _check_left_over(path, list(found["unexpected_keys"]), family.layer_path)
+    return model
+
+
+def _check_left_over(path: str | Path, names: list[str], layer_path: str) -> None:
+    """Weights in the files that the model has no place for: an error in a decoder layer, else said aloud."""
+    # Tower weights are put in place by whoever loads the tower; old files keep the rotary tables, which are computed.
+    left = sorted(n for n in names if not any(part in n for part in (*_MADE_LATER, "rotary_emb.inv_freq")))
+    layers = [name for name in left if name.startswith(f"{layer_path}.")]
+    if layers:
+        raise CheckpointError(
+            f"{path} holds {len(layers)} weights of decoder layers that its config.json has no place for, first "
+            f"{', '.join(layers[:3])}; num_hidden_layers or the model_type there is wrong"
+        )
+    if left:
+        print(f"{path}: {len(left)} weights are not used: {', '.join(left[:3])}{', ...' if len(left) > 3 else ''}")
+
+
+def _is_llava(path: str | Path) -> bool:
+    return Path(path).is_dir() and bool(read_checkpoint(path).config.get("mm_vision_tower"))
