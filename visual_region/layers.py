@@ -251,11 +251,11 @@ def _from_scores(part: str, n: int) -> list[int]:
     path, _, query = (piece.strip() for piece in part.rpartition("#"))
     metric, *order = (piece.strip() for piece in query.split(":"))
     amount = order.pop() if order else ""
-    if not amount or order not in ([], ["lowest"]):
+    if not amount or order not in ([], ["lowest"], ["highest"]):
         raise LayerSelectionError("a score file is used as FILE#METRIC:COUNT or FILE#METRIC:lowest:COUNT")
     count = _amount(amount, n)
     values = _read_scores(path, metric, n)
-    return sorted(range(n), key=values.__getitem__, reverse=not order)[:count]
+    return sorted(range(n), key=values.__getitem__, reverse=order != ["lowest"])[:count]
 
 
 def _read_scores(path: str, metric: str, n: int) -> list[float]:

@@ -74,12 +74,11 @@ def markdown(report: dict[str, Any]) -> str:
 
 def picture(report: dict[str, Any], path: Path) -> None:
     """Left: accuracy by kind of question; right: accuracy against layers removed."""
-    import matplotlib
+    from visual_region.pictures.curves import pruning_curve
+    from visual_region.pictures.figure import new_figure, save
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (bars, lines) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    figure, axes = new_figure(1, 2, 11, 4.2)
+    bars, lines = axes[0]
     series = {"accuracy": "this model", "wrong_image": "wrong images", "blind": "blind"}
     for i, (key, name) in enumerate(series.items()):
         values = [100 * report[key][kind] for kind in KINDS]
@@ -91,22 +90,10 @@ def picture(report: dict[str, Any], path: Path) -> None:
     bars.set_ylabel("accuracy, %")
     bars.set_title(f"easy-VQA, {report['accuracy']['questions']} test questions")
     bars.legend(ncols=3, fontsize=8, loc="upper center")
-    # Both ways often choose the same layers: the second line must not hide the first.
-    ways = ((True, "outside the tuned region", "o-"), (False, "anywhere", "x--"))
-    for protected, name, style in ways:
-        points = [(0, report["unpruned"]["accuracy"])]
-        points += [(e["removed"], e["accuracy"]) for e in report["pruned"] if e["protected"] == protected]
-        points.sort()
-        lines.plot([x for x, _ in points], [100 * y for _, y in points], style, label=name)
-    lines.axhline(100 * report["blind"]["all"], color="grey", linestyle=":", label="blind")
-    lines.set_xticks(range(5))
-    lines.set_ylim(0, 103)
-    lines.set_xlabel("layers removed, least angular distance first")
-    lines.set_ylabel("accuracy, %")
+    whole = {"removed": 0, "protected": True, **report["unpruned"]}
+    pruning_curve(lines, [whole, *report["pruned"]], floor=report["blind"]["all"])
     lines.set_title(f"layers removed of {report['num_layers']}, {report['unpruned']['questions']} test questions")
-    lines.legend(fontsize=8)
-    with written_whole(path) as aside:
-        figure.savefig(aside, dpi=110, format="png")
+    save(figure, path)
 
 
 def main() -> None:

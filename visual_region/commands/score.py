@@ -1,50 +1,259 @@
-"""`python -m visual_region score`: importance of every layer, to a file."""
+"""`python -m visual_region score`: importance of every layer by every metric, to a file and a picture."""
 
 import argparse
+import sys
 from pathlib import Path
+from typing import Any
 
-from llava.eval.model_vqa_loader import add_model_flags
-from llava.files import sha256_of, write_json
-from visual_region.surgery import region_now
+from visual_region.importance import DATA_METRICS, METRICS, PARAMETER_METRICS, ScoreError
 
-HELP = "angular distance of every layer"
+HELP = "importance of every layer, by every metric"
+EPILOG = (
+    "metrics: "
+    + "; ".join(f"{metric.name}: {metric.title}" for metric in METRICS.values())
+    + ". Interrupted, the same command goes on where it stopped."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model_flags(parser)
-    parser.add_argument("--data-path", required=True, help="LLaVA JSON")
-    parser.add_argument("--samples", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", required=True, help="score file to write")
+    parser.epilog = EPILOG
+    parser.add_argument("--model-path", required=True)
+    parser.add_argument("--model-base", help="base of a LoRA; default: the one that it records")
+    parser.add_argument("--metrics", help="comma-separated; default: all that the given inputs allow")
+    parser.add_argument("--data-path", help="LLaVA JSON, or image-caption pairs, for the metrics that read samples")
+    parser.add_argument("--image-folder", default="")
+    parser.add_argument("--samples", default="64", help="how many, drawn at random; or 'all'")
+    parser.add_argument("--seed", type=int, default=0, help="of the drawn samples and of the bootstrap")
+    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples behind the 95%% intervals")
+    parser.add_argument("--backbone", help="what the language model was trained from, for the metrics of parameters")
+    parser.add_argument("--conv-mode", help="conversation template; default: the one that the checkpoint records")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), help="default: fp16 on a GPU, fp32 on a CPU")
+    parser.add_argument("--vision-tower", help="tower folder, where config.json records one of another machine")
+    parser.add_argument("--vision-feature-cache", help="folder for features of the frozen tower")
+    parser.add_argument("--mark", help="layers to mark in the picture; default: the tuned region")
+    parser.add_argument("--output", required=True, help="score file to write; the pictures get its name and .png")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Angular distance of every layer, to a score file that `--tune_layers` and `prune` read."""
-    from llava.conversation import get_template
-    from llava.data.records import open_records
-    from llava.eval.model_vqa_loader import make_answerer, recorded_template
-    from llava.families import family_of
-    from visual_region.importance.angular import angular_distances
-    from visual_region.importance.samples import first_questions, prompt_batches
+    """Scores layers; see docs/importance.md."""
+    from llava.model.checkpoint import read_checkpoint
+    from visual_region.importance.journal import Journal
+    from visual_region.importance.score_file import ScoreFile, identity_of, write_scores
 
-    questions = first_questions(open_records(args.data_path), args.samples, args.seed)
-    template = get_template(args.conv_mode or recorded_template(args.model_path))
-    answerer = make_answerer(args, template, Path(args.image_folder))
-    if answerer.feature_cache is not None:
-        images = [answerer.image_folder / q.image for q in questions]
-        answerer.feature_cache.ensure(images, answerer.model.get_vision_tower(), device=answerer.model.device)
-    layer_path = family_of(answerer.model.config).layer_path
-    scores = angular_distances(answerer.model, prompt_batches(answerer, questions, args.batch_size), layer_path)
-    write_json(
-        args.output,
-        {
-            "model": str(Path(args.model_path).resolve()),
-            "num_layers": len(scores.values),
-            "data": {"file": args.data_path, "sha256": sha256_of(args.data_path), "samples": len(questions)},
-            "region": list(region_now(answerer.model.config)),
-            "metrics": {"angular": {"values": scores.values}},
-        },
+    metrics = wanted_metrics(args.metrics, bool(args.data_path), bool(args.backbone))
+    checkpoint = read_checkpoint(args.model_path)
+    region = args.mark and _marked(args)
+    samples = _samples(args, metrics) if set(metrics) & set(DATA_METRICS) else None
+    pair = _weights(args) if set(metrics) & set(PARAMETER_METRICS) else None
+    settings = {
+        "metrics": metrics,
+        "samples": args.samples if samples else None,
+        "seed": args.seed,
+        "batch_size": args.batch_size,
+        "dtype": args.dtype,
+        "template": _template(args) if samples else None,
+    }
+    identity = identity_of(checkpoint, args.model_base)
+    others = {
+        "identity": identity,
+        "data": samples and samples.sha256,
+        "indices": samples and samples.indices,
+        "images": args.image_folder,
+        "backbone": pair and identity_of(read_checkpoint(args.backbone)),
+    }
+    journal = Journal(args.output, settings | others)
+    try:
+        measured, config, rows, device = _measure_samples(args, samples, metrics, journal)
+        if pair:
+            from visual_region.importance.run import parameter_metrics
+
+            measured |= parameter_metrics(*pair, metrics, journal)
+    except KeyboardInterrupt:
+        sys.exit(f"\ninterrupted; what was measured is in {journal.path}, and the same command goes on from there")
+    depth = len(next(iter(measured.values()))["values"])
+    content = {
+        "model": str(Path(args.model_path).resolve()),
+        "identity": identity,
+        "num_layers": depth,
+        "region": _region(config or checkpoint.config, depth),
+        "backbone": args.backbone and str(Path(args.backbone).resolve()),
+        "settings": settings | {"device": device, "resamples": args.resamples},
+        "data": samples and _data(samples, rows),
+        "samples": [{"id": row["id"], "tokens": _tokens(row)} for row in rows],
+        "metrics": measured,
+    }
+    write_scores(args.output, content)
+    journal.close()
+    scores = ScoreFile.read(args.output)
+    pictures = _draw(scores, region)
+    print(_table(scores, metrics))
+    print(f"scores written to {args.output}, pictures to {', '.join(map(str, pictures))}")
+
+
+def wanted_metrics(text: str | None, has_data: bool, has_backbone: bool) -> list[str]:
+    """The metrics to compute, in the order of the table; raises `ScoreError` for one that lacks its input."""
+    if text is None:
+        names = [*DATA_METRICS] * has_data + [*PARAMETER_METRICS] * has_backbone
+        if not names:
+            raise ScoreError("give --data-path, for the metrics that read samples, or --backbone, for the others")
+        return names
+    asked = [name.strip() for name in text.split(",") if name.strip()]
+    problems = [f"there is no metric {name!r}; there are {', '.join(METRICS)}" for name in asked if name not in METRICS]
+    for names, given, flag in (
+        (DATA_METRICS, has_data, "--data-path"),
+        (PARAMETER_METRICS, has_backbone, "--backbone"),
+    ):
+        lacking = [name for name in asked if name in names]
+        if lacking and not given:
+            problems.append(f"{', '.join(lacking)} need {flag}")
+    if not asked:
+        problems.append(f"--metrics names none; there are {', '.join(METRICS)}")
+    if problems:
+        raise ScoreError("; ".join(problems))
+    return [name for name in METRICS if name in asked]
+
+
+def _samples(args: argparse.Namespace, metrics: list[str]) -> Any:
+    """The samples, found to be there and to have what the metrics need."""
+    from visual_region.importance.samples import open_samples
+
+    if args.samples != "all" and not (args.samples.isdecimal() and int(args.samples)):
+        raise ScoreError(f"--samples is a whole number from 1 on, or 'all', not {args.samples!r}")
+    if args.batch_size < 1 or args.resamples < 1:
+        raise ScoreError("--batch-size and --resamples are whole numbers from 1 on")
+    samples = open_samples(args.data_path, None if args.samples == "all" else int(args.samples), args.seed)
+    needing = [name for name in metrics if METRICS[name].needs == "images"]
+    if needing and not samples.with_images:
+        without = ",".join(name for name in metrics if name not in needing)
+        hint = f"leave them out: --metrics {without}" if without else "give a data file with images"
+        raise ScoreError(
+            f"{', '.join(needing)} need images, and none of the {len(samples.indices)} samples of {args.data_path} "
+            f"has one; {hint}"
+        )
+    samples.check_images(Path(args.image_folder))
+    return samples
+
+
+def _weights(args: argparse.Namespace) -> Any:
+    """Both checkpoints' weights, found to be of one shape; only their headers are read."""
+    from visual_region.importance.parameters import check_comparable
+    from visual_region.importance.weights import open_weights
+
+    pair = open_weights(args.model_path, args.model_base), open_weights(args.backbone)
+    check_comparable(*pair)
+    return pair
+
+
+def _measure_samples(args: argparse.Namespace, samples: Any, metrics: list[str], journal: Any) -> tuple:
+    """Metrics of samples, the model's config, what was recorded of each sample, and where it ran."""
+    if samples is None:
+        return {}, None, [], None
+    from llava.families import family_of
+    from visual_region.importance.run import measure_samples, sample_metrics
+
+    reader = _reader(args, samples)
+    config = reader.model.config
+    path = family_of(config).layer_path
+    rows = measure_samples(reader, samples, metrics, path, args.batch_size, journal)
+    return sample_metrics(rows, metrics, args.resamples, args.seed), config, rows, str(reader.model.device)
+
+
+def _reader(args: argparse.Namespace, samples: Any) -> Any:
+    """The model with all that makes batches for it."""
+    import torch
+
+    from llava.conversation import get_template
+    from llava.data.feature_cache import FeatureCache
+    from llava.model.builder import load_pretrained_model
+    from visual_region.importance.samples import Reader
+
+    dtypes = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+    tokenizer, model, processor, _ = load_pretrained_model(
+        args.model_path,
+        args.model_base,
+        dtype=dtypes[args.dtype] if args.dtype else None,
+        vision_tower=args.vision_tower,
+        load_tower=bool(samples.with_images and not args.vision_feature_cache),
     )
-    for i, value in enumerate(scores.values):
-        print(f"layer {i:3d}  {value:.4f}  {'#' * round(200 * value)}")
-    print(f"scores written to {args.output}")
+    if samples.with_images and model.get_vision_tower() is None:
+        raise ScoreError(f"{args.model_path} has no vision tower, but {samples.with_images} samples have images")
+    reader = Reader(model, tokenizer, processor, get_template(_template(args)), Path(args.image_folder))
+    if args.vision_feature_cache and samples.with_images:
+        ratio = getattr(model.config, "image_aspect_ratio", None)
+        reader.feature_cache = FeatureCache(args.vision_feature_cache, model.get_vision_tower(), ratio, model.dtype)
+        names = dict.fromkeys(name for i in samples.indices for name in samples.records[i].images)
+        images = [reader.image_folder / name for name in names]
+        reader.feature_cache.ensure(images, model.get_vision_tower(), device=model.device)
+    return reader
+
+
+def _template(args: argparse.Namespace) -> str:
+    from llava.eval.model_vqa_loader import recorded_template
+
+    return args.conv_mode or recorded_template(args.model_path)
+
+
+def _marked(args: argparse.Namespace) -> tuple[int, ...]:
+    from llava.model.builder import family_config
+    from visual_region.layers import LayerSelection
+
+    return LayerSelection.parse(args.mark, family_config(args.model_path)[1].num_hidden_layers).layers
+
+
+def _region(config: Any, depth: int) -> list[int]:
+    from types import SimpleNamespace
+
+    from visual_region.surgery import region_now
+
+    if isinstance(config, dict):
+        config = SimpleNamespace(**{"num_hidden_layers": depth, **config})
+    return list(region_now(config))
+
+
+def _tokens(row: dict[str, Any]) -> dict[str, int]:
+    from visual_region.importance.tokens import KINDS
+
+    return dict(zip(KINDS, row["tokens"], strict=True))
+
+
+def _data(samples: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    totals = [_tokens(row) for row in rows]
+    return {
+        "file": samples.path,
+        "sha256": samples.sha256,
+        "samples": len(rows),
+        "with_images": samples.with_images,
+        "captions": samples.captions,
+        "tokens": {kind: sum(t[kind] for t in totals) for kind in totals[0]},
+    }
+
+
+def _draw(scores: Any, marked: tuple[int, ...] | None) -> list[Path]:
+    """Bars of every metric; and Figure 5's heat map where attention was measured."""
+    from visual_region.pictures.bars import draw_bars
+    from visual_region.pictures.heatmap import draw_heatmap
+
+    output = Path(scores.path)
+    pictures = [output.with_suffix(".png")]
+    draw_bars(scores, tuple(scores.content["region"]) if marked is None else marked, pictures[0])
+    if "image-attention" in scores.names:
+        pictures.append(output.with_suffix(".heatmap.png"))
+        draw_heatmap([scores], "image-attention", pictures[1])
+    return pictures
+
+
+def _table(scores: Any, metrics: list[str]) -> str:
+    """A line a layer: each metric's value, with half the width of its interval."""
+    lines = ["layer  " + "  ".join(f"{name:>18s}" for name in metrics)]
+    region = set(scores.content["region"])
+    for i in range(scores.num_layers):
+        cells = []
+        for name in metrics:
+            entry = scores.entry(name)
+            text = f"{entry['values'][i]:.4g}"
+            if "low" in entry:
+                text += f" ± {(entry['high'][i] - entry['low'][i]) / 2:.1g}"
+            cells.append(f"{text:>18s}")
+        lines.append(f"{i:5d}{'*' if i in region else ' '} {'  '.join(cells)}")
+    return "\n".join([*lines, "* tuned; ± half the width of the 95% interval"])

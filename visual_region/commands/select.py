@@ -1,23 +1,123 @@
-"""`python -m visual_region select`: a selection as a list and a picture."""
+"""`python -m visual_region select`: selections as lists and pictures, their overlap, and how stable they are."""
 
 import argparse
+from pathlib import Path
+from typing import Any
 
-from visual_region.layers import GRAMMAR, LayerSelection
+from visual_region.layers import GRAMMAR, LayerSelection, LayerSelectionError
 
-HELP = "print a layer list"
+HELP = "print layer lists, how they overlap, and how stable they are"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("spec", help=GRAMMAR.replace("%", "%%"))
-    where = parser.add_mutually_exclusive_group(required=True)
+    parser.add_argument("spec", nargs="+", help=GRAMMAR.replace("%", "%%"))
+    where = parser.add_mutually_exclusive_group()
     where.add_argument("--num-layers", type=int)
-    where.add_argument("--model-path")
+    where.add_argument("--model-path", help="checkpoint that tells the number of layers; default: the score file does")
+    parser.add_argument(
+        "--stability", action="store_true", help="resample the samples behind each selection from a score file"
+    )
+    parser.add_argument("--resamples", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--picture", help="PNG to write: a row of the stack for each selection")
+    parser.add_argument("--output", help="JSON to write")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints a selection as a list and a picture."""
-    if args.num_layers is None:
+    """Prints each selection, ready for --tune_layers; with several, the table of their overlap."""
+    depth = _depth(args)
+    selections = [LayerSelection.parse(spec, depth) for spec in args.spec]
+    found = [_stability(selection, args) for selection in selections] if args.stability else []
+    for i, selection in enumerate(selections):
+        print(f"{selection.spec}\n  {selection.describe()}".replace("\n", "\n  "))
+        print(f"  --tune_layers {selection.as_list_spec()}")
+        if found:
+            print(f"  {_describe(found[i], selection)}")
+    overlaps = _overlaps(selections)
+    if len(selections) > 1:
+        print("\nJaccard overlap (layers in both / layers in either)")
+        print(_table([selection.spec for selection in selections], overlaps))
+    if args.output:
+        from llava.files import write_json
+
+        write_json(args.output, _content(selections, overlaps, found, args))
+        print(f"selections written to {args.output}")
+    if args.picture:
+        from visual_region.pictures.stacks import draw_stacks
+
+        shares = [entry.share if entry else [] for entry in found]
+        draw_stacks(selections, args.picture, shares if any(shares) else ())
+        print(f"picture written to {args.picture}")
+
+
+def _depth(args: argparse.Namespace) -> int:
+    """The number of layers: as given, the checkpoint's, or that of the score files among the specs."""
+    if args.num_layers is not None:
+        return args.num_layers
+    if args.model_path:
         from llava.model.builder import family_config
 
-        args.num_layers = family_config(args.model_path)[1].num_hidden_layers
-    print(LayerSelection.parse(args.spec, args.num_layers).describe())
+        return family_config(args.model_path)[1].num_hidden_layers
+    from visual_region.importance.score_file import ScoreFile
+
+    parts = [part for spec in args.spec for part in spec.split(",") if "#" in part]
+    depths = {ScoreFile.read(part.rpartition("#")[0].strip()).num_layers for part in parts}
+    if len(depths) != 1:
+        why = f"the score files are of {sorted(depths)} layers" if depths else "no score file tells it"
+        raise LayerSelectionError(f"the number of layers is not known: {why}; give --num-layers or --model-path")
+    return depths.pop()
+
+
+def _stability(selection: LayerSelection, args: argparse.Namespace) -> Any:
+    """Of a selection that is one metric's first layers in a score file; None for any other."""
+    if "#" not in selection.spec or "," in selection.spec:
+        return None
+    from visual_region.importance.resampling import draw_counts, stability
+    from visual_region.importance.score_file import ScoreFile
+
+    path, _, query = (piece.strip() for piece in selection.spec.rpartition("#"))
+    metric, *order = (piece.strip() for piece in query.split(":"))
+    scores = ScoreFile.read(path).scores(metric)
+    draws = draw_counts(len(scores.weights), args.resamples, args.seed)
+    return stability(scores, draws, len(selection), order[0] == "lowest")
+
+
+def _describe(found: Any, selection: LayerSelection) -> str:
+    if found is None:
+        return "stability: not a metric of a score file"
+    shares = ", ".join(f"{layer} {100 * found.share[layer]:.0f}%" for layer in selection)
+    near = [i for i, share in enumerate(found.share) if share >= 0.05 and i not in selection]
+    others = ", ".join(f"{layer} {100 * found.share[layer]:.0f}%" for layer in near) or "none"
+    return (
+        f"stability: overlap with resamples {found.jaccard:.3f} [{found.low:.3f}, {found.high:.3f}]; "
+        f"chosen in {shares}; others in 5% and more: {others}"
+    )
+
+
+def _overlaps(selections: list[LayerSelection]) -> list[list[float]]:
+    from visual_region.importance.resampling import jaccard
+
+    return [[jaccard(set(a.layers), set(b.layers)) for b in selections] for a in selections]
+
+
+def _table(names: list[str], overlaps: list[list[float]]) -> str:
+    """Numbered columns, so that long specs stay readable."""
+    width = max(map(len, names))
+    head = " " * (width + 5) + "".join(f"{f'({i})':>7s}" for i in range(1, len(names) + 1))
+    rows = [
+        f"({i}) {name:{width}s} " + "".join(f"{value:7.2f}" for value in row)
+        for i, (name, row) in enumerate(zip(names, overlaps, strict=True), start=1)
+    ]
+    return "\n".join([head, *rows])
+
+
+def _content(
+    selections: list[LayerSelection], overlaps: list[list[float]], found: list[Any], args: argparse.Namespace
+) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    rows: list[dict[str, Any]] = [selection.to_dict() for selection in selections]
+    for row, entry in zip(rows, found, strict=False):
+        row["stability"] = asdict(entry) | {"resamples": args.resamples, "seed": args.seed} if entry else None
+    files = {Path(s.spec.rpartition("#")[0].strip()) for s in selections if "#" in s.spec and "," not in s.spec}
+    return {"selections": rows, "jaccard": overlaps, "score_files": sorted(map(str, files))}

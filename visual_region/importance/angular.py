@@ -1,60 +1,59 @@
 """Angular distance between the hidden states that enter and leave a layer (Gromov et al. 2024; the paper, section 6).
 
-Layers of low distance turn the last token's state least, and are the first to remove.
+(1/pi) arccos of the cosine at the last token. Layers of low distance turn that state least, and are the first to
+remove. Two last tokens are kept: the prompt's, from which the answer is read (`angular`), and the sample's
+(`angular-last`); see `tokens.last_positions`.
 """
 
+import contextlib
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 
-from visual_region.tuning import decoder_layers
+from visual_region.importance.means import SampleMean
+from visual_region.importance.tokens import last_positions
+
+ANGLE = "angle"
 
 
-@dataclass(frozen=True)
-class AngularScores:
-    """`per_sample`: float64 `(samples, layers)`, each value in [0, 1]; 1 means opposite directions."""
+class AngleRecorder:
+    """Angular distance at the end of the prompt and at the end of the sample: `(batch, layers, 2)`, in [0, 1]."""
 
-    per_sample: torch.Tensor
+    @contextlib.contextmanager
+    def watching(self, decoder: nn.Module, layers: nn.ModuleList) -> Iterator[None]:
+        yield
 
-    @property
-    def values(self) -> list[float]:
-        """Mean over the samples, one a layer."""
-        return self.per_sample.mean(0).tolist()
+    def begin(self, kinds: torch.Tensor) -> None:
+        self._places = last_positions(kinds)
+        self._rows: list[torch.Tensor] = []
+
+    def layer(self, index: int, entering: torch.Tensor, leaving: torch.Tensor) -> None:
+        places = self._places.to(entering.device)
+        rows = torch.arange(len(places), device=entering.device).unsqueeze(1)
+        self._rows.append(angle(entering[rows, places].double(), leaving[rows, places].double()).cpu())
+
+    def end(self) -> dict[str, torch.Tensor]:
+        return {ANGLE: torch.stack(self._rows, dim=1)}
 
 
-@torch.no_grad()
-def angular_distances(
-    model: nn.Module, batches: Iterable[Mapping[str, Any]], layer_path: str = "model.layers"
-) -> AngularScores:
-    """(1/pi) arccos of the cosine between the last token's states before and after each layer.
+def angle(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """The angle between vectors `(..., n)` as a share of pi.
+
+    By arctangent: the arccosine loses half of the digits where the vectors are nearly parallel, as they are in most
+    layers.
+    """
+    a = nn.functional.normalize(a, dim=-1, eps=0.0)
+    b = nn.functional.normalize(b, dim=-1, eps=0.0)
+    return 2 * torch.atan2((a - b).norm(dim=-1), (a + b).norm(dim=-1)) / math.pi
+
+
+def angular_distance(angles: torch.Tensor, position: int = 0) -> SampleMean:
+    """The mean over samples.
 
     Args:
-        batches: keyword arguments of the model's forward, each batch padded on the left, so that the last position
-            is every sample's last token.
+        angles: float64 `(samples, layers, 2)`, of `AngleRecorder`.
+        position: 0 for the end of the prompt, 1 for the end of the sample.
     """
-    layers = decoder_layers(model, layer_path)
-    current: list[torch.Tensor] = []
-
-    def record(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        entering = args[0] if args else kwargs["hidden_states"]
-        leaving = output[0] if isinstance(output, tuple) else output
-        cosine = nn.functional.cosine_similarity(entering[:, -1].double(), leaving[:, -1].double(), dim=-1)
-        current.append(torch.arccos(cosine.clamp(-1, 1)) / math.pi)
-
-    handles = [layer.register_forward_hook(record, with_kwargs=True) for layer in layers]
-    rows: list[torch.Tensor] = []
-    try:
-        for batch in batches:
-            current.clear()
-            model(**batch, use_cache=False, logits_to_keep=1)
-            rows.append(torch.stack(current, dim=1).cpu())
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not rows:
-        raise ValueError("no samples were given to score layers on")
-    return AngularScores(torch.cat(rows))
+    return SampleMean(angles[:, :, position], torch.ones(len(angles), dtype=torch.float64))

@@ -1,44 +1,193 @@
-"""Image-text samples for scoring layers: prompts as the model meets them before it answers."""
+"""The samples that layers are scored on: LLaVA JSON, or image-caption pairs, as batches for the decoder."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
-from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.data.records import Records
-from llava.eval.runner import Answerer, Question
+from llava.constants import DEFAULT_IMAGE_TOKEN, IGNORE_INDEX
+from llava.conversation import Conversation, get_template
+from llava.data.collate import DataCollatorForSupervisedDataset
+from llava.data.dataset import LazySupervisedDataset
+from llava.data.records import DataFormatError, Record, Records, open_records
+from llava.files import cache_root, sha256_of, write_json
+from visual_region.importance import ScoreError
+from visual_region.importance.tokens import ANSWER, IMAGE, PADDING, PROMPT, TokenBatch
+
+CAPTION_TEMPLATE = "plain"
 
 
-def first_questions(records: Records, count: int, seed: int = 0) -> list[Question]:
-    """The first question of `count` random samples that have one image."""
+@dataclass(frozen=True)
+class SampleSet:
+    """Samples of a data file.
+
+    Attributes:
+        indices: which records, in the order in which they are run.
+        captions: the file holds image-caption pairs, for the template of captions.
+    """
+
+    path: str
+    sha256: str
+    records: Records
+    indices: tuple[int, ...]
+    captions: bool
+
+    @property
+    def with_images(self) -> int:
+        return int(self.records.has_image[list(self.indices)].sum())
+
+    def check_images(self, folder: Path) -> None:
+        """Raises `ScoreError` that counts and names missing images, before a model is loaded."""
+        names = dict.fromkeys(name for i in self.indices for name in self.records[i].images)
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing:
+            raise ScoreError(
+                f"{len(missing)} of {len(names)} images are missing under {str(folder)!r}: {', '.join(missing[:5])}; "
+                "give --image-folder the folder that the paths of the data file begin in"
+            )
+
+
+def open_samples(path: str, count: int | None, seed: int) -> SampleSet:
+    """`count` random samples of a data file (None: all).
+
+    They are run by length, and equal lengths by content, so that the order of the file changes nothing, not even
+    which samples share a batch.
+
+    Args:
+        path: LLaVA JSON or JSON lines (`conversations`), or items `{"image": ..., "caption": text or list of texts}`.
+
+    Raises:
+        FileNotFoundError, DataFormatError: no such file, or one of another format.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"data file {path} does not exist")
+    captions = _holds_captions(Path(path))
+    records = open_records(_captions_as_llava(Path(path)) if captions else path)
     order = torch.randperm(len(records), generator=torch.Generator().manual_seed(seed)).tolist()
-    questions: list[Question] = []
-    for i in order:
-        if len(questions) == count:
-            break
-        record = records[i]
-        if len(record.images) == 1:
-            text = record.turns[0].replace(DEFAULT_IMAGE_TOKEN, "").strip()
-            questions.append(Question(len(questions), record.id, text, record.images[0]))
-    if not questions:
-        raise ValueError("the data has no sample with one image to score layers on")
-    return questions
+    chosen = order[:count]
+    words = records.words
+    chosen.sort(key=lambda i: (int(words[i]), _content(records[i])))
+    return SampleSet(path, sha256_of(path), records, tuple(chosen), captions)
 
 
-def prompt_batches(answerer: Answerer, questions: Sequence[Question], batch_size: int) -> Iterator[dict[str, Any]]:
-    """Arguments of the model's forward, each batch padded on the left: the last position is the prompt's last token."""
-    for start in range(0, len(questions), batch_size):
-        inputs = answerer.inputs(questions[start : start + batch_size])
-        ids, mask = inputs["inputs"], inputs["attention_mask"]
-        _, positions, mask, _, embeds, _ = answerer.model.prepare_inputs_labels_for_multimodal(
-            ids,
-            torch.zeros_like(ids),
-            mask,
-            None,
-            None,
-            inputs.get("images"),
-            image_features=inputs.get("image_features"),
-            padding_side="left",
+def _content(record: Record) -> str:
+    return hashlib.sha256(json.dumps([record.images, record.turns]).encode()).hexdigest()
+
+
+def _holds_captions(path: Path) -> bool:
+    """Whether the first item has a `caption` and no `conversations`."""
+    with open(path, encoding="utf-8") as file:
+        text = file.read(1 << 16).lstrip().removeprefix("[").lstrip()
+    try:
+        item, _ = json.JSONDecoder().raw_decode(text)
+    except ValueError:
+        return False
+    return isinstance(item, dict) and "caption" in item and "conversations" not in item
+
+
+def _captions_as_llava(path: Path) -> Path:
+    """The pairs as LLaVA JSON in the cache, one item a caption; named after the file's content."""
+    target = cache_root() / "captions" / f"{path.stem}-{sha256_of(path)[:16]}.json"
+    if target.exists():
+        return target
+    text = path.read_text(encoding="utf-8")
+    try:
+        rows = json.loads(text) if text.lstrip().startswith("[") else list(map(json.loads, text.splitlines()))
+    except ValueError as error:
+        raise DataFormatError(f"{path} is neither JSON nor JSON lines ({error})") from error
+    items = []
+    for i, row in enumerate(rows):
+        captions = row.get("caption") if isinstance(row, dict) else None
+        captions = [captions] if isinstance(captions, str) else captions
+        image = row.get("image") if isinstance(row, dict) else None
+        good = isinstance(captions, list) and captions and all(isinstance(c, str) and c.strip() for c in captions)
+        if not good or not isinstance(image, str) or not image:
+            raise DataFormatError(
+                f"{path}: item {i} is no image-caption pair; it needs 'image' (a path) and 'caption' (a text or a "
+                "list of texts)"
+            )
+        items += [
+            {
+                "id": f"{row.get('id', i)}",
+                "image": image,
+                "conversations": [{"from": "human", "value": DEFAULT_IMAGE_TOKEN}, {"from": "gpt", "value": caption}],
+            }
+            for caption in captions
+        ]
+    write_json(target, items)
+    return target
+
+
+@dataclass
+class Reader:
+    """Makes batches with a loaded model's parts.
+
+    Args:
+        processor: image processor; unused where `feature_cache` is given.
+    """
+
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    processor: Any
+    template: Conversation
+    image_folder: Path
+    feature_cache: Any = None
+
+    def batches(self, samples: SampleSet, groups: Sequence[Sequence[int]]) -> Iterator[TokenBatch]:
+        """One batch for each group of record indices, on the model's device."""
+        config = self.model.config
+        limit = getattr(config, "tokenizer_model_max_length", None)
+        template = get_template(CAPTION_TEMPLATE) if samples.captions else self.template
+        collate = DataCollatorForSupervisedDataset(self.tokenizer, limit)
+        dataset = LazySupervisedDataset(
+            samples.records,
+            self.tokenizer,
+            template,
+            self.image_folder,
+            self.processor,
+            getattr(config, "image_aspect_ratio", None) or "square",
+            limit,
+            self.feature_cache,
+            mm_use_im_start_end=bool(getattr(config, "mm_use_im_start_end", False)),
         )
-        yield {"inputs_embeds": embeds, "attention_mask": mask, "position_ids": positions}
+        for group in groups:
+            yield self._batch(collate([dataset[i] for i in group]), tuple(group))
+
+    @torch.no_grad()
+    def _batch(self, batch: dict[str, Any], group: tuple[int, ...]) -> TokenBatch:
+        device, dtype = self.model.device, self.model.dtype
+        mask = batch["attention_mask"].bool()
+        # Kinds travel as labels through the splicing, which marks image tokens (and padding) with -100.
+        kinds = torch.where(batch["labels"] != IGNORE_INDEX, ANSWER, PROMPT).masked_fill(~mask, IGNORE_INDEX)
+        images = {key: _to(batch[key], device, dtype) for key in ("images", "image_features") if key in batch}
+        ids, positions, mask, _, embeds, kinds = self.model.prepare_inputs_labels_for_multimodal(
+            batch["input_ids"].to(device),
+            torch.zeros_like(batch["input_ids"]).to(device),
+            mask.to(device),
+            None,
+            kinds.to(device),
+            images.get("images"),
+            image_features=images.get("image_features"),
+        )
+        if embeds is None:
+            positions = (mask.cumsum(1) - 1).clamp(min=0)
+        kinds = torch.where(mask.bool(), torch.where(kinds == IGNORE_INDEX, IMAGE, kinds), PADDING)
+        state = {"input_ids": ids} if embeds is None else {"inputs_embeds": embeds}
+        return TokenBatch(state | {"attention_mask": mask, "position_ids": positions}, kinds, group)
+
+
+def _to(images: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    if isinstance(images, list):
+        return [image.to(device, dtype) for image in images]
+    return images.to(device, dtype)
+
+
+def groups_of(samples: SampleSet, batch_size: int) -> list[tuple[int, ...]]:
+    """The samples in batches of like length, longest first, so that running out of memory shows at once."""
+    longest_first = samples.indices[::-1]
+    return [longest_first[start : start + batch_size] for start in range(0, len(longest_first), batch_size)]

@@ -1,0 +1,254 @@
+"""`python -m visual_region score`, `select` and `picture` as users run them, on the tiny model."""
+
+import argparse
+import json
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from visual_region import __main__ as entry
+from visual_region.commands import picture, score, select
+from visual_region.importance import ScoreError
+from visual_region.importance import run as run_module
+from visual_region.importance.score_file import ScoreFile
+from visual_region.layers import LayerSelection
+
+
+def call(module, *arguments):
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    module.run(parser.parse_args([str(argument) for argument in arguments]))
+
+
+@pytest.fixture
+def flags(tiny, tiny_llava):
+    """Flags of a run; keywords override, None leaves a flag out."""
+
+    def make(output, **changes):
+        values = {
+            "model_path": tiny_llava,
+            "data_path": tiny.data,
+            "image_folder": tiny.images,
+            "samples": 12,
+            "batch_size": 5,
+            "resamples": 200,
+            "output": output,
+        } | changes
+        return [
+            text
+            for name, value in values.items()
+            if value is not None
+            for text in (f"--{name.replace('_', '-')}", value)
+        ]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def scored(tiny, tiny_llava, tmp_path_factory):
+    output = tmp_path_factory.mktemp("scores") / "scores.json"
+    call(
+        score,
+        *("--model-path", tiny_llava, "--data-path", tiny.data, "--image-folder", tiny.images, "--samples", "all"),
+        *("--batch-size", 5, "--resamples", 200, "--backbone", tiny.llm, "--output", output),
+    )
+    return output
+
+
+def test_the_file_says_what_was_measured(scored, tiny, tiny_llava):
+    content = json.loads(scored.read_text())
+    assert content["model"] == str(tiny_llava)
+    assert (content["num_layers"], content["region"]) == (6, [0, 3])
+    assert (content["data"]["samples"], content["data"]["with_images"]) == (24, 18)
+    assert content["data"]["tokens"]["image"] == 18 * 4
+    assert len(content["data"]["sha256"]) == len(content["identity"]) == 64
+    assert len(content["samples"]) == 24
+    paper = ["bi", "multimodal-bi", "angular", "image-attention", "parameter-change", "angular-param"]
+    assert [name for name in content["metrics"] if name in paper] == paper
+    for name in paper[:4]:
+        entry_ = content["metrics"][name]
+        assert all(
+            low <= value <= high
+            for low, value, high in zip(entry_["low"], entry_["values"], entry_["high"], strict=True)
+        )
+        assert len(entry_["per_sample"]) == 24
+        assert entry_["samples"] == (24 if name in ("bi", "angular") else 18)
+    # The tiny LLaVA was never trained: its language model is its backbone.
+    assert content["metrics"]["parameter-change"]["values"] == [0] * 6
+    assert content["metrics"]["parameter-change"]["left_out"] == [0] * 6
+    assert not scored.with_name("scores.json.journal").exists()
+
+
+def test_queries_of_every_kind_add_up(scored):
+    scores = ScoreFile.read(scored)
+    parts = [scores.scores(f"image-attention-{kind}").values() for kind in ("image", "prompt", "answer")]
+    torch.testing.assert_close(sum(parts), scores.scores("image-attention").values())
+
+
+def test_values_follow_from_the_samples(scored):
+    scores = ScoreFile.read(scored)
+    for name in ("bi", "multimodal-bi", "angular", "image-attention"):
+        recomputed = scores.scores(name).values().tolist()
+        assert scores.entry(name)["values"] == pytest.approx(recomputed, abs=1e-12)
+
+
+def test_the_file_is_read_by_tune_layers(scored):
+    values = json.loads(scored.read_text())["metrics"]["angular"]["values"]
+    order = sorted(range(6), key=values.__getitem__)
+    assert LayerSelection.parse(f"{scored}#angular:lowest:2", 6).layers == tuple(sorted(order[:2]))
+    assert LayerSelection.parse(f"{scored}#angular:highest:50%", 6).layers == tuple(sorted(order[3:]))
+
+
+def test_an_interrupted_run_goes_on_and_ends_the_same(flags, tmp_path, monkeypatch, capsys):
+    call(score, *flags(tmp_path / "straight.json"))
+    whole = run_module.sweep
+
+    def cut_off(*arguments):
+        yield next(iter(whole(*arguments)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module, "sweep", cut_off)
+    with pytest.raises(SystemExit, match="the same command goes on"):
+        call(score, *flags(tmp_path / "cut.json"))
+    assert not (tmp_path / "cut.json").exists()
+    with open(tmp_path / "cut.json.journal", "a") as file:
+        file.write('["sample 3", {"id"')
+    seen = []
+    monkeypatch.setattr(run_module, "sweep", lambda *a: (seen.append(b) or (b, n) for b, n in whole(*a)))
+    capsys.readouterr()
+    call(score, *flags(tmp_path / "cut.json"))
+    assert "5 of 12 samples were measured before" in capsys.readouterr().out
+    assert sum(len(batch.samples) for batch in seen) == 7
+    assert (tmp_path / "cut.json").read_text() == (tmp_path / "straight.json").read_text()
+
+
+def test_a_journal_of_another_run_is_refused(flags, tmp_path, monkeypatch):
+    (tmp_path / "s.json.journal").write_text('{"settings": "other"}\n')
+    monkeypatch.setattr(score, "_reader", None)
+    with pytest.raises(ScoreError, match="begun with another model"):
+        call(score, *flags(tmp_path / "s.json"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"metrics": "bi,bee"}, "there is no metric 'bee'; there are bi, multimodal-bi"),
+        ({"metrics": "angular-param"}, "angular-param need --backbone"),
+        ({"metrics": "bi", "data_path": None}, "bi need --data-path"),
+        ({"data_path": None}, "give --data-path, .* or --backbone"),
+        ({"samples": "0"}, "--samples is a whole number from 1 on, or 'all'"),
+        ({"image_folder": "/nowhere"}, r"\d of \d images are missing"),
+        ({"model_path": "/nowhere"}, "checkpoint /nowhere does not exist"),
+        ({"data_path": "/nowhere.json"}, "/nowhere.json does not exist"),
+        ({"mark": "0-9"}, "there is no layer 9"),
+    ],
+)
+def test_bad_input_is_told_before_weights_are_loaded(flags, tmp_path, monkeypatch, changes, message):
+    monkeypatch.setattr(score, "_reader", None)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        call(score, *flags(tmp_path / "s.json", **changes))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_without_images(tiny, flags, tmp_path, monkeypatch):
+    texts = [item for item in json.loads(tiny.data.read_text()) if "image" not in item]
+    (tmp_path / "texts.json").write_text(json.dumps(texts))
+    output = tmp_path / "out/s.json"
+    with monkeypatch.context() as patch:
+        patch.setattr(score, "_reader", None)
+        with pytest.raises(ScoreError, match=r"multimodal-bi, image-attention need images.*--metrics bi,angular"):
+            call(score, *flags(output, data_path=tmp_path / "texts.json"))
+    assert not output.parent.exists()
+    call(score, *flags(output, data_path=tmp_path / "texts.json", metrics="bi,angular", samples="all"))
+    assert set(ScoreFile.read(output).names) == {"bi", "angular", "bi-prompt", "bi-answer", "bi-text", "angular-last"}
+
+
+def test_a_backbone_of_another_shape(flags, tiny, tmp_path, monkeypatch):
+    import shutil
+
+    shutil.copytree(tiny.llm, tmp_path / "other")
+    state = load_file(tiny.llm / "model.safetensors")
+    state["model.layers.1.mlp.up_proj.weight"] = torch.zeros(3, 32)
+    save_file(state, tmp_path / "other/model.safetensors", {"format": "pt"})
+    monkeypatch.setattr(score, "_reader", None)
+    with pytest.raises(ScoreError, match=r"model\.layers\.1\.mlp\.up_proj\.weight is \(64, 32\)"):
+        call(score, *flags(tmp_path / "s.json", backbone=tmp_path / "other"))
+    assert not (tmp_path / "s.json").exists()
+
+
+def test_scores_of_another_model_are_told(scored, tiny_llava, tiny, tmp_path):
+    import shutil
+
+    ScoreFile.read(scored).check_fits(str(tiny_llava))
+    shutil.copytree(tiny_llava, tmp_path / "other")
+    state = load_file(tiny_llava / "model.safetensors")
+    state["model.norm.weight"] = state["model.norm.weight"] + 1
+    save_file(state, tmp_path / "other/model.safetensors", {"format": "pt"})
+    with pytest.raises(ScoreError, match="holds the scores of another model"):
+        ScoreFile.read(scored).check_fits(str(tmp_path / "other"))
+
+
+def test_a_file_that_is_no_score_file(tmp_path):
+    (tmp_path / "s.json").write_text('{"num_layers": 3, "metrics": {"bi": {"values": [1, 2]}}}')
+    with pytest.raises(ScoreError, match="3 layers, but not so many values in bi"):
+        ScoreFile.read(tmp_path / "s.json")
+    (tmp_path / "s.json").write_text("[]")
+    with pytest.raises(ScoreError, match="is not a score file"):
+        ScoreFile.read(tmp_path / "s.json")
+
+
+def test_selections_their_overlap_and_their_stability(scored, tmp_path, capsys):
+    specs = (f"{scored}#bi:2", f"{scored}#angular:lowest:50%", "sparse-uniform:2")
+    call(select, *specs, "--stability", "--output", tmp_path / "s.json", "--picture", tmp_path / "s.png")
+    text = capsys.readouterr().out
+    content = json.loads((tmp_path / "s.json").read_text())
+    for spec, row in zip(specs, content["selections"], strict=True):
+        layers = LayerSelection.parse(spec, 6)
+        assert row["layers"] == list(layers)
+        assert f"--tune_layers {layers.as_list_spec()}\n" in text
+        assert layers.picture() in text
+    sets = [set(row["layers"]) for row in content["selections"]]
+    assert content["jaccard"] == [[len(a & b) / len(a | b) for b in sets] for a in sets]
+    first, _, last = (row["stability"] for row in content["selections"])
+    assert sum(first["share"]) == pytest.approx(2)
+    assert first["low"] <= first["jaccard"] <= first["high"]
+    assert last is None
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_selecting_needs_a_depth():
+    with pytest.raises(ValueError, match="give --num-layers or --model-path"):
+        call(select, "sparse-uniform:2")
+
+
+def test_a_metric_without_samples_has_no_stability(scored):
+    with pytest.raises(ScoreError, match="has no values by sample"):
+        call(select, f"{scored}#parameter-change:2", "--stability")
+
+
+def test_pictures(scored, tmp_path):
+    for suffix in (".png", ".heatmap.png"):
+        assert scored.with_suffix(suffix).read_bytes().startswith(b"\x89PNG")
+    curve = [
+        {"removed": n, "protected": p, "accuracy": 0.9 - 0.1 * n}
+        for n, p in ((0, True), (1, True), (1, False), (2, True))
+    ]
+    (tmp_path / "curve.json").write_text(json.dumps(curve))
+    call(picture, "bars", scored, "--metric", "bi,angular-last", "--mark", "0,1", "--output", tmp_path / "bars.png")
+    call(picture, "heatmap", scored, scored, "--names", "a,b", "--output", tmp_path / "heat.png")
+    call(picture, "curves", tmp_path / "curve.json", "--output", tmp_path / "curves.png")
+    for name in ("bars", "heat", "curves"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ScoreError, match="is not a curve"):
+        call(picture, "curves", scored, "--output", tmp_path / "no.png")
+    with pytest.raises(ScoreError, match="has no values by sample"):
+        call(picture, "heatmap", scored, "--metric", "parameter-change", "--output", tmp_path / "no.png")
+    assert not (tmp_path / "no.png").exists()
+
+
+def test_errors_are_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["visual_region", "score", "--model-path", str(tmp_path), "--output", "s.json"])
+    with pytest.raises(SystemExit, match="error: give --data-path"):
+        entry.main()

@@ -1,0 +1,181 @@
+"""Metrics of parameters against the formula on whole tensors in float64, for every format of checkpoint."""
+
+import json
+import math
+import shutil
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from visual_region.importance import weights as weights_module
+from visual_region.importance.angular_param import angular_param
+from visual_region.importance.parameter_change import parameter_change
+from visual_region.importance.parameters import check_comparable, compare_layers
+from visual_region.importance.weights import open_weights
+
+LAYERS = 6
+
+
+def score(trained, backbone):
+    pair = open_weights(str(trained)), open_weights(str(backbone))
+    check_comparable(*pair)
+    return list(compare_layers(*pair, range(LAYERS)))
+
+
+def naive(trained, backbone):
+    """Both metrics and the zeros of each layer, from two state dicts."""
+    ratios, angles, zeros = [], [], []
+    for i in range(LAYERS):
+        names = sorted(name for name in backbone if name.startswith(f"model.layers.{i}."))
+        old = torch.cat([backbone[name].double().flatten() for name in names])
+        new = torch.cat([trained[name].double().flatten() for name in names])
+        kept = old != 0
+        ratios.append(((new - old)[kept] / old[kept]).abs().mean().item())
+        angles.append(math.acos(min(1.0, (new @ old / (new.norm() * old.norm())).item())) / math.pi)
+        zeros.append(int((~kept).sum()))
+    return ratios, angles, zeros
+
+
+def changed_copy(source, target, change):
+    """The folder with its weights changed: `change(name, tensor)` returns the new tensor."""
+    shutil.copytree(source, target)
+    state = {name: change(name, tensor) for name, tensor in load_file(source / "model.safetensors").items()}
+    save_file(state, target / "model.safetensors", {"format": "pt"})
+    return state
+
+
+@pytest.fixture(autouse=True)
+def _small_pieces(monkeypatch):
+    """Pieces that do not divide the tensors, so that the seams are tested."""
+    for module in ("weights", "parameters"):
+        monkeypatch.setattr(f"visual_region.importance.{module}.PIECE", 300)
+
+
+@pytest.fixture(scope="module")
+def noisy(tiny, tmp_path_factory):
+    generator = torch.Generator().manual_seed(5)
+    folder = tmp_path_factory.mktemp("trained") / "noisy"
+
+    def change(name, tensor):
+        return tensor + 0.01 * torch.randn(tensor.shape, generator=generator)
+
+    return folder, changed_copy(tiny.llm, folder, change)
+
+
+def test_equals_the_formulas(tiny, noisy):
+    folder, state = noisy
+    ratios, angles, zeros = naive(state, load_file(tiny.llm / "model.safetensors"))
+    sums = score(folder, tiny.llm)
+    assert parameter_change(sums) == pytest.approx(ratios, rel=1e-6)
+    assert angular_param(sums) == pytest.approx(angles, abs=1e-6)
+    assert [s.zeros for s in sums] == zeros == [0] * LAYERS
+
+
+def test_shards_and_bin_files_score_alike(tiny, noisy, tmp_path):
+    folder, state = noisy
+    expected = parameter_change(score(folder, tiny.llm))
+    shutil.copytree(folder, tmp_path / "bin")
+    (tmp_path / "bin/model.safetensors").unlink()
+    torch.save(state, tmp_path / "bin/pytorch_model.bin")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.save_pretrained(tmp_path / "shards", max_shard_size="60KB")
+    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 2
+    for name in ("bin", "shards"):
+        assert parameter_change(score(tmp_path / name, tiny.llm)) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
+def test_transformers_own_llava_scores_alike(tiny, noisy, tmp_path, prefix):
+    """Weights under `language_model`, the language model's config under `text_config`."""
+    folder, state = noisy
+    shutil.copytree(folder, tmp_path / "hf")
+    renamed = {name.replace("model.", prefix, 1): tensor for name, tensor in state.items()}
+    renamed["vision_tower.encoder.layers.0.self_attn.q_proj.weight"] = torch.zeros(4, 4)
+    save_file(renamed, tmp_path / "hf/model.safetensors", {"format": "pt"})
+    text = json.loads((folder / "config.json").read_text())
+    (tmp_path / "hf/config.json").write_text(json.dumps({"model_type": "llava", "text_config": text}))
+    expected = parameter_change(score(folder, tiny.llm))
+    assert parameter_change(score(tmp_path / "hf", tiny.llm)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_scaling_a_layer_gives_the_scale(tiny, tmp_path):
+    changed_copy(tiny.llm, tmp_path / "scaled", lambda name, t: t * 1.25 if ".layers.2." in name else t)
+    sums = score(tmp_path / "scaled", tiny.llm)
+    assert parameter_change(sums) == pytest.approx([0, 0, 0.25, 0, 0, 0], abs=1e-7)
+    assert angular_param(sums) == pytest.approx([0] * LAYERS, abs=1e-7)
+
+
+def test_zeros_are_left_out_and_counted(tiny, tmp_path):
+    def some_zeros(name, tensor):
+        tensor = tensor.clone()
+        if name.endswith("layers.1.mlp.up_proj.weight"):
+            tensor[:3] = 0
+        return tensor
+
+    old = changed_copy(tiny.llm, tmp_path / "old", some_zeros)
+    new = changed_copy(tmp_path / "old", tmp_path / "new", lambda name, t: t * 1.5 + 0.1 * (t == 0))
+    sums = score(tmp_path / "new", tmp_path / "old")
+    assert parameter_change(sums) == pytest.approx([0.5] * LAYERS, rel=1e-6)
+    assert [s.zeros for s in sums] == naive(new, old)[2] == [0, 3 * 32, 0, 0, 0, 0]
+    assert all(math.isfinite(value) for value in angular_param(sums))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "settings", [{}, {"use_rslora": True, "rank_pattern": {"q_proj": 2}, "alpha_pattern": {"up_proj": 3}}]
+)
+def test_a_lora_scores_as_its_merged_twin(tiny, tmp_path, dtype, settings):
+    base = AutoModelForCausalLM.from_pretrained(tiny.llm, dtype=dtype)
+    base.save_pretrained(tmp_path / "base")
+    torch.manual_seed(0)
+    targets = r"model\.layers\.(0|3)\.(self_attn|mlp)\.(q|v|up|down)_proj"
+    wrapped = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=targets, **settings))
+    for name, parameter in wrapped.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    wrapped.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
+    wrapped.save_pretrained(tmp_path / "lora")
+    wrapped.merge_and_unload().save_pretrained(tmp_path / "merged")
+    lora, merged = (score(tmp_path / name, tmp_path / "base") for name in ("lora", "merged"))
+    for metric in (parameter_change, angular_param):
+        assert metric(lora) == pytest.approx(metric(merged), rel=1e-6, abs=1e-9)
+        assert [value > 0 for value in metric(lora)] == [True, False, False, True, False, False]
+
+
+def test_an_adapter_that_is_no_sum_is_refused(tiny, tmp_path):
+    base = AutoModelForCausalLM.from_pretrained(tiny.llm)
+    wrapped = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj"], use_dora=True))
+    wrapped.peft_config["default"].base_model_name_or_path = str(tiny.llm)
+    wrapped.save_pretrained(tmp_path / "dora")
+    with pytest.raises(ValueError, match=r"use_dora.*merge it"):
+        open_weights(str(tmp_path / "dora"))
+
+
+def test_other_shapes_are_named(tiny, tmp_path):
+    changed_copy(
+        tiny.llm, tmp_path / "wide", lambda n, t: t[:, :7].clone() if n.endswith("4.mlp.up_proj.weight") else t
+    )
+    with pytest.raises(
+        ValueError, match=r"model\.layers\.4\.mlp\.up_proj\.weight is \(64, 7\) in the first and \(64, 32\)"
+    ):
+        score(tmp_path / "wide", tiny.llm)
+
+
+def test_other_depths_are_named(tiny, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(tiny.llm)
+    del model.model.layers[5]
+    model.config.num_hidden_layers = 5
+    model.save_pretrained(tmp_path / "short")
+    with pytest.raises(ValueError, match=r"model\.layers\.5\.input_layernorm\.weight is absent .* 5 and 6 layers"):
+        score(tmp_path / "short", tiny.llm)
+
+
+def test_memory_is_a_few_pieces(noisy):
+    """Reading goes through one buffer a tensor, not through a map of the file."""
+    stored = next(iter(open_weights(str(noisy[0])).layers[0].values()))
+    assert isinstance(stored, weights_module.FileTensor)
+    pieces = [piece.data_ptr() for piece in stored.pieces()]
+    assert len(set(pieces)) == 1

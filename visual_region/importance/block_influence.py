@@ -1,0 +1,60 @@
+"""Block influence: how far a layer turns the state of a token, 1 - E[cos(X_i, X_i+1)] over samples and tokens.
+
+The paper, Appendix A (after ShortGPT). Here every token of the data counts alike: image, prompt and answer, never
+padding.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from visual_region.importance.means import SampleMean, mean_over
+from visual_region.importance.tokens import KINDS, sum_by_kind
+
+COSINE = "cosine"
+
+
+class CosineRecorder:
+    """Sums of 1 - cos(entering, leaving) over each sample's image, prompt and answer tokens: `(batch, layers, 3)`."""
+
+    @contextlib.contextmanager
+    def watching(self, decoder: nn.Module, layers: nn.ModuleList) -> Iterator[None]:
+        yield
+
+    def begin(self, kinds: torch.Tensor) -> None:
+        self._kinds = kinds
+        self._rows: list[torch.Tensor] = []
+        self._last: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def layer(self, index: int, entering: torch.Tensor, leaving: torch.Tensor) -> None:
+        # What enters a layer is what left the one before: its squared norms are known.
+        known = self._last is not None and self._last[0] is entering
+        before = self._last[1] if known else _dot(entering, entering)
+        after = _dot(leaving, leaving)
+        size = (before * after).sqrt().clamp(min=torch.finfo(torch.float64).tiny)
+        # The kinds may lie on another device than a layer of a model that is spread over several.
+        self._rows.append(sum_by_kind(1 - _dot(entering, leaving) / size, self._kinds.to(entering.device)).cpu())
+        self._last = (leaving, after)
+
+    def end(self) -> dict[str, torch.Tensor]:
+        self._last = None
+        return {COSINE: torch.stack(self._rows, dim=1)}
+
+
+def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Dot products over the last dimension, summed in float64; `(batch, length)`."""
+    if a.dtype in (torch.float16, torch.bfloat16):
+        a, b = a.float(), b.float()
+    return (a * b).sum(-1, dtype=torch.float64)
+
+
+def block_influence(sums: torch.Tensor, counts: torch.Tensor, kinds: tuple[str, ...] = tuple(KINDS)) -> SampleMean:
+    """Block influence over the tokens of some kinds.
+
+    Args:
+        sums: float64 `(samples, layers, 3)`, of `CosineRecorder`; counts: int64 `(samples, 3)`.
+    """
+    chosen = [list(KINDS).index(kind) for kind in kinds]
+    return mean_over(sums[:, :, chosen].sum(2), counts[:, chosen].sum(1))

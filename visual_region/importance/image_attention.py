@@ -1,0 +1,94 @@
+"""Image attention score: how much attention a layer pays to the image's tokens.
+
+The paper, Appendix A: A_i = sum over image tokens t, heads h and query tokens j of Attn_i[h, j, t], divided by
+(N_img * H). Figure 5 is its heat map, samples by layers.
+
+No attention map is made. What a query gives to the image is the attention's own output for values that are 1 at image
+tokens and 0 elsewhere, so the layer's kernel is run a second time on such values: whatever the family does with heads,
+rotation, masks and windows is done here too, and memory stays linear in the length.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from visual_region.importance.means import SampleMean, mean_over
+from visual_region.importance.tokens import IMAGE, KINDS, sum_by_kind
+
+ATTENTION = "attention"
+_NAME = "visual_region_image_attention"
+
+
+class ImageAttentionRecorder:
+    """Attention that image tokens get from each sample's image, prompt and answer tokens, as a mean over heads:
+    `(batch, layers, 3)`. Their sum over the last dimension, divided by the number of image tokens, is A_i."""
+
+    @contextlib.contextmanager
+    def watching(self, decoder: nn.Module, layers: nn.ModuleList) -> Iterator[None]:
+        self._layer_of = {module: i for i, layer in enumerate(layers) for module in layer.modules()}
+        AttentionInterface.register(_NAME, self._attend)
+        AttentionMaskInterface.register(_NAME, sdpa_mask)
+        config = decoder.config
+        before = config._attn_implementation
+        config._attn_implementation = _NAME
+        try:
+            yield
+        finally:
+            config._attn_implementation = before
+
+    def begin(self, kinds: torch.Tensor) -> None:
+        self._kinds = kinds
+        self._image = kinds == IMAGE
+        self._any_image = bool(self._image.any())
+        self._rows: dict[int, torch.Tensor] = {}
+
+    def layer(self, index: int, entering: torch.Tensor, leaving: torch.Tensor) -> None:
+        if not self._any_image:
+            self._rows[index] = torch.zeros(len(self._kinds), len(KINDS), dtype=torch.float64)
+
+    def end(self) -> dict[str, torch.Tensor]:
+        return {ATTENTION: torch.stack([self._rows[i] for i in range(len(self._rows))], dim=1)}
+
+    def _attend(
+        self,
+        module: nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, None]:
+        """The attention of transformers, and beside it what each query gives to the image."""
+        output = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+        if self._any_image:
+            # Shares of attention are small numbers that are summed by the hundred: half precision is too coarse.
+            exact = torch.float32 if query.dtype in (torch.float16, torch.bfloat16) else query.dtype
+            mark = torch.zeros(value.shape, dtype=exact, device=value.device)
+            mark[..., 0] = self._image.to(value.device).unsqueeze(1)
+            if attention_mask is not None and attention_mask.is_floating_point():
+                attention_mask = attention_mask.to(exact)
+            given, _ = sdpa_attention_forward(
+                module, query.to(exact), key.to(exact), mark, attention_mask, **kwargs | {"dropout": 0.0}
+            )
+            per_query = given[..., 0].mean(-1, dtype=torch.float64)
+            self._rows[self._layer_of[module]] = sum_by_kind(per_query, self._kinds.to(value.device)).cpu()
+        return output
+
+
+def image_attention(sums: torch.Tensor, counts: torch.Tensor, kinds: tuple[str, ...] = tuple(KINDS)) -> SampleMean:
+    """The mean of A_i over the samples that have images.
+
+    Args:
+        sums: float64 `(samples, layers, 3)`, of `ImageAttentionRecorder`; counts: int64 `(samples, 3)`.
+        kinds: query tokens that count; the scores of the three kinds add up to A_i.
+    """
+    chosen = [list(KINDS).index(kind) for kind in kinds]
+    images = counts[:, list(KINDS).index("image")]
+    per_sample = mean_over(sums[:, :, chosen].sum(2), images).per_sample
+    return SampleMean(per_sample, (images > 0).double())

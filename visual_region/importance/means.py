@@ -1,0 +1,55 @@
+"""A layer's score as a mean over samples, and what that mean would be over other samples."""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class SampleMean:
+    """Scores of each sample, with the weight that each has in the mean.
+
+    Attributes:
+        per_sample: float64 `(samples, layers)`; NaN in rows of samples that have no part in the metric.
+        weights: float64 `(samples,)`: tokens behind each row, or 1; 0 for rows of NaN.
+    """
+
+    per_sample: torch.Tensor
+    weights: torch.Tensor
+
+    def values(self, draws: torch.Tensor | None = None) -> torch.Tensor:
+        """The weighted mean, float64 `(layers,)`; with `draws` `(resamples, samples)`, how often each sample was
+        drawn, one mean a resample `(resamples, layers)`, NaN where nothing drawn counts."""
+        weighted = torch.nan_to_num(self.per_sample, nan=0.0) * self.weights.unsqueeze(1)
+        if draws is None:
+            return weighted.sum(0) / self.weights.sum()
+        return (draws @ weighted) / (draws @ self.weights).unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class MeanOfMeans:
+    """The mean of several means with equal say, whatever their weights (multimodal BI: visual and text tokens)."""
+
+    parts: tuple[SampleMean, ...]
+
+    @property
+    def per_sample(self) -> torch.Tensor:
+        """float64 `(samples, layers)`; NaN where a sample lacks a part."""
+        return torch.stack([part.per_sample for part in self.parts]).mean(0)
+
+    @property
+    def weights(self) -> torch.Tensor:
+        """1 for the samples that have every part."""
+        return torch.stack([part.weights > 0 for part in self.parts]).all(0).double()
+
+    def values(self, draws: torch.Tensor | None = None) -> torch.Tensor:
+        return torch.stack([part.values(draws) for part in self.parts]).mean(0)
+
+
+Scores = SampleMean | MeanOfMeans
+
+
+def mean_over(sums: torch.Tensor, counts: torch.Tensor) -> SampleMean:
+    """From each sample's sum over its tokens `(samples, layers)` and their number `(samples,)`."""
+    counts = counts.double()
+    return SampleMean(torch.where(counts.unsqueeze(1) > 0, sums / counts.unsqueeze(1), torch.nan), counts)

@@ -1,0 +1,74 @@
+"""One pass over two checkpoints' decoder weights, for both metrics that compare parameters."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+
+import torch
+
+from visual_region.importance import ScoreError
+from visual_region.importance.weights import PIECE, DecoderWeights, StoredTensor
+
+
+@dataclass
+class LayerSums:
+    """Sums over one layer's elements in float64; theta is the backbone's, delta what training added.
+
+    Attributes:
+        ratio: sum of |delta / theta| over the elements where theta is not 0.
+        elements, zeros: all elements, and those where theta is 0, which `ratio` leaves out.
+        theta2, delta2, product: sums of theta^2, delta^2 and theta * delta.
+    """
+
+    ratio: float = 0.0
+    elements: int = 0
+    zeros: int = 0
+    theta2: float = 0.0
+    delta2: float = 0.0
+    product: float = 0.0
+
+    def to_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def check_comparable(trained: DecoderWeights, backbone: DecoderWeights) -> None:
+    """Raises `ScoreError` that names the first tensor in which two checkpoints differ, before anything is read."""
+    depths = len(trained.layers), len(backbone.layers)
+    for i, (ours, theirs) in enumerate(itertools.zip_longest(trained.layers, backbone.layers, fillvalue={})):
+        for name in sorted({*ours, *theirs}):
+            if name in ours and name in theirs and ours[name].shape == theirs[name].shape:
+                continue
+            shapes = [f"{tuple(side[name].shape)}" if name in side else "absent" for side in (ours, theirs)]
+            deep = f"; they have {depths[0]} and {depths[1]} layers" if depths[0] != depths[1] else ""
+            raise ScoreError(
+                f"{trained.path} and {backbone.path} cannot be compared: {trained.name(i, name)} is {shapes[0]} in the "
+                f"first and {shapes[1]} in the second{deep}. Give --backbone the language model that this checkpoint "
+                "was trained from"
+            )
+
+
+def compare_layers(trained: DecoderWeights, backbone: DecoderWeights, layers: Iterable[int]) -> Iterator[LayerSums]:
+    """The sums of each of these layers; memory is a few pieces and one adapted matrix."""
+    theta, delta = torch.empty(PIECE, dtype=torch.float64), torch.empty(PIECE, dtype=torch.float64)
+    for i in layers:
+        sums = LayerSums()
+        for name, ours in trained.layers[i].items():
+            _add(sums, ours, backbone.layers[i][name], theta, delta)
+        yield sums
+
+
+def _add(sums: LayerSums, ours: StoredTensor, theirs: StoredTensor, theta: torch.Tensor, delta: torch.Tensor) -> None:
+    sums.elements += len(theirs)
+    for new, old in zip(ours.pieces(), theirs.pieces(), strict=True):
+        t, d = theta[: len(old)], delta[: len(old)]
+        t.copy_(old)
+        d.copy_(new).sub_(t)
+        sums.theta2 += torch.dot(t, t).item()
+        sums.delta2 += torch.dot(d, d).item()
+        sums.product += torch.dot(t, d).item()
+        zeros = len(t) - int(t.count_nonzero())
+        d.div_(t)
+        if zeros:
+            d.masked_fill_(t == 0, 0.0)
+        sums.zeros += zeros
+        sums.ratio += d.abs_().sum().item()

@@ -1,0 +1,153 @@
+"""scores.json: what was measured, on which model and data, in a form that `--tune_layers`, `prune` and `select` read.
+
+    {"model", "identity", "num_layers", "region", "backbone", "settings",
+     "data": {"file", "sha256", "samples", "with_images", "tokens", ...},
+     "samples": [{"id", "tokens": {"image", "prompt", "answer"}}],
+     "metrics": {NAME: {"values", "low", "high", "samples", "per_sample", "weights" or "parts"}}}
+
+`values`, `low` and `high` hold one number a layer: the score and its interval. `per_sample` holds a row a sample (null:
+the sample has no part in the metric) and `weights` each row's weight in the mean; a metric of `parts` is the mean of
+those metrics. Metrics of parameters have no samples and so no interval; they say how many elements they left out.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llava.files import written_whole
+from llava.model.builder import resolve_base
+from llava.model.checkpoint import Checkpoint, Kind, read_checkpoint
+from visual_region.importance import ScoreError
+from visual_region.importance.means import MeanOfMeans, SampleMean, Scores
+from visual_region.importance.resampling import CONFIDENCE, draw_counts, interval
+
+_BLOCK = 1 << 16
+
+
+@dataclass(frozen=True)
+class ScoreFile:
+    """A score file that has been read and found whole."""
+
+    path: str
+    content: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: str | Path) -> "ScoreFile":
+        """Raises `ScoreError` for what is no score file."""
+        try:
+            content = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+            depth = content["num_layers"]
+            wrong = [name for name, entry in content["metrics"].items() if len(entry["values"]) != depth]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ScoreError(f"{path} is not a score file of `python -m visual_region score` ({error})") from error
+        if wrong:
+            raise ScoreError(f"{path} has {depth} layers, but not so many values in {', '.join(wrong)}")
+        return cls(str(path), content)
+
+    @property
+    def num_layers(self) -> int:
+        return self.content["num_layers"]
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.content["metrics"])
+
+    def entry(self, metric: str) -> dict[str, Any]:
+        """Raises `ScoreError` that lists the metrics for one that is not there."""
+        if metric not in self.content["metrics"]:
+            raise ScoreError(f"{self.path} has no metric {metric!r}; it has {', '.join(self.names) or 'none'}")
+        return self.content["metrics"][metric]
+
+    def scores(self, metric: str) -> Scores:
+        """The metric's samples; raises `ScoreError` for a metric that has none."""
+        entry = self.entry(metric)
+        if "parts" in entry:
+            return MeanOfMeans(tuple(self.scores(part) for part in entry["parts"]))
+        if "per_sample" not in entry:
+            raise ScoreError(
+                f"{metric!r} in {self.path} has no values by sample, so nothing can be said of other samples"
+            )
+        nothing = [torch.nan] * self.num_layers
+        rows = [nothing if row is None else row for row in entry["per_sample"]]
+        return SampleMean(torch.tensor(rows, dtype=torch.float64), torch.tensor(entry["weights"], dtype=torch.float64))
+
+    def check_fits(self, model_path: str, model_base: str | None = None) -> None:
+        """Raises `ScoreError` unless the scores are of this very checkpoint."""
+        found = identity_of(read_checkpoint(model_path), model_base)
+        if self.content.get("identity") != found:
+            raise ScoreError(
+                f"{self.path} holds the scores of another model ({self.content.get('model', 'unknown')}, "
+                f"{self.num_layers} layers) than {model_path}; score this one: python -m visual_region score "
+                f"--model-path {model_path} ..."
+            )
+
+
+def entry_of(scores: Scores, resamples: int, seed: int, parts: tuple[str, ...] = ()) -> dict[str, Any]:
+    """One metric of samples, as the file holds it.
+
+    Args:
+        parts: names of the metrics whose mean this is.
+    """
+    per_sample = scores.per_sample
+    low, high = interval(scores, draw_counts(len(per_sample), resamples, seed))
+    rows = [None if row.isnan().any() else row.tolist() for row in per_sample]
+    return {
+        "values": scores.values().tolist(),
+        "low": low.tolist(),
+        "high": high.tolist(),
+        "confidence": CONFIDENCE,
+        "samples": sum(row is not None for row in rows),
+        "per_sample": rows,
+        **({"parts": list(parts)} if parts else {"weights": scores.weights.tolist()}),
+    }
+
+
+def write_scores(path: str | Path, content: dict[str, Any]) -> None:
+    """Writes the file whole or not at all; raises `ScoreError` for a score that is no finite number."""
+    for name, entry in content["metrics"].items():
+        wrong = [i for i, value in enumerate(entry["values"]) if not torch.isfinite(torch.tensor(value))]
+        if wrong:
+            raise ScoreError(
+                f"the {name} of layers {wrong} is not a finite number: hidden states or weights overflowed there. "
+                "Score in another --dtype (bf16 or fp32)"
+            )
+    with written_whole(path) as aside:
+        aside.write_text(_readable(content), encoding="utf-8")
+
+
+def _readable(content: dict[str, Any]) -> str:
+    """JSON with a line for each key of the two upper levels: a number a line would hide them in thousands."""
+
+    def lines(value: Any, depth: int) -> str:
+        if not depth or not isinstance(value, dict) or not value:
+            return json.dumps(value, ensure_ascii=False)
+        indent = "  " * (4 - depth)
+        rows = [f"{indent}{json.dumps(key)}: {lines(item, depth - 1)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(rows) + f"\n{indent[2:]}}}"
+
+    return lines(content, 3) + "\n"
+
+
+def identity_of(checkpoint: Checkpoint, model_base: str | None = None) -> str:
+    """A digest that tells checkpoints apart without reading them whole.
+
+    Of each weight file: its name, size, and 64 KiB at its beginning, its end and 14 places between. A LoRA's is its
+    own files' and its base's together.
+    """
+    folders = [checkpoint.path]
+    if checkpoint.kind is not Kind.FULL:
+        folders.append(Path(resolve_base(checkpoint, model_base)))
+    digest = hashlib.sha256()
+    for folder in folders:
+        for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+            size = file.stat().st_size
+            digest.update(f"{file.name} {size}".encode())
+            with open(file, "rb") as handle:
+                for place in range(16):
+                    handle.seek(max(size - _BLOCK, 0) * place // 15)
+                    digest.update(handle.read(_BLOCK))
+    return digest.hexdigest()

@@ -1,0 +1,67 @@
+"""One pass over the data for every metric that reads hidden states or attention.
+
+Recorders watch each decoder layer and keep a few numbers a sample; no hidden state outlives its layer. The head is
+not run: no metric reads logits.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from visual_region.importance.tokens import TokenBatch
+from visual_region.tuning import decoder_layers
+
+
+class Recorder(Protocol):
+    """What is kept of a batch."""
+
+    def watching(self, decoder: nn.Module, layers: nn.ModuleList) -> contextlib.AbstractContextManager[None]:
+        """A block around all batches, for what must be put in place and taken away again."""
+
+    def begin(self, kinds: torch.Tensor) -> None:
+        """A batch starts; `kinds` int64 `(batch, length)`."""
+
+    def layer(self, index: int, entering: torch.Tensor, leaving: torch.Tensor) -> None:
+        """A layer has run; states `(batch, length, hidden)`, to be read and not kept."""
+
+    def end(self) -> dict[str, torch.Tensor]:
+        """What was measured: name -> float64 `(batch, layers, numbers)`."""
+
+
+@torch.no_grad()
+def sweep(
+    model: nn.Module, batches: Iterable[TokenBatch], recorders: Sequence[Recorder], layer_path: str
+) -> Iterator[tuple[TokenBatch, dict[str, torch.Tensor]]]:
+    """Runs the decoder over the batches; yields each with its numbers, float64 `(batch, layers, numbers)` on the CPU.
+
+    Args:
+        layer_path: attribute path of the decoder layers ("model.layers"); what holds them is what is run.
+    """
+    layers = decoder_layers(model, layer_path)
+    decoder = model.get_submodule(layer_path.rpartition(".")[0])
+
+    def watch(index: int) -> Any:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            entering = args[0] if args else kwargs["hidden_states"]
+            leaving = output[0] if isinstance(output, tuple) else output
+            for recorder in recorders:
+                recorder.layer(index, entering, leaving)
+
+        return hook
+
+    with contextlib.ExitStack() as stack:
+        for recorder in recorders:
+            stack.enter_context(recorder.watching(decoder, layers))
+        for index, layer in enumerate(layers):
+            stack.callback(layer.register_forward_hook(watch(index), with_kwargs=True).remove)
+        for batch in batches:
+            for recorder in recorders:
+                recorder.begin(batch.kinds)
+            decoder(**batch.inputs, use_cache=False)
+            numbers: dict[str, torch.Tensor] = {}
+            for recorder in recorders:
+                numbers |= {name: value.cpu() for name, value in recorder.end().items()}
+            yield batch, numbers

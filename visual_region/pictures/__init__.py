@@ -1,0 +1,1 @@
+"""Pictures of scores and selections, as PNG files."""

@@ -1,0 +1,52 @@
+"""Accuracy against layers removed, with the region protected and without (the paper's Figure 4)."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from visual_region.pictures.figure import MARKED, OTHER, new_figure, save
+
+WAYS = ((True, "outside the tuned region", "o-", MARKED), (False, "anywhere", "x--", OTHER))
+"""`protected` of an entry -> its line. Both ways often choose the same layers: the second must not hide the first."""
+
+
+def pruning_curve(axes: Any, entries: Sequence[Mapping[str, Any]], floor: float | None = None) -> None:
+    """Draws both lines.
+
+    Args:
+        entries: of `llava.eval.pruning_curve`: `removed`, `protected`, `accuracy` in 0..1, and `scores.intervals.all`
+            where known; `removed` 0 is the whole model and begins both lines.
+        floor: accuracy of answering blind, for a dotted line.
+    """
+    whole = [entry for entry in entries if entry["removed"] == 0][:1]
+    for protected, name, style, colour in WAYS:
+        points = [entry for entry in entries if entry["protected"] == protected and entry["removed"]]
+        if points:
+            _line(axes, whole + sorted(points, key=lambda entry: entry["removed"]), style, name, colour)
+    if floor is not None:
+        axes.axhline(100 * floor, color="grey", linestyle=":", label="blind")
+    counts = sorted({entry["removed"] for entry in entries})
+    axes.set_xticks(range(counts[0], counts[-1] + 1))
+    axes.set_ylim(0, 103)
+    axes.set_xlabel("layers removed, least angular distance first")
+    axes.set_ylabel("accuracy, %")
+    axes.legend(fontsize=8)
+
+
+def _line(axes: Any, points: Sequence[Mapping[str, Any]], style: str, name: str, colour: str) -> None:
+    """One line, with the 95% interval of each accuracy where the scorer gave it."""
+    removed, accuracy = [p["removed"] for p in points], [100 * p["accuracy"] for p in points]
+    axes.plot(removed, accuracy, style, label=name, color=colour)
+    intervals = [(p.get("scores") or {}).get("intervals", {}).get("all") for p in points]
+    if all(intervals):
+        low, high = ([100 * interval[end] for interval in intervals] for end in (0, 1))
+        axes.fill_between(removed, low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def draw_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path) -> None:
+    """Writes a picture with one panel for each named curve."""
+    figure, axes = new_figure(1, len(curves), 5.2 * len(curves), 3.8)
+    for panel, (name, entries) in zip(axes.flat, curves.items(), strict=True):
+        pruning_curve(panel, entries)
+        panel.set_title(name, fontsize=9)
+    save(figure, path)

@@ -1,0 +1,49 @@
+"""The paper's Figure 5: a metric as samples by layers, one panel a data set."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from visual_region.importance import METRICS, ScoreError
+from visual_region.importance.score_file import ScoreFile
+from visual_region.pictures.figure import layer_ticks, new_figure, save
+
+
+def draw_heatmap(files: Sequence[ScoreFile], metric: str, path: str | Path, names: Sequence[str] | None = None) -> None:
+    """Writes the picture, all panels on one scale.
+
+    Args:
+        files: one score file a panel, of models of equal depth.
+        names: titles of the panels; default: names of the data files.
+
+    Raises:
+        ScoreError: a metric without values by sample, or files of different depth.
+    """
+    depths = {scores.num_layers for scores in files}
+    if len(depths) > 1:
+        raise ScoreError(f"one heat map needs models of one depth; these have {sorted(depths)} layers")
+    panels = [_rows(scores, metric) for scores in files]
+    names = names or [Path((scores.content.get("data") or {}).get("file", scores.path)).stem for scores in files]
+    low, high = np.percentile(np.concatenate([panel.ravel() for panel in panels]), [0, 99.5])
+    depth = depths.pop()
+    width = max(3.2, 0.14 * depth + 1.0)
+    figure, axes = new_figure(1, len(panels), width * len(panels) + 1.2, 4.2)
+    for axis, panel, name in zip(axes.flat, panels, names, strict=True):
+        image = axis.imshow(panel, aspect="auto", cmap="viridis", vmin=low, vmax=high, interpolation="nearest")
+        layer_ticks(axis.xaxis, depth)
+        axis.tick_params(labelsize=7)
+        axis.set_title(f"{name}, {len(panel)} samples", fontsize=9)
+        axis.set_xlabel("layer", fontsize=8)
+    axes.flat[0].set_ylabel("sample", fontsize=8)
+    title = METRICS[metric].title if metric in METRICS else metric
+    bar = figure.colorbar(image, ax=axes, shrink=0.9, pad=0.02)
+    bar.set_label(title, fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    save(figure, path)
+
+
+def _rows(scores: ScoreFile, metric: str) -> np.ndarray:
+    """float64 `(samples, layers)` of the samples that have the metric."""
+    rows = scores.scores(metric).per_sample.numpy()
+    return rows[~np.isnan(rows).any(axis=1)]
