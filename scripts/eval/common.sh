@@ -1,0 +1,40 @@
+# Sourced by the evaluation scripts, with their arguments: CHECKPOINT [flags of the program that answers].
+# NAME: name of the answers (default: the checkpoint's folder). RESULT: where the score goes (default: beside the answers).
+# CONV: conversation template (default: what the checkpoint records). QUESTIONS, IMAGES: other questions, other images.
+# MISSING: what the scorer does about unanswered questions: error (default), wrong or skip.
+# PYTHON: the interpreter. DRY_RUN=1 prints the commands.
+export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}."
+PYTHON=${PYTHON:-python}
+CHECKPOINT=${1:?usage: bash $0 CHECKPOINT [flags]}
+FLAGS=("${@:2}")
+NAME=${NAME:-$(basename "$CHECKPOINT")}
+ROOT=./playground/data/eval
+
+run() {
+    if [ -n "${DRY_RUN:-}" ]; then
+        printf '%q ' "$@"
+        echo
+    else
+        "$@"
+    fi
+}
+
+# answer MODULE ANSWERS [flags]: has the checkpoint answer; ANSWERS is there, whole, when this returns.
+answer() {
+    run "$PYTHON" -m "llava.eval.$1" \
+        --model-path "$CHECKPOINT" \
+        --answers-file "$2" \
+        --temperature 0 \
+        ${CONV:+--conv-mode "$CONV"} \
+        "${@:3}" \
+        ${FLAGS[@]+"${FLAGS[@]}"}
+}
+
+# score MODULE ANSWERS [flags]: scores the answers.
+score() {
+    run "$PYTHON" -m "llava.eval.$1" \
+        --result-file "$2" \
+        --report-file "${RESULT:-${2%.jsonl}.score.json}" \
+        ${MISSING:+--missing "$MISSING"} \
+        "${@:3}"
+}

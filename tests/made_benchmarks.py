@@ -1,0 +1,207 @@
+"""The eight visual benchmarks made small, in the layout and format of their official downloads, images included."""
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from tests.made_mmbench import rotations, write_tsv
+
+# Each function makes a download in a folder and returns question id -> a reply that is right.
+Perfect = dict[str, str]
+
+
+def write(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def draw(path: Path, number: int, size: tuple[int, int] = (30, 20)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (number * 37 % 256, number * 91 % 256, 60)).save(path)
+
+
+def textvqa(raw: Path) -> Perfect:
+    entries, tokens = [], []
+    for number in range(6):
+        image = f"{number // 2:016x}"
+        entries.append(
+            {
+                "question_id": 34602 + number,
+                "image_id": image,
+                "question": f"what is word {number}?",
+                "answers": [f"word{number}"] * 10,
+                "set_name": "val",
+            }
+        )
+        if number % 2 == 0:
+            draw(raw / f"train_images/{image}.jpg", number)
+            tokens.append({"image_id": image, "ocr_tokens": ["WORD", f"no. {number}"] if number else []})
+    write(raw / "TextVQA_0.5.1_val.json", {"dataset_type": "val", "data": entries})
+    write(raw / "TextVQA_Rosetta_OCR_v0.2_val.json", {"dataset_type": "val", "data": tokens})
+    return {str(entry["question_id"]): entry["answers"][0] for entry in entries}
+
+
+def scienceqa(raw: Path) -> Perfect:
+    problems = {}
+    for number in range(6):
+        has_image = number % 2 == 0
+        problems[str(number)] = {
+            "question": f"Which is {number}?",
+            "choices": ["zero", "one", "two"][: 2 + number % 2],
+            "answer": number % 2,
+            "hint": "Look closely." if number % 3 == 0 else "",
+            "image": "image.png" if has_image else None,
+            "subject": "natural science",
+            "split": "test" if number < 5 else "train",
+        }
+        if has_image:
+            draw(raw / f"images/test/{number}/image.png", number)
+    write(raw / "problems.json", problems)
+    write(raw / "pid_splits.json", {"train": ["5"], "val": [], "test": [str(n) for n in range(5)]})
+    return {pid: "ABC"[problem["answer"]] for pid, problem in problems.items() if pid != "5"}
+
+
+def gqa(raw: Path) -> Perfect:
+    questions = {}
+    for number in range(6):
+        binary = number % 2 == 0
+        questions[f"20130725{number}"] = {
+            "semantic": [
+                {"operation": "select", "dependencies": [], "argument": "shirt (1)"},
+                {"operation": "query", "dependencies": [0], "argument": "color"},
+            ],
+            "entailed": [],
+            "equivalent": [],
+            "question": "Is it red?" if binary else "What color is it?",
+            "imageId": f"n{number // 2}",
+            "isBalanced": True,
+            "groups": {"global": None if binary else "color", "local": "10-shirt_color"},
+            "answer": "no" if binary else "red",
+            "types": {
+                "detailed": "x",
+                "semantic": "attr",
+                "structural": "verify" if binary else "query",
+            },
+            "fullAnswer": "It is.",
+        }
+        draw(raw / f"images/n{number // 2}.jpg", number // 2)
+    write(raw / "testdev_balanced_questions.json", questions)
+    return {qid: entry["answer"] for qid, entry in questions.items()}
+
+
+def mmbench(raw: Path) -> Perfect:
+    rows = [
+        *rotations(241, "B"),
+        *rotations(242, "A", ("yes", "no")),
+        *rotations(243, "C", ("1", "2", "3"), hint="nan"),
+    ]
+    raw.mkdir(parents=True, exist_ok=True)
+    write_tsv(raw / "mmbench_dev_20230712.tsv", rows)
+    return {row["index"]: row["answer"] for row in rows}
+
+
+def ocrvqa(raw: Path) -> Perfect:
+    books = {}
+    for number in range(4):
+        books[f"14000{number}"] = {
+            "imageURL": f"http://images.example.com/{number}.jpg",
+            "questions": ["What year?", "Who wrote this?"],
+            "answers": [str(1980 + number), f"Writer {number}"],
+            "title": "T",
+            "authorName": "W",
+            "genre": "G",
+            "split": 3 if number < 3 else 1,
+        }
+        if number < 3:
+            draw(raw / f"images/14000{number}.jpg", number, (20, 30))
+    write(raw / "dataset.json", books)
+    return {f"14000{n}_{i}": books[f"14000{n}"]["answers"][i] for n in range(3) for i in range(2)}
+
+
+def docvqa(raw: Path) -> Perfect:
+    entries = []
+    for number in range(5):
+        entries.append(
+            {
+                "questionId": 49153 + number,
+                "question": f"What is on page {number}?",
+                "question_types": ["handwritten", "form"],
+                "image": f"documents/page_{number}.png",
+                "docId": 14465,
+                "ucsf_document_id": "pybv0228",
+                "ucsf_document_page_no": str(number),
+                "answers": [f"{number}.28", f"{number}.280"],
+                "data_split": "val",
+            }
+        )
+        draw(raw / f"documents/page_{number}.png", number, (20, 40))
+    write(
+        raw / "val_v1.0_withQT.json",
+        {"dataset_name": "SP-DocVQA", "dataset_version": "1.0", "dataset_split": "val", "data": entries},
+    )
+    return {str(entry["questionId"]): entry["answers"][1] for entry in entries}
+
+
+def refcocog(raw: Path) -> Perfect:
+    refs, images, annotations = [], [], []
+    perfect = {}
+    for number in range(4):
+        width, height = (40, 20) if number % 2 else (24, 32)
+        name = f"COCO_train2014_{number:012d}.jpg"
+        draw(raw / f"train2014/{name}", number, (width, height))
+        images.append({"id": number, "file_name": name, "width": width, "height": height})
+        annotations.append({"id": 700 + number, "image_id": number, "bbox": [2.0, 4.0, 10.0, 8.0], "category_id": 1})
+        sentences = [
+            {"sent_id": 10 * number + i, "sent": f"the red one {i}", "raw": "x", "tokens": []} for i in range(2)
+        ]
+        refs.append(
+            {
+                "ref_id": number,
+                "ann_id": 700 + number,
+                "image_id": number,
+                "file_name": f"COCO_train2014_{number:012d}_{700 + number}.jpg",
+                "category_id": 1,
+                "split": "test" if number < 3 else "val",
+                "sentences": sentences,
+                "sent_ids": [s["sent_id"] for s in sentences],
+            }
+        )
+        side = max(width, height)
+        left, top = (side - width) // 2, (side - height) // 2
+        box = [(2 + left) / side, (4 + top) / side, (12 + left) / side, (12 + top) / side]
+        if number < 3:
+            perfect |= {str(s["sent_id"]): str(box) for s in sentences}
+    write(raw / "instances.json", {"images": images, "annotations": annotations, "categories": []})
+    # The published file is a pickle of Python 2.
+    (raw / "refs(umd).p").write_bytes(pickle.dumps(refs, protocol=0))
+    return perfect
+
+
+def tdiuc(raw: Path) -> Perfect:
+    kinds = [("color", "red"), ("counting", "2"), ("absurd", "doesnotapply"), ("object_presence", "yes")]
+    questions, annotations = [], []
+    for number in range(8):
+        kind, answer = kinds[number % 4]
+        questions.append({"question_id": 100 + number, "image_id": number // 2, "question": f"What is {number}?"})
+        annotations.append(
+            {
+                "question_id": 100 + number,
+                "image_id": number // 2,
+                "question_type": kind,
+                "ans_source": "generated",
+                "answers": [{"answer": answer, "answer_confidence": "yes", "answer_id": 1}],
+            }
+        )
+        draw(raw / f"Images/val2014/COCO_val2014_{number // 2:012d}.jpg", number)
+    write(raw / "Questions/OpenEnded_mscoco_val2014_questions.json", {"questions": questions})
+    write(raw / "Annotations/mscoco_val2014_annotations.json", {"annotations": annotations})
+    return {str(entry["question_id"]): entry["answers"][0]["answer"] for entry in annotations}
+
+
+MAKERS: dict[str, Callable[[Path], Perfect]] = {
+    maker.__name__: maker for maker in (textvqa, scienceqa, gqa, mmbench, ocrvqa, docvqa, refcocog, tdiuc)
+}
