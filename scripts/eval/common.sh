@@ -2,13 +2,12 @@
 # NAME: name of the answers (default: the checkpoint's folder). RESULT: where the score goes (default: beside the answers).
 # CONV: conversation template (default: what the checkpoint records). QUESTIONS, IMAGES: other questions, other images.
 # MISSING: what the scorer does about unanswered questions: error (default), wrong or skip.
-# PYTHON: the interpreter. DRY_RUN=1 prints the commands.
+# DATA: the benchmark's folder (default: under playground/data/eval). PYTHON: the interpreter. DRY_RUN=1 prints the commands.
 export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}."
 PYTHON=${PYTHON:-python}
 CHECKPOINT=${1:?usage: bash $0 CHECKPOINT [flags]}
 FLAGS=("${@:2}")
 NAME=${NAME:-$(basename "$CHECKPOINT")}
-ROOT=./playground/data/eval
 
 run() {
     if [ -n "${DRY_RUN:-}" ]; then

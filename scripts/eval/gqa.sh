@@ -3,7 +3,7 @@
 # Settings by environment variables are in common.sh.
 set -euo pipefail
 source "$(dirname "$0")/common.sh" "$@"
-DATA=$ROOT/gqa
+DATA=${DATA:-./playground/data/eval/gqa}
 QUESTIONS=${QUESTIONS:-llava_gqa_testdev_balanced}
 ANSWERS=$DATA/answers/$QUESTIONS/$NAME/merge.jsonl
 

@@ -3,7 +3,7 @@
 # Scores on this machine, and writes the sheet for MMBench's server. Settings by environment variables are in common.sh.
 set -euo pipefail
 source "$(dirname "$0")/common.sh" "$@"
-DATA=$ROOT/mmbench
+DATA=${DATA:-./playground/data/eval/mmbench}
 QUESTIONS=${QUESTIONS:-mmbench_dev_20230712}
 ANSWERS=$DATA/answers/$QUESTIONS/$NAME.jsonl
 

@@ -3,7 +3,7 @@
 # Settings by environment variables are in common.sh.
 set -euo pipefail
 source "$(dirname "$0")/common.sh" "$@"
-DATA=$ROOT/ocrvqa
+DATA=${DATA:-./playground/data/eval/ocrvqa}
 ANSWERS=$DATA/answers${QUESTIONS:+/$QUESTIONS}/$NAME.jsonl
 QUESTIONS=${QUESTIONS:-questions}
 

@@ -4,7 +4,7 @@
 # (default: as the checkpoint's config says).
 set -euo pipefail
 source "$(dirname "$0")/common.sh" "$@"
-DATA=$ROOT/refcocog
+DATA=${DATA:-./playground/data/eval/refcocog}
 ANSWERS=$DATA/answers${QUESTIONS:+/$QUESTIONS}/$NAME.jsonl
 QUESTIONS=${QUESTIONS:-questions}
 

@@ -3,7 +3,7 @@
 # Settings by environment variables are in common.sh.
 set -euo pipefail
 source "$(dirname "$0")/common.sh" "$@"
-DATA=$ROOT/scienceqa
+DATA=${DATA:-./playground/data/eval/scienceqa}
 ANSWERS=$DATA/answers${QUESTIONS:+/$QUESTIONS}/$NAME.jsonl
 QUESTIONS=${QUESTIONS:-llava_test_CQM-A}
 

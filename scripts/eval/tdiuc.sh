@@ -5,7 +5,7 @@
 # authors' sample_answerkey.csv.
 set -euo pipefail
 source "$(dirname "$0")/common.sh" "$@"
-DATA=$ROOT/tdiuc
+DATA=${DATA:-./playground/data/eval/tdiuc}
 ANSWERS=$DATA/answers${QUESTIONS:+/$QUESTIONS}/$NAME.jsonl
 QUESTIONS=${QUESTIONS:-questions}
 

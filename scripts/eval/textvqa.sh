@@ -3,7 +3,7 @@
 # Settings by environment variables are in common.sh. Without the tokens: QUESTIONS=llava_textvqa_val_v051
 set -euo pipefail
 source "$(dirname "$0")/common.sh" "$@"
-DATA=$ROOT/textvqa
+DATA=${DATA:-./playground/data/eval/textvqa}
 ANSWERS=$DATA/answers${QUESTIONS:+/$QUESTIONS}/$NAME.jsonl
 QUESTIONS=${QUESTIONS:-llava_textvqa_val_v051_ocr}
 

@@ -1,0 +1,132 @@
+"""Every benchmark's script, from the official download to the final number, on small sets in the official formats."""
+
+import importlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import openpyxl
+import pytest
+
+from llava.eval.prepare import load_preparer
+from llava.eval.prepare.common import Options
+from llava.eval.report import read_report
+from tests.conftest import REPOSITORY
+from tests.made_benchmarks import MAKERS
+
+SCRIPTS = {name: name for name in MAKERS} | {"scienceqa": "sqa"}
+HEADLINES = {
+    "textvqa": "accuracy",
+    "scienceqa": "image_accuracy",
+    "gqa": "accuracy",
+    "mmbench": "circular",
+    "ocrvqa": "relaxed",
+    "docvqa": "relaxed",
+    "refcocog": "mean_iou",
+    "tdiuc": "accuracy",
+}
+SAMPLES = {"scienceqa": 3, "mmbench": 3}
+
+
+def commands(script, data, checkpoint, *flags, **settings):
+    """What a script would run."""
+    environment = os.environ | {"DRY_RUN": "1", "DATA": str(data), "NAME": "tiny"} | settings
+    line = ["bash", f"scripts/eval/{script}.sh", str(checkpoint), *flags]
+    result = subprocess.run(line, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
+    return [shlex.split(command) for command in result.stdout.splitlines()]
+
+
+def execute(command, monkeypatch):
+    """Runs a command of a script in this process, which has torch loaded already."""
+    assert command[1] == "-m"
+    monkeypatch.setattr(sys, "argv", command[2:])
+    importlib.import_module(command[2]).main()
+
+
+def flag(command, name):
+    return command[command.index(name) + 1]
+
+
+@pytest.fixture(params=sorted(MAKERS))
+def prepared(request, tmp_path):
+    """A benchmark, its folder after preparation, and the right replies."""
+    perfect = MAKERS[request.param](tmp_path / "raw")
+    load_preparer(request.param)(tmp_path / "raw", tmp_path / "data", Options(check_counts=False))
+    return request.param, tmp_path / "data", perfect
+
+
+def test_from_download_to_number(prepared, tiny_llava, monkeypatch, capsys):
+    name, data, perfect = prepared
+    run = commands(SCRIPTS[name], data, tiny_llava, "--max_new_tokens", "6", "--conv-mode", "v1")
+    pytest.importorskip(run[0][2])
+    for command in run:
+        execute(command, monkeypatch)
+    report_file = Path(flag(run[-1], "--report-file"))
+    report = read_report(report_file)
+    assert (report.benchmark, report.metric, report.answers) == (name, HEADLINES[name], len(perfect))
+    assert report.headline.samples == SAMPLES.get(name, len(perfect))
+    assert not report.warnings or name in ("tdiuc",)
+    assert report.model == tiny_llava.name
+    assert f"* {HEADLINES[name]}" in capsys.readouterr().out
+
+    # With the right replies in the place of the model's, the same last command gives the whole score.
+    answers = Path(flag(run[-1], "--result-file"))
+    lines = [json.loads(line) for line in answers.read_text().splitlines()]
+    unseen = dict(perfect)
+    for line in lines:
+        if name == "textvqa":
+            number = next(q for q, word in perfect.items() if f"word {word[4:]}?" in line["prompt"])
+        else:
+            number = str(line["question_id"])
+        line["text"] = unseen.pop(number)
+    assert not unseen
+    answers.write_text("".join(json.dumps(line) + "\n" for line in reversed(lines)))
+    execute(run[-1], monkeypatch)
+    report = read_report(report_file)
+    assert report.headline.value == pytest.approx(1)
+    assert report.parse_failures == 0
+    if name == "mmbench":
+        execute(run[1], monkeypatch)
+        sheet = openpyxl.load_workbook(data / "answers_upload/mmbench_dev_20230712/tiny.xlsx").active
+        assert {str(row[0].value): row[6].value for row in sheet.iter_rows(min_row=2)} == perfect
+    if name == "gqa":
+        execute(run[1], monkeypatch)
+        predictions = json.loads((answers.parent / "testdev_balanced_predictions.json").read_text())
+        assert {p["questionId"]: p["prediction"] for p in predictions} == perfect
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS.values(), "scienceqa"])
+def test_settings_reach_the_commands(script, tmp_path):
+    run = commands(script, tmp_path / "a b", "ck pt", "--batch-size", "3", CONV="v0", MISSING="skip", NAME="my run")
+    assert flag(run[0], "--model-path") == "ck pt"
+    assert flag(run[0], "--conv-mode") == "v0"
+    assert flag(run[0], "--temperature") == "0"
+    assert flag(run[0], "--batch-size") == "3"
+    assert flag(run[-1], "--missing") == "skip"
+    answers = flag(run[-1], "--result-file")
+    assert answers == flag(run[0], "--answers-file")
+    assert answers.startswith(str(tmp_path / "a b"))
+    assert "my run" in answers
+    assert flag(run[-1], "--report-file") == answers.removesuffix(".jsonl") + ".score.json"
+    other = commands(script, tmp_path, "c", RESULT="/r.json")
+    assert flag(other[-1], "--report-file") == "/r.json"
+
+
+@pytest.mark.parametrize("script", SCRIPTS.values())
+def test_no_checkpoint(script):
+    line = ["bash", f"scripts/eval/{script}.sh"]
+    result = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode
+    assert f"usage: bash scripts/eval/{script}.sh CHECKPOINT" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["gqa", "mmbench"])
+def test_upstreams_converters_go_by_their_names(name):
+    script = {"gqa": "convert_gqa_for_eval", "mmbench": "convert_mmbench_for_submission"}[name]
+    line = [sys.executable, f"scripts/{script}.py", "--help"]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    result = subprocess.run(line, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
+    assert ("--src" if name == "gqa" else "--upload-dir") in result.stdout
