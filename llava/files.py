@@ -54,7 +54,9 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
 
 def write_json(path: str | Path, value: Any) -> None:
     with written_whole(path) as aside:
-        aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        # Half of a surrogate pair, which UTF-8 cannot hold, becomes the escape that JSON has for it.
+        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+        aside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def sha256_of(path: str | Path) -> str:

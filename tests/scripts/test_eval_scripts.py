@@ -1,11 +1,13 @@
 """Every benchmark's script, from the official download to the final number, on small sets in the official formats."""
 
-import importlib
 import json
 import os
+import random
+import runpy
 import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import openpyxl
@@ -43,7 +45,10 @@ def execute(command, monkeypatch):
     """Runs a command of a script in this process, which has torch loaded already."""
     assert command[1] == "-m"
     monkeypatch.setattr(sys, "argv", command[2:])
-    importlib.import_module(command[2]).main()
+    with warnings.catch_warnings():
+        # Some modules were imported before by other tests.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        runpy.run_module(command[2], run_name="__main__")
 
 
 def flag(command, name):
@@ -96,6 +101,68 @@ def test_from_download_to_number(prepared, tiny_llava, monkeypatch, capsys):
         execute(run[1], monkeypatch)
         predictions = json.loads((answers.parent / "testdev_balanced_predictions.json").read_text())
         assert {p["questionId"]: p["prediction"] for p in predictions} == perfect
+
+
+@pytest.fixture
+def scoring(prepared, tmp_path):
+    """A benchmark's last command without the checkpoint, right answers in its format, and the file where they go."""
+    name, data, perfect = prepared
+    command = commands(SCRIPTS[name], data, "no-checkpoint", FRAME="padded")[-1]
+    path = Path(flag(command, "--result-file"))
+    path.parent.mkdir(parents=True)
+    lines = [{"question_id": key, "prompt": "<image>\nx", "text": text} for key, text in perfect.items()]
+    if name == "textvqa":
+        asked = [json.loads(row) for row in (data / "llava_textvqa_val_v051_ocr.jsonl").read_text().splitlines()]
+        lines = [
+            {"question_id": row["question_id"], "prompt": row["text"], "text": text}
+            for row, text in zip(asked, perfect.values(), strict=True)
+        ]
+
+    def score(changed, monkeypatch):
+        path.write_text("".join(json.dumps(line) + "\n" for line in changed))
+        execute(command, monkeypatch)
+        return read_report(flag(command, "--report-file"))
+
+    return lines, score, command
+
+
+def test_any_reply_in_any_order_gives_a_score_in_bounds(scoring, monkeypatch):
+    lines, score, _ = scoring
+    draw = random.Random(0)
+    letters = "ABCDabcd []0.,159%-:'\"\n\t()éß漢\U0001f600\u2028\x00\ud800"
+    for _ in range(5):
+        said = [line | {"text": "".join(draw.choice(letters) for _ in range(draw.randrange(30)))} for line in lines]
+        report = score(said, monkeypatch)
+        for measure in [
+            report.headline,
+            *report.metrics.values(),
+            *(m for g in report.groups.values() for m in g.values()),
+        ]:
+            assert 0 <= measure.low <= measure.value <= measure.high <= 1
+        assert 0 <= report.parse_failures <= report.answers == len(lines)
+        assert score(draw.sample(said, len(said)), monkeypatch) == report
+    assert score(lines, monkeypatch).headline.value == pytest.approx(1)
+
+
+def test_bad_answers_are_one_clear_error(scoring, monkeypatch, tmp_path):
+    lines, score, command = scoring
+    for changed, words in (
+        ([], "holds no answers"),
+        (lines[1:], r"1 question ids are not answered: .*--missing"),
+        ([*lines, lines[0] | {"question_id": "stranger"}], "1 question ids are not among the annotations: stranger"),
+        ([*lines, lines[0]], r"(answered more than once|not among the annotations)"),
+        ([{"text": "no id"}], "question_id and text"),
+    ):
+        with pytest.raises(SystemExit, match=words):
+            score(changed, monkeypatch)
+    command.extend(["--missing", "skip"])
+    report = score(lines[1:], monkeypatch)
+    assert "1 of" in report.warnings[0]
+    assert "left out" in report.warnings[0]
+    annotations = "--base-dir" if "--base-dir" in command else "--annotation-file"
+    command[command.index(annotations) + 1] = str(tmp_path / "nowhere")
+    with pytest.raises(SystemExit, match=r"nowhere.* does not exist"):
+        score(lines, monkeypatch)
 
 
 @pytest.mark.parametrize("script", [*SCRIPTS.values(), "scienceqa"])
