@@ -6,6 +6,7 @@ mask cannot disagree.
 """
 
 import dataclasses
+import importlib
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import NamedTuple
@@ -202,12 +203,24 @@ conv_templates: dict[str, Conversation] = {
 default_conversation = conv_templates["vicuna_v1"]
 
 
+_MORE_TEMPLATES = ("bunny.conversation",)
+"""Modules that add their templates to `conv_templates` when they are imported."""
+
+
 class TemplateError(ValueError):
     """A template that does not exist or does not fit the tokenizer."""
 
 
+def known_templates() -> dict[str, Conversation]:
+    """All templates by name, those of the other packages too."""
+    for module in _MORE_TEMPLATES:
+        importlib.import_module(module)
+    return conv_templates
+
+
 def get_template(name: str) -> Conversation:
     """A fresh copy of the template; raises `TemplateError` that lists the names for an unknown one."""
-    if name not in conv_templates:
-        raise TemplateError(f"unknown conversation template {name!r}; known: {', '.join(conv_templates)}")
-    return conv_templates[name].copy()
+    templates = known_templates()
+    if name not in templates:
+        raise TemplateError(f"unknown conversation template {name!r}; known: {', '.join(templates)}")
+    return templates[name].copy()

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 from transformers import PreTrainedTokenizerBase
 
 from llava.constants import DEFAULT_IMAGE_TOKEN, IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from llava.conversation import Conversation, Segment, SeparatorStyle, TemplateError, conv_templates
+from llava.conversation import Conversation, Segment, SeparatorStyle, TemplateError, get_template, known_templates
 
 
 class PromptEncoder:
@@ -126,7 +126,7 @@ def encode_segments(
 
 def fitting_templates(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Names of the templates whose end of turn is a special token of this tokenizer."""
-    return [name for name, conv in conv_templates.items() if _stop_token_problem(conv, tokenizer) is None]
+    return [name for name, conv in known_templates().items() if _stop_token_problem(conv, tokenizer) is None]
 
 
 def check_template(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -134,13 +134,27 @@ def check_template(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
 
     Such a model would never learn to stop, and upstream masked every such sample in silence (LLaVA#1166).
     """
-    problem = _stop_token_problem(conv_templates[name], tokenizer)
+    problem = _stop_token_problem(get_template(name), tokenizer)
     if problem:
         fitting = ", ".join(fitting_templates(tokenizer)) or "none"
         raise TemplateError(
             f"--version {name} does not fit the tokenizer {tokenizer.name_or_path}: {problem}. "
             f"Templates that fit it: {fitting}"
         )
+
+
+def end_turns_with(template: Conversation, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Makes the template's end of turn the tokenizer's eos token, so that whoever loads the result stops there.
+
+    Llama-3-Instruct ends its own turns with another token than Bunny's template (upstream set the id by hand, and
+    models that missed it answered "!!!!", Bunny#75). Padding that was eos follows.
+    """
+    if template.stop is None or template.sep_style is SeparatorStyle.SINGLE or tokenizer.eos_token == template.stop:
+        return
+    padded_with_eos = tokenizer.pad_token == tokenizer.eos_token
+    tokenizer.eos_token = template.stop
+    if padded_with_eos:
+        tokenizer.pad_token = template.stop
 
 
 def _stop_token_problem(conv: Conversation, tokenizer: PreTrainedTokenizerBase) -> str | None:

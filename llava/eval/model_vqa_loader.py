@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from llava.conversation import SeparatorStyle, conv_templates, get_template
+from llava.conversation import SeparatorStyle, get_template, known_templates
 from llava.data.feature_cache import FeatureCache
 from llava.eval.runner import (
     Answerer,
@@ -81,7 +81,8 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
 def recorded_template(model_path: str) -> str:
     """The template that training wrote into the checkpoint's config; upstream's default where there is none."""
     recorded = read_checkpoint(model_path).config.get("conversation_template")
-    answering = recorded in conv_templates and conv_templates[recorded].sep_style is not SeparatorStyle.PLAIN
+    known = known_templates()
+    answering = recorded in known and known[recorded].sep_style is not SeparatorStyle.PLAIN
     return recorded if answering else "llava_v1"
 
 

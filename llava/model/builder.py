@@ -218,8 +218,13 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def family_config(path_or_config: str | Path | dict[str, Any]) -> tuple[ModelFamily, Any]:
+def family_config(
+    path_or_config: str | Path | dict[str, Any], package: str | None = None
+) -> tuple[ModelFamily, Any]:
     """The family and the vision-language config (of the family's class) for a checkpoint or a plain backbone.
+
+    Args:
+        package: whose model a plain backbone is to become, as in `family_of`.
 
     Raises:
         UnknownFamilyError: the folder's model_type belongs to no family.
@@ -231,7 +236,7 @@ def family_config(path_or_config: str | Path | dict[str, Any]) -> tuple[ModelFam
         values = read_checkpoint(path_or_config).config if local.is_file() else _hub_config(str(path_or_config))
         if is_hf_llava(values):
             values = read_checkpoint(path_or_config).config
-    family = family_of(values)
+    family = family_of(values, package)
     config = family.load_config_class().from_dict({**values, "model_type": family.model_type})
     return family, config
 

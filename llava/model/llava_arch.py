@@ -3,10 +3,11 @@
 Upstream: llava/model/llava_arch.py. The language model's own code is transformers'.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
@@ -60,7 +61,9 @@ class LlavaMetaModel:
 
 
 class LlavaMetaForCausalLM:
-    """Mixed in front of a causal language model of transformers."""
+    """Mixed in front of a causal language model of transformers; `decoder_class` is its decoder with vision."""
+
+    decoder_class: ClassVar[type[LlavaMetaModel]]
 
     # 4.37's loss, which upstream's recipes assume: the mean of the micro-batches' means, not one over all tokens.
     accepts_loss_kwargs = False
@@ -69,6 +72,14 @@ class LlavaMetaForCausalLM:
 
     label_only_logits = False
     """Compute logits only where a label exists when labels are given; the output then has `logits=None`."""
+
+    def __init__(self, config: Any) -> None:
+        # The language model's own __init__ would build its plain decoder, only to be thrown away.
+        PreTrainedModel.__init__(self, config)
+        self.model = self.decoder_class(config)
+        self.vocab_size = config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
 
     def get_model(self) -> LlavaMetaModel:
         return self.model

@@ -3,16 +3,24 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 import transformers
 from transformers import HfArgumentParser
 
+from llava.families import ModelFamily
 from visual_region.layers import GRAMMAR
+
+# "v0" and "v0.5" of upstream change the padding token only; the text is Vicuna's.
+_OLD_VERSIONS = {"v0": "vicuna_v1", "v0.5": "vicuna_v1"}
 
 
 @dataclass
 class ModelArguments:
+    package: ClassVar[str] = "llava"
+    """Whose model a plain language model becomes (llava/families.py)."""
+
     model_name_or_path: str | None = field(default=None, metadata={"help": "base language model or LLaVA: a folder"})
     version: str | None = field(default="v0", metadata={"help": "conversation template; v0 and v0.5 mean vicuna_v1"})
     freeze_backbone: bool = field(default=False)
@@ -28,6 +36,14 @@ class ModelArguments:
     tune_layers: str | None = field(
         default=None, metadata={"help": "decoder layers to train: " + GRAMMAR.replace("%", "%%") + " Default: all"}
     )
+
+
+    def check_family(self, family: ModelFamily) -> None:
+        """Raises `ValueError` where a flag asks for another backbone than the model has."""
+
+    def template_name(self, family: ModelFamily) -> str:
+        """The conversation template that `--version` means."""
+        return _OLD_VERSIONS.get(self.version, self.version)
 
 
 @dataclass
@@ -114,6 +130,10 @@ def modern_argv(argv: Sequence[str]) -> list[str]:
     return result
 
 
-def parse_arguments(argv: Sequence[str] | None = None) -> tuple[ModelArguments, DataArguments, TrainingArguments]:
-    parser = HfArgumentParser((ModelArguments, DataArguments, TrainingArguments))
+def parse_arguments(
+    argv: Sequence[str] | None = None,
+    classes: Sequence[type] = (ModelArguments, DataArguments, TrainingArguments),
+) -> tuple[Any, Any, Any]:
+    """Model, data and training arguments from the command line's flags; `classes` may be another package's."""
+    parser = HfArgumentParser(tuple(classes))
     return parser.parse_args_into_dataclasses(args=modern_argv(sys.argv[1:] if argv is None else argv))

@@ -23,12 +23,10 @@ from llava.model.multimodal_projector.builder import (
     check_projector_weights,
     read_projector,
 )
-from llava.tokenization import check_template
+from llava.tokenization import check_template, end_turns_with
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
 from visual_region.layers import LayerSelection, LayerSelectionError
 
-# "v0" and "v0.5" of upstream change the padding token only; the text is Vicuna's.
-_OLD_VERSIONS = {"v0": "vicuna_v1", "v0.5": "vicuna_v1"}
 _EXPECTED = (
     LayerSelectionError,
     DataFormatError,
@@ -87,8 +85,10 @@ def make_plan(model: ModelArguments, data: DataArguments, training: TrainingArgu
                 raise ValueError(
                     f"--model_name_or_path {base.path} is a {base.kind.value} checkpoint; merge it into its base first"
                 )
-        family, config = family_config(model.model_name_or_path)
+        family, config = family_config(model.model_name_or_path, model.package)
     if config is not None:
+        with collecting():
+            model.check_family(family)
         if not model.tune_mm_mlp_adapter:
             with collecting():
                 selection = LayerSelection.parse(
@@ -97,10 +97,11 @@ def make_plan(model: ModelArguments, data: DataArguments, training: TrainingArgu
         with collecting():
             _check_vision(model, config)
         with collecting():
-            name = _OLD_VERSIONS.get(model.version, model.version)
-            template = get_template(name)
+            model.version = model.template_name(family)
+            template = get_template(model.version)
             tokenizer = load_tokenizer(model.model_name_or_path)
-            check_template(name, tokenizer)
+            check_template(model.version, tokenizer)
+            end_turns_with(template, tokenizer)
     with collecting():
         records = open_records(data.data_path) if data.data_path else None
         if records is None:

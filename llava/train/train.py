@@ -27,9 +27,20 @@ from visual_region.surgery import record_selection
 from visual_region.tuning import apply_lora, assert_trains_exactly, train_layers
 
 
-def train(attn_implementation: str | None = None, argv: Sequence[str] | None = None) -> None:
-    """Runs one training from the command line's flags; resumes where the output folder holds a checkpoint."""
-    model_args, data_args, training_args = parse_arguments(argv)
+ARGUMENTS = (ModelArguments, DataArguments, TrainingArguments)
+
+
+def train(
+    attn_implementation: str | None = None,
+    argv: Sequence[str] | None = None,
+    arguments: tuple[type[ModelArguments], type[DataArguments], type[TrainingArguments]] = ARGUMENTS,
+) -> None:
+    """Runs one training from the command line's flags; resumes where the output folder holds a checkpoint.
+
+    Args:
+        arguments: the classes that hold the flags; bunny brings its own.
+    """
+    model_args, data_args, training_args = parse_arguments(argv, arguments)
     try:
         plan = make_plan(model_args, data_args, training_args)
     except ConfigurationError as error:
