@@ -38,13 +38,14 @@ class ModelFamily:
     aliases: tuple[str, ...] = ()
 
     def load_config_class(self) -> Any:
-        return _load(self.config_class)
+        return load_class(self.config_class)
 
     def load_model_class(self) -> Any:
-        return _load(self.model_class)
+        return load_class(self.model_class)
 
 
-def _load(reference: str) -> Any:
+def load_class(reference: str) -> Any:
+    """The class that "module:name" means; imported only now."""
     module, name = reference.split(":")
     return getattr(importlib.import_module(module), name)
 
@@ -56,7 +57,7 @@ _SIGLIP = "google/siglip-so400m-patch14-384"
 def _llava(name: str, backbone: str, classes: str, template: str, aliases: tuple[str, ...] = ()) -> ModelFamily:
     module = f"llava.model.language_model.llava_{name}"
     config, model = (f"{module}:{name}" for name in classes.split())
-    return ModelFamily(f"llava_{name}", backbone, "llava", config, model, "model.layers", template, _CLIP, aliases)
+    return ModelFamily(f"llava_{name}", backbone, "llava", config, model, "model.layers", template, _CLIP, aliases=aliases)
 
 
 def _bunny(name: str, backbone: str, class_name: str, template: str) -> ModelFamily:

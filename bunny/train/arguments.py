@@ -46,6 +46,10 @@ class ModelArguments(llava.train.arguments.ModelArguments):
     )
     mm_vision_select_layer: int | None = field(default=-2)
     mm_projector_type: str | None = field(default="mlp2x_gelu")
+    use_s2: bool = field(default=False, metadata={"help": "S2: the tower's features at several image sizes"})
+    s2_scales: str | None = field(
+        default=None, metadata={"help": "sizes for S2; default: 1, 2, 3 times the tower's (384,768,1152)"}
+    )
 
     def check_family(self, family: ModelFamily) -> None:
         check_model_type(self.model_type, family)

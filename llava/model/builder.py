@@ -3,7 +3,6 @@
 What a folder is follows from its files and its config's model_type, never from its name.
 """
 
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,8 @@ from llava.model.hf_llava import KEY_MAPPING, is_hf_llava
 from llava.model.merge import attach_lora, merge_lora
 from llava.model.missing_weights import from_pretrained_whole
 from llava.model.multimodal_encoder.builder import VisionTowerError, build_vision_tower
+from llava.model.multimodal_encoder.tower_weights import trained_tower_files
 from llava.model.multimodal_projector.builder import check_projector_weights, read_projector
-from llava.model.weights import WeightFiles
 
 _DEFAULT_CONTEXT = 2048
 NOT_QUANTIZED = ["model.mm_projector", "model.vision_tower", "lm_head"]
@@ -65,7 +64,8 @@ def load_pretrained_model(
         device_map: "auto" spreads a model over all GPUs where there are several; else as in from_pretrained.
         device: where to load; "cuda" without a GPU means the CPU.
         dtype: default float16 on a GPU, as upstream, and float32 on a CPU.
-        vision_tower: a tower in place of the path that config.json records, which is somebody else's.
+        vision_tower: a tower in place of the path that config.json records, which is somebody else's. Weights of a
+            tower that was trained along are the checkpoint's all the same.
         load_tower: False leaves the tower a stub, where features come from a cache or only text is read.
         quantization_config: in place of what load_8bit and load_4bit stand for.
         kwargs: passed on to from_pretrained.
@@ -98,9 +98,8 @@ def load_pretrained_model(
     # A LoRA is merged before anything is rounded: its base comes in the dtype that it is stored in.
     stored = checkpoint.kind is Kind.LORA and quantization is None
     model = load_base(base, config, "auto" if stored else dtype, vision_tower, **kwargs)
-    tower_weights = {}
     if checkpoint.kind is not Kind.FULL:
-        tower_weights = add_trained_weights(model, checkpoint)
+        add_trained_weights(model, checkpoint)
     if checkpoint.kind is Kind.LORA:
         if quantization is None:
             model = merge_lora(model, checkpoint, dtype)
@@ -118,11 +117,10 @@ def load_pretrained_model(
     tower = model.get_vision_tower()
     processor = None
     if tower is not None:
+        tower.trained_files = trained_tower_files(checkpoint, base)
         processor = tower.load_processor()
         if load_tower:
             tower.load_model(device_map=device, dtype=dtype)
-            if not vision_tower:
-                load_trained_tower(tower, model.config, tower_weights or base)
     context = getattr(model.config, "max_sequence_length", None) or _DEFAULT_CONTEXT
     return tokenizer, model, processor, context
 
@@ -218,9 +216,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def family_config(
-    path_or_config: str | Path | dict[str, Any], package: str | None = None
-) -> tuple[ModelFamily, Any]:
+def family_config(path_or_config: str | Path | dict[str, Any], package: str | None = None) -> tuple[ModelFamily, Any]:
     """The family and the vision-language config (of the family's class) for a checkpoint or a plain backbone.
 
     Args:
@@ -272,74 +268,30 @@ def resolve_base(checkpoint: Checkpoint, model_base: str | None) -> Path:
     return found.path
 
 
-def add_trained_weights(model: Any, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+def add_trained_weights(model: Any, checkpoint: Checkpoint) -> None:
     """Puts a LoRA's or stage 1's trained projector in place; every tensor must find its parameter.
 
-    Returns:
-        what was trained of the vision tower, which is not loaded yet; mostly nothing.
+    A trained tower's weights are left to the tower, which is not loaded yet (`trained_tower_files`).
     """
     file = checkpoint.path / (NON_LORA if checkpoint.kind is Kind.LORA else PROJECTOR)
     if not file.is_file():
-        return {}
+        return
     weights = read_projector(file)
     check_projector_weights(weights, model.config, file)
     model.get_model().mm_projector.load_state_dict(weights)
     other = {
         strip_wrapper_prefix(name): value
         for name, value in torch.load(file, map_location="cpu", weights_only=True).items()
-        if "mm_projector." not in name
+        if "mm_projector." not in name and "vision_tower." not in name
     }
-    tower = {name: other.pop(name) for name in list(other) if "vision_tower." in name}
     unexpected = model.load_state_dict(other, strict=False).unexpected_keys
     if unexpected:
         raise CheckpointError(f"{file} holds weights that the model has no place for: {', '.join(unexpected[:3])}")
-    return tower
 
 
 def strip_wrapper_prefix(name: str) -> str:
     """`base_model.model.model.x`, as PEFT names it, to `model.x`."""
     return name.removeprefix("base_model.model.")
-
-
-def load_trained_tower(tower: Any, config: Any, source: dict[str, torch.Tensor] | Path) -> None:
-    """Puts a trained tower's weights in place of the published ones, where the config says that it was trained.
-
-    Args:
-        source: the tower's weights by their names in a checkpoint, or the folder of a full checkpoint.
-
-    Raises:
-        CheckpointError: the config says that the tower was trained, and the weights are not there.
-    """
-    trained = getattr(config, "unfreeze_vision_tower", False) or getattr(config, "unfreeze_mm_vision_tower", False)
-    if not trained and not isinstance(source, dict):
-        return
-    if not isinstance(source, dict):
-        files = WeightFiles(source)
-        source = {name: files.tensor(name) for name in files.names() if name.startswith("model.vision_tower.")}
-        if not source:
-            raise CheckpointError(
-                f"{files.folder} was trained with its vision tower (config.json says so), but holds no tower weights; "
-                "give --vision-tower the folder of the trained tower"
-            )
-    network = tower.vision_tower
-    own = {name.removeprefix("vision_model."): name for name in network.state_dict()}
-    weights, unknown = {}, []
-    for name, value in source.items():
-        inner = name.removeprefix("model.vision_tower.vision_tower.").removeprefix("vision_model.")
-        if inner in own:
-            weights[own[inner]] = value
-        else:
-            unknown.append(name)
-    # Upstream's SigLIP ends with the layer that is used.
-    layers = [int(match.group(1)) for name in own.values() if (match := re.search(r"encoder\.layers\.(\d+)\.", name))]
-    unused = ("head.", "post_layernorm.", f"encoder.layers.{max(layers, default=-1)}.")
-    missing = [n for inner, n in own.items() if n not in weights and not inner.startswith(unused)]
-    if unknown or missing:
-        raise CheckpointError(
-            f"the trained tower does not fit {tower.vision_tower_name}: without a place {unknown[:2]}, missing "
-            f"{missing[:2]}"
-        )
-    network.load_state_dict(weights, strict=False)
 
 
 def _check_widths(checkpoint: Checkpoint, base: Any, name: str | Path) -> None:

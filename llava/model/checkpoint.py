@@ -49,6 +49,14 @@ class Checkpoint:
         return next(self.path / name for name in ADAPTER_WEIGHTS if (self.path / name).is_file())
 
     @property
+    def weight_files(self) -> list[Path]:
+        """The files with weights besides an adapter: a model's, or what was trained beside a LoRA or in stage 1."""
+        if self.kind is Kind.FULL:
+            return weight_files(self.path)
+        file = self.path / (NON_LORA if self.kind is Kind.LORA else PROJECTOR)
+        return [file] if file.is_file() else []
+
+    @property
     def recorded_base(self) -> str | None:
         return (self.adapter or {}).get("base_model_name_or_path") or self.config.get("_name_or_path")
 

@@ -39,7 +39,8 @@ class LlavaMetaModel:
 
         Args:
             model_args: upstream's ModelArguments: `vision_tower`, `mm_vision_select_layer`,
-                `mm_vision_select_feature`, `mm_projector_type`, `pretrain_mm_mlp_adapter`, `mm_patch_merge_type`.
+                `mm_vision_select_feature`, `mm_projector_type`, `pretrain_mm_mlp_adapter`, `mm_patch_merge_type`,
+                and Bunny's `use_s2` and `s2_scales`.
         """
         config = self.config
         config.mm_vision_tower = model_args.vision_tower
@@ -47,6 +48,9 @@ class LlavaMetaModel:
         config.mm_vision_select_feature = model_args.mm_vision_select_feature
         config.mm_patch_merge_type = getattr(model_args, "mm_patch_merge_type", "flat")
         config.use_mm_proj = True
+        for name in ("use_s2", "s2_scales"):
+            if getattr(model_args, name, None):
+                setattr(config, name, getattr(model_args, name))
         self.vision_tower = build_vision_tower(config, delay_load=True)
         old_projector = getattr(self, "mm_projector", None)
         if old_projector is None:

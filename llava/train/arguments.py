@@ -33,10 +33,12 @@ class ModelArguments:
     mm_use_im_patch_token: bool = field(default=False)
     mm_patch_merge_type: str | None = field(default="flat")
     mm_vision_select_feature: str | None = field(default="patch")
+    unfreeze_vision_tower: bool = field(
+        default=False, metadata={"help": "train the tower too, in any mode, at the projector's learning rate"}
+    )
     tune_layers: str | None = field(
         default=None, metadata={"help": "decoder layers to train: " + GRAMMAR.replace("%", "%%") + " Default: all"}
     )
-
 
     def check_family(self, family: ModelFamily) -> None:
         """Raises `ValueError` where a flag asks for another backbone than the model has."""

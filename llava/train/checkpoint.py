@@ -17,17 +17,22 @@ _REQUIRED_TO_RESUME = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
 
 
 def trainable_state(model: nn.Module, gathered: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
-    """Every parameter that trains, and the projector even where it does not, by full name.
+    """Every parameter that trains, the projector even where it does not, and all of a tower that trains, by full name.
 
     A frozen projector belongs to the result all the same: nothing else in the folder says what it was. Taken from
     `gathered` where a sharded run has collected the parameters.
     """
     values = dict(model.named_parameters()) if gathered is None else gathered
+    whole = ("mm_projector.", "vision_tower.") if _tower_trains(model) else ("mm_projector.",)
     return {
         name: values[name].detach().cpu().clone().contiguous()
         for name, parameter in model.named_parameters()
-        if (parameter.requires_grad or "mm_projector" in name) and name in values
+        if (parameter.requires_grad or any(part in name for part in whole)) and name in values
     }
+
+
+def _tower_trains(model: nn.Module) -> bool:
+    return any(parameter.requires_grad for name, parameter in model.named_parameters() if "vision_tower." in name)
 
 
 def save_trained(model: nn.Module, mode: str, folder: Path, gathered: Mapping[str, torch.Tensor] | None = None) -> None:

@@ -47,12 +47,16 @@ class LLaVATrainer(Trainer):
         return self.optimizer
 
     def parameter_groups(self, model: Any) -> list[dict[str, Any]]:
-        """{rest, projector} x {decay, no decay}; the projector's have their own rate where one is given."""
+        """{rest, projector} x {decay, no decay}; the projector's have their own rate where one is given.
+
+        A tower that trains shares the projector's rate, as in Bunny.
+        """
         decayed = set(self.get_decay_parameter_names(model))
         groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                key = ("mm_projector" in name and self.args.mm_projector_lr is not None, name in decayed)
+                beside = "mm_projector" in name or "vision_tower" in name
+                key = (beside and self.args.mm_projector_lr is not None, name in decayed)
                 groups.setdefault(key, []).append(parameter)
         return [
             {

@@ -46,7 +46,10 @@ class ConfigurationError(ValueError):
 
 @dataclass
 class RunPlan:
-    """What a run will do. `mode` is "projector", "lora" or "full"; `selection` is None in stage 1."""
+    """What a run will do.
+
+    `mode` is "projector", "lora" or "full"; `selection` is None in stage 1; `trains_tower`: the vision tower too.
+    """
 
     mode: str
     family: ModelFamily
@@ -56,6 +59,7 @@ class RunPlan:
     template: Conversation
     records: Records
     indices: np.ndarray
+    trains_tower: bool
 
 
 def make_plan(model: ModelArguments, data: DataArguments, training: TrainingArguments) -> RunPlan:
@@ -112,7 +116,7 @@ def make_plan(model: ModelArguments, data: DataArguments, training: TrainingArgu
     if errors:
         raise ConfigurationError("this run cannot start:\n" + "\n".join(f"- {error}" for error in errors))
     mode = "projector" if model.tune_mm_mlp_adapter else "lora" if training.lora_enable else "full"
-    return RunPlan(mode, family, config, selection, tokenizer, template, records, indices)
+    return RunPlan(mode, family, config, selection, tokenizer, template, records, indices, model.unfreeze_vision_tower)
 
 
 def _check_flags(model: ModelArguments, data: DataArguments, training: TrainingArguments, errors: list[str]) -> None:
@@ -124,6 +128,8 @@ def _check_flags(model: ModelArguments, data: DataArguments, training: TrainingA
         errors.append("--lora_enable with --tune_mm_mlp_adapter True: stage 1 trains the projector only; give one")
     if model.tune_mm_mlp_adapter and training.freeze_mm_mlp_adapter:
         errors.append("--freeze_mm_mlp_adapter with --tune_mm_mlp_adapter leaves nothing to train; give one")
+    if model.unfreeze_vision_tower and data.vision_feature_cache:
+        errors.append("--vision_feature_cache with --unfreeze_vision_tower: features of a tower that trains change")
     if model.mm_use_im_start_end or model.mm_use_im_patch_token:
         errors.append("--mm_use_im_start_end and --mm_use_im_patch_token are not supported (LLaVA-1.5 uses neither)")
     if training.bits != 16:
@@ -140,7 +146,14 @@ def _check_vision(model: ModelArguments, config: Any) -> None:
     """Tower, projector and projector file fit each other and the language model."""
     if not model.vision_tower:
         model.vision_tower = getattr(config, "mm_vision_tower", None)
+    if getattr(config, "use_s2", False):
+        model.use_s2 = True
+        model.s2_scales = getattr(model, "s2_scales", None) or getattr(config, "s2_scales", None)
     tower = build_vision_tower(model, delay_load=True)
+    if model.unfreeze_vision_tower and not tower.can_train:
+        raise ValueError(
+            f"--unfreeze_vision_tower: a tower of model_type {tower.cfg_only.model_type!r} cannot be trained along"
+        )
     probe = type(config).from_dict(config.to_dict())
     if not getattr(config, "mm_vision_tower", None):
         probe.mm_projector_type = model.mm_projector_type

@@ -18,6 +18,8 @@ from llava.data.dataset import LazySupervisedDataset
 from llava.data.feature_cache import FeatureCache
 from llava.model.base_identity import fingerprint
 from llava.model.builder import load_base
+from llava.model.checkpoint import local_folder, read_checkpoint
+from llava.model.multimodal_encoder.tower_weights import record_trained_tower, trained_tower_files
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, parse_arguments
 from llava.train.checkpoint import describe_output, last_checkpoint, move_files
 from llava.train.llava_trainer import LLaVATrainer
@@ -25,7 +27,6 @@ from llava.train.plan import ConfigurationError, RunPlan, make_plan
 from llava.train.report import training_table
 from visual_region.surgery import record_selection
 from visual_region.tuning import apply_lora, assert_trains_exactly, train_layers
-
 
 ARGUMENTS = (ModelArguments, DataArguments, TrainingArguments)
 
@@ -77,12 +78,15 @@ def load_model(
         model.base_fingerprint = fingerprint(model_args.model_name_or_path, training_args.cache_dir)
     model.config.use_cache = False
     model.get_model().initialize_vision_modules(model_args)
+    base = read_checkpoint(local_folder(model_args.model_name_or_path, training_args.cache_dir))
+    model.get_vision_tower().trained_files = trained_tower_files(base)
     model.label_only_logits = training_args.label_only_logits
     if training_args.gradient_checkpointing:
         training_args.gradient_checkpointing_kwargs = {"use_reentrant": False}
         model.enable_input_require_grads()
 
     config = model.config
+    record_trained_tower(config, plan.trains_tower)
     config.tune_mm_mlp_adapter = model_args.tune_mm_mlp_adapter
     config.freeze_mm_mlp_adapter = training_args.freeze_mm_mlp_adapter
     config.mm_use_im_start_end = model_args.mm_use_im_start_end
@@ -122,6 +126,10 @@ def choose_what_trains(model: Any, plan: RunPlan, training_args: TrainingArgumen
             lora_dropout=training_args.lora_dropout,
         )
     model.get_model().mm_projector.requires_grad_(not training_args.freeze_mm_mlp_adapter)
+    if plan.trains_tower:
+        tower = model.get_vision_tower()
+        tower.load_model(device_map=training_args.device, dtype=compute_dtype(training_args))
+        tower.unfreeze()
     assert_trains_exactly(wrapped, plan.selection or (), layer_path)
     if not training_args.deepspeed:
         for parameter in wrapped.parameters():

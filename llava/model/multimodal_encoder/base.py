@@ -1,5 +1,6 @@
 """What every vision tower offers to the rest of the stack."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from llava.model.checkpoint import local_folder
 from llava.model.hf_llava import TOWER_PREFIXES
+from llava.model.multimodal_encoder.tower_weights import put_tower_weights, read_tower_weights
 from llava.model.weights import WeightFiles
 
 
 class VisionTower(nn.Module):
-    """A frozen image encoder with upstream's interface (upstream: multimodal_encoder/clip_encoder.py).
+    """An image encoder with upstream's interface (upstream: multimodal_encoder/clip_encoder.py), frozen by default.
 
     A tower is a stub until `load_model` is called: the language model is built first, without it, and its
     weights come from the folder or hub id that `mm_vision_tower` names.
@@ -32,6 +34,8 @@ class VisionTower(nn.Module):
     """The folder is of transformers' own LLaVA, which holds its tower."""
     file_prefix = ""
     """A level in the names of the network's weights that files have and today's transformers classes have not."""
+    can_train = True
+    """Whether `unfreeze` may be called: not where running statistics would have to move."""
 
     def __init__(self, vision_tower: str, tower_config: PreTrainedConfig, args: Any) -> None:
         super().__init__()
@@ -41,6 +45,8 @@ class VisionTower(nn.Module):
         self.cfg_only = tower_config
         self.vision_tower: nn.Module | None = None
         self.image_processor: BaseImageProcessor | None = None
+        self.trains = False
+        self.trained_files: Sequence[Path] = ()
 
     def load_network(self, dtype: torch.dtype | None) -> nn.Module:
         """Reads the weights. Returns the network, in `dtype` (None: as stored)."""
@@ -74,6 +80,10 @@ class VisionTower(nn.Module):
         """Pixels `(batch, 3, height, width)` to features `(batch, num_patches, hidden_size)`."""
         raise NotImplementedError
 
+    def unused_modules(self) -> list[nn.Module]:
+        """Parts of the loaded network that the features do not come through; they never train."""
+        return []
+
     @property
     def hidden_size(self) -> int:
         """Width of a feature: the projector's input size."""
@@ -95,7 +105,10 @@ class VisionTower(nn.Module):
         return self.image_processor
 
     def load_model(self, device_map: Any = None, dtype: torch.dtype | None = None) -> None:
-        """Loads the weights once; the tower is frozen and in evaluation mode. `device_map`: a device or None."""
+        """Loads the weights once; the tower is frozen and in evaluation mode. `device_map`: a device or None.
+
+        Weights of `trained_files`, which a run with an unfrozen tower wrote, take the place of the folder's own.
+        """
         if self.is_loaded:
             return
         self.load_processor()
@@ -104,13 +117,24 @@ class VisionTower(nn.Module):
         if isinstance(device_map, str | torch.device) and str(device_map) != "auto":
             network.to(device_map)
         self.vision_tower = network.eval()
+        if self.trained_files:
+            weights = read_tower_weights(self.trained_files)
+            put_tower_weights(network, weights, self.unused_modules(), self.trained_files[0])
         self.is_loaded = True
+
+    def unfreeze(self) -> None:
+        """Lets every parameter train that the features come through; the weights must be loaded."""
+        if not self.can_train:
+            raise ValueError(f"a vision tower of model_type {self.cfg_only.model_type!r} cannot be unfrozen")
+        self.trains = True
+        self.vision_tower.requires_grad_(True)
+        for module in self.unused_modules():
+            module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "VisionTower":
         """A frozen tower stays in evaluation mode whatever the rest does: batch norm and dropout must not move."""
-        return super().train(False)
+        return super().train(mode and self.trains)
 
-    @torch.no_grad()
     def forward(self, images: torch.Tensor | list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
         """Features of a batch `(batch, 3, height, width)`, or of a list of `(3, height, width)`, one each.
 
@@ -120,7 +144,8 @@ class VisionTower(nn.Module):
             raise RuntimeError(f"vision tower {self.vision_tower_name} is used before load_model() was called")
         if isinstance(images, list):
             return [self.forward(image.unsqueeze(0)) for image in images]
-        return self.encode(images.to(device=self.device, dtype=self.dtype)).to(images.dtype)
+        with torch.set_grad_enabled(self.trains and torch.is_grad_enabled()):
+            return self.encode(images.to(device=self.device, dtype=self.dtype)).to(images.dtype)
 
     @property
     def dummy_feature(self) -> torch.Tensor:
@@ -141,9 +166,10 @@ class VisionTower(nn.Module):
 
     @property
     def weight_files(self) -> list[Path]:
-        """The tower's weight files where it is a local folder (the feature cache's key reads them)."""
+        """Files that the weights come from, as far as they are local (the feature cache's key reads them)."""
         folder = Path(self.vision_tower_name)
-        return sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]) if folder.is_dir() else []
+        own = sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]) if folder.is_dir() else []
+        return [*own, *self.trained_files]
 
 
 def _drop_file_prefix(tower: VisionTower, state: dict[str, Any], prefix: str, *rest: Any) -> None:

@@ -5,16 +5,24 @@ from typing import Any
 
 from transformers import AutoConfig
 
+# Registers the model_type efficientnet_lite with transformers.
+import llava.model.multimodal_encoder.efficientnet_encoder  # noqa: F401
+from llava.families import load_class
 from llava.model.multimodal_encoder.base import VisionTower
-from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
-from llava.model.multimodal_encoder.efficientnet_encoder import EfficientNetLiteTower
 
-TOWERS: dict[str, type[VisionTower]] = {
-    "clip_vision_model": CLIPVisionTower,
-    "clip": CLIPVisionTower,
-    "efficientnet_lite": EfficientNetLiteTower,
+_LLAVA, _BUNNY = "llava.model.multimodal_encoder", "bunny.model.multimodal_encoder"
+TOWERS: dict[str, str] = {
+    "clip_vision_model": f"{_LLAVA}.clip_encoder:CLIPVisionTower",
+    "clip": f"{_LLAVA}.clip_encoder:CLIPVisionTower",
+    "siglip_vision_model": f"{_BUNNY}.siglip_encoder:SiglipVisionTower",
+    "siglip": f"{_BUNNY}.siglip_encoder:SiglipVisionTower",
+    "efficientnet_lite": f"{_LLAVA}.efficientnet_encoder:EfficientNetLiteTower",
 }
-"""`model_type` of a tower's config.json -> class."""
+"""`model_type` of a tower's config.json -> class, as "module:name"."""
+S2_TOWERS: dict[str, str] = {
+    name: f"{reference}S2" for name, reference in TOWERS.items() if name != "efficientnet_lite"
+}
+"""The same with S2."""
 
 
 class VisionTowerError(ValueError):
@@ -35,14 +43,19 @@ def build_vision_tower(vision_tower_cfg: Any, delay_load: bool = False, **kwargs
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
         where = "has no readable config.json" if Path(name).is_dir() else "is neither a folder here nor a known hub id"
+        if Path(name).is_file():
+            where = "is a file; towers are folders of transformers (the EVA-CLIP file of Bunny is not supported)"
         raise VisionTowerError(f"vision tower {name!r} {where} ({str(error).splitlines()[0]})") from error
     inside_llava = config.model_type == "llava"
     config = config.vision_config if inside_llava else config
-    if config.model_type not in TOWERS:
+    towers, what = TOWERS, "vision tower"
+    if getattr(vision_tower_cfg, "use_s2", False) or getattr(vision_tower_cfg, "s2", False):
+        towers, what = S2_TOWERS, "vision tower with S2"
+    if config.model_type not in towers:
         raise VisionTowerError(
-            f"vision tower {name!r} is of model_type {config.model_type!r}; supported: {', '.join(TOWERS)}"
+            f"{what} {name!r} is of model_type {config.model_type!r}; supported: {', '.join(towers)}"
         )
-    tower = TOWERS[config.model_type](name, config, vision_tower_cfg)
+    tower = load_class(towers[config.model_type])(name, config, vision_tower_cfg)
     tower.inside_llava = inside_llava
     if not delay_load:
         tower.load_model(**kwargs)

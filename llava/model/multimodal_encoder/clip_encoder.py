@@ -7,6 +7,7 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, PreTrainedConfig
 
 from llava.model.multimodal_encoder.base import VisionTower
+from llava.model.multimodal_encoder.s2 import MultiScale
 
 SELECT_FEATURES = ("patch", "cls_patch")
 
@@ -35,6 +36,11 @@ class CLIPVisionTower(VisionTower):
         states = self.vision_tower(images, output_hidden_states=True).hidden_states[self.select_layer]
         return states[:, 1:] if self.select_feature == "patch" else states
 
+    def unused_modules(self) -> list[nn.Module]:
+        network = self.vision_tower
+        depth = self.select_layer % (self.cfg_only.num_hidden_layers + 1)
+        return [*network.encoder.layers[depth:], network.post_layernorm]
+
     @property
     def hidden_size(self) -> int:
         return self.cfg_only.hidden_size
@@ -46,3 +52,7 @@ class CLIPVisionTower(VisionTower):
 
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"select_layer": self.select_layer, "select_feature": self.select_feature}
+
+
+class CLIPVisionTowerS2(MultiScale, CLIPVisionTower):
+    """CLIP with S2 (`s2` in LLaVA's config)."""

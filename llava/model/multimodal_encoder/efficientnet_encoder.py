@@ -77,6 +77,8 @@ class EfficientNetLiteFeatures(nn.Module):
 class EfficientNetLiteTower(VisionTower):
     """The tower over a folder with `config.json`, `model.safetensors` and `preprocessor_config.json`."""
 
+    can_train = False
+
     def load_network(self, dtype: torch.dtype | None) -> nn.Module:
         network = EfficientNetLiteFeatures(self.cfg_only)
         network.load_state_dict(load_file(Path(self.vision_tower_name) / "model.safetensors"))

@@ -209,7 +209,8 @@ def test_trained_tower_wins_over_the_published_one(tiny_llava, tiny, tmp_path):
     shutil.copy(tiny_llava / "tokenizer.json", folder)
     shutil.copy(tiny_llava / "tokenizer_config.json", folder)
     torch.testing.assert_close(logits(folder), expected)
-    assert not torch.equal(logits(folder, vision_tower=str(tiny.tower)), expected)
+    # The folder that the published tower is in is one thing, its weights are another (LLaVA#1533).
+    torch.testing.assert_close(logits(folder, vision_tower=str(tiny.tower)), expected)
     weights = load_file(folder / "model.safetensors")
     save_file({n: v for n, v in weights.items() if "vision_tower" not in n}, folder / "model.safetensors")
     with pytest.raises(CheckpointError, match="holds no tower weights"):

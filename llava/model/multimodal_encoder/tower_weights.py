@@ -1,0 +1,112 @@
+"""The weights of a vision tower that was trained along: where they are kept, and putting them back.
+
+A frozen tower is read from `mm_vision_tower`. A trained one is a part of the checkpoint, and must win over that folder
+whenever the checkpoint, or a LoRA on it, is loaded (LLaVA#1533, Bunny#123).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from llava.model.checkpoint import Checkpoint, CheckpointError, read_checkpoint
+
+_PREFIX = "vision_tower.vision_tower."
+_LEVEL = "vision_model."
+_FLAGS = ("unfreeze_vision_tower", "unfreeze_mm_vision_tower")
+"""Keys in config.json: Bunny's and LLaVA's."""
+
+
+def record_trained_tower(config: Any, trains: bool) -> None:
+    """Writes into the config whether the tower's weights are the checkpoint's own.
+
+    They stay so when a later run freezes the tower again.
+    """
+    config.unfreeze_vision_tower = trains or tower_was_trained(config.to_dict())
+    if config.unfreeze_vision_tower:
+        config.unfreeze_mm_vision_tower = True
+
+
+def tower_was_trained(config: Mapping[str, Any]) -> bool:
+    return any(config.get(flag) for flag in _FLAGS)
+
+
+def trained_tower_files(checkpoint: Checkpoint, base: str | Path | None = None) -> list[Path]:
+    """Files that hold the checkpoint's trained tower: its own, else its base's; none where the tower was frozen.
+
+    Raises:
+        CheckpointError: config.json says that the tower was trained, but its weights are nowhere.
+    """
+    if not tower_was_trained(checkpoint.config):
+        return []
+    files = [file for file in checkpoint.weight_files if _names(file)]
+    if files:
+        return files
+    if base is not None and Path(base) != checkpoint.path:
+        below = read_checkpoint(base)
+        if tower_was_trained(below.config):
+            return trained_tower_files(below)
+    raise CheckpointError(
+        f"{checkpoint.path} was trained with its vision tower (config.json says so), but holds no tower weights, nor "
+        "does its base; give --model-base the model that it was trained on"
+    )
+
+
+def read_tower_weights(files: Sequence[Path]) -> dict[str, torch.Tensor]:
+    """The tower's tensors of checkpoint files, named as in the tower's own network."""
+    weights = {}
+    for file in files:
+        if file.suffix == ".safetensors":
+            with safe_open(file, framework="pt") as tensors:
+                weights |= {_own_name(name): tensors.get_tensor(name) for name in _names(file)}
+        else:
+            tensors = torch.load(file, map_location="cpu", weights_only=True)
+            weights |= {_own_name(name): tensors[name] for name in _names(file)}
+    return weights
+
+
+def put_tower_weights(
+    network: nn.Module, weights: Mapping[str, torch.Tensor], unused: Iterable[nn.Module], source: Path
+) -> None:
+    """Puts the weights in place; transformers has a level `vision_model.` in the names, or not, by release.
+
+    Args:
+        unused: modules of the network whose weights may be missing: upstream's SigLIP ends with the layer that is used.
+
+    Raises:
+        CheckpointError: the weights are of another tower.
+    """
+    own = network.state_dict()
+    fitting, unknown = {}, []
+    for name, value in weights.items():
+        spellings = (name, name.removeprefix(_LEVEL), _LEVEL + name)
+        known = next((spelling for spelling in spellings if spelling in own), None)
+        if known is None or own[known].shape != value.shape:
+            unknown.append(f"{name} {tuple(value.shape)}")
+        else:
+            fitting[known] = value
+    spared = {id(parameter) for module in unused for parameter in module.parameters()}
+    missing = [name for name, p in network.named_parameters() if name not in fitting and id(p) not in spared]
+    if unknown or missing:
+        raise CheckpointError(
+            f"the trained tower in {source} does not fit this tower: without a place {unknown[:2]}, "
+            f"missing {missing[:2]}"
+        )
+    network.load_state_dict(fitting, strict=False)
+
+
+def _own_name(name: str) -> str:
+    return name.split(_PREFIX, 1)[1]
+
+
+def _names(file: Path) -> list[str]:
+    """Names of the tower's tensors in a file; no tensor is read."""
+    if file.suffix == ".safetensors":
+        with safe_open(file, framework="pt") as tensors:
+            names = list(tensors.keys())
+    else:
+        names = list(torch.load(file, map_location="meta", weights_only=True))
+    return [name for name in names if _PREFIX in name]
