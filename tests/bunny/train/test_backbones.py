@@ -29,7 +29,7 @@ def flags_of(family, mode, tiny, backbones, siglip):
         "model_name_or_path": backbones[family.model_type],
         "vision_tower": tiny.tower if family.package == "llava" else siglip,
         "version": version,
-        "max_steps": 4,
+        "max_steps": 3,
         "save_strategy": "steps",
         "save_steps": 2,
     }
