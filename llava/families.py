@@ -57,7 +57,9 @@ _SIGLIP = "google/siglip-so400m-patch14-384"
 def _llava(name: str, backbone: str, classes: str, template: str, aliases: tuple[str, ...] = ()) -> ModelFamily:
     module = f"llava.model.language_model.llava_{name}"
     config, model = (f"{module}:{name}" for name in classes.split())
-    return ModelFamily(f"llava_{name}", backbone, "llava", config, model, "model.layers", template, _CLIP, aliases=aliases)
+    return ModelFamily(
+        f"llava_{name}", backbone, "llava", config, model, "model.layers", template, _CLIP, aliases=aliases
+    )
 
 
 def _bunny(name: str, backbone: str, class_name: str, template: str) -> ModelFamily:
