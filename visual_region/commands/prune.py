@@ -1,65 +1,140 @@
 """`python -m visual_region prune`: a checkpoint without some of its layers."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from llava.files import folder_written_whole
-from visual_region.layers import LayerSelection
-from visual_region.surgery import SurgeryError, lowest_outside, region_now, remove_layers
+from visual_region.folders import check_output
+from visual_region.layers import LayerSelection, read_scores
+from visual_region.surgery import LayerCut, SurgeryError, lowest_outside, region_now, remove_layers
 
 HELP = "remove layers and write a checkpoint"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model-path", required=True)
-    parser.add_argument("--model-base")
-    parser.add_argument("--vision-tower")
-    parser.add_argument("--dtype", choices=("fp32", "fp16", "bf16"))
-    parser.add_argument("--layers", help="layers to remove, in the grammar of --tune_layers")
-    parser.add_argument("--scores", help="score file; removes the lowest")
-    parser.add_argument("--metric", default="angular")
-    parser.add_argument("--remove", type=int, default=1, help="how many, by lowest score")
-    parser.add_argument("--anywhere", action="store_true", help="the tuned region is not protected")
+    parser.add_argument("--model-path", required=True, help="full, merged or LoRA folder")
+    parser.add_argument("--model-base", help="base of a LoRA; default: the one that it records")
+    parser.add_argument("--vision-tower", help="tower folder to record, in place of the checkpoint's")
+    parser.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), help="default: as stored; of a merged LoRA fp32")
+    which = parser.add_argument_group("which layers (numbers are of the model as it stands now)")
+    which.add_argument("--layers", help="layers to remove, in the grammar of --tune_layers")
+    which.add_argument("--scores", help="score file; removes the lowest")
+    which.add_argument("--metric", default="angular", help="a metric of the score file")
+    which.add_argument("--remove", type=int, default=1, help="how many, by lowest score")
+    which.add_argument("--anywhere", action="store_true", help="the tuned region is not protected")
     parser.add_argument("--output", required=True)
+    parser.add_argument(
+        "--base-output",
+        help="of a LoRA: write the pruned base here and a renumbered adapter to --output; without it both are merged",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint that --output holds")
 
 
 def run(args: argparse.Namespace) -> None:
     """Removes layers from a checkpoint and writes a folder that loads like any other."""
-    scores = read_scores(args.scores) if args.scores else None
-    if (scores is None) == (args.layers is None):
-        raise SurgeryError("give either --layers, or --scores with --remove")
-    from llava.families import family_of
-    from llava.model.builder import load_pretrained_model
+    from llava.model.builder import family_config, resolve_base
+    from llava.model.checkpoint import Kind, read_checkpoint
 
-    tokenizer, model, _, _ = load_pretrained_model(
-        args.model_path, args.model_base, vision_tower=args.vision_tower, dtype=_dtype(args.dtype)
-    )
-    depth = model.config.num_hidden_layers
-    if args.layers is not None:
-        gone = LayerSelection.parse(args.layers, depth).layers
-        inside = sorted(set(gone) & set(region_now(model.config)))
-        if inside and not args.anywhere:
-            raise SurgeryError(f"layers {inside} belong to the tuned region; --anywhere removes them all the same")
+    checkpoint = read_checkpoint(args.model_path)
+    if args.base_output and checkpoint.kind is not Kind.LORA:
+        raise SurgeryError(
+            f"--base-output is for LoRA folders; {checkpoint.path} is a {checkpoint.kind.value} checkpoint"
+        )
+    base = checkpoint.path if checkpoint.kind is Kind.FULL else Path(resolve_base(checkpoint, args.model_base))
+    base_raw = checkpoint.config if checkpoint.kind is Kind.FULL else read_checkpoint(base).config
+    raw = checkpoint.config if checkpoint.kind is Kind.FULL else {**base_raw, **checkpoint.config}
+    family, config = family_config(raw)
+    cut = LayerCut.without(choose_layers(args, config), config)
+
+    if checkpoint.kind is Kind.FULL:
+        _prune_full(args, checkpoint.path, raw, config, cut, family.layer_path)
+    elif args.base_output:
+        _prune_beside_base(args, checkpoint, base, base_raw, cut, family.layer_path)
     else:
-        if scores["num_layers"] != depth:
-            raise SurgeryError(f"{args.scores} is of {scores['num_layers']} layers, the model has {depth}")
-        protected = () if args.anywhere else region_now(model.config)
-        gone = lowest_outside(scores["metrics"][args.metric]["values"], args.remove, protected)
-    remove_layers(model, gone, family_of(model.config).layer_path)
-    with folder_written_whole(args.output) as aside:
+        _prune_merged(args, checkpoint, base, cut, family.layer_path)
+    gone = ", ".join(map(str, cut.removed))
+    print(f"removed layers {gone}; {len(cut.keep)} remain, in {args.output}")
+
+
+def choose_layers(args: argparse.Namespace, config: Any) -> tuple[int, ...]:
+    """The layers to remove, by list or by score, checked against the tuned region that the config records."""
+    if (args.scores is None) == (args.layers is None):
+        raise SurgeryError("give either --layers, or --scores with --remove")
+    depth, region = config.num_hidden_layers, region_now(config)
+    if args.layers is None:
+        scores = read_scores(args.scores, args.metric, depth)
+        return lowest_outside(scores, args.remove, () if args.anywhere else region)
+    gone = LayerSelection.parse(args.layers, depth).layers
+    inside = sorted(set(gone) & set(region))
+    if inside and not args.anywhere:
+        raise SurgeryError(f"layers {inside} belong to the tuned region; --anywhere removes them all the same")
+    return gone
+
+
+def _prune_full(
+    args: argparse.Namespace, source: Path, raw: dict[str, Any], config: Any, cut: LayerCut, layer_path: str
+) -> None:
+    from visual_region.pruning import cut_shards, prune_folder, pruned_config
+
+    dtype = _dtype(args.dtype)
+    shards = cut_shards(source, cut, layer_path, dtype)
+    values = pruned_config(raw, config, cut)
+    if dtype is not None:
+        values["dtype"] = str(dtype).removeprefix("torch.")
+    if args.vision_tower:
+        values["mm_vision_tower"] = args.vision_tower
+    nbytes = sum(stored.nbytes for shard in shards for stored in shard)
+    output = check_output(args.output, [source], nbytes, args.overwrite)
+    prune_folder(source, output, shards, values)
+
+
+def _prune_beside_base(
+    args: argparse.Namespace, checkpoint: Any, base: Path, base_raw: dict[str, Any], cut: LayerCut, layer_path: str
+) -> None:
+    from llava.model.builder import family_config
+    from llava.model.checkpoint import read_checkpoint
+    from visual_region.adapter import Adapter
+    from visual_region.pruning import cut_shards, prune_adapter, prune_folder, pruned_config, same_cut
+
+    values = pruned_config(checkpoint.config, family_config({**base_raw, **checkpoint.config})[1], cut)
+    base_config = family_config(base_raw)[1]
+    base_values = pruned_config(base_raw, base_config, cut)
+    adapter = Adapter.read(checkpoint.path)
+    adapter.renamed(lambda name: cut.rename(name, layer_path))
+    lost = sorted(set(adapter.layers(layer_path)) & set(cut.removed))
+    if lost:
+        print(f"the adapter's weights of layers {', '.join(map(str, lost))} go with these layers")
+
+    base_output = Path(args.base_output)
+    reads = [checkpoint.path, base]
+    if Path(args.output).resolve() == base_output.resolve():
+        raise SurgeryError("--output and --base-output are the same folder; the adapter needs one of its own")
+    stands = base_output.is_dir() and (base_output / "config.json").is_file()
+    if stands and same_cut(family_config(read_checkpoint(base_output).config)[1], base_values):
+        print(f"the pruned base stands already in {base_output}")
+    else:
+        shards = cut_shards(base, cut, layer_path, _dtype(args.dtype))
+        check_output(base_output, reads, sum(s.nbytes for shard in shards for s in shard), args.overwrite)
+        check_output(args.output, reads, 0, args.overwrite)
+        prune_folder(base, base_output, shards, base_values)
+    output = check_output(args.output, reads, 0, args.overwrite)
+    prune_adapter(checkpoint.path, output, base_output, adapter, values, cut, layer_path)
+
+
+def _prune_merged(args: argparse.Namespace, checkpoint: Any, base: Path, cut: LayerCut, layer_path: str) -> None:
+    from llava.model.builder import load_pretrained_model
+    from visual_region.pruning import cut_shards
+
+    nbytes = sum(stored.nbytes for shard in cut_shards(base, cut, layer_path) for stored in shard)
+    output = check_output(args.output, [checkpoint.path, base], nbytes, args.overwrite)
+    tokenizer, model, _, _ = load_pretrained_model(
+        args.model_path, args.model_base, vision_tower=args.vision_tower, dtype=_dtype(args.dtype), load_tower=False
+    )
+    remove_layers(model, cut.removed, layer_path)
+    with folder_written_whole(output) as aside:
         model.save_pretrained(aside)
         tokenizer.save_pretrained(aside)
-    print(f"removed layers {', '.join(map(str, gone))}; {model.config.num_hidden_layers} remain, in {args.output}")
-
-
-def read_scores(path: str) -> dict[str, Any]:
-    try:
-        scores = json.loads(Path(path).read_text(encoding="utf-8"))
-        return {"num_layers": scores["num_layers"], "metrics": scores["metrics"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SurgeryError(f"{path} is not a score file of `python -m visual_region score` ({error})") from error
 
 
 def _dtype(name: str | None) -> Any:
