@@ -13,6 +13,7 @@ from visual_region.surgery import SurgeryError, layer_of
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+FINGERPRINT = "base_fingerprint.json"
 _PREFIX = "base_model.model."
 _BY_LAYER = ("rank_pattern", "alpha_pattern", "layer_replication", "target_parameters")
 
@@ -80,7 +81,7 @@ def write_renamed_rest(source: Path, target: Path, rename: Callable[[str], str |
         tensors = torch.load(rest, map_location="cpu", weights_only=True)
         kept = {new: value for name, value in tensors.items() if (new := rename(name)) is not None}
         torch.save(kept, target / rest.name)
-    fingerprint = target / "base_fingerprint.json"
+    fingerprint = target / FINGERPRINT
     if fingerprint.is_file():
         values = json.loads(fingerprint.read_text(encoding="utf-8"))
         values["tensors"] = {

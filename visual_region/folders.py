@@ -51,10 +51,14 @@ def check_output(output: str | Path, sources: Sequence[str | Path], nbytes: int,
     return output
 
 
-def copy_side_files(source: Path, target: Path) -> None:
-    """Copies tokenizer, generation config and the like: every file that is neither weights nor of a training run."""
+def copy_side_files(source: Path, target: Path, leave: Sequence[str] = ()) -> None:
+    """Copies tokenizer, generation config and the like: every file that is neither weights nor of a training run.
+
+    Args:
+        leave: further names to leave out.
+    """
     for file in sorted(source.iterdir()):
-        if file.is_file() and file.name not in _LEFT_BEHIND and not file.name.endswith(_WEIGHTS):
+        if file.is_file() and file.name not in {*_LEFT_BEHIND, *leave} and not file.name.endswith(_WEIGHTS):
             shutil.copyfile(file, target / file.name)
 
 

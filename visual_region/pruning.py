@@ -31,7 +31,7 @@ def cut_shards(
             if new is None:
                 found.add(stored.name)
             else:
-                kept.append((stored.renamed(new) if dtype is None else stored.renamed(new).cast(dtype)))
+                kept.append(stored.renamed(new) if dtype is None else stored.renamed(new).cast(dtype))
         result.append(kept)
     seen = {int(name[len(layer_path) + 1 :].split(".")[0]) for name in found}
     if gone - seen:

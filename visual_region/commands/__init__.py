@@ -4,5 +4,8 @@ A module has `HELP` (one line), `add_arguments(parser)` and `run(args)`; bad inp
 FileNotFoundError, which `__main__` prints as one line.
 """
 
-COMMANDS: dict[str, str] = {name: f"visual_region.commands.{name}" for name in ("select", "score", "picture", "prune")}
+COMMANDS: dict[str, str] = {
+    name: f"visual_region.commands.{name}"
+    for name in ("select", "score", "picture", "prune", "revert")
+}
 """Name on the command line -> module."""

@@ -129,7 +129,7 @@ def _prune_merged(args: argparse.Namespace, checkpoint: Any, base: Path, cut: La
     nbytes = sum(stored.nbytes for shard in cut_shards(base, cut, layer_path) for stored in shard)
     output = check_output(args.output, [checkpoint.path, base], nbytes, args.overwrite)
     tokenizer, model, _, _ = load_pretrained_model(
-        args.model_path, args.model_base, vision_tower=args.vision_tower, dtype=_dtype(args.dtype), load_tower=False
+        args.model_path, args.model_base, vision_tower=args.vision_tower, dtype=_dtype(args.dtype)
     )
     remove_layers(model, cut.removed, layer_path)
     with folder_written_whole(output) as aside:

@@ -1,0 +1,245 @@
+"""`prune` on disk equals deleting the layers in memory; LoRA folders are renumbered, merged or refused."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import LlamaForCausalLM, Qwen2Config
+
+from llava.model.builder import load_pretrained_model
+from llava.model.checkpoint import CheckpointError
+from visual_region.layers import LayerSelectionError
+from visual_region.pruning import pruned_config
+from visual_region.surgery import LayerCut, layer_of, region_now, remove_layers
+
+PATH = "model.layers"
+
+
+@pytest.fixture
+def scores(tmp_path):
+    file = tmp_path / "scores.json"
+    values = [0.1, 0.5, 0.2, 0.3, 0.05, 0.6]
+    metrics = {"angular": {"values": values}, "bi": {"values": values[::-1]}}
+    file.write_text(json.dumps({"num_layers": 6, "metrics": metrics}))
+    return file
+
+
+def in_memory(folder, gone):
+    model = load_pretrained_model(str(folder), device="cpu")[1]
+    return remove_layers(model, gone, PATH)
+
+
+def weights(folder):
+    return {name: t for file in folder.glob("*.safetensors") for name, t in load_file(file).items()}
+
+
+@pytest.mark.parametrize("layout", ["one file", "shards", "bin"])
+def test_on_disk_equals_in_memory(command, logits, tiny_llava, tmp_path, layout):
+    source = shutil.copytree(tiny_llava, tmp_path / "source")
+    if layout == "shards":
+        model = load_pretrained_model(str(source), device="cpu", load_tower=False)[1]
+        (source / "model.safetensors").unlink()
+        model.save_pretrained(source, max_shard_size="30KB")
+        assert len(list(source.glob("*.safetensors"))) > 3
+    if layout == "bin":
+        torch.save(load_file(source / "model.safetensors"), source / "pytorch_model.bin")
+        (source / "model.safetensors").unlink()
+    (source / "trainer_state.json").write_text("{}")
+    output = tmp_path / "pruned"
+    command("prune", "--model-path", source, "--layers", "1,4", "--output", output)
+
+    reference = in_memory(source, (1, 4))
+    expected = {n: t for n, t in reference.state_dict().items() if "vision_tower" not in n}
+    found = {n: t for n, t in weights(output).items() if "vision_tower" not in n}
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+    assert torch.equal(logits(output), logits(reference))
+    config = json.loads((output / "config.json").read_text())
+    assert config["visual_region"] == reference.config.visual_region
+    assert config["num_hidden_layers"] == 4
+    assert (output / "tokenizer.json").read_bytes() == (source / "tokenizer.json").read_bytes()
+    assert not (output / "trainer_state.json").exists()
+    assert {p.name for p in tmp_path.iterdir()} == {"source", "pruned"}
+
+
+def test_a_second_prune_keeps_the_record(command, logits, tiny_llava, tmp_path):
+    once, twice, at_once = tmp_path / "once", tmp_path / "twice", tmp_path / "at-once"
+    command("prune", "--model-path", tiny_llava, "--layers", "1,2", "--output", once)
+    command("prune", "--model-path", once, "--layers", "2", "--output", twice)
+    command("prune", "--model-path", tiny_llava, "--layers", "1,2,4", "--output", at_once)
+    assert torch.equal(logits(twice), logits(at_once))
+    first, second = (json.loads((f / "config.json").read_text())["visual_region"] for f in (twice, at_once))
+    assert first == second
+    assert first["kept_layers"] == [0, 3, 5]
+    assert first["layers"] == [0, 3]
+
+
+def test_lowest_of_any_metric(command, tiny_llava, scores, tmp_path):
+    for metric, gone in (("angular", [2, 4]), ("bi", [1, 5])):
+        output = tmp_path / metric
+        flags = ("--scores", scores, "--metric", metric, "--remove", 2)
+        command("prune", "--model-path", tiny_llava, *flags, "--output", output)
+        record = json.loads((output / "config.json").read_text())["visual_region"]
+        assert record["removed_layers"] == gone
+
+
+def test_dtype_and_tower_are_written(command, tiny_llava, tmp_path):
+    output = tmp_path / "out"
+    flags = ("--layers", "1", "--dtype", "bf16", "--vision-tower", "elsewhere")
+    command("prune", "--model-path", tiny_llava, *flags, "--output", output)
+    assert {t.dtype for t in weights(output).values()} == {torch.bfloat16}
+    config = json.loads((output / "config.json").read_text())
+    assert (config["dtype"], config["mm_vision_tower"]) == ("bfloat16", "elsewhere")
+
+
+def test_lora_merged_or_beside_its_pruned_base(command, logits, tiny, tiny_lora, tmp_path):
+    merged, adapter, base = (tmp_path / name for name in ("merged", "adapter", "base"))
+    command("prune", "--model-path", tiny_lora, "--layers", "1,2", "--output", merged)
+    command("prune", "--model-path", tiny_lora, "--layers", "1,2", "--output", adapter, "--base-output", base)
+
+    expected = logits(in_memory(tiny_lora, (1, 2)))
+    torch.testing.assert_close(logits(merged), expected)
+    torch.testing.assert_close(logits(adapter), expected)
+    names = load_file(adapter / "adapter_model.safetensors")
+    assert {layer_of(name, PATH) for name in names} == {0, 1}
+    assert LlamaForCausalLM.from_pretrained(base).config.num_hidden_layers == 4
+    model = load_pretrained_model(str(adapter), device="cpu")[1]
+    assert region_now(model.config) == (0, 1)
+    assert model.config.visual_region["kept_layers"] == [0, 3, 4, 5]
+
+    # A second prune, of the adapter's folder on its pruned base, and of the merged one.
+    again, base_again, merged_again = (tmp_path / name for name in ("adapter2", "base2", "merged2"))
+    command("prune", "--model-path", adapter, "--layers", "3", "--output", again, "--base-output", base_again)
+    command("prune", "--model-path", merged, "--layers", "3", "--output", merged_again)
+    torch.testing.assert_close(logits(again), logits(merged_again))
+    first, second = (json.loads((f / "config.json").read_text())["visual_region"] for f in (again, merged_again))
+    assert first == second
+
+    # The adapter of the pruned base is refused on the whole one, and a base that stands is not written again.
+    with pytest.raises(CheckpointError, match="trained on a model of 4 layers"):
+        load_pretrained_model(str(adapter), str(tiny.llm), device="cpu")
+    before = (base / "config.json").stat().st_mtime_ns
+    flags = ("--layers", "1,2", "--output", tmp_path / "adapter3", "--base-output", base)
+    command("prune", "--model-path", tiny_lora, *flags)
+    assert (base / "config.json").stat().st_mtime_ns == before
+
+
+def test_deltas_that_go_with_their_layer_are_told(command, logits, tiny_lora, tmp_path, capsys):
+    output, base = tmp_path / "out", tmp_path / "base"
+    flags = ("--layers", "3", "--anywhere", "--output", output, "--base-output", base)
+    command("prune", "--model-path", tiny_lora, *flags)
+    assert "the adapter's weights of layers 3 go with these layers" in capsys.readouterr().out
+    torch.testing.assert_close(logits(output), logits(in_memory(tiny_lora, (3,))))
+    flags = ("--layers", "0,3", "--anywhere", "--output", tmp_path / "no", "--base-output", tmp_path / "no-base")
+    with pytest.raises(SystemExit, match="no adapted layer would remain"):
+        command("prune", "--model-path", tiny_lora, *flags)
+    assert {p.name for p in tmp_path.iterdir()} == {"out", "base"}
+
+
+def test_settings_by_layer_are_refused(command, tiny_lora, tmp_path):
+    source = shutil.copytree(tiny_lora, tmp_path / "lora")
+    config = json.loads((source / "adapter_config.json").read_text())
+    config["rank_pattern"] = {"model.layers.3.self_attn.q_proj": 8}
+    (source / "adapter_config.json").write_text(json.dumps(config))
+    flags = ("--layers", "1", "--output", tmp_path / "out", "--base-output", tmp_path / "base")
+    with pytest.raises(SystemExit, match="rank_pattern name layers and cannot be renumbered"):
+        command("prune", "--model-path", source, *flags)
+    assert {p.name for p in tmp_path.iterdir()} == {"lora"}
+
+
+def test_a_towers_layers_keep_their_names():
+    cut = LayerCut((0, 2), 3)
+    names = {
+        "model.layers.2.mlp.up_proj.weight": "model.layers.1.mlp.up_proj.weight",
+        "model.layers.1.mlp.up_proj.weight": None,
+        "model.layers.10.x": None,
+        "model.vision_tower.vision_tower.vision_model.encoder.layers.1.mlp.fc1.weight": "same",
+        "base_model.model.model.layers.2.mlp.lora_A.weight": "base_model.model.model.layers.1.mlp.lora_A.weight",
+        "base_model.model.model.mm_projector.2.weight": "same",
+        "model.norm.weight": "same",
+    }
+    for old, new in names.items():
+        assert cut.rename(old, PATH) == (old if new == "same" else new)
+
+
+def test_layer_types_that_the_class_derives_are_cut():
+    """An older Qwen2 folder does not name each layer's attention; after a removal it must."""
+    raw = {
+        "model_type": "qwen2",
+        "num_hidden_layers": 4,
+        "max_window_layers": 2,
+        "use_sliding_window": True,
+        "sliding_window": 8,
+    }
+    config = Qwen2Config(**{k: v for k, v in raw.items() if k != "model_type"})
+    values = pruned_config(raw, config, LayerCut.without((0,), config))
+    assert values["layer_types"] == ["full_attention", "sliding_attention", "sliding_attention"]
+    assert values["max_window_layers"] == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--scores", "S", "--metric", "angluar"), "has no metric 'angluar'; it has angular, bi.*did you mean"),
+        (("--scores", "S", "--remove", 5), "cannot remove 5 layers: 4 of 6 lie outside"),
+        (("--scores", "S", "--remove", 0), "give at least 1"),
+        (("--layers", "6"), "there is no layer 6"),
+        (("--layers", "all", "--anywhere"), "cannot remove all 6 layers"),
+        (("--layers", "3"), "belong to the tuned region"),
+        ((), "give either --layers, or --scores"),
+        (("--layers", "1", "--base-output", "b"), "--base-output is for LoRA folders"),
+    ],
+)
+def test_bad_input_writes_nothing(command, tiny_llava, scores, tmp_path, flags, words):
+    flags = [scores if flag == "S" else flag for flag in flags]
+    with pytest.raises(SystemExit, match=words):
+        command("prune", "--model-path", tiny_llava, *flags, "--output", tmp_path / "out")
+    assert {p.name for p in tmp_path.iterdir()} == {"scores.json"}
+
+
+def test_scores_of_another_depth_and_layers_removed_before(command, tiny_llava, scores, tmp_path):
+    once = tmp_path / "once"
+    command("prune", "--model-path", tiny_llava, "--layers", "1", "--output", once)
+    with pytest.raises(SystemExit, match="scores a model of 6 layers, this one has 5"):
+        command("prune", "--model-path", once, "--scores", scores, "--output", tmp_path / "no")
+    with pytest.raises(ValueError, match=r"0\.\.4, counted as it stands now; layers 1 of the 6 .* removed already"):
+        LayerCut.without((5,), json.loads((once / "config.json").read_text()))
+
+
+def test_where_the_output_must_not_lie(command, tiny_llava, tmp_path):
+    source = shutil.copytree(tiny_llava, tmp_path / "source")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").write_text("precious")
+    flags = ("prune", "--model-path", source, "--layers", "1", "--output")
+    with pytest.raises(SystemExit, match="lie in each other"):
+        command(*flags, source)
+    with pytest.raises(SystemExit, match="lie in each other"):
+        command(*flags, tmp_path)
+    with pytest.raises(SystemExit, match="other things than a checkpoint"):
+        command(*flags, other)
+    command(*flags, tmp_path / "out")
+    with pytest.raises(SystemExit, match="--overwrite replaces it"):
+        command(*flags, tmp_path / "out")
+    command(*flags, tmp_path / "out", "--overwrite")
+
+
+def test_an_interrupted_write_leaves_nothing(command, tiny_llava, tmp_path, monkeypatch):
+    from visual_region import rewrite
+
+    def fail(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(rewrite.os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        command("prune", "--model-path", tiny_llava, "--layers", "1", "--output", tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_score_errors_are_of_the_grammar(scores):
+    from visual_region.layers import read_scores
+
+    with pytest.raises(LayerSelectionError, match="no metric"):
+        read_scores(str(scores), "nothing", 6)

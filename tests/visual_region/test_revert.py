@@ -1,0 +1,157 @@
+"""`revert` sets layers back to the backbone's weights: once, twice, all of them, in every kind of folder."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from llava.model.builder import load_pretrained_model
+from visual_region.surgery import region_now, weights_replaced
+
+TEXT = torch.tensor([[1, 5, 6, 7, 9]])
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny_llava, tmp_path_factory):
+    """A full checkpoint of which every weight of the language model differs from the backbone's."""
+    folder = shutil.copytree(tiny_llava, tmp_path_factory.mktemp("tuned") / "tuned")
+    torch.manual_seed(7)
+    weights = load_file(folder / "model.safetensors")
+    changed = {
+        name: t if "vision_tower" in name or "mm_projector" in name else t + 0.05 * torch.randn_like(t)
+        for name, t in weights.items()
+    }
+    save_file(changed, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def backbone_text_logits(folder):
+    with torch.no_grad():
+        return AutoModelForCausalLM.from_pretrained(folder)(TEXT).logits
+
+
+def record(folder):
+    return json.loads((folder / "config.json").read_text())["visual_region"]
+
+
+def test_full_equals_copying_the_layers_in_memory(command, logits, tiny, tuned, tmp_path):
+    output = tmp_path / "out"
+    command("revert", "--model-path", tuned, "--backbone", tiny.llm, "--layers", "1-2,3", "--output", output)
+    model = load_pretrained_model(str(tuned), device="cpu")[1]
+    before = logits(model)
+    backbone = AutoModelForCausalLM.from_pretrained(tiny.llm).state_dict()
+    layers = {
+        n: t for n, t in backbone.items() if n.startswith(("model.layers.1.", "model.layers.2.", "model.layers.3."))
+    }
+    with weights_replaced(model, layers):
+        expected = logits(model)
+    assert torch.equal(logits(model), before)
+    assert torch.equal(logits(output), expected)
+    assert not torch.equal(expected, before)
+    assert record(output)["reverted_layers"] == [1, 2, 3]
+    # Layer 3 was tuned and is the backbone's again: pruning need not protect it.
+    assert region_now(load_pretrained_model(str(output), device="cpu")[1].config) == (0,)
+
+
+def test_twice_is_once(command, tiny, tuned, tmp_path):
+    flags = ("--backbone", tiny.llm, "--layers", "0,4")
+    command("revert", "--model-path", tuned, *flags, "--output", tmp_path / "once")
+    command("revert", "--model-path", tmp_path / "once", *flags, "--output", tmp_path / "twice")
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "once" / name).read_bytes() == (tmp_path / "twice" / name).read_bytes()
+
+
+def test_all_layers_are_the_backbone(command, text_logits, tiny, tuned, tmp_path):
+    output = tmp_path / "out"
+    command("revert", "--model-path", tuned, "--backbone", tiny.llm, "--layers", "all", "--output", output)
+    assert torch.equal(text_logits(output), backbone_text_logits(tiny.llm))
+    projector = load_file(tuned / "model.safetensors")["model.mm_projector.0.weight"]
+    assert torch.equal(load_file(output / "model.safetensors")["model.mm_projector.0.weight"], projector)
+
+
+def test_a_pruned_model_takes_the_layers_that_it_kept(command, logits, tiny, tuned, tmp_path):
+    pruned, reverted, first, second = (tmp_path / n for n in ("pruned", "reverted", "first", "second"))
+    command("prune", "--model-path", tuned, "--layers", "1,2", "--output", pruned)
+    command("revert", "--model-path", pruned, "--backbone", tiny.llm, "--layers", "2", "--output", reverted)
+    command("revert", "--model-path", tuned, "--backbone", tiny.llm, "--layers", "4", "--output", first)
+    command("prune", "--model-path", first, "--layers", "1,2", "--output", second)
+    assert torch.equal(logits(reverted), logits(second))
+    assert record(reverted) == record(second)
+    assert record(reverted)["reverted_layers"] == [4]
+
+
+def test_dtype_of_the_checkpoint_stays(command, tiny, tuned, tmp_path):
+    half, output = tmp_path / "half", tmp_path / "out"
+    command("prune", "--model-path", tuned, "--layers", "5", "--dtype", "bf16", "--output", half)
+    command("revert", "--model-path", half, "--backbone", tiny.llm, "--layers", "0", "--output", output)
+    name = "model.layers.0.mlp.up_proj.weight"
+    found = load_file(output / "model.safetensors")[name]
+    assert torch.equal(found, load_file(tiny.llm / "model.safetensors")[name].to(torch.bfloat16))
+
+
+def test_lora_loses_its_deltas(command, logits, tiny, tiny_lora, tmp_path):
+    output, again = tmp_path / "out", tmp_path / "again"
+    command("revert", "--model-path", tiny_lora, "--layers", "2,3", "--output", output)
+    merged, backbone = load_pretrained_model(str(tiny_lora), device="cpu")[1], load_file(tiny.llm / "model.safetensors")
+    with weights_replaced(merged, {n: t for n, t in backbone.items() if ".layers.3." in n}):
+        expected = logits(merged)
+    torch.testing.assert_close(logits(output), expected)
+    assert not torch.allclose(logits(tiny_lora), expected)
+    assert {n.split(".layers.")[1][0] for n in load_file(output / "adapter_model.safetensors")} == {"0"}
+    command("revert", "--model-path", output, "--layers", "2,3", "--output", again)
+    assert torch.equal(logits(again), logits(output))
+    assert record(again) == record(output)
+
+
+def test_lora_without_any_delta_is_base_and_projector(command, logits, text_logits, tiny, tiny_lora, tmp_path, capsys):
+    output = tmp_path / "out"
+    command("revert", "--model-path", tiny_lora, "--layers", "all", "--output", output)
+    assert "no adapted layer is left" in capsys.readouterr().out
+    assert torch.equal(text_logits(output), backbone_text_logits(tiny.llm))
+    merged, backbone = load_pretrained_model(str(tiny_lora), device="cpu")[1], load_file(tiny.llm / "model.safetensors")
+    with weights_replaced(merged, {n: t for n, t in backbone.items() if ".layers." in n}):
+        torch.testing.assert_close(logits(output), logits(merged))
+    assert not (output / "adapter_config.json").exists()
+
+
+def test_merged_is_full(command, text_logits, tiny, tiny_lora, tmp_path):
+    from llava.model.builder import load_tokenizer
+
+    merged, output = tmp_path / "merged", tmp_path / "out"
+    model = load_pretrained_model(str(tiny_lora), device="cpu", load_tower=False)[1]
+    model.save_pretrained(merged)
+    load_tokenizer(tiny.llm).save_pretrained(merged)
+    command("revert", "--model-path", merged, "--backbone", tiny.llm, "--layers", "0,3", "--output", output)
+    assert torch.equal(text_logits(output), backbone_text_logits(tiny.llm))
+    assert record(output)["layers"] == [0, 3]
+
+
+def test_bad_input_writes_nothing(command, tiny, tuned, tiny_lora, parity, tmp_path):
+    def llm(name, **changes):
+        values = LlamaConfig.from_pretrained(tiny.llm).to_dict() | changes
+        LlamaForCausalLM(LlamaConfig(**values)).save_pretrained(tmp_path / name)
+        return tmp_path / name
+
+    wide, deep = llm("wide", intermediate_size=48), llm("deep", num_hidden_layers=7)
+    full, output = ("revert", "--model-path", tuned, "--layers", "1"), ("--output", tmp_path / "out")
+    before = {p.name for p in tmp_path.iterdir()}
+    cases = [
+        (
+            (*full, "--backbone", wide),
+            r"another shape: model\.layers\.1\.mlp\.\w+\.weight is 48x32|32x48, in the model",
+        ),
+        ((*full, "--backbone", deep), "the backbone has 7 layers; the model has 6"),
+        (full, "give --backbone the language model's folder"),
+        ((*full, "--backbone", tiny_lora), "is a LoRA checkpoint"),
+        (("revert", "--model-path", tuned, "--backbone", tiny.llm, "--layers", "6"), "there is no layer 6"),
+        (("revert", "--model-path", tiny_lora, "--layers", "0", "--backbone", wide), "go back to its base"),
+        (("revert", "--model-path", parity / "c_pretrain", "--layers", "0"), "holds a projector only"),
+        ((*full, "--backbone", tiny.llm, "--output", tuned), "lie in each other"),
+    ]
+    for flags, words in cases:
+        with pytest.raises(SystemExit, match=words):
+            command(*flags, *(() if "--output" in flags else output))
+    assert {p.name for p in tmp_path.iterdir()} == before
