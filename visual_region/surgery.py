@@ -148,8 +148,6 @@ def lowest_outside(scores: Sequence[float], count: int, protected: Sequence[int]
         SurgeryError: fewer lie outside.
     """
     free = [i for i in range(len(scores)) if i not in set(protected)]
-    if count < 1:
-        raise SurgeryError(f"cannot remove {count} layers; give at least 1")
     if count > len(free):
         raise SurgeryError(
             f"cannot remove {count} layers: {len(free)} of {len(scores)} lie outside the protected region"

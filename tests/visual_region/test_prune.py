@@ -184,7 +184,7 @@ def test_layer_types_that_the_class_derives_are_cut():
     [
         (("--scores", "S", "--metric", "angluar"), "has no metric 'angluar'; it has angular, bi.*did you mean"),
         (("--scores", "S", "--remove", 5), "cannot remove 5 layers: 4 of 6 lie outside"),
-        (("--scores", "S", "--remove", 0), "give at least 1"),
+        (("--scores", "S", "--remove", 0), "--remove 0 removes nothing; give at least 1"),
         (("--layers", "6"), "there is no layer 6"),
         (("--layers", "all", "--anywhere"), "cannot remove all 6 layers"),
         (("--layers", "3"), "belong to the tuned region"),

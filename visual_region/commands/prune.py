@@ -63,6 +63,8 @@ def choose_layers(args: argparse.Namespace, config: Any) -> tuple[int, ...]:
         raise SurgeryError("give either --layers, or --scores with --remove")
     depth, region = config.num_hidden_layers, region_now(config)
     if args.layers is None:
+        if args.remove < 1:
+            raise SurgeryError(f"--remove {args.remove} removes nothing; give at least 1")
         scores = read_scores(args.scores, args.metric, depth)
         return lowest_outside(scores, args.remove, () if args.anywhere else region)
     gone = LayerSelection.parse(args.layers, depth).layers
