@@ -1,0 +1,145 @@
+"""Activation memory of a training step, measured on the meta device: no weights, no numbers, only shapes.
+
+What autograd keeps between forward and backward is collected from models of one and of two layers; the difference is a
+layer's. Attention keeps queries, keys, values, output and one number a row, as fused kernels (sdpa, flash) do.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AttentionInterface
+
+from visual_region.cost import ModelShape, Recipe
+from visual_region.layers import LayerSelection
+from visual_region.tuning import apply_lora, train_layers
+
+_ATTENTION = "fused_attention_by_shape"
+
+
+class _Fused(torch.autograd.Function):
+    """Shapes of fused attention: `(batch, heads, length, size)` each."""
+
+    @staticmethod
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        output = torch.empty_like(query)
+        rows = torch.empty(query.shape[:-1], dtype=torch.float32, device=query.device)
+        ctx.save_for_backward(query, key, value, output, rows)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *grad: torch.Tensor) -> Any:
+        raise NotImplementedError("only shapes are measured")
+
+
+def _attention(
+    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, **kwargs: Any
+) -> tuple[torch.Tensor, None]:
+    return _Fused.apply(query, key, value).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(_ATTENTION, _attention)
+
+
+def saved_bytes(run: Callable[[], Any], parameters: set[int]) -> int:
+    """Bytes that autograd keeps while `run` computes, each storage once, without those of `parameters` (storages)."""
+    kept: dict[int, tuple[int, Any]] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in parameters:
+            # The storage is held, so that its address is not given to another.
+            kept[storage._cdata] = (storage.nbytes(), storage)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = run()
+    del result
+    return sum(size for size, _ in kept.values())
+
+
+class ActivationMeter:
+    """Bytes of activations for one kind of model.
+
+    Args:
+        build: makes the language model, without vision modules, from a config.
+        config: of the language model.
+        dtype: that the run computes in.
+        lora_dropout: above 0 it keeps a mask and a copy of each input.
+    """
+
+    def __init__(
+        self, build: Callable[[Any], nn.Module], config: Any, layer_path: str, dtype: torch.dtype, lora_dropout: float
+    ) -> None:
+        self.build, self.config, self.layer_path = build, config, layer_path
+        self.dtype, self.lora_dropout = dtype, lora_dropout
+        self._known: dict[tuple[Any, ...], tuple[int, int]] = {}
+
+    def layer(self, kind: str, recipe: Recipe, rows: int) -> tuple[int, int]:
+        """Bytes of one decoder layer, and of what comes once (rotary tables, final norm), for `rows` samples."""
+        key = (kind, recipe.length, recipe.lora_r, rows)
+        if key not in self._known:
+            one, two = (self._model(kind, depth, recipe, rows) for depth in (1, 2))
+            self._known[key] = (two - one, 2 * one - two)
+        return self._known[key]
+
+    def _model(self, kind: str, depth: int, recipe: Recipe, rows: int) -> int:
+        config = copy.deepcopy(self.config)
+        config.num_hidden_layers = depth
+        if getattr(config, "layer_types", None):
+            config.layer_types = config.layer_types[:1] * depth
+        with torch.device("meta"):
+            model = self.build(config).to(self.dtype)
+        model.set_attn_implementation(_ATTENTION)
+        selection = LayerSelection.parse("all", depth)
+        model.requires_grad_(False)
+        wrapped = model
+        if kind == "lora":
+            r, dropout = recipe.lora_r, self.lora_dropout
+            with torch.device("meta"):
+                wrapped = apply_lora(model, selection, self.layer_path, r=r, lora_alpha=r, lora_dropout=dropout)
+            wrapped.to(self.dtype)
+        elif kind == "full":
+            train_layers(model, selection, self.layer_path)
+        wrapped.train()
+        decoder = model.get_submodule(self.layer_path.rpartition(".")[0])
+        weights = {p.untyped_storage()._cdata for p in wrapped.parameters()}
+        embeds = torch.empty(
+            rows, recipe.length, config.hidden_size, dtype=self.dtype, device="meta", requires_grad=True
+        )
+        return saved_bytes(lambda: decoder(inputs_embeds=embeds, use_cache=False), weights)
+
+    def peak(self, shape: ModelShape, selection: LayerSelection | None, recipe: Recipe, rows: int) -> int:
+        """Most bytes of activations at any time of a step of `rows` samples: what is kept, and the head's gradient.
+
+        With checkpointing also one layer in full, while it is recomputed.
+        """
+        positions = rows * (recipe.labelled_tokens if recipe.label_only_logits else recipe.length)
+        # Logits in the run's dtype, and their gradient in float32.
+        passing = positions * shape.vocab_size * (self.dtype.itemsize + 4)
+        return self.kept(shape, selection, recipe, rows) + passing
+
+    def kept(self, shape: ModelShape, selection: LayerSelection | None, recipe: Recipe, rows: int) -> int:
+        """Bytes that are held from forward to backward.
+
+        Text-only samples hold nothing in layers with nothing trained in or below them; with checkpointing a layer
+        holds its input.
+        """
+        tuned = set(selection or ())
+        kind = recipe.mode if recipe.mode in ("lora", "full") else "frozen"
+        depth, item = len(shape.layers), self.dtype.itemsize
+        once = self.layer("frozen", recipe, rows)[1]
+        each = [self.layer(kind if i in tuned else "frozen", recipe, rows)[0] for i in range(depth)]
+        if recipe.gradient_checkpointing:
+            layers = depth * rows * recipe.length * shape.hidden_size * item + max(each)
+        else:
+            everything = recipe.mode == "full" and len(tuned) == depth
+            through = everything or (recipe.train_projector and recipe.image_tokens > 0 and bool(shape.projector))
+            lowest = 0 if through else min(tuned, default=depth)
+            layers = sum(each[lowest:])
+        positions = rows * (recipe.labelled_tokens if recipe.label_only_logits else recipe.length)
+        head = positions * (4 * shape.vocab_size + item * shape.hidden_size)
+        projector = sum(n_in + n_out for n_in, n_out in shape.projector) if recipe.train_projector else 0
+        return layers + once + head + rows * recipe.image_tokens * projector * item

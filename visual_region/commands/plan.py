@@ -1,0 +1,296 @@
+"""`python -m visual_region plan`: what a run would train and cost, before any weight is loaded."""
+
+import argparse
+import copy
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llava.files import write_json
+from visual_region.activations import ActivationMeter
+from visual_region.cost import MODES, CostError, ModelShape, Recipe, bytes_needed, flops_per_sample, trained_parameters
+from visual_region.layers import GRAMMAR, LayerSelection
+
+HELP = "what a selection would train and cost: parameters, FLOPs, memory, files"
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model-path", required=True, help="folder (its config.json is enough) or hub id")
+    parser.add_argument(
+        "--tune-layers",
+        action="append",
+        help="a selection; give it several times to compare. Default: all and sparse-uniform:25%%. "
+        + GRAMMAR.replace("%", "%%"),
+    )
+    parser.add_argument("--mode", choices=MODES, default="lora", help="projector: stage 1")
+    parser.add_argument("--lora-r", type=int, default=128)
+    parser.add_argument("--lora-dropout", type=float, default=0.05)
+    parser.add_argument("--dtype", choices=_DTYPES, default="bf16")
+    vision = parser.add_argument_group("vision (defaults are of LLaVA-1.5: CLIP ViT-L/14 at 336 pixels)")
+    vision.add_argument("--vision-tower", help="tower folder; default: the one that the model records, if it is here")
+    vision.add_argument("--image-tokens", type=int, help="tokens an image becomes; 0: text only. Default: the tower's")
+    vision.add_argument("--mm-hidden-size", type=int, help="width of a feature; default: the tower's")
+    vision.add_argument("--mm-projector-type", help="default: the model's, else mlp2x_gelu")
+    vision.add_argument("--freeze-mm-mlp-adapter", action="store_true", help="the projector does not train")
+    data = parser.add_argument_group("data (defaults are of LLaVA-1.5's 665K instructions)")
+    data.add_argument("--data-path", help="LLaVA JSON, to count its samples")
+    data.add_argument("--samples", type=int, help="default: as many as --data-path has, else 665298")
+    data.add_argument("--epochs", type=float, default=1)
+    data.add_argument("--text-tokens", type=int, default=192, help="text tokens of a sample")
+    data.add_argument("--labelled-tokens", type=int, help="of these, with a label; default: two fifths")
+    data.add_argument("--all-logits", action="store_true", help="the head runs on every token, as upstream's does")
+    data.add_argument("--batch-size", type=int, default=16, help="samples of one device at once")
+    data.add_argument("--tflops", type=float, help="peak of one device in TFLOP/s, to tell device hours")
+    data.add_argument("--utilization", type=float, default=0.4, help="share of the peak that is reached")
+    parser.add_argument("--output", help="JSON file to write")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints a table with a column a selection, and writes the same as JSON."""
+    _check(args)
+    family, config = _read_config(args.model_path)
+    specs = args.tune_layers or ["all", "sparse-uniform:25%"]
+    selections = (
+        [None] if args.mode == "projector" else [LayerSelection.parse(s, config.num_hidden_layers) for s in specs]
+    )
+    tower, notes = _tower(args, config)
+    projector = _projector(args, config, tower["mm_hidden_size"])
+    build, config = family.load_model_class(), _without_vision(config)
+    with torch.device("meta"):
+        model = build(config)
+    shape = ModelShape.of(
+        model, family.layer_path, projector, tower_flops=tower["flops"], tower_parameters=tower["parameters"]
+    )
+    meter = ActivationMeter(build, config, family.layer_path, _DTYPES[args.dtype], args.lora_dropout)
+    samples = args.samples or _count(args.data_path)
+    rows = [_price(args, shape, meter, selection, tower["tokens"], samples) for selection in selections]
+    assumed = {
+        "model": str(args.model_path),
+        "num_layers": config.num_hidden_layers,
+        "mode": args.mode,
+        "dtype": args.dtype,
+        "lora_r": args.lora_r if args.mode == "lora" else None,
+        "image_tokens": tower["tokens"],
+        "text_tokens": args.text_tokens,
+        "labelled_tokens": _labelled(args),
+        "samples": samples,
+        "epochs": args.epochs,
+        "batch_size": args.batch_size,
+        "notes": notes,
+    }
+    print(_head(assumed))
+    print(_table(rows))
+    for note in notes:
+        print(f"note: {note}")
+    if args.output:
+        write_json(args.output, {"assumed": assumed, "selections": rows})
+        print(f"the plan is in {args.output}")
+
+
+def _read_config(path: str) -> tuple[Any, Any]:
+    """Family and config of a checkpoint, a plain language model, or a folder that holds nothing but config.json."""
+    from llava.model.builder import family_config
+    from llava.model.checkpoint import CheckpointError
+
+    try:
+        return family_config(path)
+    except CheckpointError:
+        file = Path(path) / "config.json"
+        if not file.is_file():
+            raise
+        return family_config(json.loads(file.read_text(encoding="utf-8")))
+
+
+def _check(args: argparse.Namespace) -> None:
+    wrong = [
+        f"--{name.replace('_', '-')} {value} must be above 0"
+        for name in ("epochs", "batch_size", "text_tokens", "lora_r", "utilization", "samples", "tflops")
+        if (value := getattr(args, name)) is not None and value <= 0
+    ]
+    if args.image_tokens is not None and args.image_tokens < 0:
+        wrong.append(f"--image-tokens {args.image_tokens} must be at least 0")
+    if args.samples and args.data_path:
+        wrong.append("give either --samples or --data-path")
+    if args.mode == "projector" and args.tune_layers:
+        wrong.append("--tune-layers with --mode projector: stage 1 trains the projector only; give one")
+    if args.mode == "projector" and args.freeze_mm_mlp_adapter:
+        wrong.append("--freeze-mm-mlp-adapter with --mode projector leaves nothing to train; give one")
+    if wrong:
+        raise CostError("this cannot be planned:\n" + "\n".join(f"- {line}" for line in wrong))
+
+
+def _labelled(args: argparse.Namespace) -> int:
+    return args.labelled_tokens if args.labelled_tokens is not None else max(1, round(0.4 * args.text_tokens))
+
+
+def _count(data_path: str | None) -> int:
+    if data_path is None:
+        return 665_298
+    from llava.data.records import open_records
+
+    return len(open_records(data_path))
+
+
+def _without_vision(config: Any) -> Any:
+    config = copy.deepcopy(config)
+    config.mm_vision_tower = None
+    return config
+
+
+def _tower(args: argparse.Namespace, config: Any) -> tuple[dict[str, Any], list[str]]:
+    """Sizes of the tower, its cost an image where its network can be built from its config, and what was assumed."""
+    from llava.model.multimodal_encoder.builder import VisionTowerError, build_vision_tower
+
+    notes: list[str] = []
+    name = args.vision_tower or getattr(config, "mm_vision_tower", None)
+    tower = None
+    if name:
+        probe = _without_vision(config)
+        probe.mm_vision_tower = name
+        try:
+            tower = build_vision_tower(probe, delay_load=True)
+        except VisionTowerError as error:
+            if args.vision_tower:
+                raise
+            notes.append(f"the tower is not here ({error})")
+    tokens, width = args.image_tokens, args.mm_hidden_size
+    if tokens is None:
+        tokens = tower.num_patches if tower else 576
+    if width is None:
+        width = tower.hidden_size if tower else getattr(config, "mm_hidden_size", None) or 1024
+    if not tower:
+        notes.append(f"sizes of CLIP ViT-L/14-336 or of the flags: {tokens} image tokens of width {width}")
+    flops = parameters = None
+    if tower:
+        flops, parameters = _tower_cost(tower)
+    if flops is None and tokens:
+        notes.append("the tower's own FLOPs and weights are not counted")
+    return {"tokens": tokens, "mm_hidden_size": width, "flops": flops, "parameters": parameters}, notes
+
+
+def _tower_cost(tower: Any) -> tuple[int | None, int | None]:
+    """FLOPs of one image, and parameters, from the tower's config; None for a network unknown to transformers."""
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import AutoModel
+
+    try:
+        with torch.device("meta"):
+            network = AutoModel.from_config(tower.cfg_only)
+    except ValueError:
+        return None, None
+    size = tower.cfg_only.image_size
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.empty(1, 3, size, size, device="meta"))
+    return counter.get_total_flops(), sum(p.numel() for p in network.parameters())
+
+
+def _projector(args: argparse.Namespace, config: Any, width: int) -> torch.nn.Module:
+    from llava.model.multimodal_projector.builder import build_vision_projector
+
+    probe = copy.deepcopy(config)
+    probe.mm_hidden_size = width
+    probe.mm_projector_type = args.mm_projector_type or getattr(config, "mm_projector_type", None) or "mlp2x_gelu"
+    with torch.device("meta"):
+        return build_vision_projector(probe)
+
+
+def _price(
+    args: argparse.Namespace,
+    shape: ModelShape,
+    meter: ActivationMeter,
+    selection: LayerSelection | None,
+    image_tokens: int,
+    samples: int,
+) -> dict[str, Any]:
+    """All that one selection costs, plain and with checkpointing."""
+    plain, again = (
+        Recipe(
+            args.mode,
+            args.text_tokens,
+            image_tokens,
+            _labelled(args),
+            args.lora_r,
+            gradient_checkpointing=checkpointing,
+            label_only_logits=not args.all_logits,
+            train_projector=not args.freeze_mm_mlp_adapter,
+        )
+        for checkpointing in (False, True)
+    )
+    trained = trained_parameters(shape, selection, plain)
+    if not trained.trained:
+        raise CostError("nothing would train")
+    needed = bytes_needed(shape, trained, plain, _DTYPES[args.dtype].itemsize)
+    result: dict[str, Any] = {
+        "tune_layers": selection.spec if selection else "(stage 1)",
+        "layers": list(selection or ()),
+        "picture": selection.picture() if selection else "",
+        "parameters": {**asdict(trained), "trained": trained.trained},
+        "bytes": asdict(needed),
+    }
+    for name, recipe in (("plain", plain), ("gradient_checkpointing", again)):
+        flops = flops_per_sample(shape, selection, recipe)
+        activations = meter.peak(shape, selection, recipe, args.batch_size)
+        total = flops.total * samples * args.epochs
+        result[name] = {
+            "flops_per_sample": {**asdict(flops), "total": flops.total},
+            "flops_per_run": total,
+            "activation_bytes": activations,
+            "memory_bytes": needed.weights + needed.gradients + needed.optimizer + activations,
+            "device_hours": total / (args.tflops * 1e12 * args.utilization) / 3600 if args.tflops else None,
+        }
+    return result
+
+
+def _head(assumed: dict[str, Any]) -> str:
+    rank = f", LoRA rank {assumed['lora_r']}" if assumed["lora_r"] else ""
+    return (
+        f"{assumed['model']}: {assumed['num_layers']} layers, {assumed['mode']}{rank}, {assumed['dtype']}\n"
+        f"{assumed['samples']:,} samples x {assumed['epochs']:g} epochs of {assumed['image_tokens']} image and "
+        f"{assumed['text_tokens']} text tokens ({assumed['labelled_tokens']} labelled); one device, "
+        f"{assumed['batch_size']} samples at once, nothing sharded"
+    )
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    """The quantities down, the selections across."""
+
+    def gigabytes(value: float) -> str:
+        return f"{value / 1e9:,.2f} GB"
+
+    first = rows[0]["plain"]["flops_per_run"]
+    lines = [("", [row["tune_layers"] for row in rows])]
+    if rows[0]["layers"]:
+        lines.append(("layers", [f"{len(row['layers'])}" for row in rows]))
+    lines += [
+        ("trained parameters", [f"{row['parameters']['trained']:,}" for row in rows]),
+        ("  of all", [f"{100 * row['parameters']['trained'] / row['parameters']['total']:.2f}%" for row in rows]),
+        ("weights", [gigabytes(row["bytes"]["weights"]) for row in rows]),
+        ("gradients", [gigabytes(row["bytes"]["gradients"]) for row in rows]),
+        ("optimizer (AdamW)", [gigabytes(row["bytes"]["optimizer"]) for row in rows]),
+        ("result on disk", [gigabytes(row["bytes"]["result"]) for row in rows]),
+        ("each checkpoint-N", [gigabytes(row["bytes"]["checkpoint"]) for row in rows]),
+    ]
+    for key, title in (("plain", "without checkpointing"), ("gradient_checkpointing", "with gradient checkpointing")):
+        part = [row[key] for row in rows]
+        lines += [
+            (title, [""] * len(rows)),
+            ("  TFLOP a sample", [f"{p['flops_per_sample']['total'] / 1e12:.4g}" for p in part]),
+            ("  PFLOP a run", [f"{p['flops_per_run'] / 1e15:,.4g}" for p in part]),
+            ("  against the first", [f"{p['flops_per_run'] / first:.3f}" for p in part]),
+            ("  activations", [gigabytes(p["activation_bytes"]) for p in part]),
+            ("  memory in all", [gigabytes(p["memory_bytes"]) for p in part]),
+        ]
+        if part[0]["device_hours"] is not None:
+            lines.append(("  device hours", [f"{p['device_hours']:,.1f}" for p in part]))
+    width = max(len(name) for name, _ in lines)
+    columns = [max(len(values[i]) for _, values in lines) for i in range(len(rows))]
+    table = [
+        f"{name:<{width}}  " + "  ".join(f"{value:>{w}}" for value, w in zip(values, columns, strict=True)).rstrip()
+        for name, values in lines
+    ]
+    pictures = [f"{row['tune_layers']}: {row['picture']}" for row in rows if row["picture"]]
+    return "\n".join([*pictures, *(line.rstrip() for line in table)])
