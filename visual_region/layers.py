@@ -254,11 +254,11 @@ def _from_scores(part: str, n: int) -> list[int]:
     if not amount or order not in ([], ["lowest"], ["highest"]):
         raise LayerSelectionError("a score file is used as FILE#METRIC:COUNT or FILE#METRIC:lowest:COUNT")
     count = _amount(amount, n)
-    values = read_scores(path, metric, n)
+    values = _read_scores(path, metric, n)
     return sorted(range(n), key=values.__getitem__, reverse=order != ["lowest"])[:count]
 
 
-def read_scores(path: str, metric: str, n: int) -> list[float]:
+def _read_scores(path: str, metric: str, n: int) -> list[float]:
     """Read one value a layer from {"num_layers": n, "metrics": {metric: {"values": [...]}}}."""
     try:
         scores = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from transformers import LlamaForCausalLM, Qwen2Config
 
 from llava.model.builder import load_pretrained_model
-from llava.model.checkpoint import CheckpointError
-from visual_region.layers import LayerSelectionError
+from llava.model.checkpoint import CheckpointError, read_checkpoint
+from visual_region.importance.score_file import identity_of
 from visual_region.pruning import pruned_config
 from visual_region.surgery import LayerCut, layer_of, region_now, remove_layers
 
@@ -18,11 +18,12 @@ PATH = "model.layers"
 
 
 @pytest.fixture
-def scores(tmp_path):
+def scores(tiny_llava, tmp_path):
     file = tmp_path / "scores.json"
     values = [0.1, 0.5, 0.2, 0.3, 0.05, 0.6]
     metrics = {"angular": {"values": values}, "bi": {"values": values[::-1]}}
-    file.write_text(json.dumps({"num_layers": 6, "metrics": metrics}))
+    identity = identity_of(read_checkpoint(tiny_llava))
+    file.write_text(json.dumps({"identity": identity, "model": "tiny", "num_layers": 6, "metrics": metrics}))
     return file
 
 
@@ -182,7 +183,7 @@ def test_layer_types_that_the_class_derives_are_cut():
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--scores", "S", "--metric", "angluar"), "has no metric 'angluar'; it has angular, bi.*did you mean"),
+        (("--scores", "S", "--metric", "angluar"), "has no metric 'angluar'; it has angular, bi"),
         (("--scores", "S", "--remove", 5), "cannot remove 5 layers: 4 of 6 lie outside"),
         (("--scores", "S", "--remove", 0), "--remove 0 removes nothing; give at least 1"),
         (("--layers", "6"), "there is no layer 6"),
@@ -202,8 +203,15 @@ def test_bad_input_writes_nothing(command, tiny_llava, scores, tmp_path, flags, 
 def test_scores_of_another_depth_and_layers_removed_before(command, tiny_llava, scores, tmp_path):
     once = tmp_path / "once"
     command("prune", "--model-path", tiny_llava, "--layers", "1", "--output", once)
-    with pytest.raises(SystemExit, match="scores a model of 6 layers, this one has 5"):
+    with pytest.raises(SystemExit, match=r"is of 6 layers, the model has 5 \(layers 1 were removed from it before\)"):
         command("prune", "--model-path", once, "--scores", scores, "--output", tmp_path / "no")
+    other = tmp_path / "other"
+    command("prune", "--model-path", tiny_llava, "--layers", "1", "--dtype", "bf16", "--output", other)
+    of_once = json.loads(scores.read_text()) | {"identity": identity_of(read_checkpoint(once)), "num_layers": 5}
+    of_once["metrics"] = {"angular": {"values": [0.1] * 5}}
+    scores.write_text(json.dumps(of_once))
+    with pytest.raises(SystemExit, match="holds the scores of another model"):
+        command("prune", "--model-path", other, "--scores", scores, "--output", tmp_path / "no")
     with pytest.raises(ValueError, match=r"0\.\.4, counted as it stands now; layers 1 of the 6 .* removed already"):
         LayerCut.without((5,), json.loads((once / "config.json").read_text()))
 
@@ -236,10 +244,3 @@ def test_an_interrupted_write_leaves_nothing(command, tiny_llava, tmp_path, monk
     with pytest.raises(OSError, match="disk full"):
         command("prune", "--model-path", tiny_llava, "--layers", "1", "--output", tmp_path / "out")
     assert not list(tmp_path.iterdir())
-
-
-def test_score_errors_are_of_the_grammar(scores):
-    from visual_region.layers import read_scores
-
-    with pytest.raises(LayerSelectionError, match="no metric"):
-        read_scores(str(scores), "nothing", 6)

@@ -6,8 +6,8 @@ from typing import Any
 
 from llava.files import folder_written_whole
 from visual_region.folders import check_output
-from visual_region.layers import LayerSelection, read_scores
-from visual_region.surgery import LayerCut, SurgeryError, lowest_outside, region_now, remove_layers
+from visual_region.layers import LayerSelection
+from visual_region.surgery import LayerCut, SurgeryError, lowest_outside, region_now, remove_layers, removed_before
 
 HELP = "remove layers and write a checkpoint"
 
@@ -65,13 +65,30 @@ def choose_layers(args: argparse.Namespace, config: Any) -> tuple[int, ...]:
     if args.layers is None:
         if args.remove < 1:
             raise SurgeryError(f"--remove {args.remove} removes nothing; give at least 1")
-        scores = read_scores(args.scores, args.metric, depth)
-        return lowest_outside(scores, args.remove, () if args.anywhere else region)
+        values = read_scores(args, config)
+        return lowest_outside(values, args.remove, () if args.anywhere else region)
     gone = LayerSelection.parse(args.layers, depth).layers
     inside = sorted(set(gone) & set(region))
     if inside and not args.anywhere:
         raise SurgeryError(f"layers {inside} belong to the tuned region; --anywhere removes them all the same")
     return gone
+
+
+def read_scores(args: argparse.Namespace, config: Any) -> list[float]:
+    """One value a layer of `--metric`, found to be of this very model."""
+    from visual_region.importance.score_file import ScoreFile
+
+    scores = ScoreFile.read(args.scores)
+    values = scores.entry(args.metric)["values"]
+    if scores.num_layers != config.num_hidden_layers:
+        gone = removed_before(config)
+        before = f" (layers {', '.join(map(str, gone))} were removed from it before)" if gone else ""
+        raise SurgeryError(
+            f"{args.scores} is of {scores.num_layers} layers, the model has {config.num_hidden_layers}{before}; "
+            "score the model as it stands now"
+        )
+    scores.check_fits(args.model_path, args.model_base)
+    return values
 
 
 def _prune_full(
