@@ -62,6 +62,11 @@ def copy_side_files(source: Path, target: Path, leave: Sequence[str] = ()) -> No
             shutil.copyfile(file, target / file.name)
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json as it stands."""
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+
+
 def write_config(folder: Path, values: Mapping[str, Any]) -> None:
     """Writes config.json, which comes last: the sign that a folder is whole."""
     (folder / "config.json").write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -7,14 +7,18 @@ from typing import Any
 import torch
 
 from llava.files import folder_written_whole
+from llava.model.hf_llava import is_hf_llava
 from visual_region.adapter import Adapter, write_renamed_rest
 from visual_region.folders import copy_side_files, write_config
 from visual_region.rewrite import Stored, stored_shards, write_shards
-from visual_region.surgery import LayerCut, SurgeryError, original_layers
+from visual_region.surgery import PROVENANCE, LayerCut, SurgeryError, layer_of, original_layers
+
+HF_LAYER_PATHS = ("language_model.model.layers", "model.language_model.layers")
+"""The decoder layers in transformers' own LLaVA, in its older and its newer layout."""
 
 
 def cut_shards(
-    folder: str | Path, cut: LayerCut, layer_path: str, dtype: torch.dtype | None = None
+    folder: str | Path, cut: LayerCut, layer_paths: Sequence[str], dtype: torch.dtype | None = None
 ) -> list[list[Stored]]:
     """The tensors that stay, under their new names, file by file (`dtype`: cast to it).
 
@@ -22,20 +26,22 @@ def cut_shards(
         SurgeryError: the weights hold other layers than the config says.
     """
     shards = stored_shards(folder)
-    gone, found = set(cut.removed), set()
+    gone: set[int] = set(cut.removed)
+    found: set[int | None] = set()
     result = []
     for shard in shards:
         kept = []
         for stored in shard:
-            new = cut.rename(stored.name, layer_path)
+            new = cut.rename(stored.name, *layer_paths)
             if new is None:
-                found.add(stored.name)
+                found |= {layer_of(stored.name, path) for path in layer_paths}
             else:
                 kept.append(stored.renamed(new) if dtype is None else stored.renamed(new).cast(dtype))
         result.append(kept)
-    seen = {int(name[len(layer_path) + 1 :].split(".")[0]) for name in found}
-    if gone - seen:
-        raise SurgeryError(f"{folder} holds no weights of layers {sorted(gone - seen)} under {layer_path!r}")
+    if gone - found:
+        raise SurgeryError(
+            f"{folder} holds no weights of layers {sorted(gone - found)} under {' or '.join(layer_paths)!r}"
+        )
     return result
 
 
@@ -56,10 +62,15 @@ def pruned_config(raw: Mapping[str, Any], config: Any, cut: LayerCut) -> dict[st
     """A config.json after the cut.
 
     Args:
-        raw: config.json as it stands; fields that do not change are kept as they are.
-        config: the same as an object, with what its class derives (layer_types of an older Qwen2 folder).
+        raw: config.json as it stands; fields that do not change are kept as they are. Transformers' own LLaVA has
+            the language model's fields one level down.
+        config: the same as an object of ours, with what its class derives (layer_types of an older Qwen2 folder).
     """
-    return {**raw, **cut.config_changes(config)}
+    changes = cut.config_changes(config)
+    if not is_hf_llava(dict(raw)):
+        return {**raw, **changes}
+    record = {PROVENANCE: changes.pop(PROVENANCE)}
+    return {**raw, "text_config": {**raw.get("text_config", {}), **changes}, **record}
 
 
 def prune_adapter(

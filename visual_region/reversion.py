@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.files import folder_written_whole
+from llava.model.hf_llava import our_name
 from visual_region.adapter import ADAPTER_CONFIG, FINGERPRINT, Adapter, write_renamed_rest
 from visual_region.folders import copy_side_files, write_config
 from visual_region.rewrite import DTYPES, Stored, stored_shards, write_shards
@@ -42,15 +43,16 @@ def backbone_index(config: Any, backbone: Any) -> list[int]:
 
 
 def backbone_names(names: Iterable[str], layers: Sequence[int], index: Sequence[int], path: str) -> dict[str, str]:
-    """For each tensor that goes back, by its name in the model, its name in the backbone."""
+    """For each tensor that goes back, by its name in the model (whatever its format), its name in the backbone."""
     everything = len(set(layers)) == len(index)
     result = {}
     for name in names:
-        layer = layer_of(name, path)
+        ours = our_name(name)
+        layer = layer_of(ours, path)
         if layer is not None and layer in layers:
-            result[name] = name.replace(f"{path}.{layer}.", f"{path}.{index[layer]}.", 1)
-        elif layer is None and everything and not name.startswith(_VISION):
-            result[name] = name
+            result[name] = ours.replace(f"{path}.{layer}.", f"{path}.{index[layer]}.", 1)
+        elif layer is None and everything and not ours.startswith(_VISION):
+            result[name] = ours
     return result
 
 
@@ -63,6 +65,7 @@ def reverted_shards(
         SurgeryError: names the first tensor that the backbone lacks or has in another shape.
     """
     shards = stored_shards(folder)
+    backbone = {our_name(name): stored for name, stored in backbone.items()}
     names = backbone_names((stored.name for shard in shards for stored in shard), layers, index, path)
     tied = "model.embed_tokens.weight"
     result = []
@@ -87,7 +90,7 @@ def reverted_shards(
                 )
             new.append(theirs.renamed(stored.name).cast(DTYPES[stored.dtype]))
         result.append(new)
-    absent = set(layers) - {layer_of(name, path) for name in names}
+    absent = set(layers) - {layer_of(our_name(name), path) for name in names}
     if absent:
         raise SurgeryError(f"{folder} holds no weights of layers {sorted(absent)} under {path!r}")
     return result

@@ -15,6 +15,8 @@ from typing import Any, BinaryIO
 import torch
 from transformers.utils.logging import tqdm
 
+from llava.model.weights import INDEXES, WHOLE, weight_files
+
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -31,8 +33,6 @@ DTYPES: dict[str, torch.dtype] = {
 }
 """safetensors' names of dtypes."""
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_WHOLE = ("model.safetensors", "pytorch_model.bin")
-_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _CHUNK = 1 << 26
 
 
@@ -90,20 +90,11 @@ def of_tensor(name: str, tensor: torch.Tensor) -> Stored:
     return Stored(name, _NAMES[tensor.dtype], tuple(tensor.shape), load=lambda: tensor)
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The files that hold a folder's weights (empty: none)."""
-    for name in _INDEXES:
-        if (folder / name).is_file():
-            index = json.loads((folder / name).read_text(encoding="utf-8"))
-            return [folder / shard for shard in sorted(set(index["weight_map"].values()))]
-    return [folder / name for name in _WHOLE if (folder / name).is_file()][:1]
-
-
 def stored_shards(folder: str | Path) -> list[list[Stored]]:
     """The tensors of a folder, file by file, in the order of their bytes; headers only are read."""
     files = weight_files(Path(folder))
     if not files:
-        raise RewriteError(f"{folder} holds no weights ({', '.join(_WHOLE)}, or an index of shards)")
+        raise RewriteError(f"{folder} holds no weights ({', '.join(WHOLE)}, or an index of shards)")
     return [_of_safetensors(file) if file.suffix == ".safetensors" else _of_bin(file) for file in files]
 
 
@@ -157,7 +148,7 @@ def write_shards(shards: Sequence[Iterable[Stored]], folder: Path, desc: str) ->
     if len(full) > 1:
         where = {stored.name: name for name, shard in zip(names, full, strict=True) for stored in shard}
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
-        (folder / _INDEXES[0]).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        (folder / INDEXES[0]).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     return total
 
 

@@ -57,11 +57,16 @@ class LayerCut:
     def removed(self) -> tuple[int, ...]:
         return tuple(i for i in range(self.depth) if i not in set(self.keep))
 
-    def rename(self, name: str, layer_path: str) -> str | None:
-        """The name of a tensor or module after the cut, with or without PEFT's prefix; None where it goes."""
-        index = layer_of(name, layer_path)
-        if index is None:
+    def rename(self, name: str, *layer_paths: str) -> str | None:
+        """The name of a tensor or module after the cut, with or without PEFT's prefix; None where it goes.
+
+        Args:
+            layer_paths: where the decoder layers are; several where formats differ in that.
+        """
+        layer_path = next((path for path in layer_paths if layer_of(name, path) is not None), None)
+        if layer_path is None:
             return name
+        index = layer_of(name, layer_path)
         if index not in self.keep:
             return None
         head, _, tail = name.partition(f"{layer_path}.{index}.")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.files import folder_written_whole
-from visual_region.folders import check_output
+from visual_region.folders import check_output, read_config
 from visual_region.layers import LayerSelection
 from visual_region.surgery import LayerCut, SurgeryError, lowest_outside, region_now, remove_layers, removed_before
 
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     cut = LayerCut.without(choose_layers(args, config), config)
 
     if checkpoint.kind is Kind.FULL:
-        _prune_full(args, checkpoint.path, raw, config, cut, family.layer_path)
+        _prune_full(args, checkpoint, config, cut, family.layer_path)
     elif args.base_output:
         _prune_beside_base(args, checkpoint, base, base_raw, cut, family.layer_path)
     else:
@@ -91,14 +91,14 @@ def read_scores(args: argparse.Namespace, config: Any) -> list[float]:
     return values
 
 
-def _prune_full(
-    args: argparse.Namespace, source: Path, raw: dict[str, Any], config: Any, cut: LayerCut, layer_path: str
-) -> None:
-    from visual_region.pruning import cut_shards, prune_folder, pruned_config
+def _prune_full(args: argparse.Namespace, checkpoint: Any, config: Any, cut: LayerCut, layer_path: str) -> None:
+    from visual_region.pruning import HF_LAYER_PATHS, cut_shards, prune_folder, pruned_config
 
-    dtype = _dtype(args.dtype)
-    shards = cut_shards(source, cut, layer_path, dtype)
-    values = pruned_config(raw, config, cut)
+    source, dtype = checkpoint.path, _dtype(args.dtype)
+    if checkpoint.hf and args.vision_tower:
+        raise SurgeryError("--vision-tower: transformers' own LLaVA holds its tower; leave the flag out")
+    shards = cut_shards(source, cut, HF_LAYER_PATHS if checkpoint.hf else (layer_path,), dtype)
+    values = pruned_config(read_config(source), config, cut)
     if dtype is not None:
         values["dtype"] = str(dtype).removeprefix("torch.")
     if args.vision_tower:
@@ -133,7 +133,7 @@ def _prune_beside_base(
     if stands and same_cut(family_config(read_checkpoint(base_output).config)[1], base_values):
         print(f"the pruned base stands already in {base_output}")
     else:
-        shards = cut_shards(base, cut, layer_path, _dtype(args.dtype))
+        shards = cut_shards(base, cut, (layer_path,), _dtype(args.dtype))
         check_output(base_output, reads, sum(s.nbytes for shard in shards for s in shard), args.overwrite)
         check_output(args.output, reads, 0, args.overwrite)
         prune_folder(base, base_output, shards, base_values)
@@ -145,7 +145,7 @@ def _prune_merged(args: argparse.Namespace, checkpoint: Any, base: Path, cut: La
     from llava.model.builder import load_pretrained_model
     from visual_region.pruning import cut_shards
 
-    nbytes = sum(stored.nbytes for shard in cut_shards(base, cut, layer_path) for stored in shard)
+    nbytes = sum(stored.nbytes for shard in cut_shards(base, cut, (layer_path,)) for stored in shard)
     output = check_output(args.output, [checkpoint.path, base], nbytes, args.overwrite)
     tokenizer, model, _, _ = load_pretrained_model(
         args.model_path, args.model_base, vision_tower=args.vision_tower, dtype=_dtype(args.dtype)

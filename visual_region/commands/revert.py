@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from visual_region.folders import check_output
+from visual_region.folders import check_output, read_config
 from visual_region.layers import GRAMMAR, LayerSelection
 from visual_region.surgery import PROVENANCE, SurgeryError, reverted_record
 
@@ -35,7 +35,10 @@ def run(args: argparse.Namespace) -> None:
         raw = checkpoint.config
     family, config = family_config(raw)
     layers = LayerSelection.parse(args.layers, config.num_hidden_layers).layers
-    values = {**checkpoint.config, PROVENANCE: reverted_record(config, layers)}
+    values = {
+        **(read_config(checkpoint.path) if checkpoint.hf else checkpoint.config),
+        PROVENANCE: reverted_record(config, layers),
+    }
 
     if checkpoint.kind is Kind.LORA:
         if args.backbone and Path(args.backbone).resolve() != base.resolve():
