@@ -66,7 +66,7 @@ def score(
         answers=len(answers),
         parse_failures=sum(box is None for box in boxes),
         per_question={reply.key: value for reply, value in zip(paired.replies, overlaps, strict=True)},
-        details={"frame": frame, "boxes_beyond_the_image": beyond}
+        details={"frame": {"boxes_are_shares_of": frame}, "boxes_beyond_the_image": beyond}
         | {name: annotations[name] for name in ("split", "split_by") if name in annotations},
         warnings=warnings,
         model=model_of(answers),
@@ -98,7 +98,7 @@ def main() -> None:
             raise ScoringError(f"{error}; or give --frame") from error
     annotations, asked = read_json(args.annotation_file), asked_ids(args.question_file)
     report = score(read_answers(args.result_file), annotations, frame, asked, args.missing)
-    report.details["frame_because"] = why
+    report.details["frame"]["because"] = why
     print(f"boxes are shares of the {frame} image: {why}")
     report.publish(report_path(args.report_file, args.result_file))
 

@@ -95,8 +95,8 @@ def score(
         answers=len(answers),
         parse_failures=sum(not line["text"].strip() for line in answers),
         per_question={reply.key: value for reply, value in zip(paired.replies, scores, strict=True)},
-        details={"rule": "m4c", "prompts_with_ocr_tokens": with_tokens},
-        warnings=paired.warnings + _mixed(with_tokens, len(answers)),
+        details={"rule": "m4c", "prompts": _prompts(with_tokens, len(answers))},
+        warnings=paired.warnings,
         model=model_of(answers),
     )
 
@@ -133,10 +133,11 @@ def _score(evaluator: TextVQAAccuracyEvaluator, reply: Reply) -> float:
     return 0.0 if reply.text is None else worth.get(evaluator.answer_processor(reply.text), 0.0)
 
 
-def _mixed(with_tokens: int, total: int) -> list[str]:
+def _prompts(with_tokens: int, total: int) -> str:
+    """Which of the two ways of asking it was; their scores are far apart."""
     if 0 < with_tokens < total:
-        return [f"{with_tokens} of {total} prompts hold OCR tokens, the others do not"]
-    return []
+        raise ScoringError(f"{with_tokens} of {total} prompts hold OCR tokens, the others do not; score them apart")
+    return "with OCR tokens" if with_tokens else "without OCR tokens"
 
 
 def read_annotations(path: str | Path) -> list[dict[str, Any]]:

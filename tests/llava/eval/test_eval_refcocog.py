@@ -104,7 +104,12 @@ def test_by_hand():
     assert report.metrics["accuracy_at_0.5"].value == pytest.approx(0.75)
     assert report.parse_failures == 1
     assert "1 boxes reach beyond 0..1" in report.warnings[0]
-    assert report.details == {"frame": "padded", "boxes_beyond_the_image": 1, "split": "test", "split_by": "umd"}
+    assert report.details == {
+        "frame": {"boxes_are_shares_of": "padded"},
+        "boxes_beyond_the_image": 1,
+        "split": "test",
+        "split_by": "umd",
+    }
     assert score(ANSWERS, ANNOTATIONS, "original").per_question["1"] == pytest.approx(0.5)
     assert score(ANSWERS[::-1], ANNOTATIONS, "padded") == report
 
@@ -157,12 +162,13 @@ def test_command_line(tmp_path, tiny_llava, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [*flags, "--model-path", str(named)])
     eval_refcocog.main()
     assert "shares of the padded image: family llava_llama" in capsys.readouterr().out
-    details = json.loads((tmp_path / "a.score.json").read_text())["details"]
-    assert details["frame"] == "padded"
-    assert "image_aspect_ratio is 'pad'" in details["frame_because"]
+    frame = json.loads((tmp_path / "a.score.json").read_text())["details"]["frame"]
+    assert frame["boxes_are_shares_of"] == "padded"
+    assert "image_aspect_ratio is 'pad'" in frame["because"]
     monkeypatch.setattr(sys, "argv", [*flags, "--frame", "original"])
     eval_refcocog.main()
-    assert json.loads((tmp_path / "a.score.json").read_text())["details"]["frame_because"] == "given as --frame"
+    frame = json.loads((tmp_path / "a.score.json").read_text())["details"]["frame"]
+    assert frame == {"boxes_are_shares_of": "original", "because": "given as --frame"}
     monkeypatch.setattr(sys, "argv", [*flags, "--model-path", str(tmp_path / "no")])
     with pytest.raises(ScoringError, match="or give --frame"):
         eval_refcocog.main()

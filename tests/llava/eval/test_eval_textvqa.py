@@ -65,7 +65,7 @@ def test_by_hand():
     assert report.headline.value == pytest.approx(2.5 / 3)
     assert (report.headline.samples, report.parse_failures) == (3, 0)
     assert report.headline.low <= report.headline.value <= report.headline.high
-    assert report.details["prompts_with_ocr_tokens"] == 3
+    assert report.details["prompts"] == "with OCR tokens"
 
 
 def test_order_of_answers_does_not_matter():
@@ -103,9 +103,11 @@ def test_bad_input(answers, annotations, words):
         score(answers, annotations)
 
 
-def test_mixed_prompts_are_told():
-    mixed = [ANSWERS[0] | {"prompt": prompt("What brand?", None)}, *ANSWERS[1:]]
-    assert score(mixed, ANNOTATIONS).warnings == ["2 of 3 prompts hold OCR tokens, the others do not"]
+def test_two_ways_of_asking_are_two_scores():
+    bare = [line | {"prompt": prompt(line["prompt"].split("\n")[0], None)} for line in ANSWERS]
+    assert score(bare, ANNOTATIONS).details["prompts"] == "without OCR tokens"
+    with pytest.raises(ScoringError, match="2 of 3 prompts hold OCR tokens"):
+        score([bare[0], *ANSWERS[1:]], ANNOTATIONS)
 
 
 def test_command_line(tmp_path, monkeypatch, capsys):

@@ -233,3 +233,11 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     with pytest.raises(PrepareError, match="there is no benchmark 'vqav2'; there are"):
         load_preparer("vqav2")
     assert set(MAKERS) <= set(PREPARERS)
+
+
+@pytest.mark.parametrize("name", ["bbh", "mmlu"])
+def test_text_benchmarks_are_prepared_by_the_same_command(name, tmp_path):
+    with pytest.raises(ValueError, match=r"missing|no folder test"):
+        load_preparer(name)(tmp_path, tmp_path / "out", ANY)
+    with pytest.raises(PrepareError, match="LIMIT_PER_TASK"):
+        load_preparer(name)(tmp_path, tmp_path / "out", Options(sample=3))
