@@ -30,7 +30,7 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
         rows = [
             {
                 "question_id": entry["question_id"],
-                "image": f"COCO_val2014_{entry['image_id']:012d}.jpg",
+                "image": f"COCO_val2014_{str(entry['image_id']).zfill(12)}.jpg",
                 "text": f"{entry['question']}\n{SHORT}",
                 "category": answered[str(entry["question_id"])][0],
             }
