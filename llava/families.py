@@ -65,7 +65,9 @@ def _llava(name: str, backbone: str, classes: str, template: str, aliases: tuple
 def _bunny(name: str, backbone: str, class_name: str, template: str) -> ModelFamily:
     module = f"bunny.model.language_model.bunny_{name}"
     config, model = f"{module}:{class_name}Config", f"{module}:{class_name}ForCausalLM"
-    return ModelFamily(f"bunny-{name}", backbone, "bunny", config, model, "model.layers", template, _SIGLIP)
+    return ModelFamily(
+        f"bunny-{name}", backbone, "bunny", config, model, "model.layers", template, _SIGLIP, box_frame="original"
+    )
 
 
 FAMILIES: dict[str, ModelFamily] = {

@@ -130,6 +130,8 @@ def test_the_checkpoint_says_its_frame():
     assert frame_of({"model_type": "llava_llama", "image_aspect_ratio": "pad"})[0] == "padded"
     assert frame_of({"model_type": "llava_llama", "image_aspect_ratio": None})[0] == "original"
     assert "image_aspect_ratio is 'square'" in frame_of({"model_type": "llava", "image_aspect_ratio": "square"})[1]
+    # Bunny pads its images too, but its training boxes are shares of the original ones.
+    assert frame_of({"model_type": "bunny-llama", "image_aspect_ratio": "pad"})[0] == "original"
     with pytest.raises(ScoringError, match="give --frame"):
         frame_of({"model_type": "gpt9"})
     with pytest.raises(ScoringError, match="give --frame"):
