@@ -127,9 +127,13 @@ def means_per_type(cells: Mapping[str, Cells]) -> dict[str, Measure]:
     The bootstrap draws anew within each type, so that every draw has every type.
     """
     rng = np.random.default_rng(0)
+    draws = {
+        kind: draw_counts(np.array(list(found.values())).T.reshape(-1), RESAMPLES, rng, _drawn)
+        for kind, found in cells.items()
+    }
     tables = {
-        "": ({kind: _accuracy(found) for kind, found in cells.items()}, _draws(cells, rng, _drawn_accuracy)),
-        "normalised_": ({kind: _normalised(found) for kind, found in cells.items()}, _draws(cells, rng, _drawn_mean)),
+        prefix: ({kind: value(found) for kind, found in cells.items()}, {kind: d[:, i] for kind, d in draws.items()})
+        for i, (prefix, value) in enumerate({"": _accuracy, "normalised_": _normalised}.items())
     }
     measures = {}
     for suffix, left_out in (("", ()), ("_without_absurd", (ABSURD,))):
@@ -137,9 +141,9 @@ def means_per_type(cells: Mapping[str, Cells]) -> dict[str, Measure]:
         if not kinds or (left_out and len(kinds) == len(cells)):
             continue
         samples = sum(sum(map(sum, cells[kind].values())) for kind in kinds)
-        for prefix, (values, draws) in tables.items():
+        for prefix, (values, of_draws) in tables.items():
             for name, mean in MEANS.items():
-                drawn = mean([draws[kind] for kind in kinds])
+                drawn = mean([of_draws[kind] for kind in kinds])
                 measures[f"{prefix}{name}_mpt{suffix}"] = Measure.with_interval(
                     mean([values[kind] for kind in kinds]), percentiles(np.asarray(drawn)), samples
                 )
@@ -155,24 +159,12 @@ def _normalised(cells: Cells) -> float:
     return arithmetic_mean([right / (right + wrong) for right, wrong in cells.values()])
 
 
-def _draws(
-    cells: Mapping[str, Cells], rng: np.random.Generator, summary: Callable[[np.ndarray], np.ndarray]
-) -> dict[str, np.ndarray]:
-    return {
-        kind: draw_counts(np.array(list(found.values())).T.reshape(-1), RESAMPLES, rng, summary)
-        for kind, found in cells.items()
-    }
-
-
-def _drawn_accuracy(drawn: np.ndarray) -> np.ndarray:
-    right, wrong = np.split(drawn, 2, axis=1)
-    return right.sum(1) / (right.sum(1) + wrong.sum(1))
-
-
-def _drawn_mean(drawn: np.ndarray) -> np.ndarray:
+def _drawn(drawn: np.ndarray) -> np.ndarray:
+    """`_accuracy` and `_normalised` `(n, 2)` of drawn counts `(n, 2 * classes)`, right ones first."""
     right, wrong = np.split(drawn, 2, axis=1)
     size = right + wrong
-    return (right / np.maximum(size, 1)).sum(1) / (size > 0).sum(1)
+    mean = (right / np.maximum(size, 1)).sum(1) / (size > 0).sum(1)
+    return np.stack([right.sum(1) / size.sum(1), mean], axis=1)
 
 
 def read_answer_key(path: str | Path) -> set[str]:
