@@ -18,12 +18,14 @@ NEEDED = ("index", "question", "A", "B", "image")
 ROTATION = 1_000_000
 # VLMEvalKit's files give the index of another row where the image is the same; no image is as short as that.
 _SHORTEST_IMAGE = 64
+_EMPTY = {"", "none", "nan", "-nan", "na", "<na>", "n/a", "#na", "#n/a", "#n/a n/a", "null"}
+_EMPTY |= {"1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"}
 Row = dict[str, str]
 
 
 def is_none(value: str | None) -> bool:
-    """Whether a cell is empty: pandas and others write that in several ways."""
-    return value is None or value.strip().lower() in ("", "nan", "none", "null")
+    """Whether a cell is empty: upstream reads the file with pandas, which takes several words for that."""
+    return value is None or value.strip().lower() in _EMPTY
 
 
 def options_of(row: Mapping[str, str]) -> list[str]:
