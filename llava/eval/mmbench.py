@@ -48,7 +48,8 @@ def read_tsv(path: str | Path) -> list[Row]:
         # Images are cells of megabytes.
         csv.field_size_limit(sys.maxsize)
         with open(path, encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t", strict=True)
+            # Not strict: a quote that is not doubled is read as pandas, and so upstream, reads it.
+            reader = csv.DictReader(file, delimiter="\t")
             rows = list(_whole_rows(path, reader))
     except FileNotFoundError as error:
         raise ScoringError(f"{path} does not exist") from error

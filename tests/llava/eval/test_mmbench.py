@@ -121,6 +121,12 @@ def test_reading(tmp_path):
     assert read_tsv(write_tsv(tmp_path / "b.tsv", same))[1]["image"] == ROWS[0]["image"]
 
 
+def test_a_quote_that_is_not_doubled_is_read_as_pandas_reads_it(tmp_path):
+    path = write_tsv(tmp_path / "a.tsv", [row(1, "A", question="PLACE")])
+    path.write_text(path.read_text().replace("PLACE", '"Yes" is said, 5" long'))
+    assert read_tsv(path)[0]["question"] == 'Yes is said, 5" long'
+
+
 def test_a_file_cut_off_anywhere_is_an_error(tmp_path):
     """Of every 37 bytes one place: a whole file less its end never passes for a whole one, unless a row ends there."""
     whole = write_tsv(tmp_path / "whole.tsv", ROWS[:3]).read_bytes()
