@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from llava.families import FAMILIES
+from llava.model.builder import load_tokenizer
 
 LAYERS = 4
 _CORPUS = ["A chat between a curious user and an assistant. USER: Where is the red line? ASSISTANT: at the top left No"]
@@ -46,8 +47,6 @@ def byte_level_tokenizer(eos, bos=None, extra=()):
 def save_tokenizer(family, folder, parity):
     """The tokenizer of a backbone: SentencePiece, or byte-level with or without bos, with its own end tokens."""
     if family.backbone_type in ("mistral", "phi3") or family.model_type == "llava_llama":
-        from llava.model.builder import load_tokenizer
-
         for name in ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"):
             shutil.copy(parity / "llava-tiny" / name, folder / name)
         if family.backbone_type == "phi3":
@@ -61,6 +60,11 @@ def save_tokenizer(family, folder, parity):
         byte_level_tokenizer("<|eot_id|>", "<|begin_of_text|>", ["<|end_of_text|>"]).save_pretrained(folder)
     else:
         byte_level_tokenizer("<|endoftext|>").save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def make_tokenizer():
+    return byte_level_tokenizer
 
 
 @pytest.fixture(scope="session")
@@ -109,6 +113,29 @@ def siglip(tmp_path_factory):
     SiglipVisionModel(config).save_pretrained(folder)
     SiglipImageProcessor(size={"height": 28, "width": 28}).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_bunny(tmp_path_factory, backbones, siglip):
+    """model_type of a family -> folder of a tiny random Bunny, made once."""
+    made = {}
+
+    def make(model_type):
+        if model_type not in made:
+            family, base = FAMILIES[model_type], backbones[model_type]
+            torch.manual_seed(7)
+            config = family.load_config_class().from_pretrained(base)
+            model = family.load_model_class().from_pretrained(base, config=config)
+            settings = {"mm_vision_select_layer": -2, "mm_vision_select_feature": "patch"}
+            settings |= {"mm_projector_type": "mlp2x_gelu", "pretrain_mm_mlp_adapter": None}
+            model.get_model().initialize_vision_modules(SimpleNamespace(vision_tower=str(siglip), **settings))
+            model.config.image_aspect_ratio = "pad"
+            folder = made[model_type] = tmp_path_factory.mktemp("bunnies") / model_type
+            model.save_pretrained(folder)
+            load_tokenizer(base).save_pretrained(folder)
+        return made[model_type]
+
+    return make
 
 
 @pytest.fixture
