@@ -1,0 +1,89 @@
+"""Bunny's training scripts expand to commands whose flags parse, with the values of its recipes."""
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bunny.train.arguments import ARGUMENTS
+from llava.train.arguments import parse_arguments
+
+ROOT = Path(__file__).parents[2]
+
+
+def dry_run(*command, **variables):
+    known = {"PATH", "HOME", "PYTHONPATH", "OMP_NUM_THREADS"}
+    environment = {name: value for name, value in os.environ.items() if name in known} | {"DRY_RUN": "1"} | variables
+    script, *rest = command
+    result = subprocess.run(
+        ["bash", f"scripts/train/bunny/{script}", *rest], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    words = shlex.split(result.stdout.splitlines()[-1])
+    return parse_arguments(words[words.index("bunny/train/train.py") + 1 :], ARGUMENTS)
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("pretrain.sh", (5e-4, 8, 4, 24000, "plain", False, None)),
+        ("finetune_lora.sh", (2e-4, 8, 2, 500, "bunny", True, "sparse-uniform:25%")),
+        ("finetune_full.sh", (2e-5, 8, 2, 500, "bunny", False, "sparse-uniform:25%")),
+    ],
+)
+def test_upstreams_values(script, expected, tmp_path):
+    output = str(tmp_path / "a b")
+    model, data, training = dry_run(script, "--seed", "3", TUNE_LAYERS="sparse-uniform:25%", OUTPUT=output)
+    rate, batch, accumulation, save_steps, version, lora, layers = expected
+    assert (training.learning_rate, training.per_device_train_batch_size) == (rate, batch)
+    assert (training.gradient_accumulation_steps, training.save_steps) == (accumulation, save_steps)
+    assert (model.version, training.lora_enable, model.tune_layers) == (version, lora, layers)
+    assert (model.model_type, model.mm_projector_type, training.output_dir) == ("phi-2", "mlp2x_gelu", output)
+    assert (training.seed, training.model_max_length) == (3, 2048)
+    assert data.image_aspect_ratio == ("square" if version == "plain" else "pad")
+    assert not training.group_by_modality_length
+    if lora:
+        assert (training.lora_r, training.lora_alpha, training.mm_projector_lr) == (128, 256, 2e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "stage", "expected"),
+    [
+        ("llama3-8b", "pretrain", (1e-3, None, 8, 4, 2048, False, False, "plain")),
+        ("llama3-8b", "recipe1", (2e-4, 2e-5, 8, 2, 2048, False, False, "llama")),
+        ("llama3-8b", "recipe2", (1e-4, 1e-5, 8, 2, 2048, False, True, "llama")),
+        ("phi-3", "pretrain", (1e-3, None, 8, 4, 2048, False, False, "plain")),
+        ("phi-3", "recipe1", (2e-4, 2e-5, 4, 4, 4096, False, False, "phi3")),
+        ("phi-3", "recipe2", (2e-4, 2e-5, 4, 4, 4096, False, True, "phi3")),
+        ("llama3-8b-s2", "pretrain", (1e-3, None, 8, 4, 2048, True, False, "plain")),
+        ("llama3-8b-s2", "recipe1", (1e-4, 1e-5, 4, 4, 4096, True, False, "llama")),
+        ("phi-3-s2", "recipe2", (2e-4, 2e-5, 4, 4, 4096, True, True, "phi3")),
+    ],
+)
+def test_recipes(model, stage, expected):
+    arguments, data, training = dry_run("recipe.sh", model, stage)
+    rate, projector_rate, batch, accumulation, length, s2, tower, version = expected
+    assert (training.learning_rate, training.mm_projector_lr) == (rate, projector_rate)
+    assert (training.per_device_train_batch_size, training.gradient_accumulation_steps) == (batch, accumulation)
+    assert (training.model_max_length, arguments.use_s2, arguments.unfreeze_vision_tower) == (length, s2, tower)
+    assert arguments.version == version
+    assert arguments.model_type == model.removesuffix("-s2")
+    if stage != "pretrain":
+        assert training.lora_r == (256 if model == "llama3-8b-s2" else 128)
+        assert f"bunny-{model}-pretrain" in arguments.pretrain_mm_mlp_adapter
+        names = {"recipe1": ("695k", "allava_1.3m"), "recipe2": ("llava_1.4m", "llava_allava_2m")}[stage]
+        assert names[s2] in data.data_path
+
+
+def test_what_is_set_outside_wins():
+    model, _, training = dry_run("recipe.sh", "phi-3", "recipe1", LR="5e-5", TUNE_LAYERS="0-7", MODEL="/my/phi")
+    assert (training.learning_rate, model.tune_layers, model.model_name_or_path) == (5e-5, "0-7", "/my/phi")
+
+
+def test_unknown_recipe():
+    command = ["bash", "scripts/train/bunny/recipe.sh", "phi-4", "recipe1"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "llama3-8b" in result.stderr
