@@ -43,7 +43,8 @@ def load_pretrained_model(
     tokenizer, model, processor, context = llava.model.builder.load_pretrained_model(
         model_path, model_base, model_name, load_8bit, load_4bit, device_map, device, **kwargs
     )
-    end_turns_with(get_template(answering_template(model.config, family)), tokenizer)
+    recorded = getattr(model.config, "conversation_template", None)
+    end_turns_with(get_template(answering_template(recorded, family)), tokenizer)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.generate_returns_prompt = True
@@ -62,8 +63,7 @@ def check_checkpoint(model_path: str, model_base: str | None, model_type: str | 
     return family
 
 
-def answering_template(config: Any, family: ModelFamily) -> str:
-    """The template that training recorded in the config, else the one of the family."""
-    recorded = getattr(config, "conversation_template", None)
+def answering_template(recorded: str | None, family: ModelFamily) -> str:
+    """The template that training recorded in the config, where it can hold answers, else the one of the family."""
     known = known_templates()
     return recorded if recorded in known and known[recorded].sep_style is not SeparatorStyle.PLAIN else family.template

@@ -1,0 +1,41 @@
+"""How Bunny's evaluation programs are llava's: the same flags, and upstream's `--model-type`, which is checked."""
+
+import argparse
+import runpy
+import sys
+from collections.abc import Sequence
+
+from bunny.model.builder import answering_template, check_checkpoint
+from llava.model.checkpoint import read_checkpoint
+
+
+def run(module: str, argv: Sequence[str] | None = None, **defaults: str) -> None:
+    """Runs an evaluation program of llava, on a checkpoint of Bunny where it takes one.
+
+    The conversation template is the one that the checkpoint records, else its family's, unless `--conv-mode` is given.
+    Images are padded as the checkpoint was trained, in ScienceQA too, where upstream's program never pads.
+
+    Args:
+        module: the program, such as "llava.eval.model_vqa_loader".
+        defaults: flags (without the dashes) whose default is another in Bunny.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--model-type")
+    flags, rest = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
+    parser.add_argument("--model-path")
+    parser.add_argument("--model-base")
+    model, _ = parser.parse_known_args(rest)
+    if model.model_path:
+        try:
+            family = check_checkpoint(model.model_path, model.model_base, flags.model_type)
+        except (ValueError, OSError) as error:
+            sys.exit(f"error: {error}")
+        if "--raw-prompt" not in rest:
+            recorded = read_checkpoint(model.model_path).config.get("conversation_template")
+            defaults = {"conv-mode": answering_template(recorded, family)} | defaults
+    given = {word.partition("=")[0] for word in rest}
+    for name, value in defaults.items():
+        if f"--{name}" not in given:
+            rest += [f"--{name}", value]
+    sys.argv = [sys.argv[0], *rest]
+    runpy.run_module(module, run_name="__main__")

@@ -1,0 +1,6 @@
+"""Answers a question file with a Bunny (upstream: bunny/eval/model_vqa.py)."""
+
+from bunny.eval.entry import run
+
+if __name__ == "__main__":
+    run("llava.eval.model_vqa")

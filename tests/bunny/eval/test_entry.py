@@ -1,0 +1,61 @@
+"""Bunny's evaluation programs are llava's, with `--model-type` checked."""
+
+import json
+import sys
+
+import pytest
+
+from bunny.eval.entry import run
+
+LOADER = "llava.eval.model_vqa_loader"
+
+
+@pytest.fixture
+def flags(make_bunny, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["model_vqa_loader"])
+    questions = tmp_path / "questions.jsonl"
+    rows = [{"question_id": i, "image": f"{i}.png", "text": "Where is the red line?"} for i in range(3)]
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def make(**changes):
+        values = {
+            "model-path": make_bunny("bunny-llama"),
+            "image-folder": tiny.images,
+            "question-file": questions,
+            "answers-file": tmp_path / "answers.jsonl",
+            "max_new_tokens": 4,
+            "temperature": 0,
+        } | changes
+        return [text for name, value in values.items() if value is not None for text in (f"--{name}", str(value))]
+
+    return make
+
+
+def test_answers_are_llavas(flags, tmp_path):
+    """The answer holds the new words only, though Bunny's own loader gives callers the prompt as well."""
+    run(LOADER, flags(**{"model-type": "llama3-8b", "conv-mode": "llama"}))
+    first = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert [row["question_id"] for row in first] == [0, 1, 2]
+    assert not any("USER" in row["text"] for row in first)
+    # Without flags the template is the family's, which is the same one here.
+    run(LOADER, flags(**{"answers-file": tmp_path / "again.jsonl"}))
+    second = [json.loads(line) for line in (tmp_path / "again.jsonl").read_text().splitlines()]
+    assert [row["text"] for row in first] == [row["text"] for row in second]
+
+
+def test_model_type_is_checked(flags, tiny_llava, tmp_path):
+    with pytest.raises(SystemExit, match=r"--model_type phi-2 does not fit.*values that fit it: llama3-8b"):
+        run(LOADER, flags(**{"model-type": "phi-2"}))
+    with pytest.raises(SystemExit, match="not a Bunny"):
+        run(LOADER, flags(**{"model-path": tiny_llava}))
+    assert not (tmp_path / "answers.jsonl").exists()
+
+
+def test_defaults_of_bunny(monkeypatch):
+    """A flag that is given is kept, in either spelling."""
+    seen = []
+    monkeypatch.setattr("runpy.run_module", lambda *a, **k: seen.append(sys.argv[1:]))
+    for argv in ([], ["--max_new_tokens", "7"], ["--max_new_tokens=7"]):
+        monkeypatch.setattr(sys, "argv", ["model_vqa_mmbench", *argv])
+        run("llava.eval.model_vqa_mmbench", max_new_tokens="128")
+    assert seen == [["--max_new_tokens", "128"], ["--max_new_tokens", "7"], ["--max_new_tokens=7"]]
