@@ -25,6 +25,7 @@ from llava.train.checkpoint import describe_output, last_checkpoint, move_files
 from llava.train.llava_trainer import LLaVATrainer
 from llava.train.plan import ConfigurationError, RunPlan, make_plan
 from llava.train.report import training_table
+from llava.train.tower_check import describe_tower
 from visual_region.surgery import record_selection
 from visual_region.tuning import apply_lora, assert_trains_exactly, train_layers
 
@@ -190,6 +191,8 @@ def save_result(trainer: LLaVATrainer, plan: RunPlan, training_args: TrainingArg
             move_files(Path(aside), output_dir)
     if training_args.should_log:
         print(describe_output(plan.mode, training_args.output_dir))
+        if plan.trains_tower and not trainer.is_deepspeed_enabled:
+            print(describe_tower(model.get_vision_tower()))
 
 
 def _resume_point(training_args: TrainingArguments) -> str | None:

@@ -16,8 +16,8 @@ from llava.model.checkpoint import Checkpoint, CheckpointError, read_checkpoint
 
 _PREFIX = "vision_tower.vision_tower."
 _LEVEL = "vision_model."
-_FLAGS = ("unfreeze_vision_tower", "unfreeze_mm_vision_tower")
-"""Keys in config.json: Bunny's and LLaVA's."""
+_FLAGS = ("unfreeze_vision_tower", "unfreeze_mm_vision_tower", "continuous_training")
+"""Keys in config.json: Bunny's, LLaVA's, and what Bunny's users add by hand to a merged model."""
 
 
 def record_trained_tower(config: Any, trains: bool) -> None:

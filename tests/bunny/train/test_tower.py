@@ -1,6 +1,7 @@
 """A tower that trains: it moves, is saved, comes back, and wins over the published one; S2 in training."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -11,6 +12,7 @@ from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.builder import load_pretrained_model
 from llava.model.checkpoint import CheckpointError
 from llava.model.multimodal_encoder.builder import build_vision_tower
+from llava.train.tower_check import describe_tower
 
 MODES = {
     "projector": {"tune_mm_mlp_adapter": True},
@@ -91,9 +93,25 @@ def test_names_in_files_are_upstreams(flags, tmp_path, run):
         assert "head.probe" in towers
 
 
-def test_tower_has_the_projectors_rate(flags, tmp_path, run, capsys):
-    run("bunny", flags(tmp_path / "out", mm_projector_lr=1e-3, max_steps=1, save_strategy="no"))
-    rows = {line.split("  ")[0]: line.split()[-1] for line in capsys.readouterr().out.splitlines() if "  " in line}
+def test_lora_stays_out_of_a_trained_tower(flags, tmp_path, run):
+    """SigLIP's layers have the same names and numbers as the decoder's (LLaVA#1647), also where one run follows
+    another with the tower's weights in its base."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    run("bunny", flags(first, "full", max_steps=1, save_strategy="no"))
+    for base, out in ((None, tmp_path / "out"), (first, second)):
+        changes = {} if base is None else {"model_name_or_path": base}
+        run("bunny", flags(out, "lora", max_steps=1, save_strategy="no", **changes))
+        names = load_file(out / "adapter_model.safetensors")
+        assert {name.split(".layers.")[0] for name in names} == {"base_model.model.model"}
+        assert {name.split(".layers.")[1].split(".")[0] for name in names} == {"0", "3"}
+
+
+def test_tower_has_the_projectors_rate_and_its_drift_is_told(flags, tmp_path, run, capsys):
+    run("bunny", flags(tmp_path / "out", mm_projector_lr=1e-3, max_steps=2, save_strategy="no"))
+    printed = capsys.readouterr().out
+    moved = re.search(r"vision tower: its weights moved by (.*)%; two images of noise are (.*)% apart", printed)
+    assert 0 < float(moved.group(1)) < 10 < float(moved.group(2))
+    rows = {line.split("  ")[0]: line.split()[-1] for line in printed.splitlines() if "  " in line}
     assert rows["vision tower"] == rows["projector"] == "0.001"
     assert rows["decoder layers (LoRA)"] == "0.01"
 
@@ -128,6 +146,19 @@ def test_tower_weights_that_are_gone_or_of_another(flags, backbones, tmp_path, r
     save_file({n: v for n, v in weights.items() if n != name}, out / "model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match="missing"):
         load_pretrained_model(str(out), device="cpu")
+
+
+def test_tower_that_went_blind_is_told(siglip):
+    """The same answer for any image (Bunny#140)."""
+    from types import SimpleNamespace
+
+    tower = build_vision_tower(SimpleNamespace(mm_vision_tower=str(siglip)))
+    tower.unfreeze()
+    assert "0.00%" in describe_tower(tower)
+    assert "warning" not in describe_tower(tower)
+    with torch.no_grad():
+        tower.vision_tower.embeddings.patch_embedding.weight.zero_()
+    assert "no longer tells images apart" in describe_tower(tower)
 
 
 def test_clip_trains_too(tiny, train_flags, tmp_path, run):
