@@ -173,6 +173,21 @@ def test_clip_trains_too(tiny, train_flags, tmp_path, run):
 
 
 @pytest.mark.parametrize("mode", ["projector", "lora", "full"])
+def test_bfloat16_with_checkpointing(mode, flags, tmp_path, run):
+    """As the scripts run it: weights that train are kept in float32, and the loss is that of plain float32."""
+    results = {}
+    for name, changes in {"plain": {}, "scripts": {"bf16": True, "gradient_checkpointing": True}}.items():
+        changes |= {"save_strategy": "no", "lora_dropout": 0, "max_steps": 2}
+        model = run("bunny", flags(tmp_path / name, mode, **changes))
+        history = json.loads((tmp_path / name / "trainer_state.json").read_text())["log_history"]
+        results[name] = [float(entry["loss"]) for entry in history if "loss" in entry]
+        if mode != "full":
+            trained = {parameter.dtype for parameter in model.parameters() if parameter.requires_grad}
+            assert trained == {torch.float32}
+    assert results["scripts"] == pytest.approx(results["plain"], abs=0.05)
+
+
+@pytest.mark.parametrize("mode", ["projector", "lora", "full"])
 def test_s2(mode, flags, siglip, backbones, tmp_path, run):
     out = tmp_path / "out"
     changes = {"unfreeze_vision_tower": False, "use_s2": True, "save_strategy": "no", "max_steps": 2}
