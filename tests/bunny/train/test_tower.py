@@ -202,6 +202,21 @@ def test_s2(mode, flags, siglip, backbones, tmp_path, run):
     assert all(torch.equal(own[name], value) for name, value in load_file(siglip / "model.safetensors").items())
 
 
+def test_cached_features_leave_the_loss_alone(flags, tmp_path, run):
+    losses = {}
+    for name, changes in {
+        "computed": {},
+        "cached": {"vision_feature_cache": tmp_path / "cache"},
+        "from-cache": {"vision_feature_cache": tmp_path / "cache"},
+    }.items():
+        changes |= {"unfreeze_vision_tower": False, "use_s2": True, "save_strategy": "no", "lora_dropout": 0}
+        run("bunny", flags(tmp_path / name, "lora", **changes))
+        history = json.loads((tmp_path / name / "trainer_state.json").read_text())["log_history"]
+        losses[name] = [float(entry["loss"]) for entry in history if "loss" in entry]
+    assert losses["computed"] == pytest.approx(losses["cached"], abs=2e-4)
+    assert losses["cached"] == losses["from-cache"]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
