@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import Conversation
 from llava.data.feature_cache import FeatureCache
+from llava.eval.batching import Batch, BatchSize, plan
 from llava.eval.decoding import Prompt, Sampling, decode
 from llava.eval.questions import Question, open_question_image
 from llava.mm_utils import process_image, tokenizer_image_token
@@ -58,6 +59,10 @@ class Generation:
             sampling["top_p"] = self.top_p
         return {"max_new_tokens": self.max_new_tokens, "num_beams": self.num_beams, **sampling}
 
+    def seed_of(self, index: int) -> int:
+        """The seed of one question; torch's generator on a CPU takes in 32 bits only."""
+        return (self.seed * 0x9E3779B1 + index) % (1 << 32)
+
 
 @dataclass
 class Answerer:
@@ -93,6 +98,23 @@ class Answerer:
     def prompt(self, question: Question) -> Prompt:
         ids = tuple(self.prompt_ids(question).tolist())
         return Prompt(ids, (question.image,) if question.image else ())
+
+    def batches(
+        self, questions: Sequence[Question], size: BatchSize | int | None = None, share: bool | None = None
+    ) -> list[Batch]:
+        """The questions' prompts dealt to batches.
+
+        Args:
+            size: a number, or a size that can be halved; None takes what fits.
+            share: as `llava.eval.batching.plan` takes it.
+        """
+        new_tokens = self.generation.max_new_tokens
+        if size is None:
+            size = BatchSize.fitting(self.model, new_tokens)
+        elif isinstance(size, int):
+            size = BatchSize(size)
+        prompts = [self.prompt(question) for question in questions]
+        return plan(prompts, self.image_tokens, size, share if self.decodes_itself else False, new_tokens)
 
     @property
     def image_tokens(self) -> int:
@@ -158,12 +180,14 @@ class Answerer:
                 Sampling(self.generation.temperature, self.generation.top_p)
                 if self.generation.temperature > 0
                 else None,
-                [(self.generation.seed << 32) + question.index for question in questions],
+                [self.generation.seed_of(question.index) for question in questions],
             )
         texts = self.tokenizer.batch_decode(output, skip_special_tokens=True)
         return [_cut(text, strings).strip() for text in texts]
 
     def _generate(self, questions: Sequence[Question], stop_ids: set[int]) -> list[list[int]]:
+        if self.generation.temperature > 0:
+            torch.manual_seed(self.generation.seed_of(questions[0].index))
         output = self.model.generate(
             **self.inputs(questions),
             **self.generation.arguments(),

@@ -2,17 +2,15 @@
 
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.eval.decoding import Prompt
-
-T = TypeVar("T")
 
 _SMALLEST_SAVING = 32
 """Tokens that a group must save for its prefix to be worth a row of its own."""
@@ -197,10 +195,3 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
         if x != y:
             return i
     return min(len(a), len(b))
-
-
-def batches_by_length(items: Sequence[T], length: Callable[[T], int], batch_size: int) -> Iterator[list[T]]:
-    """Batches of like length, longest first."""
-    order = sorted(range(len(items)), key=lambda i: (-length(items[i]), i))
-    for start in range(0, len(items), batch_size):
-        yield [items[i] for i in order[start : start + batch_size]]

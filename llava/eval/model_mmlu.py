@@ -14,13 +14,13 @@ from typing import Any
 from llava.conversation import get_template
 from llava.eval.answerer import Answerer, Generation
 from llava.eval.answers import read_json, read_jsonl
+from llava.eval.answers_file import AnswersFile
+from llava.eval.arguments import DTYPES, add_model_flags, recorded_template, settings
 from llava.eval.errors import EvaluationError
 from llava.eval.eval_mmlu import METHODS
 from llava.eval.loglikelihood import iterate_loglikelihoods
 from llava.eval.mmlu import LETTERS, Item, generation_prompt, likelihood_prompt
-from llava.eval.model_vqa_loader import DTYPES, add_model_flags, recorded_template, settings
 from llava.eval.questions import Question, chunk
-from llava.eval.runner import AnswersFile
 from llava.eval.text import iterate_texts, load_text_model
 from llava.files import sha256_of
 from llava.mm_utils import get_model_name_from_path
@@ -91,7 +91,7 @@ def answer(args: argparse.Namespace) -> None:
     args.conv_mode = args.conv_mode or recorded_template(args.model_path)
     template = get_template(args.conv_mode)
     how = {"method": args.method, "shots": sha256_of(args.shots_file)}
-    answers = AnswersFile(args.answers_file, settings(args) | how)
+    answers = AnswersFile(args.answers_file, settings(args) | how, (args.num_chunks, args.chunk_idx))
     left = [place.index for place in places if place.index not in answers.lines]
     if len(left) < len(places):
         print(f"{len(places) - len(left)} of {len(places)} questions were answered before")
@@ -136,7 +136,8 @@ def answer(args: argparse.Namespace) -> None:
         finally:
             # What is answered when the run is interrupted is kept too.
             answers.add(kept)
-    answers.finish(places)
+    record = {"model_id": get_model_name_from_path(args.model_path), "questions": len(rows), "skipped": []}
+    answers.finish(places, record)
     print(f"{len(places)} answers by {args.method} are in {args.answers_file}")
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from llava.conversation import get_template
+from llava.eval.arguments import add_model_flags, make_answerer, recorded_template
 from llava.eval.eval_easy_vqa import score
-from llava.eval.model_vqa_loader import add_model_flags, make_answerer, recorded_template
-from llava.eval.runner import Answerer, Question, batches_by_length, check_images, read_questions
+from llava.eval.runner import Answerer, Question, check_images, read_questions
 from llava.families import family_of
 from llava.files import write_json
 from visual_region.surgery import layers_removed, lowest_outside, region_now
@@ -26,7 +26,7 @@ def curve(
     annotations: dict[str, str],
     scores: list[float],
     most: int,
-    batch_size: int,
+    batch_size: int | None,
     done: list[dict[str, Any]],
 ) -> Iterator[list[dict[str, Any]]]:
     """Yields all entries `{removed, layers, protected, accuracy, scores}` after each new one; `done` are kept.
@@ -60,11 +60,13 @@ def curve(
             yield entries
 
 
-def _answers(answerer: Answerer, questions: list[Question], batch_size: int) -> list[dict[str, Any]]:
+def _answers(answerer: Answerer, questions: list[Question], batch_size: int | None) -> list[dict[str, Any]]:
     rows = []
-    for batch in batches_by_length(questions, lambda q: len(answerer.prompt_ids(q)), batch_size):
-        texts = answerer.answer(batch)
-        rows += [{"question_id": q.question_id, "text": text} for q, text in zip(batch, texts, strict=True)]
+    for batch in answerer.batches(questions, batch_size):
+        texts = answerer.answer([questions[i] for i in batch.rows], batch.prompts)
+        rows += [
+            {"question_id": questions[i].question_id, "text": text} for i, text in zip(batch.rows, texts, strict=True)
+        ]
     return rows
 
 

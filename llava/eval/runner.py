@@ -1,19 +1,28 @@
 """Answers a file of questions: batched, resumable, the same text as one by one."""
 
+import argparse
+import contextlib
 import hashlib
 import json
-import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers.utils.logging import tqdm
 
+from llava.data.dataset import BrokenImageError
 from llava.eval.answerer import Answerer, Generation
-from llava.eval.batching import batches_by_length
+from llava.eval.answers_file import AnswersFile
+from llava.eval.arguments import SHARE, check_flags, check_sees, make_answerer, settings, template_of
+from llava.eval.batching import Batch, BatchSize, length_of
 from llava.eval.errors import EvaluationError
-from llava.eval.questions import Question, check_images, chunk, read_questions
-from llava.files import written_whole
+from llava.eval.questions import Question, check_images, chunk, missing_images, read_questions, some
+from llava.eval.shards import merge_when_complete, take_torchrun_part
+from llava.mm_utils import get_model_name_from_path
+from llava.model.checkpoint import read_checkpoint
 
 __all__ = [
     "Answerer",
@@ -21,104 +30,214 @@ __all__ = [
     "EvaluationError",
     "Generation",
     "Question",
-    "batches_by_length",
     "check_images",
     "chunk",
+    "evaluate",
     "read_questions",
     "run",
 ]
 
+_AHEAD = 2
+"""Batches whose images are being read while another is answered."""
 
-class AnswersFile:
-    """An answers file that appears whole; until then a journal beside it keeps what is done.
+
+def main(parser: argparse.ArgumentParser, read: Callable[[argparse.Namespace], list[Question]]) -> None:
+    """Runs a model_vqa program; what is wrong with its input is one line, not a traceback.
 
     Args:
-        settings: all that the answers depend on; a journal of other settings is refused.
+        read: the program's questions, from its flags.
     """
+    args = parser.parse_args()
+    try:
+        check_flags(args)
+        read_checkpoint(args.model_path)
+        whole = take_torchrun_part(args)
+        evaluate(args, read(args))
+        if whole is not None:
+            merge_when_complete(whole, args.num_chunks)
+    except (EvaluationError, BrokenImageError, ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on from here")
 
-    def __init__(self, path: str | Path, settings: dict[str, Any]) -> None:
-        self.path = Path(path)
-        self.journal = self.path.with_name(f"{self.path.name}.journal")
-        text = json.dumps(settings, sort_keys=True, default=str)
-        self.digest = hashlib.sha256(text.encode()).hexdigest()
-        self.lines: dict[int, str] = {}
-        self._read()
 
-    def _read(self) -> None:
-        if not self.journal.exists():
-            return
-        head, *rows = self.journal.read_bytes().split(b"\n")
-        try:
-            same = json.loads(head)["settings"] == self.digest
-        except (ValueError, KeyError):
-            same = False
-        if not same:
-            raise EvaluationError(
-                f"{self.journal} was begun with another model, question file or settings; "
-                "delete it to start anew, or use another --answers-file"
-            )
-        good = len(head) + 1
-        for row in rows:
-            try:
-                entry = json.loads(row)
-            except ValueError:
-                # The last line of a killed run; whatever follows it was never written.
-                break
-            self.lines[entry["index"]] = entry["line"]
-            good += len(row) + 1
-        with open(self.journal, "r+b") as file:
-            file.truncate(min(good, self.journal.stat().st_size))
+def evaluate(args: argparse.Namespace, everything: Sequence[Question]) -> None:
+    """One answers file for one checkpoint.
 
-    def add(self, answered: dict[int, str]) -> None:
-        """Keeps answers for good: when this returns, they survive a crash."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = not self.journal.exists()
-        with open(self.journal, "a", encoding="utf-8") as file:
-            if fresh:
-                file.write(json.dumps({"settings": self.digest}) + "\n")
-            for index, line in answered.items():
-                file.write(json.dumps({"index": index, "line": line}) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self.lines |= answered
+    Args:
+        args: flags of `llava.eval.arguments.question_parser`.
+        everything: all questions of the file; the chunk is taken here.
+    """
+    folder = Path(args.image_folder)
+    asked = chunk(everything, args.num_chunks, args.chunk_idx)
+    missing = _missing(everything, folder, args.skip_missing_images)
+    questions = [q for q in asked if q.image not in missing]
+    sees = any(q.image for q in questions)
+    if sees:
+        check_sees(args.model_path)
+        if args.vision_feature_cache and any(q.image_data for q in questions):
+            raise EvaluationError("--vision-feature-cache keeps features of image files; these images are in the TSV")
+    known = settings(args)
+    answers = AnswersFile(args.answers_file, known, (args.num_chunks, args.chunk_idx))
+    kept = {q.index for q in questions}
+    record = {
+        "model_id": get_model_name_from_path(args.model_path),
+        "questions": len(everything),
+        "skipped": [
+            {"index": q.index, "question_id": q.question_id, "image": q.image} for q in asked if q.index not in kept
+        ],
+    }
+    if answers.finished_before(questions):
+        print(f"{args.answers_file} answers these questions already, with the same settings")
+        return
+    if any(q.index not in answers.lines for q in questions):
+        print(f"conversation template: {known['conv_mode'] or 'none (raw prompts)'}")
+        answerer = make_answerer(args, template_of(args), folder, sees)
+        if answerer.feature_cache is not None:
+            cache, model = answerer.feature_cache, answerer.model
+            images = dict.fromkeys(folder / q.image for q in questions if q.image)
+            cache.ensure(images, model.get_vision_tower(), device=model.device)
+        share, workers = SHARE[args.share_prefix], args.num_workers
+        answer_all(answerer, questions, answers, record["model_id"], args.batch_size, share, workers)
+    answers.finish(questions, record)
+    left_out = f"; {len(asked) - len(questions)} questions were left out" if len(questions) < len(asked) else ""
+    print(f"{len(questions)} answers are in {args.answers_file}{left_out}")
 
-    def finish(self, questions: Sequence[Question]) -> None:
-        """Writes the answers in the order of the questions and removes the journal."""
-        missing = [q.index for q in questions if q.index not in self.lines]
-        if missing:
-            raise EvaluationError(f"{len(missing)} questions have no answer yet; first: line {missing[0] + 1}")
-        with written_whole(self.path) as aside:
-            aside.write_text("".join(self.lines[q.index] + "\n" for q in questions), encoding="utf-8")
-        self.journal.unlink(missing_ok=True)
+
+def _missing(questions: Sequence[Question], folder: Path, skip: bool) -> set[str]:
+    """Names of missing images, told aloud; an error unless questions without their image may be left out."""
+    if not skip:
+        check_images(questions, folder)
+    missing = missing_images(questions, folder)
+    hit = sum(q.image in set(missing) for q in questions)
+    if missing and hit == len(questions):
+        raise EvaluationError(f"none of the {len(questions)} questions has its image under {folder}")
+    if missing:
+        print(
+            f"{len(missing)} images are missing under {folder}: {some(missing)}; "
+            f"{hit} of {len(questions)} questions are left out"
+        )
+    return set(missing)
 
 
 def run(
-    answerer: Answerer, questions: Sequence[Question], answers: AnswersFile, model_id: str, batch_size: int
+    answerer: Answerer,
+    questions: Sequence[Question],
+    answers: AnswersFile,
+    model_id: str,
+    batch_size: int | None = None,
+    share: bool | None = None,
+    workers: int = 0,
 ) -> None:
-    """Answers what is not answered yet and writes the file."""
+    """Answers what is not answered yet and writes the file; arguments as in `answer_all`."""
+    answer_all(answerer, questions, answers, model_id, batch_size, share, workers)
+    answers.finish(questions)
+
+
+def answer_all(
+    answerer: Answerer,
+    questions: Sequence[Question],
+    answers: AnswersFile,
+    model_id: str,
+    batch_size: int | None = None,
+    share: bool | None = None,
+    workers: int = 0,
+) -> None:
+    """Answers what is not answered yet; each batch is kept for good before the next begins.
+
+    Args:
+        model_id: what the answer lines call the model.
+        batch_size: questions at once; None takes what fits, and halves it when memory runs out.
+        share: as `llava.eval.batching.plan` takes it.
+        workers: threads that read images ahead; 0 reads them when they are needed.
+
+    Raises:
+        EvaluationError: memory ran out and the batch cannot be made smaller.
+    """
     left = [q for q in questions if q.index not in answers.lines]
     if len(left) < len(questions):
         print(f"{len(questions) - len(left)} of {len(questions)} questions were answered before")
+    if batch_size is None:
+        size = BatchSize.fitting(answerer.model, answerer.generation.max_new_tokens)
+    else:
+        size = BatchSize(batch_size)
     bar = tqdm(total=len(left), desc="answers", unit="question")
-    for batch in batches_by_length(left, lambda q: len(answerer.prompt_ids(q)), batch_size):
-        texts = answerer.answer(batch)
-        answers.add({q.index: answer_line(q, text, model_id) for q, text in zip(batch, texts, strict=True)})
-        bar.update(len(batch))
+    while left:
+        batches = answerer.batches(left, size, share)
+        if not bar.n:
+            _warn_of_long_prompts(answerer, batches)
+        try:
+            with contextlib.closing(_with_images(answerer, left, batches, workers)) as stream:
+                for batch, loaded in stream:
+                    asked = [left[i] for i in batch.rows]
+                    texts = answerer.answer(asked, batch.prompts, loaded)
+                    answers.add({q.index: answer_line(q, text, model_id) for q, text in zip(asked, texts, strict=True)})
+                    bar.update(len(asked))
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            rows = size.rows
+            if not size.halve():
+                raise EvaluationError(
+                    f"memory ran out with {rows} questions at once; "
+                    + ("use a smaller --batch-size, or auto" if size.given else "this model does not fit")
+                ) from error
+            print(f"memory ran out; going on with {size.rows} questions at once")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        left = [q for q in left if q.index not in answers.lines]
     bar.close()
-    answers.finish(questions)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+
+
+def _warn_of_long_prompts(answerer: Answerer, batches: Sequence[Batch]) -> None:
+    limit = getattr(answerer.model.config, "max_position_embeddings", None)
+    lengths = [length_of(prompt, answerer.image_tokens) for batch in batches for prompt in batch.prompts]
+    room = (limit or 0) - answerer.generation.max_new_tokens
+    long = sum(length > room for length in lengths)
+    if limit and long:
+        print(
+            f"{long} of {len(lengths)} prompts with their answers may be longer than the {limit} positions of the "
+            f"model (longest prompt: {max(lengths)} tokens); they are not cut"
+        )
+
+
+def _with_images(
+    answerer: Answerer, questions: Sequence[Question], batches: Sequence[Batch], workers: int
+) -> Iterator[tuple[Batch, dict[str, torch.Tensor]]]:
+    """The batches with their images, read by threads while earlier batches are answered."""
+    if not workers or not answerer.decodes_itself or not any(q.image for q in questions):
+        yield from ((batch, {}) for batch in batches)
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="images") as pool:
+        waiting: list[dict[str, Future]] = []
+        try:
+            for number, batch in enumerate(batches):
+                for ahead in batches[number + len(waiting) : number + 1 + _AHEAD]:
+                    # An image that the batch before has needs no second reading.
+                    before = waiting[-1] if waiting else {}
+                    wanted = {questions[i].image: questions[i] for i in ahead.rows if questions[i].image}
+                    waiting.append(
+                        {name: before.get(name) or pool.submit(answerer.load, q) for name, q in wanted.items()}
+                    )
+                yield batch, {name: future.result() for name, future in waiting.pop(0).items()}
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def answer_line(question: Question, text: str, model_id: str) -> str:
     """Upstream's answer line; its random `answer_id` is made from the content, so that equal runs write equal files."""
     content = f"{model_id}\n{question.index}\n{question.question_id}\n{text}"
-    return json.dumps(
-        {
-            "question_id": question.question_id,
-            "prompt": question.text,
-            "text": text,
-            "answer_id": hashlib.sha256(content.encode()).hexdigest()[:22],
-            "model_id": model_id,
-            "metadata": {},
-        },
-        ensure_ascii=False,
-    )
+    line: dict[str, Any] = {"question_id": question.question_id, "prompt": question.prompt, "text": text}
+    if "round_id" in question.extra:
+        line = {"question_id": question.question_id, "round_id": question.extra["round_id"], **line}
+    line |= question.extra
+    line |= {
+        "answer_id": hashlib.sha256(content.encode()).hexdigest()[:22],
+        "model_id": model_id,
+        "metadata": {},
+    }
+    return json.dumps(line, ensure_ascii=False)

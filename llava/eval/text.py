@@ -10,7 +10,6 @@ from transformers.utils.logging import tqdm
 
 from llava.conversation import Conversation
 from llava.eval.answerer import Answerer, Generation
-from llava.eval.batching import BatchSize, plan
 from llava.eval.questions import Question
 from llava.model.builder import load_pretrained_model
 
@@ -64,9 +63,8 @@ def iterate_texts(
     """As `generate_texts`, as they come: `(place of the prompt, text)`, so that a caller can keep them at once."""
     answerer = Answerer(model, tokenizer, None, template, Path(), generation)
     questions = [Question(i, i, prompt, None) for i, prompt in enumerate(prompts)]
-    size = BatchSize.fitting(model, generation.max_new_tokens) if batch_size is None else BatchSize(batch_size)
     bar = tqdm(total=len(prompts), desc="texts", unit="prompt", disable=not progress)
-    for batch in plan([answerer.prompt(q) for q in questions], 0, size, new_tokens=generation.max_new_tokens):
+    for batch in answerer.batches(questions, batch_size):
         yield from zip(batch.rows, answerer.answer([questions[i] for i in batch.rows], batch.prompts), strict=True)
         bar.update(len(batch.rows))
     bar.close()

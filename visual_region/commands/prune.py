@@ -157,6 +157,6 @@ def _prune_merged(args: argparse.Namespace, checkpoint: Any, base: Path, cut: La
 
 
 def _dtype(name: str | None) -> Any:
-    from llava.eval.model_vqa_loader import DTYPES
+    from llava.eval.arguments import DTYPES
 
     return DTYPES[name] if name else None

@@ -189,7 +189,7 @@ def _reader(args: argparse.Namespace, samples: Any) -> Any:
 
 
 def _template(args: argparse.Namespace) -> str:
-    from llava.eval.model_vqa_loader import recorded_template
+    from llava.eval.arguments import recorded_template
 
     return args.conv_mode or recorded_template(args.model_path)
 
