@@ -101,8 +101,8 @@ class AnswersFile:
     def _open(self) -> None:
         self._file = open(self.journal, "a+b")  # noqa: SIM115 - held, with its lock, as long as the run lasts
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
             self.close()
             raise EvaluationError(
                 f"another process is writing {self.journal}; wait for it, or use another --answers-file"

@@ -113,8 +113,8 @@ def generation_of(args: argparse.Namespace) -> Generation:
         args.temperature,
         args.top_p,
         args.num_beams,
-        tuple(getattr(args, "stop", ())),
-        getattr(args, "seed", 0),
+        tuple(args.stop),
+        args.seed,
     )
 
 
@@ -170,26 +170,25 @@ def make_answerer(args: argparse.Namespace, template: Conversation | None, folde
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """What answers depend on. Batch size and sharing are left out: they do not change them."""
-    template = None if args.raw_prompt else args.conv_mode or recorded_template(args.model_path)
+    flags = vars(args)
+    template = None if flags.get("raw_prompt") else args.conv_mode or recorded_template(args.model_path)
     checkpoint = Path(args.model_path)
     weights = sorted([*checkpoint.glob("*.safetensors"), *checkpoint.glob("*.bin")])
-    on_gpu = args.device != "cpu" and torch.cuda.is_available()
+    on_gpu = flags.get("device") != "cpu" and torch.cuda.is_available()
     return {
         "model": str(checkpoint.resolve()),
         "weights": [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in weights],
         "base": args.model_base,
         "vision_tower": args.vision_tower,
         "questions": sha256_of(args.question_file),
-        "question_flags": {
-            name: getattr(args, name) for name in ("single_pred_prompt", "all_rounds", "lang") if hasattr(args, name)
-        },
+        "question_flags": {name: flags[name] for name in ("single_pred_prompt", "all_rounds", "lang") if name in flags},
         "conv_mode": template,
         "max_new_tokens": args.max_new_tokens,
         "temperature": args.temperature,
         "top_p": args.top_p,
         "num_beams": args.num_beams,
-        "stop": args.stop,
-        "seed": args.seed,
+        "stop": flags.get("stop", []),
+        "seed": flags.get("seed", 0),
         "dtype": args.dtype or ("fp16" if on_gpu else "fp32"),
         "images": args.image_folder,
     }
