@@ -224,3 +224,14 @@ def get_template(name: str) -> Conversation:
     if name not in templates:
         raise TemplateError(f"unknown conversation template {name!r}; known: {', '.join(templates)}")
     return templates[name].copy()
+
+
+def answering_template(recorded: str | None, default: str) -> str:
+    """The name of the template to answer in.
+
+    Args:
+        recorded: what training wrote into the config (`conversation_template`); one for captions holds no answers.
+        default: the family's, where nothing usable is recorded.
+    """
+    known = known_templates()
+    return recorded if recorded in known and known[recorded].sep_style is not SeparatorStyle.PLAIN else default

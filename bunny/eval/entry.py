@@ -5,14 +5,12 @@ import runpy
 import sys
 from collections.abc import Sequence
 
-from bunny.model.builder import answering_template, check_checkpoint
-from llava.model.checkpoint import read_checkpoint
+from bunny.model.builder import check_checkpoint
 
 
 def run(module: str, argv: Sequence[str] | None = None, **defaults: str) -> None:
     """Runs an evaluation program of llava, on a checkpoint of Bunny where it takes one.
 
-    The conversation template is the one that the checkpoint records, else its family's, unless `--conv-mode` is given.
     Images are padded as the checkpoint was trained, in ScienceQA too, where upstream's program never pads.
 
     Args:
@@ -27,12 +25,9 @@ def run(module: str, argv: Sequence[str] | None = None, **defaults: str) -> None
     model, _ = parser.parse_known_args(rest)
     if model.model_path:
         try:
-            family = check_checkpoint(model.model_path, model.model_base, flags.model_type)
+            check_checkpoint(model.model_path, model.model_base, flags.model_type)
         except (ValueError, OSError) as error:
             sys.exit(f"error: {error}")
-        if "--raw-prompt" not in rest:
-            recorded = read_checkpoint(model.model_path).config.get("conversation_template")
-            defaults = {"conv-mode": answering_template(recorded, family)} | defaults
     given = {word.partition("=")[0] for word in rest}
     for name, value in defaults.items():
         if f"--{name}" not in given:

@@ -7,7 +7,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 import llava.model.builder
 from bunny.model.model_types import check_model_type
-from llava.conversation import SeparatorStyle, get_template, known_templates
+from llava.conversation import answering_template, get_template
 from llava.families import ModelFamily, family_of
 from llava.model.checkpoint import read_checkpoint
 from llava.tokenization import end_turns_with
@@ -44,7 +44,7 @@ def load_pretrained_model(
         model_path, model_base, model_name, load_8bit, load_4bit, device_map, device, **kwargs
     )
     recorded = getattr(model.config, "conversation_template", None)
-    end_turns_with(get_template(answering_template(recorded, family)), tokenizer)
+    end_turns_with(get_template(answering_template(recorded, family.template)), tokenizer)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.generate_returns_prompt = True
@@ -61,9 +61,3 @@ def check_checkpoint(model_path: str, model_base: str | None, model_type: str | 
         raise ValueError(f"{model_path} is a {family.model_type}, not a Bunny; load it with llava.model.builder")
     check_model_type(model_type, family)
     return family
-
-
-def answering_template(recorded: str | None, family: ModelFamily) -> str:
-    """The template that training recorded in the config, where it can hold answers, else the one of the family."""
-    known = known_templates()
-    return recorded if recorded in known and known[recorded].sep_style is not SeparatorStyle.PLAIN else family.template

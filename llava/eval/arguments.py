@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from llava.conversation import Conversation, SeparatorStyle, get_template, known_templates
+from llava.conversation import Conversation, answering_template, get_template
 from llava.data.feature_cache import FeatureCache
 from llava.eval.answerer import Answerer, Generation
 from llava.eval.errors import EvaluationError
@@ -127,14 +127,10 @@ def template_of(args: argparse.Namespace) -> Conversation | None:
 
 def recorded_template(model_path: str) -> str:
     """The template that training wrote into the checkpoint's config; its family's where there is none."""
-    checkpoint = read_checkpoint(model_path)
-    recorded = checkpoint.config.get("conversation_template")
-    known = known_templates()
-    if recorded in known and known[recorded].sep_style is not SeparatorStyle.PLAIN:
-        return recorded
-    if "model_type" not in checkpoint.config:
+    config = read_checkpoint(model_path).config
+    if "model_type" not in config:
         raise EvaluationError(f"{model_path} records no conversation template; give --conv-mode")
-    return family_of(checkpoint.config).template
+    return answering_template(config.get("conversation_template"), family_of(config).template)
 
 
 def check_sees(model_path: str) -> None:

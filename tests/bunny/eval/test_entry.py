@@ -1,12 +1,16 @@
 """Bunny's evaluation programs are llava's, with `--model-type` checked."""
 
+import importlib.util
 import json
+import runpy
 import sys
+from pathlib import Path
 
 import pytest
 
 from bunny.eval.entry import run
 
+ROOT = Path(__file__).parents[3]
 LOADER = "llava.eval.model_vqa_loader"
 
 
@@ -59,3 +63,12 @@ def test_defaults_of_bunny(monkeypatch):
         monkeypatch.setattr(sys, "argv", ["model_vqa_mmbench", *argv])
         run("llava.eval.model_vqa_mmbench", max_new_tokens="128")
     assert seen == [["--max_new_tokens", "128"], ["--max_new_tokens", "7"], ["--max_new_tokens=7"]]
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "bunny/eval").glob("[a-z]*_*.py")), ids=lambda file: file.stem)
+def test_each_program_is_one_of_llavas(file, monkeypatch):
+    seen = []
+    monkeypatch.setattr("bunny.eval.entry.run", lambda module, **defaults: seen.append(module))
+    runpy.run_path(str(file), run_name="__main__")
+    assert seen == [f"llava.eval.{file.stem}"]
+    assert importlib.util.find_spec(seen[0]) is not None
