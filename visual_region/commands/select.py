@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--picture", help="PNG to write: a row of the stack for each selection")
     parser.add_argument("--output", help="JSON to write")
+    parser.add_argument("--markdown", help="table to write: layers with scores and intervals, stability, overlap")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -42,6 +43,12 @@ def run(args: argparse.Namespace) -> None:
 
         write_json(args.output, _content(selections, overlaps, found, args))
         print(f"selections written to {args.output}")
+    if args.markdown:
+        from llava.files import written_whole
+
+        with written_whole(args.markdown) as aside:
+            aside.write_text(_markdown(selections, overlaps, found), encoding="utf-8")
+        print(f"table written to {args.markdown}")
     if args.picture:
         from visual_region.pictures.stacks import draw_stacks
 
@@ -69,7 +76,7 @@ def _depth(args: argparse.Namespace) -> int:
 
 
 def _stability(selection: LayerSelection, args: argparse.Namespace) -> Any:
-    """Of a selection that is one metric's first layers in a score file; None for any other."""
+    """Of a selection that is one metric's first layers in a score file; None for any other, and without samples."""
     if "#" not in selection.spec or "," in selection.spec:
         return None
     from visual_region.importance.resampling import draw_counts, stability
@@ -77,14 +84,17 @@ def _stability(selection: LayerSelection, args: argparse.Namespace) -> Any:
 
     path, _, query = (piece.strip() for piece in selection.spec.rpartition("#"))
     metric, *order = (piece.strip() for piece in query.split(":"))
-    scores = ScoreFile.read(path).scores(metric)
+    file = ScoreFile.read(path)
+    if not file.has_samples(metric):
+        return None
+    scores = file.scores(metric)
     draws = draw_counts(len(scores.weights), args.resamples, args.seed)
     return stability(scores, draws, len(selection), order[0] == "lowest")
 
 
 def _describe(found: Any, selection: LayerSelection) -> str:
     if found is None:
-        return "stability: not a metric of a score file"
+        return "stability: none, as no samples stand behind it"
     shares = ", ".join(f"{layer} {100 * found.share[layer]:.0f}%" for layer in selection)
     near = [i for i, share in enumerate(found.share) if share >= 0.05 and i not in selection]
     others = ", ".join(f"{layer} {100 * found.share[layer]:.0f}%" for layer in near) or "none"
@@ -109,6 +119,40 @@ def _table(names: list[str], overlaps: list[list[float]]) -> str:
         for i, (name, row) in enumerate(zip(names, overlaps, strict=True), start=1)
     ]
     return "\n".join([head, *rows])
+
+
+def _markdown(selections: list[LayerSelection], overlaps: list[list[float]], found: list[Any]) -> str:
+    """A row a selection; the overlap is with the last one, so that a baseline is given last."""
+    baseline = selections[-1].spec
+    head = ["selection", "layers", "scores [95% interval]", "stability [95% interval]", f"overlap with {baseline}"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for i, selection in enumerate(selections):
+        stable = found[i] if found else None
+        stability = f"{stable.jaccard:.2f} [{stable.low:.2f}, {stable.high:.2f}]" if stable else ""
+        cells = [
+            selection.spec.rpartition("#")[2],
+            ", ".join(map(str, selection)),
+            _scores_of(selection),
+            stability,
+            f"{overlaps[i][-1]:.2f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def _scores_of(selection: LayerSelection) -> str:
+    """The score of each selected layer with its interval; empty for what is not one metric of a score file."""
+    if "#" not in selection.spec or "," in selection.spec:
+        return ""
+    from visual_region.importance.score_file import ScoreFile
+
+    path, _, query = (piece.strip() for piece in selection.spec.rpartition("#"))
+    entry = ScoreFile.read(path).entry(query.partition(":")[0].strip())
+    texts = []
+    for layer in selection:
+        interval = f" [{entry['low'][layer]:.3g}, {entry['high'][layer]:.3g}]" if "low" in entry else ""
+        texts.append(f"{entry['values'][layer]:.3g}{interval}")
+    return ", ".join(texts)
 
 
 def _content(

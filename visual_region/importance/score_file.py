@@ -62,12 +62,16 @@ class ScoreFile:
             raise ScoreError(f"{self.path} has no metric {metric!r}; it has {', '.join(self.names) or 'none'}")
         return self.content["metrics"][metric]
 
+    def has_samples(self, metric: str) -> bool:
+        """Whether the metric was taken over samples, as those of parameters are not."""
+        return "parts" in self.entry(metric) or "per_sample" in self.entry(metric)
+
     def scores(self, metric: str) -> Scores:
         """The metric's samples; raises `ScoreError` for a metric that has none."""
         entry = self.entry(metric)
         if "parts" in entry:
             return MeanOfMeans(tuple(self.scores(part) for part in entry["parts"]))
-        if "per_sample" not in entry:
+        if not self.has_samples(metric):
             raise ScoreError(
                 f"{metric!r} in {self.path} has no values by sample, so nothing can be said of other samples"
             )

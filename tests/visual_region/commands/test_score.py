@@ -223,9 +223,19 @@ def test_selecting_needs_a_depth():
         call(select, "sparse-uniform:2")
 
 
-def test_a_metric_without_samples_has_no_stability(scored):
-    with pytest.raises(ScoreError, match="has no values by sample"):
-        call(select, f"{scored}#parameter-change:2", "--stability")
+def test_a_table_of_selections(scored, tmp_path, capsys):
+    """Metrics of parameters have neither interval nor stability, and say so."""
+    specs = (f"{scored}#parameter-change:2", f"{scored}#bi:2", "sparse-uniform:2")
+    call(select, *specs, "--stability", "--markdown", tmp_path / "t.md")
+    assert "stability: none, as no samples stand behind it" in capsys.readouterr().out
+    rows = [line.strip("| ").split(" | ") for line in (tmp_path / "t.md").read_text().splitlines()]
+    bi = json.loads(scored.read_text())["metrics"]["bi"]
+    layers = LayerSelection.parse(specs[1], 6).layers
+    assert rows[0][-1] == "overlap with sparse-uniform:2"
+    assert rows[2][:3] == ["parameter-change:2", "0, 1", "0, 0"]
+    assert rows[3][:2] == ["bi:2", ", ".join(map(str, layers))]
+    assert rows[3][2].startswith(f"{bi['values'][layers[0]]:.3g} [{bi['low'][layers[0]]:.3g}, ")
+    assert rows[4][-1] == "1.00"
 
 
 def test_pictures(scored, tmp_path):

@@ -1,0 +1,290 @@
+"""What scoring costs: the shared pass against a plain forward, and streaming checkpoints against copying them.
+
+`OMP_NUM_THREADS=2 python scripts/bench/score.py [--only pass,memory,parameters] [--gigabytes 4] [--folder /tmp]`
+
+- pass: seconds of the metrics of hidden states, and with the image attention score, relative to the same decoder
+  without them on the same batches (random weights, a Llama with grouped heads; half of the rows padded).
+- memory: peak memory beyond the plain forward's, for few and many samples and layers, each in a process of its own.
+- parameters: two synthetic checkpoints in bfloat16, compared, and copied; peak memory of a process that compares them.
+
+Ways that are compared run in turn, several rounds; the figures are medians of the rounds' ratios.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+IMAGE_TOKENS, TEXT_TOKENS = 64, 192
+WAYS = ("plain", "states", "states and attention")
+
+
+def make_model(layers: int, hidden: int = 576) -> Any:
+    """A Llama's decoder of random weights, in fp32."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=1000,
+        hidden_size=hidden,
+        intermediate_size=hidden * 8 // 3,
+        num_hidden_layers=layers,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def make_batches(model: Any, count: int, size: int = 4) -> list[Any]:
+    """Batches of image and text tokens; every other row is a quarter shorter, and padded."""
+    from visual_region.importance.tokens import ANSWER, IMAGE, PADDING, PROMPT, TokenBatch
+
+    length = IMAGE_TOKENS + TEXT_TOKENS
+    kinds = torch.full((size, length), PROMPT)
+    kinds[:, 8 : 8 + IMAGE_TOKENS] = IMAGE
+    kinds[:, -length // 4 :] = ANSWER
+    kinds[1::2, -length // 4 :] = PADDING
+    mask = kinds != PADDING
+    batches = []
+    for i in range(count):
+        embeds = torch.randn(size, length, model.config.hidden_size, generator=torch.Generator().manual_seed(i))
+        inputs = {"inputs_embeds": embeds, "attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+        batches.append(TokenBatch(inputs, kinds, tuple(range(i * size, (i + 1) * size))))
+    return batches
+
+
+def run_way(way: str, model: Any, batches: Any) -> None:
+    from visual_region.importance.angular import AngleRecorder
+    from visual_region.importance.block_influence import CosineRecorder
+    from visual_region.importance.image_attention import ImageAttentionRecorder
+    from visual_region.importance.sweep import sweep
+
+    if way == "plain":
+        with torch.no_grad():
+            for batch in batches:
+                model.model(**batch.inputs, use_cache=False)
+        return
+    recorders: list[Any] = [CosineRecorder(), AngleRecorder()]
+    recorders += [ImageAttentionRecorder()] * (way == "states and attention")
+    for _ in sweep(model, batches, recorders, "model.layers"):
+        pass
+
+
+@dataclass
+class Times:
+    """Seconds of each round by the clock and of the processor; the second suffers less from what else runs."""
+
+    clock: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+
+
+def in_turn(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, Times]:
+    """Times of each way in each round; the ways of a round follow each other, so that they share its disturbances."""
+    times = {name: Times() for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            clock, processor = time.perf_counter(), time.process_time()
+            way()
+            times[name].clock.append(time.perf_counter() - clock)
+            times[name].processor.append(time.process_time() - processor)
+    return times
+
+
+def median_ratio(ways: list[float], to: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(ways, to, strict=True))
+
+
+def bench_pass(args: argparse.Namespace) -> None:
+    """The shared pass against a plain forward."""
+    model = make_model(layers=8)
+    batches = make_batches(model, 1)
+    for way in WAYS:
+        run_way(way, model, batches)
+    times = in_turn({way: lambda w=way: run_way(w, model, batches) for way in WAYS}, args.rounds)
+    length = IMAGE_TOKENS + TEXT_TOKENS
+    print(f"\npass: 8 layers of 576, a batch of 4 x {length} tokens ({IMAGE_TOKENS} of an image), fp32, decoder only")
+    limits = {"plain": "", "states": " (at most 1.25)", "states and attention": " (at most 2)"}
+    for way in WAYS:
+        clock = median_ratio(times[way].clock, times["plain"].clock)
+        processor = median_ratio(times[way].processor, times["plain"].processor)
+        seconds = statistics.median(times[way].clock)
+        ratios = f"{clock:5.3f} x by the clock, {processor:5.3f} x in processor time"
+        print(f"  {way:22s} {seconds:7.3f} s   {ratios}{limits[way]}")
+
+
+def bench_memory(args: argparse.Namespace) -> None:
+    """Peak memory beyond the plain forward's, against samples and layers."""
+    print("\nmemory: peak of a process of its own beyond the plain forward's, MiB")
+    print("  samples  layers   states   states and attention   all hidden states would be")
+    for samples, layers in ((4, 4), (32, 4), (4, 16), (32, 16)):
+        plain, states, attention = (_in_process("peak", way, samples, layers) for way in WAYS)
+        stack = samples * (layers + 1) * (IMAGE_TOKENS + TEXT_TOKENS) * 576 * 4 / 2**20
+        print(f"  {samples:7d}  {layers:6d}  {states - plain:7.1f}   {attention - plain:20.1f}   {stack:26.0f}")
+
+
+def peak_of_way(way: str, samples: str, layers: str) -> float:
+    """MiB that this process has held at most, after running the way; batches are made one by one."""
+    model = make_model(int(layers))
+
+    def batches() -> Iterator[Any]:
+        for _ in range(int(samples) // 4):
+            yield make_batches(model, 1)[0]
+
+    run_way(way, model, batches())
+    return _peak()
+
+
+def synthetic_checkpoint(folder: Path, gigabytes: float, scale: float = 1.0, shard_layers: int = 10) -> list[Path]:
+    """A Llama folder of random bfloat16 weights in shards; returns the weight files.
+
+    Each layer holds the same numbers, times `scale`.
+    """
+    from safetensors.torch import save_file
+    from transformers import LlamaConfig
+
+    hidden, inner = 2048, 5504
+    shapes = {f"self_attn.{name}_proj.weight": (hidden, hidden) for name in "qkvo"}
+    shapes |= {f"mlp.{name}_proj.weight": (inner, hidden) for name in ("gate", "up")}
+    shapes |= {"mlp.down_proj.weight": (hidden, inner), "input_layernorm.weight": (hidden,)}
+    shapes |= {"post_attention_layernorm.weight": (hidden,)}
+    per_layer = 2 * sum(torch.Size(shape).numel() for shape in shapes.values())
+    depth = -(-int(gigabytes * 1e9) // per_layer)
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = torch.Generator().manual_seed(0)
+    noise = {
+        name: (torch.randn(shape, generator=generator) * 0.02 * scale).bfloat16() for name, shape in shapes.items()
+    }
+    weight_map, files = {}, []
+    for start in range(0, depth, shard_layers):
+        file = folder / f"model-{start:05d}.safetensors"
+        shard = {
+            f"model.layers.{i}.{name}": tensor.clone()
+            for i in range(start, min(start + shard_layers, depth))
+            for name, tensor in noise.items()
+        }
+        save_file(shard, file, {"format": "pt"})
+        weight_map |= dict.fromkeys(shard, file.name)
+        files.append(file)
+    total = sum(file.stat().st_size for file in files)
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    config = LlamaConfig(
+        hidden_size=hidden, intermediate_size=inner, num_hidden_layers=depth, num_attention_heads=16, vocab_size=1000
+    )
+    (folder / "config.json").write_text(json.dumps(config.to_dict(), default=str))
+    return files
+
+
+def copy_files(files: list[Path], target: Path) -> None:
+    """What a disk-bound pass is measured against."""
+    target.mkdir(exist_ok=True)
+    for file in files:
+        shutil.copyfile(file, target / f"{file.parent.name}-{file.name}")
+
+
+def bench_parameters(args: argparse.Namespace) -> None:
+    """Comparing two checkpoints against copying them."""
+    with tempfile.TemporaryDirectory(dir=args.folder, prefix="bench-score-") as root:
+        theta, trained = Path(root) / "theta", Path(root) / "trained"
+        files = [
+            *synthetic_checkpoint(theta, args.gigabytes / 2),
+            *synthetic_checkpoint(trained, args.gigabytes / 2, 1.01),
+        ]
+        size = sum(file.stat().st_size for file in files) / 1e9
+        copied = Path(root) / "copy"
+        ways = {
+            "copy": lambda: copy_files(files, copied),
+            "compare": lambda: compare(str(trained), str(theta)),
+        }
+        times = in_turn(ways, args.rounds_on_disk)
+        shutil.rmtree(copied)
+        peak = _in_process("compare", str(trained), str(theta))
+        ratio = median_ratio(times["copy"].clock, times["compare"].clock)
+        print(
+            f"\nparameters: two synthetic checkpoints, {size:.1f} GB together, bfloat16, {args.rounds_on_disk} rounds"
+        )
+        for way, values in times.items():
+            middle, processor = statistics.median(values.clock), statistics.median(values.processor)
+            print(f"  {way:8s} {middle:7.2f} s   {size / middle:6.2f} GB/s   {processor:6.2f} s of processor time")
+        print(f"  speed of comparing relative to copying: {100 * ratio:.0f}% (at least 60%)")
+        print(f"  peak memory of a process that compares: {peak / 1024:.2f} GiB (under 1.5)")
+
+
+def compare(trained: str, theta: str) -> float:
+    """Both metrics of parameters; returns this process's peak in MiB."""
+    from visual_region.importance.angular_param import angular_param
+    from visual_region.importance.parameter_change import parameter_change
+    from visual_region.importance.parameters import check_comparable, compare_layers
+    from visual_region.importance.weights import open_weights
+
+    pair = open_weights(trained), open_weights(theta)
+    check_comparable(*pair)
+    sums = list(compare_layers(*pair, range(len(pair[0].layers))))
+    parameter_change(sums), angular_param(sums)
+    return _peak()
+
+
+def _peak() -> float:
+    """MiB that this process has held at most; getrusage would begin with what its parent held."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def _in_process(*arguments: object) -> float:
+    """The number that a fresh process of this script prints last."""
+    command = [sys.executable, __file__, "--in-process", *map(str, arguments)]
+    # Tensors in maps of their own go back to the system when they are freed, so that a peak is what lived at once.
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return float(done.stdout.splitlines()[-1])
+
+
+SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "pass": bench_pass,
+    "memory": bench_memory,
+    "parameters": bench_parameters,
+}
+"""What is measured, by name for --only."""
+IN_PROCESS: dict[str, Callable[..., float]] = {"peak": peak_of_way, "compare": compare}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", help=f"comma-separated, of {', '.join(SECTIONS)}; default all")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds-on-disk", type=int, default=3)
+    parser.add_argument("--gigabytes", type=float, default=8.2, help="of all synthetic weights together")
+    parser.add_argument("--folder", help="where synthetic checkpoints go for the while; default: the system's")
+    parser.add_argument("--in-process", nargs="+", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.in_process:
+        name, *arguments = args.in_process
+        print(IN_PROCESS[name](*arguments))
+        return
+    names = args.only.split(",") if args.only else list(SECTIONS)
+    unknown = [name for name in names if name not in SECTIONS]
+    if unknown:
+        sys.exit(f"error: no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
+    load = os.getloadavg()[0]
+    print(f"{torch.get_num_threads()} threads, {processor}, torch {torch.__version__}, load {load:.1f} before")
+    for name in names:
+        SECTIONS[name](args)
+
+
+if __name__ == "__main__":
+    main()
