@@ -28,7 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone", help="what the language model was trained from, for the metrics of parameters")
     parser.add_argument("--conv-mode", help="conversation template; default: the one that the checkpoint records")
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), help="default: fp16 on a GPU, fp32 on a CPU")
+    parser.add_argument(
+        "--dtype",
+        choices=("fp32", "fp16", "bf16"),
+        help="of the model, and of a LoRA's merged weights; default: fp16 on a GPU, fp32 on a CPU and in merging",
+    )
     parser.add_argument("--vision-tower", help="tower folder, where config.json records one of another machine")
     parser.add_argument("--vision-feature-cache", help="folder for features of the frozen tower")
     parser.add_argument("--mark", help="layers to mark in the picture; default: the tuned region")
@@ -140,7 +144,8 @@ def _weights(args: argparse.Namespace) -> Any:
     from visual_region.importance.parameters import check_comparable
     from visual_region.importance.weights import open_weights
 
-    pair = open_weights(args.model_path, args.model_base), open_weights(args.backbone)
+    dtype = _dtypes()[args.dtype or "fp32"]
+    pair = open_weights(args.model_path, args.model_base, dtype), open_weights(args.backbone)
     check_comparable(*pair)
     return pair
 
@@ -161,18 +166,15 @@ def _measure_samples(args: argparse.Namespace, samples: Any, metrics: list[str],
 
 def _reader(args: argparse.Namespace, samples: Any) -> Any:
     """The model with all that makes batches for it."""
-    import torch
-
     from llava.conversation import get_template
     from llava.data.feature_cache import FeatureCache
     from llava.model.builder import load_pretrained_model
     from visual_region.importance.samples import Reader
 
-    dtypes = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
     tokenizer, model, processor, _ = load_pretrained_model(
         args.model_path,
         args.model_base,
-        dtype=dtypes[args.dtype] if args.dtype else None,
+        dtype=_dtypes()[args.dtype] if args.dtype else None,
         vision_tower=args.vision_tower,
         load_tower=bool(samples.with_images and not args.vision_feature_cache),
     )
@@ -186,6 +188,12 @@ def _reader(args: argparse.Namespace, samples: Any) -> Any:
         images = [reader.image_folder / name for name in names]
         reader.feature_cache.ensure(images, model.get_vision_tower(), device=model.device)
     return reader
+
+
+def _dtypes() -> dict[str, Any]:
+    import torch
+
+    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def _template(args: argparse.Namespace) -> str:

@@ -5,10 +5,8 @@ folders with their base. Safetensors are read in pieces through one small buffer
 file count as the process's memory, so a map of 13 GB is a peak of 13 GB.
 """
 
-import json
 import math
 import re
-import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +16,14 @@ import torch
 from llava.families import ModelFamily
 from llava.model.builder import family_config, resolve_base, strip_wrapper_prefix
 from llava.model.checkpoint import NON_LORA, Checkpoint, Kind, read_checkpoint
+from llava.model.hf_llava import our_name
 from visual_region.importance import ScoreError
+from visual_region.rewrite import DTYPES, stored_tensors
 
 PIECE = 1 << 17
 """Elements in a piece: in float64 a few of them fit into a core's second-level cache."""
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_DERIVED = "rotary_emb.inv_freq"
+"""What old checkpoints store beside parameters: it follows from the config."""
 _LAYER = re.compile(r"(\d+)\.(.+)")
 
 
@@ -77,10 +78,18 @@ class MappedTensor(StoredTensor):
 
 
 class AdaptedTensor(StoredTensor):
-    """A base's matrix `(out, in)` with its LoRA: base + scale * B A, rounded to the base's dtype as merging does."""
+    """A base's matrix `(out, in)` with its LoRA, base + scale * B A, summed in float32 and then rounded to `dtype`."""
 
-    def __init__(self, base: StoredTensor, a: torch.Tensor, b: torch.Tensor, scale: float, transposed: bool) -> None:
-        super().__init__(base.shape, base.dtype)
+    def __init__(
+        self,
+        base: StoredTensor,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        scale: float,
+        transposed: bool,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__(base.shape, dtype)
         self.base, self.a, self.b, self.scale, self.transposed = base, a, b, scale, transposed
 
     def pieces(self) -> Iterator[torch.Tensor]:
@@ -88,7 +97,7 @@ class AdaptedTensor(StoredTensor):
         flat = (delta.T if self.transposed else delta).reshape(-1)
         begin = 0
         for piece in self.base.pieces():
-            yield (piece + flat[begin : begin + len(piece)]).to(self.dtype)
+            yield (piece.float() + flat[begin : begin + len(piece)]).to(self.dtype)
             begin += len(piece)
 
 
@@ -98,7 +107,7 @@ class DecoderWeights:
 
     Attributes:
         layers: for each layer, name inside the layer ("self_attn.q_proj.weight") -> tensor.
-        prefix: what stands before the layer's index in the file's names.
+        prefix: what stands before the layer's index in our names.
         family: by which the checkpoint was understood.
     """
 
@@ -111,11 +120,12 @@ class DecoderWeights:
         return f"{self.prefix}{layer}.{tensor}"
 
 
-def open_weights(path: str, model_base: str | None = None) -> DecoderWeights:
+def open_weights(path: str, model_base: str | None = None, dtype: torch.dtype = torch.float32) -> DecoderWeights:
     """The decoder weights of a checkpoint; only headers are read.
 
     Args:
         model_base: base of a LoRA folder; default: the one that it records.
+        dtype: what a LoRA's sums are rounded to: that of the merged checkpoint that it should score as.
 
     Raises:
         CheckpointError: the folder is not whole, or a LoRA does not fit its base.
@@ -127,15 +137,19 @@ def open_weights(path: str, model_base: str | None = None) -> DecoderWeights:
             f"{path} holds a projector only: its language model is its base's, unchanged; give a checkpoint whose "
             "language model was trained"
         )
-    folder = Path(resolve_base(checkpoint, model_base)) if checkpoint.kind is Kind.LORA else checkpoint.path
-    family, config = family_config(_language_config(read_checkpoint(folder).config))
+    folder = resolve_base(checkpoint, model_base) if checkpoint.kind is Kind.LORA else checkpoint.path
+    family, config = family_config(read_checkpoint(folder).config)
     tensors = _tensors_of(folder)
-    prefix = _prefix(tensors, family.layer_path, folder)
+    prefix = f"{family.layer_path}."
+    if not any(name.startswith(prefix) for name in tensors):
+        raise ScoreError(f"{folder} holds no weights named {prefix}0...; it holds {', '.join(sorted(tensors)[:3])}")
     if checkpoint.kind is Kind.LORA:
-        tensors |= _adapted(checkpoint, tensors)
+        tensors |= _adapted(checkpoint, tensors, dtype)
     by_layer: dict[int, dict[str, StoredTensor]] = {}
     for name in sorted(tensors):
-        if name.startswith(prefix) and (match := _LAYER.fullmatch(name[len(prefix) :])):
+        if name.endswith(_DERIVED) or not name.startswith(prefix):
+            continue
+        if match := _LAYER.fullmatch(name[len(prefix) :]):
             by_layer.setdefault(int(match[1]), {})[match[2]] = tensors[name]
     depth = config.num_hidden_layers
     if sorted(by_layer) != list(range(depth)):
@@ -143,47 +157,21 @@ def open_weights(path: str, model_base: str | None = None) -> DecoderWeights:
     return DecoderWeights(path, tuple(by_layer[i] for i in range(depth)), prefix, family)
 
 
-def _language_config(config: dict) -> dict:
-    """The config that tells the decoder: transformers' own LLaVA keeps it under `text_config`."""
-    return config.get("text_config") or config
-
-
 def _tensors_of(folder: Path) -> dict[str, StoredTensor]:
-    """Name -> tensor, over all weight files of a full checkpoint."""
-    from llava.model.checkpoint import _full_weight_files
-
+    """Our name -> tensor, over all weight files of a full checkpoint."""
     tensors: dict[str, StoredTensor] = {}
-    for file in _full_weight_files(folder):
-        if file.suffix == ".safetensors":
-            tensors |= _safetensors(file)
+    for stored in stored_tensors(folder).values():
+        if stored.file is not None:
+            if DTYPES[stored.dtype].is_floating_point:
+                tensors[our_name(stored.name)] = FileTensor(
+                    stored.file, stored.start, stored.shape, DTYPES[stored.dtype]
+                )
         else:
-            stored = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-            tensors |= {name: MappedTensor(tensor) for name, tensor in stored.items()}
+            tensors[our_name(stored.name)] = MappedTensor(stored.load())
     return tensors
 
 
-def _safetensors(file: Path) -> dict[str, StoredTensor]:
-    with open(file, "rb") as handle:
-        size = struct.unpack("<Q", handle.read(8))[0]
-        header = json.loads(handle.read(size))
-    header.pop("__metadata__", None)
-    return {
-        name: FileTensor(file, 8 + size + entry["data_offsets"][0], tuple(entry["shape"]), _DTYPES[entry["dtype"]])
-        for name, entry in header.items()
-        if entry["dtype"] in _DTYPES
-    }
-
-
-def _prefix(tensors: Mapping[str, StoredTensor], layer_path: str, path: Path) -> str:
-    """What stands before a layer's index: the family's path, or transformers' paths for LLaVA around it."""
-    parent, _, layers = layer_path.rpartition(".")
-    for prefix in (f"{layer_path}.", f"language_model.{layer_path}.", f"{parent}.language_model.{layers}."):
-        if any(name.startswith(prefix) for name in tensors):
-            return prefix
-    raise ScoreError(f"{path} holds no weights named {layer_path}.0...; it holds {', '.join(sorted(tensors)[:3])}, ...")
-
-
-def _adapted(checkpoint: Checkpoint, base: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+def _adapted(checkpoint: Checkpoint, base: Mapping[str, StoredTensor], dtype: torch.dtype) -> dict[str, StoredTensor]:
     """The base's tensors that a LoRA folder changes: by its adapter, or as whole tensors."""
     adapter = checkpoint.adapter or {}
     unknown = [name for name in ("use_dora", "alora_invocation_tokens", "layer_replication") if adapter.get(name)]
@@ -213,7 +201,8 @@ def _adapted(checkpoint: Checkpoint, base: Mapping[str, StoredTensor]) -> dict[s
                 raise ScoreError(f"{checkpoint.path} adapts {module}, which its base does not have")
             b = named[name.replace(".lora_A.", ".lora_B.")]
             scale = _scale(adapter, module)
-            changed[target] = AdaptedTensor(base[target], tensor, b, scale, bool(adapter.get("fan_in_fan_out")))
+            transposed = bool(adapter.get("fan_in_fan_out"))
+            changed[target] = AdaptedTensor(base[target], tensor, b, scale, transposed, dtype)
         elif name in base:
             changed[name] = MappedTensor(tensor)
     return changed
