@@ -21,6 +21,19 @@ from llava.model.checkpoint import read_checkpoint
 
 DATA = Path("playground/data/eval")
 SCRIPTS = Path("scripts/eval")
+SETTINGS = (
+    "CONV",
+    "LIMIT_PER_TASK",
+    "MAX_TOKENS",
+    "METHOD",
+    "CONTEXT",
+    "STRIDE",
+    "LAST_MATCH",
+    "FRAME",
+    "MISSING",
+    "ANSWER_KEY",
+)
+"""Environment variables by which the scripts are set."""
 
 
 class AllError(ValueError):
@@ -34,8 +47,9 @@ def fingerprint(model_path: Path, benchmark: Benchmark, flags: Sequence[str], da
     """
     checkpoint = read_checkpoint(model_path)
     folders = [checkpoint.path]
-    if checkpoint.recorded_base and Path(checkpoint.recorded_base).is_dir():
-        folders.append(Path(checkpoint.recorded_base))
+    base = flags[flags.index("--model-base") + 1] if "--model-base" in flags[:-1] else checkpoint.recorded_base
+    if base and Path(base).is_dir():
+        folders.append(Path(base))
     files = [
         file
         for folder in folders
@@ -46,18 +60,24 @@ def fingerprint(model_path: Path, benchmark: Benchmark, flags: Sequence[str], da
     return {
         "files": [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in [*files, *questions]],
         "flags": list(flags),
-        # Settings of the scripts.
-        "environment": {key: os.environ[key] for key in ("CONV", "LIMIT_PER_TASK", "METHOD") if key in os.environ},
+        "environment": {key: os.environ[key] for key in SETTINGS if key in os.environ},
     }
 
 
-def runnable(names: Sequence[str] | None, require_all: bool, data: Path = DATA) -> list[Benchmark]:
+def runnable(
+    names: Sequence[str] | None, require_all: bool, data: Path = DATA, questions: Mapping[str, str] | None = None
+) -> list[Benchmark]:
     """The benchmarks that have their data; the others are named aloud.
+
+    Args:
+        names: these only; default: the paper's.
+        questions: benchmark -> another question file, by its name without the suffix.
 
     Raises:
         AllError: none has, or `require_all` and one has not.
     """
     wanted = [BY_NAME[name] for name in names] if names else [b for b in BENCHMARKS if b.paper]
+    wanted = [b.asking(questions[b.name]) if b.name in (questions or {}) else b for b in wanted]
     lacking = {b.name: missing for b in wanted if (missing := missing_data(b, data))}
     for name, missing in lacking.items():
         print(f"NO DATA for {name}: {', '.join(map(str, missing))} is missing", flush=True)
@@ -94,6 +114,11 @@ def run(
         report.unlink(missing_ok=True)
         begin = time.monotonic()
         environment = os.environ | {"RESULT": str(report), "NAME": results.name, "PYTHON": _python()}
+        # A folder or a question file of one benchmark is none of the others'.
+        for name in ("DATA", "QUESTIONS", "IMAGES"):
+            environment.pop(name, None)
+        if benchmark != BY_NAME[benchmark.name]:
+            environment["QUESTIONS"] = Path(benchmark.data[0]).stem
         command = ["bash", str(SCRIPTS / f"{benchmark.name}.sh"), str(model_path), *flags]
         code = subprocess.run(command, env=environment, check=False).returncode
         if code or not report.is_file():
@@ -106,15 +131,23 @@ def run(
     return failed
 
 
+def _questions(arguments: Sequence[str]) -> dict[str, str]:
+    pairs = {name: file for name, _, file in (argument.partition("=") for argument in arguments)}
+    wrong = [f"{name}={file}" for name, file in pairs.items() if name not in BY_NAME or not file]
+    if wrong:
+        raise AllError(f"--questions takes NAME=FILE, NAME one of {', '.join(BY_NAME)}; not {', '.join(wrong)}")
+    return pairs
+
+
 def _python() -> str:
     return os.environ.get("PYTHON") or sys.executable
 
 
-def summarise(name: str, results: Path, benchmarks: Sequence[Benchmark]) -> str:
+def summarise(results: Path, benchmarks: Sequence[Benchmark]) -> str:
     """Writes summary.md and summary.json of the benchmarks' scores; returns the Markdown."""
     reports = {k: v for k, v in read_results(results).items() if k in {b.name for b in benchmarks}}
     values: Mapping[str, Any] = row(reports)
-    lines = [markdown_table({name: values})]
+    lines = [markdown_table({results.name: values})]
     for benchmark in BENCHMARKS:
         if benchmark.name in reports:
             report = reports[benchmark.name]
@@ -129,29 +162,31 @@ def summarise(name: str, results: Path, benchmarks: Sequence[Benchmark]) -> str:
     text = "\n".join(lines) + "\n"
     with written_whole(results / "summary.md") as aside:
         aside.write_text(text, encoding="utf-8")
-    write_json(results / "summary.json", {"model": name, "row": values})
+    write_json(results / "summary.json", {"model": results.name, "row": values})
     return text
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The paper's whole evaluation on one checkpoint")
+    parser = argparse.ArgumentParser(description="The paper's whole evaluation on one checkpoint", allow_abbrev=False)
     parser.add_argument("model_path", metavar="CHECKPOINT", type=Path)
     parser.add_argument("--results", type=Path, help="folder; default: playground/data/eval/results/NAME")
     parser.add_argument("--data", type=Path, default=DATA, help=argparse.SUPPRESS)
     parser.add_argument("--only", nargs="+", choices=list(BY_NAME), help="these benchmarks only")
+    parser.add_argument(
+        "--questions", nargs="+", metavar="NAME=FILE", default=[], help="e.g. tdiuc=questions.sample-20000"
+    )
     parser.add_argument("--require-all", action="store_true", help="stop at once where a benchmark lacks its data")
     args, flags = parser.parse_known_args()
     try:
-        name = get_model_name_from_path(str(args.model_path))
-        results = args.results or args.data / "results" / name
         read_checkpoint(args.model_path)
-        benchmarks = runnable(args.only, args.require_all, args.data)
+        results = args.results or args.data / "results" / get_model_name_from_path(str(args.model_path))
+        benchmarks = runnable(args.only, args.require_all, args.data, _questions(args.questions))
         results.mkdir(parents=True, exist_ok=True)
         failed = run(args.model_path, benchmarks, results, flags, args.data)
         done = [benchmark for benchmark in benchmarks if benchmark.name not in failed]
         if not done:
             raise AllError(f"every benchmark failed: {', '.join(failed)}")
-        print(f"\n{summarise(name, results, done)}")
+        print(f"\n{summarise(results, done)}")
         print(f"The scores are in {results}: summary.md, summary.json and NAME.json for each benchmark")
         if failed:
             raise AllError(f"without {', '.join(failed)}, which failed; run again to try them once more")

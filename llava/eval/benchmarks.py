@@ -1,7 +1,7 @@
 """The paper's benchmarks in the order of its tables, and one checkpoint's scores as a row of them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ class Benchmark:
     Attributes:
         name: of `scripts/eval/NAME.sh` and of `NAME.json` among a checkpoint's results.
         column: its heading in the paper.
-        data: files under playground/data/eval without which it cannot be run.
+        data: files under playground/data/eval without which it cannot be run; the first holds the questions.
         visual: whether it belongs to the paper's average, which is over the eight visual benchmarks.
         paper: whether it is one of the paper's; others have a column only where they were measured.
     """
@@ -28,20 +28,27 @@ class Benchmark:
     visual: bool = True
     paper: bool = True
 
+    def asking(self, questions: str) -> "Benchmark":
+        """The same with another question file of the same folder: its name without the suffix."""
+        first = Path(self.data[0])
+        return replace(self, data=(str(first.with_name(f"{questions}{first.suffix}")), *self.data[1:]))
+
 
 BENCHMARKS: tuple[Benchmark, ...] = (
-    Benchmark("ocrvqa", "OCRVQA", ("ocrvqa/questions.jsonl",)),
-    Benchmark("docvqa", "DocVQA", ("docvqa/questions.jsonl",)),
-    Benchmark("refcocog", "RefCOCOg", ("refcocog/questions.jsonl",)),
-    Benchmark("tdiuc", "TDIUC", ("tdiuc/questions.jsonl",)),
+    Benchmark("ocrvqa", "OCRVQA", ("ocrvqa/questions.jsonl", "ocrvqa/dataset.json")),
+    Benchmark("docvqa", "DocVQA", ("docvqa/questions.jsonl", "docvqa/val_v1.0_withQT.json")),
+    Benchmark("refcocog", "RefCOCOg", ("refcocog/questions.jsonl", "refcocog/annotations.json")),
+    Benchmark("tdiuc", "TDIUC", ("tdiuc/questions.jsonl", "tdiuc/mscoco_val2014_annotations.json")),
     Benchmark("mmbench", "MMBench", ("mmbench/mmbench_dev_20230712.tsv",)),
     Benchmark("gqa", "GQA", ("gqa/llava_gqa_testdev_balanced.jsonl", "gqa/data/testdev_balanced_questions.json")),
     Benchmark("scienceqa", "ScienceQA", ("scienceqa/llava_test_CQM-A.json", "scienceqa/problems.json")),
     Benchmark("textvqa", "TextVQA", ("textvqa/llava_textvqa_val_v051_ocr.jsonl", "textvqa/TextVQA_0.5.1_val.json")),
-    Benchmark("mmlu", "MMLU", ("mmlu/questions.jsonl",), visual=False),
-    Benchmark("bbh", "BIG-bench-hard", ("bbh/questions.jsonl",), visual=False),
-    Benchmark("perplexity", "perplexity", ("perplexity/wikitext-2.txt",), visual=False),
-    Benchmark("easy_vqa", "easy-VQA", ("easy_vqa/questions_1200.jsonl",), visual=False, paper=False),
+    Benchmark("mmlu", "MMLU", ("mmlu/questions.jsonl", "mmlu/shots.json", "mmlu/annotations.json"), visual=False),
+    Benchmark("bbh", "BIG-bench-hard", ("bbh/questions.jsonl", "bbh/annotations.json"), visual=False),
+    Benchmark("perplexity", "perplexity", ("perplexity/wikitext-2-valid.txt",), visual=False),
+    Benchmark(
+        "easy_vqa", "easy-VQA", ("easy_vqa/questions.jsonl", "easy_vqa/annotations.json"), visual=False, paper=False
+    ),
 )
 BY_NAME = {benchmark.name: benchmark for benchmark in BENCHMARKS}
 VISUAL = tuple(benchmark.name for benchmark in BENCHMARKS if benchmark.visual)

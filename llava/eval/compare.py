@@ -19,6 +19,8 @@ from llava.eval.paired import (
     is_mean_of_questions,
     mean_of_draws,
     paired_draws,
+    perplexity_draws,
+    questions_of,
 )
 from llava.eval.report import Report
 from llava.files import write_json, written_whole
@@ -35,7 +37,8 @@ def compare(results: Results, reference: str) -> dict[str, Any]:
 
     Returns:
         `reference`; `rows` (checkpoint -> table row); `differences`: checkpoint -> column -> `value`, `low`, `high` (in
-        points; perplexity in its own unit), `questions`, and `interval` (False where only the value is known);
+        points; perplexity in its own unit, with the `ratio`), `questions`, `interval` (False where only the value is
+        known);
         `kept`: checkpoint -> `value`, `low`, `high` in percent of the reference's average, over `benchmarks`; `notes`.
 
     Raises:
@@ -79,7 +82,12 @@ def _difference(
 ) -> tuple[dict[str, Any], PairedDraws | None]:
     scale = 100 if ours.unit == "share" else 1
     value = scale * (ours.headline.value - theirs.headline.value)
-    entry: dict[str, Any] = {"value": value, "questions": len(ours.per_question), "interval": False}
+    entry: dict[str, Any] = {"value": value, "questions": len(questions_of(ours)), "interval": False}
+    if "pieces" in ours.details:
+        draws = perplexity_draws(ours, theirs, seed=seed)
+        (low, high), ratio = draws.difference(), draws.ratio()
+        entry["ratio"] = {"value": ours.headline.value / theirs.headline.value, "low": ratio[0], "high": ratio[1]}
+        return entry | {"low": low, "high": high, "interval": len(questions_of(ours)) > 1}, None
     if not (is_mean_of_questions(ours) and is_mean_of_questions(theirs)):
         return entry, None
     # A seed of its own keeps the benchmarks' draws independent of each other.
@@ -111,30 +119,45 @@ def _kept(
 def markdown(comparison: Mapping[str, Any]) -> str:
     reference = comparison["reference"]
     lines = ["# Comparison", "", markdown_table(comparison["rows"])]
-    lines += [f"Percent of {reference} kept, over the visual benchmarks that both have (95% interval, paired):", ""]
-    for name, entry in comparison["kept"].items():
-        if entry is None:
-            lines.append(f"- {name}: no visual benchmark in common with {reference}")
-            continue
-        among = "" if len(entry["benchmarks"]) == len(VISUAL) else f", over {', '.join(entry['benchmarks'])} only"
-        lines.append(f"- {name}: {entry['value']:.2f}%{_interval(entry)}{among}")
+    lines += _kept_lines(comparison["kept"], reference)
     columns = [b.column for b in BENCHMARKS if any(b.column in d for d in comparison["differences"].values())]
     lines += [
-        "",
-        f"Difference to {reference} (points; perplexity as it is) with its 95% interval, question by question:",
+        f"Difference to {reference}, question by question, with its 95% interval (points; perplexity as it is, and as "
+        "a ratio):",
         "",
         f"| | {' | '.join(columns)} |",
         "|---" * (len(columns) + 1) + "|",
     ]
     for name, entries in comparison["differences"].items():
         cells = [
-            f"{entries[column]['value']:+.2f}{_interval(entries[column])}" if column in entries else NONE
+            f"{entries[column]['value']:+.2f}{_interval(entries[column])}{_ratio(entries[column])}"
+            if column in entries
+            else NONE
             for column in columns
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     if comparison["notes"]:
         lines += ["", *(f"- {note}" for note in comparison["notes"])]
     return "\n".join(lines) + "\n"
+
+
+def _kept_lines(kept: Mapping[str, Any], reference: str) -> list[str]:
+    """Nothing where no checkpoint shares a visual benchmark with the reference."""
+    if not any(kept.values()):
+        return []
+    lines = [f"Percent of {reference} kept, over the visual benchmarks that both have (95% interval, paired):", ""]
+    for name, entry in kept.items():
+        if entry is None:
+            lines.append(f"- {name}: no visual benchmark in common with {reference}")
+            continue
+        among = "" if len(entry["benchmarks"]) == len(VISUAL) else f", over {', '.join(entry['benchmarks'])} only"
+        lines.append(f"- {name}: {entry['value']:.2f}%{_interval(entry)}{among}")
+    return [*lines, ""]
+
+
+def _ratio(entry: Mapping[str, Any]) -> str:
+    ratio = entry.get("ratio")
+    return f", x{ratio['value']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})" if ratio else ""
 
 
 def _interval(entry: Mapping[str, Any]) -> str:

@@ -31,7 +31,7 @@ def score(
     """Accuracy of both rules.
 
     Args:
-        annotations: question id -> `task`, `input`, `target`, as `llava.eval.prepare_text` writes them.
+        annotations: question id -> `task`, `input`, `target`, as `llava.eval.prepare` writes them.
         asked, missing: as `llava.eval.answers.pair` takes them.
         last: the last answer in a reply counts in place of the first: not the published rule.
 

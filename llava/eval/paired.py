@@ -8,6 +8,10 @@ import numpy as np
 from llava.eval.report import Report
 from llava.eval.statistics import RESAMPLES, Interval, draw_counts, percentiles
 
+_SETTINGS = ("bos", "context", "shots", "stride")
+_PLACES = ("corpus",)
+"""Paths: what lies there is told apart by its sha256."""
+
 
 class ComparisonError(ValueError):
     """Results that were not got on the same questions by the same rule."""
@@ -22,14 +26,14 @@ def check_comparable(benchmark: str, reports: Mapping[str, Report]) -> None:
     (first, reference), *others = reports.items()
     for name, report in others:
         same = {"metric": (reference.metric, report.metric), "unit": (reference.unit, report.unit)}
-        # Rules, frames and methods are texts; numbers among the details are results.
-        for key in reference.details.keys() & report.details.keys():
-            if isinstance(reference.details[key], str):
+        for key in sorted(reference.details.keys() & report.details.keys()):
+            # Rules, frames and methods are texts; most numbers among the details are results.
+            if key in _SETTINGS or (isinstance(reference.details[key], str) and key not in _PLACES):
                 same[key] = (reference.details[key], report.details[key])
         differing = [f"{key}: {a!r} and {b!r}" for key, (a, b) in same.items() if a != b]
         if differing:
             raise ComparisonError(f"{benchmark}: {first} and {name} were scored differently ({'; '.join(differing)})")
-        ours, theirs = reference.per_question.keys(), report.per_question.keys()
+        ours, theirs = questions_of(reference), questions_of(report)
         if ours != theirs:
             apart = [*sorted(ours - theirs), *sorted(theirs - ours)]
             raise ComparisonError(
@@ -66,6 +70,29 @@ def paired_draws(
     distinct, counts = np.unique(scores, axis=0, return_counts=True)
     means = draw_counts(counts, resamples, np.random.default_rng(seed), lambda drawn: drawn @ distinct / len(scores))
     return PairedDraws(means[:, 0], means[:, 1])
+
+
+def questions_of(report: Report) -> set[str]:
+    """What was scored: question ids, or for perplexity the pieces of text with their numbers of tokens."""
+    if "pieces" in report.details:
+        return {f"{key} ({tokens} tokens)" for key, _, tokens, *_ in report.details["pieces"]}
+    return set(report.per_question)
+
+
+def perplexity_draws(ours: Report, reference: Report, resamples: int = RESAMPLES, seed: int = 0) -> PairedDraws:
+    """Perplexities on resampled pieces of the same text, in the unit of the headline; pieces are `[key, negative
+    log-likelihood, tokens, bytes, words]`, as `llava.eval.perplexity` writes them."""
+    column = 2 + ("token", "byte", "word").index(ours.details["unit"])
+    first, second = ({piece[0]: piece for piece in report.details["pieces"]} for report in (ours, reference))
+    keys = sorted(second)
+    sizes = np.array([second[key][column] for key in keys], dtype=np.float64)
+    nll = np.array([(first[key][1], second[key][1]) for key in keys], dtype=np.float64)
+
+    def perplexities(drawn: np.ndarray) -> np.ndarray:
+        return np.exp(drawn @ nll / np.maximum(drawn @ sizes, 1)[:, None])
+
+    values = draw_counts(np.ones(len(keys), dtype=np.int64), resamples, np.random.default_rng(seed), perplexities)
+    return PairedDraws(values[:, 0], values[:, 1])
 
 
 def is_mean_of_questions(report: Report) -> bool:

@@ -1,33 +1,23 @@
 #!/bin/bash
 # BIG-bench-hard, zero-shot: bash scripts/eval/bbh.sh CHECKPOINT [flags of model_vqa_loader]
 # LIMIT_PER_TASK: so many questions of each task only, always the same ones (default: all 6,511).
-# CONV: conversation template; NAME: name of the answers (default: the checkpoint's folder); RESULT: where the score goes.
+# LAST_MATCH=1: the last answer in a reply counts, not the first. Further settings by environment variables: common.sh.
 set -euo pipefail
-export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}."
-CHECKPOINT=${1:?usage: bash scripts/eval/bbh.sh CHECKPOINT [flags]}
-shift
-PYTHON=${PYTHON:-python}
+source "$(dirname "$0")/common.sh" "$@"
 DATA=${DATA:-./playground/data/eval/bbh}
-QUESTIONS=$DATA/questions.jsonl
-ANSWERS=$DATA/answers
+QUESTIONS=${QUESTIONS:-questions}
 if [ -n "${LIMIT_PER_TASK:-}" ]; then
-    ANSWERS=$DATA/answers/limit_$LIMIT_PER_TASK
-    QUESTIONS=$DATA/questions_$LIMIT_PER_TASK.jsonl
-    $PYTHON -m llava.eval.subset --question-file "$DATA/questions.jsonl" --per-category "$LIMIT_PER_TASK" --output "$QUESTIONS"
+    run "$PYTHON" -m llava.eval.subset --question-file "$DATA/$QUESTIONS.jsonl" --per-category "$LIMIT_PER_TASK" \
+        --output "$DATA/$QUESTIONS.limit-$LIMIT_PER_TASK.jsonl"
+    QUESTIONS=$QUESTIONS.limit-$LIMIT_PER_TASK
 fi
-ANSWERS=$ANSWERS/${NAME:-$(basename "$CHECKPOINT")}.jsonl
+ANSWERS=$DATA/answers/$QUESTIONS/$NAME.jsonl
 
-$PYTHON -m llava.eval.model_vqa_loader \
-    --model-path "$CHECKPOINT" \
-    --question-file "$QUESTIONS" \
-    --answers-file "$ANSWERS" \
-    --temperature 0 \
-    --max_new_tokens 128 \
-    ${CONV:+--conv-mode "$CONV"} \
-    "$@"
+answer model_vqa_loader "$ANSWERS" \
+    --question-file "$DATA/$QUESTIONS.jsonl" \
+    --max_new_tokens 128
 
-$PYTHON -m llava.eval.eval_bbh \
+score eval_bbh "$ANSWERS" \
     --annotation-file "$DATA/annotations.json" \
-    --question-file "$QUESTIONS" \
-    --result-file "$ANSWERS" \
-    ${RESULT:+--report-file "$RESULT"}
+    --question-file "$DATA/$QUESTIONS.jsonl" \
+    ${LAST_MATCH:+--last-match}

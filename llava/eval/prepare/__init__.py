@@ -15,7 +15,19 @@ Preparer = Callable[[Path, Path, Options], int]
 # name -> module and function, and the folder under playground/data/eval.
 PREPARERS: dict[str, tuple[str, str]] = {
     name: (f"llava.eval.prepare.{name}:prepare", name)
-    for name in ("bbh", "docvqa", "gqa", "mmbench", "mmlu", "ocrvqa", "refcocog", "scienceqa", "tdiuc", "textvqa")
+    for name in (
+        "bbh",
+        "docvqa",
+        "gqa",
+        "mmbench",
+        "mmlu",
+        "ocrvqa",
+        "perplexity",
+        "refcocog",
+        "scienceqa",
+        "tdiuc",
+        "textvqa",
+    )
 }
 
 

@@ -121,6 +121,33 @@ def test_a_headline_that_is_no_mean_of_questions_has_no_interval():
     assert "(no interval)" in markdown(found)
 
 
+def perplexity(nll, tokens=10, **details):
+    value = float(np.exp(sum(nll) / (tokens * len(nll))))
+    pieces = [[f"w{i}", value, tokens, 40, 8] for i, value in enumerate(nll)]
+    measured = {"unit": "token", "sha256": "x", "corpus": "here", "context": 16, "pieces": pieces} | details
+    metrics = {"perplexity (token)": Measure(value, value, value, len(nll))}
+    return Report("perplexity", "perplexity (token)", metrics, len(nll), 0, details=measured, unit="perplexity")
+
+
+def test_perplexity_is_compared_piece_by_piece():
+    nll = [20.0 + 3 * (i % 5) for i in range(40)]
+    base, worse = perplexity(nll), perplexity([x + 1 for x in nll], corpus="there")
+    found = compare({"a": {"perplexity": base}, "b": {"perplexity": worse}}, "a")["differences"]["b"]["perplexity"]
+    # A tenth of a nat more on every token is the same factor on every draw.
+    assert found["ratio"] == pytest.approx({"value": np.exp(0.1), "low": np.exp(0.1), "high": np.exp(0.1)})
+    assert found["value"] == pytest.approx(worse.headline.value - base.headline.value)
+    assert found["low"] < found["value"] < found["high"]
+    comparison = compare({"a": {"perplexity": base}, "b": {"perplexity": worse}}, "a")
+    assert "x1.105 (1.105 to 1.105)" in markdown(comparison)
+    for other, words in (
+        (perplexity(nll, tokens=11), "0 of them the same"),
+        (perplexity(nll, context=32), "context: 16 and 32"),
+        (perplexity(nll, sha256="y"), "sha256: 'x' and 'y'"),
+    ):
+        with pytest.raises(ComparisonError, match=words):
+            compare({"a": {"perplexity": base}, "b": {"perplexity": other}}, "a")
+
+
 def test_warnings_and_gaps_are_told():
     short = {"gqa": report("gqa", [1, 0], warnings=["a subset: 2 of 9"])}
     found = compare({"a": short | {"bbh": report("bbh", [1, 0])}, "b": short}, "a")

@@ -55,3 +55,17 @@ def test_a_subset_says_so():
     report = score(answers({name: REPLIES[name] for name in kept}), ANNOTATIONS, asked=kept)
     assert report.headline.samples == 2
     assert any("2 of the 4 annotated questions" in text for text in report.warnings)
+
+
+def test_any_reply_in_any_order():
+    rng = random.Random(1)
+    pieces = ["(A)", "(B)", "this", "that", "No", "yes", "\u2028", "é", "\n", "*", " ", ":", "["]
+    for _ in range(100):
+        given = answers({name: "".join(rng.choices(pieces, k=rng.randrange(8))) for name in ANNOTATIONS})
+        report = score(given, ANNOTATIONS)
+        rng.shuffle(given)
+        assert score(given, ANNOTATIONS).as_dict() == report.as_dict()
+        assert report.metrics["strict"].value <= report.metrics["flexible"].value
+        for measure in report.metrics.values():
+            assert 0 <= measure.low <= measure.value + 1e-12
+            assert measure.value - 1e-12 <= measure.high <= 1

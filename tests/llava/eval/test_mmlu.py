@@ -1,3 +1,5 @@
+import random
+
 import pytest
 
 from llava.eval.answers import ScoringError
@@ -82,3 +84,34 @@ def test_broken_rows_are_named_by_their_line(tmp_path, text, words):
 def test_missing_file(tmp_path):
     with pytest.raises(MMLUDataError, match=r"test/anatomy_test\.csv is missing"):
         read_split(tmp_path, "test", "anatomy")
+
+
+def test_any_reply_in_any_order():
+    rng = random.Random(0)
+    pieces = [
+        "A",
+        "B",
+        "(C)",
+        "answer is",
+        "D.",
+        "red",
+        "\u2028",
+        "é",
+        "\n",
+        "*",
+        " ",
+        "none of these",
+        "{",
+        "I cannot",
+    ]
+    for _ in range(100):
+        texts = {name.replace("/", "__"): "".join(rng.choices(pieces, k=rng.randrange(8))) for name in ANNOTATIONS}
+        given = answers(**texts)
+        report = score(given, ANNOTATIONS)
+        rng.shuffle(given)
+        assert score(given, ANNOTATIONS).as_dict() == report.as_dict()
+        for measure in report.metrics.values():
+            assert 0 <= measure.low <= measure.value + 1e-12
+            assert measure.value - 1e-12 <= measure.high <= 1
+    right = answers(**{name.replace("/", "__"): truth["answer"] for name, truth in ANNOTATIONS.items()})
+    assert {measure.value for measure in score(right, ANNOTATIONS).metrics.values()} == {1.0}

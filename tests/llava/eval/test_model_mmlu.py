@@ -12,7 +12,8 @@ from llava.eval.errors import EvaluationError
 from llava.eval.eval_mmlu import score
 from llava.eval.mmlu import LETTERS, Item, likelihood_prompt
 from llava.eval.model_mmlu import CONTINUATIONS, _most_probable, answer, fitted, read_items
-from llava.eval.prepare_text import prepare_mmlu
+from llava.eval.prepare.common import Options
+from llava.eval.prepare.mmlu import prepare as prepare_mmlu
 from llava.model.builder import load_pretrained_model
 from llava.tokenization import encoder_for
 
@@ -28,7 +29,7 @@ def data(tmp_path_factory):
             if (split, subject) == ("dev", "astronomy"):
                 rows[3] = f"{'the red line ' * 120},a,b,c,d,A\n"
             (root / split / f"{subject}_{split}.csv").write_text("".join(rows))
-    prepare_mmlu(root, root / "out", check_counts=False)
+    prepare_mmlu(root, root / "out", Options(check_counts=False))
     return root / "out"
 
 
