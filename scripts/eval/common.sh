@@ -1,6 +1,7 @@
 # Sourced by the evaluation scripts, with their arguments: CHECKPOINT [flags of the program that answers].
 # NAME: name of the answers (default: the checkpoint's folder). RESULT: where the score goes (default: beside the answers).
 # CONV: conversation template (default: what the checkpoint records). QUESTIONS, IMAGES: other questions, other images.
+# GPUS: processes that share the questions (default: one for each visible GPU).
 # MISSING: what the scorer does about unanswered questions: error (default), wrong or skip.
 # DATA: the benchmark's folder (default: under playground/data/eval). PYTHON: the interpreter. DRY_RUN=1 prints the commands.
 export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}."
@@ -18,9 +19,9 @@ run() {
     fi
 }
 
-# answer MODULE ANSWERS [flags]: has the checkpoint answer; ANSWERS is there, whole, when this returns.
+# answer MODULE ANSWERS [flags]: has the checkpoint answer, on every GPU; ANSWERS is there, whole, when this returns.
 answer() {
-    run "$PYTHON" -m "llava.eval.$1" \
+    run "$PYTHON" -m llava.eval.launch ${GPUS:+--gpus "$GPUS"} "llava.eval.$1" \
         --model-path "$CHECKPOINT" \
         --answers-file "$2" \
         --temperature 0 \

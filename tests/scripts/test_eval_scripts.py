@@ -13,6 +13,7 @@ from pathlib import Path
 import openpyxl
 import pytest
 
+from llava.eval import launch
 from llava.eval.prepare import load_preparer
 from llava.eval.prepare.common import Options
 from llava.eval.report import read_report
@@ -44,11 +45,14 @@ def commands(script, data, checkpoint, *flags, **settings):
 def execute(command, monkeypatch):
     """Runs a command of a script in this process, which has torch loaded already."""
     assert command[1] == "-m"
-    monkeypatch.setattr(sys, "argv", command[2:])
+    words = command[2:]
+    if words[0] == "llava.eval.launch":
+        words = words[words.index(next(w for w in words[1:] if w.startswith("llava."))) :]
+    monkeypatch.setattr(sys, "argv", words)
     with warnings.catch_warnings():
         # Some modules were imported before by other tests.
         warnings.simplefilter("ignore", RuntimeWarning)
-        runpy.run_module(command[2], run_name="__main__")
+        runpy.run_module(words[0], run_name="__main__")
 
 
 def flag(command, name):
@@ -66,7 +70,6 @@ def prepared(request, tmp_path):
 def test_from_download_to_number(prepared, tiny_llava, monkeypatch, capsys):
     name, data, perfect = prepared
     run = commands(SCRIPTS[name], data, tiny_llava, "--max_new_tokens", "6", "--conv-mode", "v1")
-    pytest.importorskip(run[0][2])
     for command in run:
         execute(command, monkeypatch)
     report_file = Path(flag(run[-1], "--report-file"))
@@ -101,6 +104,28 @@ def test_from_download_to_number(prepared, tiny_llava, monkeypatch, capsys):
         execute(run[1], monkeypatch)
         predictions = json.loads((answers.parent / "testdev_balanced_predictions.json").read_text())
         assert {p["questionId"]: p["prediction"] for p in predictions} == perfect
+
+
+def test_two_processes_answer_as_one(tmp_path, tiny_llava, monkeypatch):
+    """With a process for each of two GPUs that are not there."""
+    MAKERS["gqa"](tmp_path / "raw")
+    load_preparer("gqa")(tmp_path / "raw", tmp_path / "data", Options(check_counts=False))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    texts = []
+    for gpus in ("1", "2"):
+        flags = ["--conv-mode", "v1", "--max_new_tokens", "6"]
+        run = commands("gqa", tmp_path / "data", tiny_llava, *flags, NAME=f"run{gpus}", GPUS=gpus)
+        assert flag(run[0], "--gpus") == gpus
+        if gpus == "1":
+            execute(run[0], monkeypatch)
+        else:
+            monkeypatch.setattr(sys, "argv", run[0][2:])
+            launch.main()
+        answers = Path(flag(run[0], "--answers-file"))
+        texts.append([json.loads(row)["text"] for row in answers.read_text().splitlines()])
+    assert texts[0] == texts[1]
+    execute(run[-1], monkeypatch)
+    assert read_report(flag(run[-1], "--report-file")).headline.samples == 6
 
 
 @pytest.fixture

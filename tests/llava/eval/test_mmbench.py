@@ -9,6 +9,7 @@ from llava.eval.answers import ScoringError
 from llava.eval.convert_mmbench import sheet
 from llava.eval.eval_mmbench import score
 from llava.eval.mmbench import decode_image, options_of, read_tsv
+from llava.eval.mmbench_questions import read_mmbench_questions
 from tests.made_mmbench import picture, rotations, row, write_tsv
 
 ROWS = [*rotations(241, "B"), *rotations(242, "A", ("yes", "no")), *rotations(243, "C", ("1", "2", "3"))]
@@ -119,6 +120,15 @@ def test_reading(tmp_path):
     # VLMEvalKit's files refer to the image of another row.
     same = [ROWS[0], ROWS[1] | {"image": "241"}]
     assert read_tsv(write_tsv(tmp_path / "b.tsv", same))[1]["image"] == ROWS[0]["image"]
+
+
+def test_the_runner_and_the_scorer_see_the_same_options(tmp_path):
+    words = ["N/A", "none", "NaN", "", "nothing", "NULL", "-"]
+    rows = [row(i, "A", ("x", "y", word, "z"), hint=word) for i, word in enumerate(words)]
+    path = write_tsv(tmp_path / "a.tsv", rows)
+    asked = read_mmbench_questions(path)
+    assert [q.extra["options"] for q in asked] == [options_of(line) for line in read_tsv(path)]
+    assert [len(q.extra["options"]) for q in asked] == [2, 2, 2, 2, 4, 2, 4]
 
 
 def test_a_quote_that_is_not_doubled_is_read_as_pandas_reads_it(tmp_path):
