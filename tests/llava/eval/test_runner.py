@@ -98,6 +98,7 @@ def test_beams_are_left_to_transformers(answerer, questions):
     assert beams.answer(rows) == [beams.answer([question])[0] for question in rows]
 
 
+@pytest.mark.filterwarnings("ignore:Passing `repetition_penalty`")
 def test_a_checkpoint_that_penalises_repetition_is_decoded_so(answerer, questions, monkeypatch):
     rows = read_questions(questions)[:6]
     plain = answerer.answer(rows)
