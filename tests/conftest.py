@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tarfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
 REPOSITORY = Path(__file__).parents[1]
@@ -27,24 +29,51 @@ def _own_cache(tmp_path_factory):
 def parity(tmp_path_factory) -> Path:
     """Numbers and files made by running upstream LLaVA on a CPU (fp32, transformers 4.37.2), unpacked."""
     folder = tmp_path_factory.mktemp("parity")
-    with tarfile.open(REPOSITORY / "tests/data/parity.tar.gz") as archive:
+    with tarfile.open(REPOSITORY / "tests/data/parity.tar.xz") as archive:
         archive.extractall(folder, filter="data")
     root = folder / "parity"
-    legacy = root / "tok_legacy" / "tokenizer.model"
-    legacy.write_bytes((root / "llava-tiny" / "tokenizer.model").read_bytes())
-    # The plain language model that upstream's LLaVA was built on: the same weights without the projector.
-    vicuna = root / "tiny-vicuna"
-    vicuna.mkdir()
-    for file in (root / "llava-tiny").iterdir():
-        (vicuna / file.name).write_bytes(file.read_bytes())
-    (vicuna / "config.json").write_text((root / "tiny-vicuna-config.json").read_text())
-    from safetensors.torch import load_file, save_file
-
-    weights = load_file(vicuna / "model.safetensors")
-    projector = {k: v for k, v in weights.items() if "mm_projector" in k}
-    save_file({k: v for k, v in weights.items() if k not in projector}, vicuna / "model.safetensors", {"format": "pt"})
+    llava, vicuna = root / "llava-tiny", root / "tiny-vicuna"
+    (root / "tok_legacy" / "tokenizer.model").write_bytes((llava / "tokenizer.model").read_bytes())
+    projector = load_file(llava / "projector.safetensors")
+    (llava / "projector.safetensors").unlink()
     torch.save(projector, root / "mm_projector.bin")
+    # The plain language model that upstream's LLaVA was built on: the same weights without the projector.
+    shutil.copytree(llava, vicuna)
+    (vicuna / "config.json").write_text((root / "tiny-vicuna-config.json").read_text())
+    weights = parity_llm_weights()
+    save_file(weights, vicuna / "model.safetensors", {"format": "pt"})
+    save_file(weights | projector, llava / "model.safetensors", {"format": "pt"})
     return root
+
+
+def parity_llm_weights() -> dict[str, torch.Tensor]:
+    """The reference's language model, drawn again: a million random numbers need not lie in the repository.
+
+    transformers 4.37.2 made it right after `torch.manual_seed(1234)`; modules draw their own start values first, in the
+    order in which they are built.
+    """
+    hidden, inner, vocabulary, depth = 64, 128, 600, 4
+    sizes = {f"self_attn.{name}_proj": (hidden, hidden) for name in "qkvo"}
+    sizes |= {"mlp.gate_proj": (hidden, inner), "mlp.up_proj": (hidden, inner), "mlp.down_proj": (inner, hidden)}
+    with torch.random.fork_rng():
+        torch.manual_seed(1234)
+        modules: dict[str, torch.nn.Module] = {"model.embed_tokens": torch.nn.Embedding(vocabulary, hidden)}
+        for i in range(depth):
+            for name, (width, out) in sizes.items():
+                modules[f"model.layers.{i}.{name}"] = torch.nn.Linear(width, out, bias=False)
+        weights = {f"{name}.weight": module.weight.data.normal_(0, 0.2) for name, module in modules.items()}
+        head = torch.nn.Linear(hidden, vocabulary, bias=False)
+        weights["lm_head.weight"] = head.weight.data.normal_(0, 0.2)
+    weights["model.embed_tokens.weight"][0] = 0
+    norms = [
+        "model.norm",
+        *(f"model.layers.{i}.{n}_layernorm" for i in range(depth) for n in ("input", "post_attention")),
+    ]
+    weights |= {f"{name}.weight": torch.ones(hidden) for name in norms}
+    assert weights["lm_head.weight"][0, :2].tolist() == pytest.approx([-0.03367237746715546, -0.1719127893447876]), (
+        "torch draws other random numbers than when the reference was made: put its weights into tests/data"
+    )
+    return weights
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,9 @@ from llava.constants import (
     DEFAULT_IM_END_TOKEN,
     DEFAULT_IM_START_TOKEN,
     DEFAULT_IMAGE_TOKEN,
+    IGNORE_INDEX,
 )
-from llava.conversation import Conversation, SeparatorStyle
+from llava.conversation import Conversation, Segment, SeparatorStyle
 from llava.tokenization import encode_segments
 
 
@@ -73,8 +74,35 @@ def preprocess(
     """
     if num_images and template.sep_style is not SeparatorStyle.PLAIN:
         turns = [collect_images(turn, template, num_images > 1, mm_use_im_start_end) for turn in turns]
-    segments = build_conversation(turns, template).segments()
-    ids, labels = encode_segments(segments, tokenizer, split_images=num_images > 0)
+    if template.sep_style is SeparatorStyle.SINGLE:
+        ids, labels = _first_llavas_format(turns, tokenizer, template, split_images=num_images > 0)
+    else:
+        segments = build_conversation(turns, template).segments()
+        ids, labels = encode_segments(segments, tokenizer, split_images=num_images > 0)
     if not num_images and max_length is not None:
         ids, labels = ids[:max_length], labels[:max_length]
     return torch.tensor(ids, dtype=torch.long), torch.tensor(labels, dtype=torch.long)
+
+
+def _first_llavas_format(
+    turns: Sequence[str], tokenizer: PreTrainedTokenizerBase, template: Conversation, split_images: bool
+) -> tuple[list[int], list[int]]:
+    """What the templates with "###" are trained on: each turn a line of its own behind "### role: ".
+
+    The labels are upstream's to the token, so that a run of these old templates can be compared with its: all that
+    is not the human's words is supervised, the first two tokens of a human's header too, and as each piece is
+    measured with a bos of its own, the mask lies one token further right with every turn.
+    """
+    header = f"{template.system}\n\n"
+    lines = [f"### {template.roles[i % 2]}: {text}\n" for i, text in enumerate(turns)]
+    ids, labels = encode_segments([Segment(f"{header}{''.join(lines)}### ", True)], tokenizer, split_images)
+    start = len(encode_segments([Segment(header, False)], tokenizer, split_images)[0])
+    labels[:start] = [IGNORE_INDEX] * start
+    for i, line in enumerate(lines):
+        length = len(encode_segments([Segment(line, False)], tokenizer, split_images)[0])
+        if i % 2 == 0:
+            masked = range(min(start + 2, len(labels)), min(start + length, len(labels)))
+            for position in masked:
+                labels[position] = IGNORE_INDEX
+        start += length
+    return ids, labels

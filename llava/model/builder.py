@@ -3,33 +3,31 @@
 What a folder is follows from its files and its config's model_type, never from its name.
 """
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
-from llava.families import ModelFamily, family_of
-from llava.model.base_identity import check_base
 from llava.model.checkpoint import (
     NON_LORA,
     PROJECTOR,
     Checkpoint,
     CheckpointError,
     Kind,
-    check_adapter_fits,
     read_checkpoint,
 )
-from llava.model.hf_llava import KEY_MAPPING, is_hf_llava
+from llava.model.hf_llava import KEY_MAPPING
 from llava.model.merge import attach_lora, merge_lora
 from llava.model.missing_weights import from_pretrained_whole
 from llava.model.multimodal_encoder.builder import VisionTowerError, build_vision_tower
 from llava.model.multimodal_encoder.tower_weights import trained_tower_files
 from llava.model.multimodal_projector.builder import check_projector_weights, read_projector
+from llava.model.resolve import family_config, resolve, resolve_base, stored_dtype
 
+__all__ = ["family_config", "load_base", "load_pretrained_model", "load_tokenizer", "resolve_base"]
 _DEFAULT_CONTEXT = 2048
 NOT_QUANTIZED = ["model.mm_projector", "model.vision_tower", "lm_head"]
 """Modules that stay as they are when a model is loaded in 8 or 4 bits: quantising the projector and the tower costs
@@ -89,15 +87,10 @@ def load_pretrained_model(
     if quantization is not None:
         kwargs["quantization_config"] = quantization
 
-    checkpoint = read_checkpoint(model_path)
-    if checkpoint.kind is Kind.FULL:
-        base, config = checkpoint.path, checkpoint.config
-    else:
-        base = resolve_base(checkpoint, model_base)
-        config = _merged_config(checkpoint, base)
+    checkpoint, base, config = resolve(model_path, model_base)
     # A LoRA is merged before anything is rounded: its base comes in the dtype that it is stored in.
-    stored = checkpoint.kind is Kind.LORA and quantization is None
-    model = load_base(base, config, "auto" if stored else dtype, vision_tower, **kwargs)
+    first = stored_dtype(base) if checkpoint.kind is Kind.LORA and quantization is None else dtype
+    model = load_base(base, config, first, vision_tower, **kwargs)
     if checkpoint.kind is not Kind.FULL:
         add_trained_weights(model, checkpoint)
     if checkpoint.kind is Kind.LORA:
@@ -173,12 +166,16 @@ def load_base(path: str | Path, config: Any, dtype: Any, vision_tower: str | Non
             raise VisionTowerError(
                 f"{error}. The checkpoint's config.json names it; give --vision-tower the tower's folder here"
             ) from error
-    if Path(path).is_dir() and read_checkpoint(path).hf:
+    hf = Path(path).is_dir() and read_checkpoint(path).hf
+    if hf:
         kwargs["key_mapping"] = KEY_MAPPING
     model = from_pretrained_whole(family, path, config=config, dtype=dtype, **kwargs)
     # Else transformers would give the weights their old names back on saving.
     model._weight_conversions = None
     clean_generation_config(model)
+    if hf:
+        # There it keeps the model from saying `<image>`, which is no token of ours.
+        model.generation_config.suppress_tokens = None
     return model
 
 
@@ -211,61 +208,12 @@ def add_image_tokens(tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder. Padding is by position and mask here, so a missing pad token is only filled in."""
     tokenizer = AutoTokenizer.from_pretrained(path)
+    if hasattr(tokenizer, "legacy"):
+        # Saving writes what stands here; without it a legacy tokenizer comes back as one that gives other ids.
+        tokenizer.init_kwargs["legacy"] = bool(tokenizer.legacy)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     return tokenizer
-
-
-def family_config(path_or_config: str | Path | dict[str, Any], package: str | None = None) -> tuple[ModelFamily, Any]:
-    """The family and the vision-language config (of the family's class) for a checkpoint or a plain backbone.
-
-    Args:
-        package: whose model a plain backbone is to become, as in `family_of`.
-
-    Raises:
-        UnknownFamilyError: the folder's model_type belongs to no family.
-    """
-    if isinstance(path_or_config, dict):
-        values = path_or_config
-    else:
-        local = Path(path_or_config) / "config.json"
-        values = read_checkpoint(path_or_config).config if local.is_file() else _hub_config(str(path_or_config))
-        if is_hf_llava(values):
-            values = read_checkpoint(path_or_config).config
-    family = family_of(values, package)
-    config = family.load_config_class().from_dict({**values, "model_type": family.model_type})
-    return family, config
-
-
-def resolve_base(checkpoint: Checkpoint, model_base: str | None) -> Path:
-    """The folder of a LoRA's or a projector's base; checked to fit, and to be the one that it was trained on.
-
-    No weights are loaded for it.
-    """
-    base = model_base or checkpoint.recorded_base
-    if not base:
-        raise CheckpointError(
-            f"{checkpoint.path} is a {checkpoint.kind.value} checkpoint and records no base; give --model-base"
-        )
-    try:
-        found = read_checkpoint(base)
-    except CheckpointError as error:
-        if model_base is not None:
-            raise
-        raise CheckpointError(
-            f"{checkpoint.path} is a {checkpoint.kind.value} checkpoint of base {base!r}, which cannot be used "
-            f"({error}); give --model-base the folder of that model"
-        ) from error
-    if found.kind is not Kind.FULL:
-        raise CheckpointError(
-            f"the base {base} is a {found.kind.value} checkpoint itself; merge it first (scripts/merge_lora_weights.py)"
-        )
-    _, config = family_config(found.config)
-    _check_widths(checkpoint, config, base)
-    if checkpoint.kind is Kind.LORA:
-        check_adapter_fits(checkpoint, config.to_dict(), base)
-    check_base(checkpoint.path, found.path)
-    return found.path
 
 
 def add_trained_weights(model: Any, checkpoint: Checkpoint) -> None:
@@ -292,46 +240,3 @@ def add_trained_weights(model: Any, checkpoint: Checkpoint) -> None:
 def strip_wrapper_prefix(name: str) -> str:
     """`base_model.model.model.x`, as PEFT names it, to `model.x`."""
     return name.removeprefix("base_model.model.")
-
-
-def _check_widths(checkpoint: Checkpoint, base: Any, name: str | Path) -> None:
-    """Sizes that a checkpoint's own config records must be its base's."""
-    wrong = [
-        f"{field} {checkpoint.config[field]} against {getattr(base, field)}"
-        for field in ("hidden_size", "intermediate_size", "num_attention_heads")
-        if field in checkpoint.config and checkpoint.config[field] != getattr(base, field)
-    ]
-    if wrong:
-        raise CheckpointError(
-            f"{checkpoint.path} was not trained on the base {name}: {'; '.join(wrong)}. Give --model-base the model "
-            "that it was trained on"
-        )
-
-
-def _merged_config(checkpoint: Checkpoint, base: Path) -> dict[str, Any]:
-    """The checkpoint's own config, on top of its base's (LoRA folders may lack a config)."""
-    found = read_checkpoint(base)
-    values = {**family_config(found.config)[1].to_dict(), **checkpoint.config}
-    values["model_type"] = family_of(values).model_type
-    if not values.get("mm_vision_tower"):
-        raise CheckpointError(
-            f"{checkpoint.path} has no config.json that names a vision tower, and its base {base} is a plain language "
-            "model. Upstream's checkpoint-N of a LoRA run holds the LoRA only (its projector was never written); use "
-            "the folder of the finished run"
-        )
-    if checkpoint.kind is Kind.LORA and not (checkpoint.path / NON_LORA).is_file():
-        print(
-            f"note: {checkpoint.path} has no {NON_LORA}; the projector is its base's. If the LoRA was trained together "
-            "with a projector (upstream's checkpoint-N), that projector is missing and answers will be wrong",
-            file=sys.stderr,
-        )
-    return values
-
-
-def _hub_config(name: str) -> dict[str, Any]:
-    try:
-        return AutoConfig.from_pretrained(name).to_dict()
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"model {name!r} is neither a folder here nor a readable hub id ({str(error).splitlines()[0]})"
-        ) from error

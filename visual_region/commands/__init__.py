@@ -8,3 +8,4 @@ COMMANDS: dict[str, str] = {
     name: f"visual_region.commands.{name}" for name in ("select", "score", "picture", "plan", "prune", "revert")
 }
 """Name on the command line -> module."""
+COMMANDS["export"] = "visual_region.commands.export"

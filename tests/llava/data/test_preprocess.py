@@ -11,32 +11,47 @@ from llava.data.records import open_records
 from llava.model.builder import load_tokenizer
 from llava.tokenization import check_template
 
-# Upstream drops these: an empty answer, the separator or the role in the text, nobody answering.
-DROPPED_BY_UPSTREAM = {"e_empty_answer", "e_sep_in_text", "e_role_in_text"}
+TEMPLATES = {"v1": "v1", "plain": "plain", "llava_llama_2": "llava_llama_2", "v0": "llava_v0", "mpt": "mpt"}
+"""The five templates that the reference was made with, and ours."""
 
 
-@pytest.mark.parametrize("version", ["v1", "plain", "llava_llama_2"])
-def test_equals_upstream(parity, version):
-    runs = [run for run in json.loads((parity / "a_preprocess.json").read_text()) if run["version"] == version]
-    assert runs
-    compared = 0
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("version", TEMPLATES)
+def test_equals_upstream(parity, version, legacy):
+    """Every id; and every label, but in samples that upstream masked whole (mpt: it masks all with this tokenizer)."""
+    runs = json.loads((parity / "a_preprocess.json").read_text())
+    runs = [run for run in runs if run["version"] == version and run["legacy"] == legacy]
+    assert len(runs) == {"v1": 3, "plain": 1}.get(version, 2)
+    tokenizer = load_tokenizer(parity / ("tok_legacy" if legacy else "llava-tiny"))
+    template = conv_templates[TEMPLATES[version]]
+    compared = masked = 0
     for run in runs:
-        folder = {"tiny/llava-tiny": "llava-tiny", "tiny/tok_legacy": "tok_legacy"}[run["tokenizer"]]
-        tokenizer = load_tokenizer(parity / folder)
         records = {record.id: record for record in open_records(parity / f"{run['file']}.json")}
         for sample in run["samples"]:
-            ids, labels = preprocess(
-                records[sample["id"]].turns,
-                tokenizer,
-                conv_templates[version],
-                int(sample["has_image"]),
-                run["max_len"],
-            )
-            assert ids.tolist() == sample["input_ids"], (run["tokenizer"], sample["id"])
-            if any(label != IGNORE_INDEX for label in sample["labels"]):
-                assert labels.tolist() == sample["labels"], (run["tokenizer"], sample["id"])
+            if version == "v0" and sample["id"] == "e_first_is_gpt":
+                # Only this format of upstream's keeps a first turn of the assistant.
+                continue
+            record, has_image = records[sample["id"]], int(sample["has_image"])
+            ids, labels = preprocess(record.turns, tokenizer, template, has_image, run["max_len"])
+            assert ids.tolist() == sample["input_ids"], sample["id"]
+            if version == "mpt" or all(label == IGNORE_INDEX for label in sample["labels"]):
+                masked += 1
+            else:
+                assert labels.tolist() == sample["labels"], sample["id"]
                 compared += 1
-    assert compared >= 16 * len(runs) / 2
+    total = sum(len(run["samples"]) for run in runs)
+    assert compared >= {"v1": total - 8, "plain": total, "llava_llama_2": total - 3, "v0": total - 1, "mpt": 0}[version]
+    assert compared + masked >= total - 1
+
+
+def test_mpt_supervises_the_answers(parity):
+    """What upstream's rule for mpt means to train, and loses by counting tokens of a tokenizer with bos."""
+    tokenizer = load_tokenizer(parity / "llava-tiny")
+    for record in open_records(parity / "train.json"):
+        ids, labels = preprocess(record.turns, tokenizer, conv_templates["mpt"], len(record.images))
+        trained = tokenizer.decode(labels[labels != IGNORE_INDEX])
+        assert trained == "".join(f"{answer}<|im_end|>" for answer in record.turns[1::2])
+        assert len(ids) == len(labels)
 
 
 def test_samples_that_upstream_dropped_keep_their_labels(parity):
@@ -78,3 +93,17 @@ def test_template_that_does_not_fit(parity):
         check_template("chatml", tokenizer)
     with pytest.raises(TemplateError, match="known: v1"):
         get_template("v2")
+
+
+@pytest.mark.parametrize("folder", ["llava-tiny", "tok_legacy"])
+def test_saved_tokenizer_gives_the_same_ids(parity, tmp_path, folder):
+    """transformers leaves `legacy` out of what it writes."""
+    tokenizer = load_tokenizer(parity / folder)
+    tokenizer.save_pretrained(tmp_path)
+    again = load_tokenizer(tmp_path)
+    for record in open_records(parity / "train.json"):
+        first, second = (
+            preprocess(record.turns, t, conv_templates["v1"], len(record.images)) for t in (tokenizer, again)
+        )
+        assert first[0].tolist() == second[0].tolist()
+        assert first[1].tolist() == second[1].tolist()

@@ -150,6 +150,29 @@ def test_merge_is_rounded_once(tiny, lora, dtype):
     assert all(torch.equal(merged[name], exact[name].to(dtype)) for name in exact if "vision_tower" not in name)
 
 
+def test_how_a_run_computed_does_not_round_its_base(tiny, lora, tmp_path):
+    """The config of a LoRA that was trained in bfloat16, or on a base in 4 bits, says so; the base is read as it is."""
+    folder = shutil.copytree(lora, tmp_path / "lora", ignore=shutil.ignore_patterns("checkpoint-*"))
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"dtype": "bfloat16", "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert torch.equal(logits(folder), logits(lora))
+
+
+def test_hub_ids(tiny_llava, monkeypatch):
+    """What is no folder here is asked of the hub; a name that is neither says both."""
+    import huggingface_hub
+
+    asked = []
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **kw: asked.append(name) or str(tiny_llava))
+    assert torch.equal(logits("somebody/llava"), logits(tiny_llava))
+    assert asked == ["somebody/llava"]
+    monkeypatch.undo()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(CheckpointError, match="no folder here, and the hub gave nothing"):
+        logits("/no/folder/like this")
+
+
 def test_merged_equals_unmerged(tiny, lora):
     from peft import PeftModel
 

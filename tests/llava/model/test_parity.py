@@ -38,6 +38,11 @@ def test_logits(parity, reference):
         assert list(logits.shape) == sample["logits_shape"]
         torch.testing.assert_close(logits[-1], torch.tensor(sample["logits_last"]), atol=1e-4, rtol=0)
         assert logits.argmax(-1).tolist() == sample["argmax_per_pos"]
+        sums = torch.tensor(sample["logits_sum_per_pos"])
+        torch.testing.assert_close(logits.sum(-1), sums, atol=1e-3, rtol=0)
+        # 4.37 puts a bos in front of what it generates from embeddings.
+        generated = model.generate(ids, images=images, do_sample=False, max_new_tokens=len(sample["greedy"]) - 1)
+        assert generated[0].tolist() == sample["greedy"][1:]
 
 
 def test_answers(parity):
@@ -57,7 +62,7 @@ def test_answers(parity):
     pieces = SentencePieceProcessor(model_file=str(parity / "llava-tiny" / "tokenizer.model"))
     answerer = Answerer(model, tokenizer, processor, get_template("vicuna_v1"), parity / "images")
     questions = read_questions(parity / "questions.jsonl")
-    for question, line in zip(questions, (parity / "d_answers.jsonl").read_text().splitlines(), strict=False):
+    for question, line in zip(questions, (parity / "d_answers.jsonl").read_text().splitlines(), strict=True):
         ids = model.generate(**answerer.inputs([question]), do_sample=False, max_new_tokens=32, eos_token_id=2)
         # Upstream skips special tokens, the unknown one (0) too.
         assert pieces.decode([token for token in ids[0].tolist() if token > 2]).strip() == json.loads(line)["text"]

@@ -1,0 +1,73 @@
+"""A conversation template as the Jinja text that tokenizers and processors of transformers carry."""
+
+import json
+
+from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.conversation import Conversation, SeparatorStyle
+
+# Messages hold a string, or parts; images come first, each on a line of its own, as they do in training.
+_CONTENT = (
+    "{%- macro content(message) -%}"
+    "{%- if message['content'] is string -%}{{ message['content'] }}{%- else -%}"
+    "{%- for part in message['content'] if part['type'] == 'image' -%}{{ IMAGE }}{%- endfor -%}"
+    "{%- for part in message['content'] if part['type'] == 'text' -%}{{ part['text'] }}{%- endfor -%}"
+    "{%- endif -%}{%- endmacro -%}"
+)
+_SYSTEM = (
+    "{%- if messages and messages[0]['role'] == 'system' -%}"
+    "{%- set system = SYSTEM_PREFIX ~ content(messages[0]) -%}{%- set turns = messages[1:] -%}"
+    "{%- else -%}{%- set system = SYSTEM -%}{%- set turns = messages -%}{%- endif -%}"
+)
+_LOOP = (
+    "{%- for message in turns -%}"
+    "{%- if message['role'] == 'user' -%}{USER}{%- else -%}{ASSISTANT}{%- endif -%}"
+    "{%- endfor -%}{%- if add_generation_prompt -%}{OPEN}{%- endif -%}"
+)
+
+
+def chat_template(template: Conversation) -> str | None:
+    """Jinja that renders messages of the roles system, user and assistant as the template does.
+
+    Returns:
+        None for caption templates, which hold no conversation.
+    """
+    style, sep, sep2 = template.sep_style, template.sep, template.sep2
+    system, system_prefix = template.system, ""
+    human, assistant = template.roles
+    text = "content(message)"
+    if style in (SeparatorStyle.TWO, SeparatorStyle.SINGLE):
+        stop = sep2 if style is SeparatorStyle.TWO else sep
+        head = f"{{{{ system ~ {_quoted(sep)} }}}}"
+        user = f"{{{{ {_quoted(f'{human}: ')} ~ {text} ~ {_quoted(sep)} }}}}"
+        answer = f"{{{{ {_quoted(f'{assistant}: ')} ~ {text} ~ {_quoted(stop)} }}}}"
+        opening = f"{{{{ {_quoted(f'{assistant}:')} }}}}"
+    elif style is SeparatorStyle.MPT:
+        system_prefix = "<|im_start|>system\n"
+        head = f"{{%- if system -%}}{{{{ system ~ {_quoted(sep)} }}}}{{%- endif -%}}"
+        user = f"{{{{ {_quoted(human)} ~ {text} ~ {_quoted(sep)} }}}}"
+        answer = f"{{{{ {_quoted(assistant)} ~ {text} ~ {_quoted(sep)} }}}}"
+        opening = f"{{{{ {_quoted(assistant)} }}}}"
+    elif style is SeparatorStyle.LLAMA_2:
+        head = ""
+        wrapped = f"'<<SYS>>\\n' ~ system ~ '\\n<</SYS>>\\n\\n' ~ {text} if loop.first and system else {text}"
+        start = f"{{%- if not loop.first -%}}{{{{ {_quoted(sep)} }}}}{{%- endif -%}}"
+        user = f"{start}{{{{ '[INST] ' ~ ({wrapped}) ~ ' [/INST]' }}}}"
+        answer = f"{{{{ ' ' ~ {text} ~ {_quoted(f' {sep2}')} }}}}"
+        opening = ""
+    else:
+        return None
+    loop = _LOOP.replace("{USER}", user).replace("{ASSISTANT}", answer).replace("{OPEN}", opening)
+    whole = _CONTENT + _SYSTEM + head + loop
+    # The longer name first: it contains the shorter.
+    for name, value in (
+        ("SYSTEM_PREFIX", system_prefix),
+        ("SYSTEM", system),
+        ("IMAGE", f"{DEFAULT_IMAGE_TOKEN}\n"),
+    ):
+        whole = whole.replace(name, _quoted(value))
+    return whole
+
+
+def _quoted(text: str | None) -> str:
+    """A Jinja string literal."""
+    return json.dumps(text or "", ensure_ascii=False)

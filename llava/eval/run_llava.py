@@ -1,0 +1,73 @@
+"""One question about one or more images (upstream: llava/eval/run_llava.py, same flags).
+
+python -m llava.eval.run_llava --model-path CHECKPOINT --image-file a.jpg,https://x/b.png --query "What differs?"
+"""
+
+import argparse
+import sys
+
+from llava.conversation import answering_template, get_template
+from llava.eval.answerer import Generation
+from llava.families import family_of
+from llava.model.builder import load_pretrained_model
+from llava.serve.chat import ChatSession
+from llava.serve.images import load_image, load_images
+
+__all__ = ["eval_model", "load_image", "load_images"]
+
+
+def eval_model(args: argparse.Namespace) -> str:
+    """Prints the answer as it comes, and returns it.
+
+    Args:
+        args: upstream's fields; `--help` names them. Those of ours may be missing.
+    """
+    template = get_template(args.conv_mode) if args.conv_mode else None
+    images = load_images([name for name in args.image_file.split(args.sep) if name])
+    tokenizer, model, processor, _ = load_pretrained_model(
+        args.model_path, args.model_base, vision_tower=getattr(args, "vision_tower", None)
+    )
+    if template is None:
+        recorded = getattr(model.config, "conversation_template", None)
+        template = get_template(answering_template(recorded, family_of(model.config).template))
+    generation = Generation(
+        max_new_tokens=args.max_new_tokens,
+        temperature=args.temperature,
+        top_p=args.top_p,
+        num_beams=args.num_beams,
+    )
+    session = ChatSession(model, tokenizer, processor, template, images, generation)
+    if args.num_beams > 1:
+        # A beam's words are not settled until the end: there is nothing to stream.
+        text = session.answer(args.query)
+        print(text)
+        return text
+    pieces = []
+    for piece in session.ask(args.query):
+        print(piece, end="", flush=True)
+        pieces.append(piece)
+    print()
+    return "".join(pieces).strip()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Ask one question about images")
+    parser.add_argument("--model-path", required=True)
+    parser.add_argument("--model-base")
+    parser.add_argument("--image-file", required=True, help="files or web addresses, joined by --sep")
+    parser.add_argument("--query", required=True, help="<image-placeholder> says where an image goes")
+    parser.add_argument("--conv-mode", help="conversation template; default: the checkpoint's own")
+    parser.add_argument("--sep", default=",")
+    parser.add_argument("--temperature", type=float, default=0.2)
+    parser.add_argument("--top_p", type=float)
+    parser.add_argument("--num_beams", type=int, default=1)
+    parser.add_argument("--max_new_tokens", type=int, default=512)
+    parser.add_argument("--vision-tower", help="tower folder, where config.json records one of another machine")
+    try:
+        eval_model(parser.parse_args())
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

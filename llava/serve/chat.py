@@ -1,0 +1,208 @@
+"""A conversation with a model about images, answer by answer, as a stream of text."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from PIL import Image
+from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
+
+from llava.constants import (
+    DEFAULT_IM_END_TOKEN,
+    DEFAULT_IM_START_TOKEN,
+    DEFAULT_IMAGE_TOKEN,
+    IMAGE_PLACEHOLDER,
+    IMAGE_TOKEN_INDEX,
+)
+from llava.conversation import Conversation
+from llava.eval.answerer import Generation
+from llava.mm_utils import process_images, tokenizer_image_token
+
+
+class ChatError(ValueError):
+    """A turn that cannot be answered; the message says what to do."""
+
+
+class Interrupt(StoppingCriteria):
+    """Ends a generation from another thread."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any) -> torch.BoolTensor:
+        return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device)
+
+
+class ChatSession:
+    """Keeps the turns and the images of one conversation.
+
+    Args:
+        template: a fresh copy; it collects the turns.
+        images: shown with the first question.
+        generation: how answers are made.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        processor: Any,
+        template: Conversation,
+        images: Sequence[Image.Image] = (),
+        generation: Generation | None = None,
+    ) -> None:
+        if images and processor is None:
+            raise ChatError("the model has no vision tower: it cannot be shown images")
+        self.model = model
+        self.tokenizer = tokenizer
+        self.conversation = template.copy()
+        self.generation = generation or Generation()
+        self.pixels: Any = None
+        self.waiting = len(images)
+        if images:
+            pixels = process_images(list(images), processor, model.config)
+            self.pixels = (
+                pixels.to(model.device, model.dtype)
+                if isinstance(pixels, torch.Tensor)
+                else [p.to(model.device, model.dtype) for p in pixels]
+            )
+
+    def with_images(self, text: str) -> str:
+        """The text with a mark for each image that waits to be shown.
+
+        `<image-placeholder>` or `<image>` in the text says where; else all go in front.
+        """
+        mark = DEFAULT_IMAGE_TOKEN
+        if getattr(self.model.config, "mm_use_im_start_end", False):
+            mark = f"{DEFAULT_IM_START_TOKEN}{mark}{DEFAULT_IM_END_TOKEN}"
+        placed = text.count(IMAGE_PLACEHOLDER) + text.count(DEFAULT_IMAGE_TOKEN)
+        if placed and placed != self.waiting:
+            raise ChatError(f"the text has places for {placed} images, and {self.waiting} wait to be shown")
+        if placed:
+            return text.replace(IMAGE_PLACEHOLDER, DEFAULT_IMAGE_TOKEN).replace(DEFAULT_IMAGE_TOKEN, mark)
+        return f"{mark}\n" * self.waiting + text
+
+    def prompt(self, text: str) -> str:
+        """What the model would read if this were asked now."""
+        return self._asked(text).get_prompt()
+
+    def ask(self, text: str) -> Iterator[str]:
+        """Asks, and yields the answer piece by piece; afterwards both are part of the conversation.
+
+        Closing the iterator, or an exception in the loop over it, ends the generation; what was said until then is
+        kept.
+
+        Raises:
+            ChatError: the conversation has outgrown the model.
+        """
+        conversation, ids = self._encoded(text)
+        streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        interrupt, failure = Interrupt(), []
+
+        def generate() -> None:
+            try:
+                self._generate(ids, streamer=streamer, stopping_criteria=StoppingCriteriaList([interrupt]))
+            except BaseException as error:  # handed to the thread that reads
+                failure.append(error)
+                streamer.on_finalized_text("", stream_end=True)
+
+        worker = threading.Thread(target=generate, daemon=True)
+        worker.start()
+        said = []
+        try:
+            for piece in _until(streamer, self._stop_text()):
+                said.append(piece)
+                yield piece
+        finally:
+            interrupt.event.set()
+            worker.join()
+            if not failure:
+                self._keep(conversation, "".join(said))
+        if failure:
+            raise failure[0]
+
+    def answer(self, text: str) -> str:
+        """As `ask`, the whole answer at once."""
+        conversation, ids = self._encoded(text)
+        tokens = self._generate(ids)
+        pieces = [self.tokenizer.decode(tokens[0], skip_special_tokens=True)]
+        answer = "".join(_until(iter(pieces), self._stop_text())).strip()
+        self._keep(conversation, answer)
+        return answer
+
+    @torch.inference_mode()
+    def _generate(self, ids: torch.Tensor, **arguments: Any) -> torch.Tensor:
+        return self.model.generate(
+            ids.to(self.model.device),
+            images=self.pixels,
+            use_cache=True,
+            pad_token_id=self.tokenizer.pad_token_id,
+            eos_token_id=self._stop_ids(),
+            **self.generation.arguments(),
+            **arguments,
+        )
+
+    def _encoded(self, text: str) -> tuple[Conversation, torch.Tensor]:
+        """The conversation with this asked, and its ids `(1, length)`."""
+        conversation = self._asked(text)
+        ids = tokenizer_image_token(conversation.get_prompt(), self.tokenizer, return_tensors="pt").unsqueeze(0)
+        self._check_length(ids)
+        return conversation, ids
+
+    def _keep(self, conversation: Conversation, answer: str) -> None:
+        # An empty text would leave the turn open for generation in the next prompt.
+        conversation.messages[-1][1] = answer.strip() or " "
+        self.conversation = conversation
+        self.waiting = 0
+
+    def _asked(self, text: str) -> Conversation:
+        conversation = self.conversation.copy()
+        conversation.append_message(conversation.roles[0], self.with_images(text))
+        conversation.append_message(conversation.roles[1], None)
+        return conversation
+
+    def _check_length(self, ids: torch.Tensor) -> None:
+        tower = self.model.get_vision_tower()
+        images = int((ids == IMAGE_TOKEN_INDEX).sum())
+        length = ids.shape[1] + images * (0 if tower is None else tower.num_patches - 1)
+        room = getattr(self.model.config, "max_position_embeddings", None)
+        if room and length + self.generation.max_new_tokens > room:
+            raise ChatError(
+                f"the conversation is {length} tokens long; with {self.generation.max_new_tokens} new ones it exceeds "
+                f"the model's {room}. Start anew, or lower --max-new-tokens"
+            )
+
+    def _stop_ids(self) -> list[int]:
+        stops = {self.tokenizer.eos_token_id}
+        if self.conversation.stop is not None and self._stop_text() is None:
+            stops.add(self.tokenizer.convert_tokens_to_ids(self.conversation.stop))
+        return sorted(token for token in stops if isinstance(token, int) and token >= 0)
+
+    def _stop_text(self) -> str | None:
+        """The end of a turn where it is ordinary text, as "###" of the first LLaVA; None where it is a token."""
+        stop = self.conversation.stop
+        if stop is None or len(self.tokenizer(stop, add_special_tokens=False).input_ids) == 1:
+            return None
+        return stop
+
+
+def _until(pieces: Iterator[str], stop: str | None) -> Iterator[str]:
+    """The text before `stop`; the end of a piece that may be its beginning is held back."""
+    if stop is None:
+        yield from (piece for piece in pieces if piece)
+        return
+    held = ""
+    for piece in pieces:
+        held += piece
+        if stop in held:
+            before = held.split(stop, 1)[0]
+            if before:
+                yield before
+            return
+        keep = next((n for n in range(min(len(stop) - 1, len(held)), 0, -1) if stop.startswith(held[-n:])), 0)
+        if len(held) > keep:
+            yield held[: len(held) - keep]
+            held = held[len(held) - keep :]
+    if held:
+        yield held

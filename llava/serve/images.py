@@ -1,0 +1,58 @@
+"""An image from wherever a user has it: a file or a web address."""
+
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from io import BytesIO
+
+from PIL import Image, UnidentifiedImageError
+
+TIMEOUT_S = 20.0
+"""Seconds without an answer after which a web address is given up."""
+_MAX_BYTES = 64 * 1024 * 1024
+
+
+class ImageSourceError(ValueError):
+    """An image that cannot be had; the message says from where and why."""
+
+
+def load_image(image_file: str, timeout: float = TIMEOUT_S) -> Image.Image:
+    """The image as RGB.
+
+    Args:
+        image_file: path, or an address that begins with http:// or https://.
+        timeout: seconds.
+
+    Raises:
+        ImageSourceError: no such file, no answer, too large (64 MiB), or no image.
+    """
+    try:
+        source = BytesIO(_fetch(image_file, timeout)) if image_file.startswith(("http://", "https://")) else image_file
+        with Image.open(source) as image:
+            return image.convert("RGB")
+    except UnidentifiedImageError as error:
+        raise ImageSourceError(f"{image_file} is not an image that Pillow can read") from error
+    except urllib.error.HTTPError as error:
+        raise ImageSourceError(f"image {image_file}: the server answered {error.code} {error.reason}") from error
+    except urllib.error.URLError as error:
+        raise ImageSourceError(f"image {image_file} cannot be fetched: {error.reason}") from error
+    except TimeoutError as error:
+        raise ImageSourceError(f"image {image_file}: no answer within {timeout:g} s") from error
+    except FileNotFoundError as error:
+        raise ImageSourceError(f"image file {image_file} does not exist") from error
+    except (OSError, SyntaxError) as error:
+        raise ImageSourceError(f"image {image_file} cannot be opened ({error})") from error
+
+
+def load_images(image_files: Sequence[str]) -> list[Image.Image]:
+    return [load_image(file) for file in image_files]
+
+
+def _fetch(address: str, timeout: float) -> bytes:
+    # Some servers refuse Python's own name.
+    request = urllib.request.Request(address, headers={"User-Agent": "Mozilla/5.0 (llava)"})
+    with urllib.request.urlopen(request, timeout=timeout) as answer:
+        data = answer.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        raise ImageSourceError(f"image {address} is larger than {_MAX_BYTES >> 20} MiB")
+    return data
