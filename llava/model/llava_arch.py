@@ -76,6 +76,8 @@ class LlavaMetaForCausalLM:
 
     label_only_logits = False
     """Compute logits only where a label exists when labels are given; the output then has `logits=None`."""
+    keep_label_logits = False
+    """With `label_only_logits`: give those logits too, float32 `(labels, vocabulary)` in reading order."""
 
     def __init__(self, config: Any) -> None:
         # The language model's own __init__ would build its plain decoder, only to be thrown away.
@@ -257,10 +259,10 @@ class LlavaMetaForCausalLM:
         if labels is None or not self.label_only_logits:
             return super().forward(**arguments, labels=labels, **kwargs)
         output = self.model(**arguments, **kwargs)
-        loss = _loss_where_labelled(output.last_hidden_state, labels, self.get_output_embeddings())
+        loss, logits = _loss_where_labelled(output.last_hidden_state, labels, self.get_output_embeddings())
         return CausalLMOutputWithPast(
             loss=loss,
-            logits=None,
+            logits=logits if self.keep_label_logits else None,
             past_key_values=output.past_key_values,
             hidden_states=output.hidden_states,
             attentions=output.attentions,
@@ -361,8 +363,10 @@ def _pad(
     return torch.stack(embeds), torch.stack(labels), torch.stack(masks), torch.stack(positions)
 
 
-def _loss_where_labelled(hidden: torch.Tensor, labels: torch.Tensor, head: nn.Module) -> torch.Tensor:
-    """Mean cross-entropy over the positions that have a label, in float32.
+def _loss_where_labelled(
+    hidden: torch.Tensor, labels: torch.Tensor, head: nn.Module
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean cross-entropy over the positions that have a label, in float32, and the logits there.
 
     The same sum as over the whole `(batch, length, vocabulary)` logits, which at a vocabulary of 32,000 to 152,000
     are most of a step's activation memory and are needed nowhere else.
@@ -372,5 +376,5 @@ def _loss_where_labelled(hidden: torch.Tensor, labels: torch.Tensor, head: nn.Mo
     logits = head(hidden[:, :-1][chosen]).float()
     if not len(logits):
         # No label in the whole batch: nothing to learn, but the graph must exist for backward.
-        return hidden.sum() * 0.0
-    return nn.functional.cross_entropy(logits, targets[chosen].to(logits.device))
+        return hidden.sum() * 0.0, logits
+    return nn.functional.cross_entropy(logits, targets[chosen].to(logits.device)), logits

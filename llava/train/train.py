@@ -5,7 +5,7 @@ Reads top to bottom: settings, model, what trains, data, trainer, result.
 
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,13 @@ def train(
     attn_implementation: str | None = None,
     argv: Sequence[str] | None = None,
     arguments: tuple[type[ModelArguments], type[DataArguments], type[TrainingArguments]] = ARGUMENTS,
+    make_trainer: Callable[..., LLaVATrainer] = LLaVATrainer,
 ) -> None:
     """Runs one training from the command line's flags; resumes where the output folder holds a checkpoint.
 
     Args:
         arguments: the classes that hold the flags; bunny brings its own.
+        make_trainer: takes what LLaVATrainer takes; healing brings one that distils.
     """
     model_args, data_args, training_args = parse_arguments(argv, arguments)
     try:
@@ -53,7 +55,7 @@ def train(
     model = choose_what_trains(model, plan, training_args)
     dataset, collator = load_data(model, plan, data_args, training_args)
 
-    trainer = LLaVATrainer(
+    trainer = make_trainer(
         model=model,
         mode=plan.mode,
         processing_class=plan.tokenizer,

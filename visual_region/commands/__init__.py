@@ -6,7 +6,7 @@ FileNotFoundError, which `__main__` prints as one line.
 
 COMMANDS: dict[str, str] = {
     name: f"visual_region.commands.{name}"
-    for name in ("select", "score", "picture", "plan", "perplexity", "prune", "revert")
+    for name in ("select", "score", "picture", "plan", "perplexity", "prune", "revert", "heal")
 }
 """Name on the command line -> module."""
 COMMANDS["export"] = "visual_region.commands.export"

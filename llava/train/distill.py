@@ -1,0 +1,113 @@
+"""Distillation: a student learns the distributions that a teacher gives for the answers' tokens.
+
+Used to heal a model from which layers were removed, with the unpruned model as the teacher. The paper has no such
+step; distilling from the unpruned model rather than training on the data's answers follows Self-Data Distillation and
+depth pruning with knowledge distillation (docs/surgery.md).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from llava.train.llava_trainer import LLaVATrainer
+from visual_region.surgery import PROVENANCE
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """The loss: T^2 KL(teacher || student) at temperature T, plus `ce_weight` times cross-entropy on the labels.
+
+    Attributes:
+        teacher: what it was, for the record.
+    """
+
+    temperature: float = 1.0
+    ce_weight: float = 0.0
+    teacher: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"--temperature {self.temperature:g} must be above 0")
+        if self.ce_weight < 0:
+            raise ValueError(f"--ce-weight {self.ce_weight:g} must be at least 0")
+
+
+def kl_from_teacher(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+    """T^2 KL(teacher || student), the mean over tokens.
+
+    Args:
+        student, teacher: logits `(tokens, vocabulary)`; computed in float32. T^2 keeps the gradient's size the same
+            at any temperature (Hinton et al. 2015).
+    """
+    wanted = functional.log_softmax(teacher.float() / temperature, dim=-1)
+    found = functional.log_softmax(student.float() / temperature, dim=-1)
+    return temperature**2 * functional.kl_div(found, wanted, reduction="batchmean", log_target=True)
+
+
+class DistillationTrainer(LLaVATrainer):
+    """LLaVATrainer with a teacher; sampling, checkpoints and resuming are its own.
+
+    Args:
+        teacher: a loaded LLaVA of the same tokenizer and vision tower. It sees the features that the student sees.
+        record: what the student's config recorded before this run (config.visual_region): its tuned region is not
+            what is healed here, and stays.
+    """
+
+    def __init__(
+        self, *args: Any, teacher: Any, distillation: Distillation, record: dict[str, Any], **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.distillation = distillation
+        student = self._student()
+        self.teacher = teacher.eval().requires_grad_(False).to(self.args.device)
+        self.teacher.config.tokenizer_model_max_length = student.config.tokenizer_model_max_length
+        self.teacher.config.tokenizer_padding_side = student.config.tokenizer_padding_side
+        for model in (student, self.teacher):
+            model.label_only_logits = model.keep_label_logits = True
+        _record_healing(student.config, record, distillation)
+
+    def _student(self) -> Any:
+        model = self.accelerator.unwrap_model(self.model)
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        inputs = self._seen_once(inputs)
+        outputs = model(**inputs)
+        with torch.no_grad():
+            taught = self.teacher(**inputs).logits
+        # A batch without labels has a loss of zero, with a graph for backward.
+        loss = outputs.loss * self.distillation.ce_weight
+        if len(taught):
+            loss = loss + kl_from_teacher(outputs.logits, taught, self.distillation.temperature)
+        return (loss, outputs) if return_outputs else loss
+
+    def _seen_once(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Pixels become features: the frozen tower, which both share, runs once."""
+        images = inputs.get("images")
+        tower = self._student().get_vision_tower()
+        if not isinstance(images, torch.Tensor) or images.ndim != 4:
+            # Views of one image are merged by each model itself.
+            if images is not None:
+                self.teacher.get_model().vision_tower = tower
+            return inputs
+        with torch.no_grad():
+            features = tower(images)
+        return {name: value for name, value in inputs.items() if name != "images"} | {"image_features": features}
+
+
+def _record_healing(config: Any, before: dict[str, Any], distillation: Distillation) -> None:
+    """The region stays as it was recorded; what is healed is noted beside it, in the unpruned model's numbering."""
+    healed = (getattr(config, PROVENANCE, None) or {}).get("layers", [])
+    record = {name: value for name, value in before.items() if name != "reverted_layers"}
+    back = [i for i in before.get("reverted_layers", ()) if i not in healed]
+    record["healed"] = {
+        "layers": list(healed),
+        "teacher": distillation.teacher,
+        "temperature": distillation.temperature,
+        "ce_weight": distillation.ce_weight,
+    }
+    setattr(config, PROVENANCE, record | ({"reverted_layers": back} if back else {}))

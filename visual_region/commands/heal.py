@@ -1,0 +1,138 @@
+"""`python -m visual_region heal`: a pruned model learns from the unpruned one, through the trainer."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from visual_region.layers import GRAMMAR, LayerSelection
+from visual_region.surgery import PROVENANCE, SurgeryError
+
+HELP = "distil a pruned model from the unpruned one"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model-path", required=True, help="the pruned model: a folder with whole weights")
+    parser.add_argument("--teacher", required=True, help="the unpruned model: full, merged or LoRA folder")
+    parser.add_argument("--teacher-base", help="base of a LoRA teacher; default: the one that it records")
+    parser.add_argument("--data-path", required=True, help="LLaVA JSON: the training data")
+    parser.add_argument("--image-folder", default="")
+    parser.add_argument("--tune-layers", default="all", help="layers that train: " + GRAMMAR.replace("%", "%%"))
+    parser.add_argument("--lora-r", type=int, default=64, help="rank; 0: the layers' own weights train")
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--ce-weight", type=float, default=0.0, help="of the cross-entropy on the data's own answers")
+    parser.add_argument("--train-projector", action="store_true", help="the projector trains too")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--save-steps", type=int, default=50, help="a checkpoint to resume from every so many steps")
+    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="bf16")
+    parser.add_argument("--vision-feature-cache", help="folder for features of the frozen tower")
+    parser.add_argument("--output", required=True, help="folder to write; a run that was interrupted goes on there")
+    parser.add_argument("trainer_flags", nargs="*", metavar="-- FLAGS", help="further flags of llava/train/train.py")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Trains and writes a folder that loads; run again it goes on where it stopped."""
+    from llava.model.builder import family_config
+    from llava.model.checkpoint import read_checkpoint
+    from llava.train.distill import Distillation, DistillationTrainer
+    from llava.train.train import train
+    from llava.train.train_mem import attention
+
+    student = read_checkpoint(args.model_path)
+    config = family_config(student.config)[1]
+    distillation = Distillation(args.temperature, args.ce_weight, str(Path(args.teacher).resolve()))
+    check_pair(args, student, config)
+    LayerSelection.parse(args.tune_layers, config.num_hidden_layers)
+
+    def make_trainer(**kwargs: Any) -> DistillationTrainer:
+        return DistillationTrainer(
+            **kwargs,
+            teacher=_load_teacher(args),
+            distillation=distillation,
+            record=dict(getattr(config, PROVENANCE, None) or {}),
+        )
+
+    train(attention(), trainer_argv(args, config), make_trainer=make_trainer)
+
+
+def check_pair(args: argparse.Namespace, student: Any, config: Any) -> None:
+    """Teacher and student read the same tokens and see through the same tower.
+
+    Raises:
+        SurgeryError: everything that does not fit.
+    """
+    from llava.model.builder import family_config, load_tokenizer, resolve_base
+    from llava.model.checkpoint import Kind, read_checkpoint
+
+    if student.kind is not Kind.FULL:
+        raise SurgeryError(
+            f"{student.path} is a {student.kind.value} checkpoint; heal a folder with whole weights (prune writes a "
+            "LoRA merged unless --base-output is given)"
+        )
+    teacher = read_checkpoint(args.teacher)
+    raw, tokens = teacher.config, teacher.path
+    if teacher.kind is not Kind.FULL:
+        base = resolve_base(teacher, args.teacher_base)
+        raw = {**read_checkpoint(base).config, **teacher.config}
+        tokens = tokens if (tokens / "tokenizer_config.json").is_file() else base
+    theirs = family_config(raw)[1]
+    wrong = [
+        f"{name} is {getattr(theirs, name, None)!r} in the teacher and {getattr(config, name, None)!r} in the student"
+        for name in ("vocab_size", "mm_vision_tower", "mm_vision_select_layer", "mm_vision_select_feature")
+        if getattr(theirs, name, None) != getattr(config, name, None)
+    ]
+    if not wrong and load_tokenizer(tokens).get_vocab() != load_tokenizer(student.path).get_vocab():
+        wrong = ["their tokenizers differ"]
+    if wrong:
+        raise SurgeryError(
+            f"{args.teacher} cannot teach {args.model_path}: {'; '.join(wrong)}. Give the model that was pruned"
+        )
+
+
+def trainer_argv(args: argparse.Namespace, config: Any) -> list[str]:
+    """The trainer's flags: the student's own settings, and what was asked for; --trainer flags come last and win."""
+    from llava.eval.model_vqa_loader import recorded_template
+
+    flags: dict[str, Any] = {
+        "model_name_or_path": args.model_path,
+        "version": recorded_template(args.model_path),
+        "data_path": args.data_path,
+        "image_folder": args.image_folder,
+        "image_aspect_ratio": getattr(config, "image_aspect_ratio", None) or "square",
+        "model_max_length": getattr(config, "tokenizer_model_max_length", None) or 2048,
+        "mm_vision_select_layer": getattr(config, "mm_vision_select_layer", -2),
+        "mm_vision_select_feature": getattr(config, "mm_vision_select_feature", "patch"),
+        "mm_projector_type": getattr(config, "mm_projector_type", "linear"),
+        "mm_patch_merge_type": getattr(config, "mm_patch_merge_type", "flat"),
+        "freeze_mm_mlp_adapter": not args.train_projector,
+        "tune_layers": args.tune_layers,
+        "bf16": args.dtype == "bf16",
+        "max_steps": args.steps,
+        "per_device_train_batch_size": args.batch_size,
+        "learning_rate": args.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_ratio": 0.03,
+        "weight_decay": "0.",
+        "save_strategy": "steps",
+        "save_steps": args.save_steps,
+        "save_total_limit": 1,
+        "logging_steps": 10,
+        "report_to": "none",
+        "output_dir": args.output,
+    }
+    if args.lora_r:
+        flags |= {"lora_enable": True, "lora_r": args.lora_r, "lora_alpha": 2 * args.lora_r, "lora_dropout": 0.0}
+    if args.vision_feature_cache:
+        flags["vision_feature_cache"] = args.vision_feature_cache
+    argv = [text for name, value in flags.items() for text in (f"--{name}", str(value))]
+    return argv + list(args.trainer_flags)
+
+
+def _load_teacher(args: argparse.Namespace) -> Any:
+    import torch
+
+    from llava.model.builder import load_pretrained_model
+
+    dtype = torch.bfloat16 if args.dtype == "bf16" else torch.float32
+    return load_pretrained_model(args.teacher, args.teacher_base, dtype=dtype, load_tower=False)[1]
