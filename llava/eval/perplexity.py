@@ -190,7 +190,7 @@ class Corpus:
             longest = getattr(model.config, "max_position_embeddings", None) or DEFAULT_CONTEXT
             context = args.context or min(DEFAULT_CONTEXT, longest)
             stride = args.stride or context - len(bos)
-            pieces = text_pieces(model, documents, bos, context, stride, args.batch_size, journal)
+            pieces = text_pieces(model, documents, bos, context, stride, args.batch_size or 1, journal)
             details = {
                 "corpus": args.text_file,
                 "sha256": sha256_of(args.text_file),
@@ -218,7 +218,7 @@ class Corpus:
             self.records,
             self.indices,
             Path(args.image_folder),
-            args.batch_size,
+            args.batch_size or 8,
             cache,
             journal,
         )

@@ -189,7 +189,10 @@ def test_layer_types_that_the_class_derives_are_cut():
         (("--layers", "6"), "there is no layer 6"),
         (("--layers", "all", "--anywhere"), "cannot remove all 6 layers"),
         (("--layers", "3"), "belong to the tuned region"),
-        ((), "give either --layers, or --scores"),
+        ((), "give either --layers, or --scores with --remove, or --block"),
+        (("--block", 3), "no block of 3 layers lies outside .* the longest stretch has 2 layers"),
+        (("--block", 6, "--anywhere"), "has 1 to 5"),
+        (("--block", 2), "--block needs --data-path"),
         (("--layers", "1", "--base-output", "b"), "--base-output is for LoRA folders"),
     ],
 )
@@ -244,3 +247,22 @@ def test_an_interrupted_write_leaves_nothing(command, tiny_llava, tmp_path, monk
     with pytest.raises(OSError, match="disk full"):
         command("prune", "--model-path", tiny_llava, "--layers", "1", "--output", tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_block_is_measured_and_removed(command, logits, tiny, tiny_llava, tmp_path, capsys):
+    file, flags = tmp_path / "blocks.json", ("--data-path", tiny.data, "--image-folder", tiny.images, "--samples", 8)
+    command(
+        "prune", "--model-path", tiny_llava, "--block", 2, *flags, "--conv-mode", "v1", "--block-scores", file,
+        "--output", tmp_path / "out",
+    )  # fmt: skip
+    found = json.loads(file.read_text())
+    assert len(found["values"]) == 5
+    start = min((1, 4), key=found["values"].__getitem__)
+    record = json.loads((tmp_path / "out" / "config.json").read_text())["visual_region"]
+    assert record["removed_layers"] == [start, start + 1]
+    assert torch.equal(logits(tmp_path / "out"), logits(in_memory(tiny_llava, (start, start + 1))))
+    # Read back without the data; another size is refused.
+    command("prune", "--model-path", tiny_llava, "--block", 2, "--block-scores", file, "--output", tmp_path / "again")
+    assert torch.equal(logits(tmp_path / "out"), logits(tmp_path / "again"))
+    with pytest.raises(SystemExit, match="blocks of 2 layers"):
+        command("prune", "--model-path", tiny_llava, "--block", 1, "--block-scores", file, "--output", tmp_path / "no")

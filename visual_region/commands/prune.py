@@ -1,10 +1,11 @@
 """`python -m visual_region prune`: a checkpoint without some of its layers."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
-from llava.files import folder_written_whole
+from llava.files import folder_written_whole, write_json
 from visual_region.folders import check_output, read_config
 from visual_region.layers import LayerSelection
 from visual_region.surgery import LayerCut, SurgeryError, lowest_outside, region_now, remove_layers, removed_before
@@ -22,7 +23,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--scores", help="score file; removes the lowest")
     which.add_argument("--metric", default="angular", help="a metric of the score file")
     which.add_argument("--remove", type=int, default=1, help="how many, by lowest score")
+    which.add_argument(
+        "--block",
+        type=int,
+        help="remove this many consecutive layers, of lowest angular distance across them (Gromov et al. 2024)",
+    )
+    which.add_argument("--block-scores", help="file of block distances; measured on --data-path where it is not there")
     which.add_argument("--anywhere", action="store_true", help="the tuned region is not protected")
+    data = parser.add_argument_group("what blocks are measured on")
+    data.add_argument("--data-path", help="LLaVA JSON, or image-caption pairs")
+    data.add_argument("--image-folder", default="")
+    data.add_argument("--samples", type=int, default=64)
+    data.add_argument("--seed", type=int, default=0)
+    data.add_argument("--batch-size", type=int, default=16)
+    data.add_argument("--conv-mode")
+    data.add_argument("--vision-feature-cache")
     parser.add_argument("--output", required=True)
     parser.add_argument(
         "--base-output",
@@ -45,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     base_raw = checkpoint.config if checkpoint.kind is Kind.FULL else read_checkpoint(base).config
     raw = checkpoint.config if checkpoint.kind is Kind.FULL else {**base_raw, **checkpoint.config}
     family, config = family_config(raw)
-    cut = LayerCut.without(choose_layers(args, config), config)
+    cut = LayerCut.without(choose_layers(args, config, family.layer_path), config)
 
     if checkpoint.kind is Kind.FULL:
         _prune_full(args, checkpoint, config, cut, family.layer_path)
@@ -57,21 +72,59 @@ def run(args: argparse.Namespace) -> None:
     print(f"removed layers {gone}; {len(cut.keep)} remain, in {args.output}")
 
 
-def choose_layers(args: argparse.Namespace, config: Any) -> tuple[int, ...]:
-    """The layers to remove, by list or by score, checked against the tuned region that the config records."""
-    if (args.scores is None) == (args.layers is None):
-        raise SurgeryError("give either --layers, or --scores with --remove")
+def choose_layers(args: argparse.Namespace, config: Any, layer_path: str) -> tuple[int, ...]:
+    """The layers to remove, by list, score or block, checked against the tuned region that the config records."""
+    if sum(given is not None for given in (args.layers, args.scores, args.block)) != 1:
+        raise SurgeryError("give either --layers, or --scores with --remove, or --block")
     depth, region = config.num_hidden_layers, region_now(config)
-    if args.layers is None:
+    protected = () if args.anywhere else region
+    if args.block is not None:
+        return _choose_block(args, depth, protected, layer_path)
+    if args.scores is not None:
         if args.remove < 1:
             raise SurgeryError(f"--remove {args.remove} removes nothing; give at least 1")
-        values = read_scores(args, config)
-        return lowest_outside(values, args.remove, () if args.anywhere else region)
+        return lowest_outside(read_scores(args, config), args.remove, protected)
     gone = LayerSelection.parse(args.layers, depth).layers
     inside = sorted(set(gone) & set(region))
     if inside and not args.anywhere:
         raise SurgeryError(f"layers {inside} belong to the tuned region; --anywhere removes them all the same")
     return gone
+
+
+def _choose_block(args: argparse.Namespace, depth: int, protected: tuple[int, ...], layer_path: str) -> tuple[int, ...]:
+    """The block of lowest distance, from --block-scores or measured now."""
+    from llava.model.checkpoint import read_checkpoint
+    from visual_region.importance.blocks import block_distances, block_entry, check_block, lowest_block
+    from visual_region.importance.samples import open_samples
+    from visual_region.importance.score_file import identity_of
+
+    check_block(args.block, depth, protected)
+    identity = identity_of(read_checkpoint(args.model_path), args.model_base)
+    if args.block_scores and Path(args.block_scores).is_file():
+        found = json.loads(Path(args.block_scores).read_text(encoding="utf-8"))
+        if found.get("identity") != identity or found.get("block") != args.block:
+            raise SurgeryError(
+                f"{args.block_scores} holds distances of blocks of {found.get('block')} layers of "
+                f"{found.get('model')}; give another --block-scores to measure blocks of {args.block} of this model"
+            )
+    else:
+        from visual_region.commands.score import make_reader
+
+        if not args.data_path:
+            raise SurgeryError("--block needs --data-path to measure on, or --block-scores of an earlier measurement")
+        samples = open_samples(args.data_path, args.samples, args.seed)
+        samples.check_images(Path(args.image_folder))
+        # Found out before an hour of measuring: the folder must be free.
+        check_output(args.output, [args.model_path], 0, args.overwrite)
+        distances = block_distances(make_reader(args, samples), samples, args.block, layer_path, args.batch_size)
+        found = {"model": str(Path(args.model_path).resolve()), "identity": identity, "num_layers": depth}
+        found |= {"data": {"file": args.data_path, "sha256": samples.sha256}} | block_entry(distances, args.block)
+        if args.block_scores:
+            write_json(args.block_scores, found)
+            print(f"block distances written to {args.block_scores}")
+    for start, value in enumerate(found["values"]):
+        print(f"layers {start:3d} to {start + args.block - 1:3d}  {value:.4f}")
+    return lowest_block(found["values"], args.block, protected)
 
 
 def read_scores(args: argparse.Namespace, config: Any) -> list[float]:

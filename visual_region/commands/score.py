@@ -157,14 +157,14 @@ def _measure_samples(args: argparse.Namespace, samples: Any, metrics: list[str],
     from llava.families import family_of
     from visual_region.importance.run import measure_samples, sample_metrics
 
-    reader = _reader(args, samples)
+    reader = make_reader(args, samples)
     config = reader.model.config
     path = family_of(config).layer_path
     rows = measure_samples(reader, samples, metrics, path, args.batch_size, journal)
     return sample_metrics(rows, metrics, args.resamples, args.seed), config, rows, str(reader.model.device)
 
 
-def _reader(args: argparse.Namespace, samples: Any) -> Any:
+def make_reader(args: argparse.Namespace, samples: Any) -> Any:
     """The model with all that makes batches for it."""
     from llava.conversation import get_template
     from llava.data.feature_cache import FeatureCache

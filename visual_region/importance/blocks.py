@@ -1,0 +1,102 @@
+"""Angular distance across blocks of consecutive layers, and the block to remove (Gromov et al. 2024).
+
+The distance of the block of n layers that begins at layer i is the angle between the states that enter layer i and
+those that leave layer i + n - 1, at the end of the prompt, as a share of pi. The embedding's output enters layer 0, so
+blocks that begin there count too.
+"""
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.utils.logging import tqdm
+
+from visual_region.importance.angular import angle
+from visual_region.importance.samples import Reader, SampleSet, groups_of
+from visual_region.importance.sweep import sweep
+from visual_region.importance.tokens import last_positions
+from visual_region.surgery import SurgeryError
+
+BLOCK = "block"
+
+
+class BlockRecorder:
+    """Distances of blocks of `size` layers: `(batch, layers, 1)`, NaN where a block would end beyond the last layer."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    @contextlib.contextmanager
+    def watching(self, decoder: nn.Module, layers: nn.ModuleList) -> Iterator[None]:
+        yield
+
+    def begin(self, kinds: torch.Tensor) -> None:
+        self._places = last_positions(kinds)[:, 0]
+        self._states: list[torch.Tensor] = []
+
+    def layer(self, index: int, entering: torch.Tensor, leaving: torch.Tensor) -> None:
+        rows, places = torch.arange(len(self._places), device=entering.device), self._places.to(entering.device)
+        if not self._states:
+            self._states.append(entering[rows, places].double())
+        self._states.append(leaving[rows, places].double())
+
+    def end(self) -> dict[str, torch.Tensor]:
+        states = torch.stack(self._states)
+        distances = angle(states[: -self.size], states[self.size :])
+        beyond = distances.new_full((self.size - 1, distances.shape[1]), torch.nan)
+        return {BLOCK: torch.cat([distances, beyond]).T.unsqueeze(-1)}
+
+
+def block_distances(reader: Reader, samples: SampleSet, size: int, layer_path: str, batch_size: int) -> torch.Tensor:
+    """Distances of each sample, float64 `(samples, layers - size + 1)`, by the layer that a block begins at."""
+    rows = []
+    bar = tqdm(total=len(samples.indices), desc=f"blocks of {size}", unit="sample")
+    batches = reader.batches(samples, groups_of(samples, batch_size))
+    for batch, numbers in sweep(reader.model, batches, [BlockRecorder(size)], layer_path):
+        rows.append(numbers[BLOCK][:, :, 0])
+        bar.update(len(batch.samples))
+    bar.close()
+    values = torch.cat(rows)
+    return values[:, : values.shape[1] - size + 1]
+
+
+def lowest_block(distances: Sequence[float], size: int, protected: Sequence[int]) -> tuple[int, ...]:
+    """The layers of the block of lowest distance that has no protected layer; of equal ones the lower.
+
+    Args:
+        distances: by the layer that a block begins at.
+
+    Raises:
+        SurgeryError: every block touches a protected layer.
+    """
+    kept = set(protected)
+    free = [i for i in range(len(distances)) if not kept & set(range(i, i + size))]
+    if not free:
+        depth = len(distances) + size - 1
+        raise SurgeryError(
+            f"no block of {size} layers lies outside the protected region: the longest stretch has "
+            f"{longest_stretch(depth, protected)} layers; --anywhere lets the region go too"
+        )
+    start = min(free, key=lambda i: (distances[i], i))
+    return tuple(range(start, start + size))
+
+
+def longest_stretch(depth: int, protected: Sequence[int]) -> int:
+    """The most consecutive layers that are not protected."""
+    ends = [-1, *sorted(set(protected)), depth]
+    return max(b - a - 1 for a, b in itertools.pairwise(ends))
+
+
+def check_block(size: int, depth: int, protected: Sequence[int]) -> None:
+    """Raises `SurgeryError` for a block that cannot be removed, before anything is measured."""
+    if not 1 <= size < depth:
+        raise SurgeryError(f"--block {size}: a block of a model of {depth} layers has 1 to {depth - 1}")
+    lowest_block([0.0] * (depth - size + 1), size, protected)
+
+
+def block_entry(distances: torch.Tensor, size: int) -> dict[str, Any]:
+    """What is written of a measurement: means over the samples, by the layer that a block begins at."""
+    return {"block": size, "samples": len(distances), "values": distances.mean(0).tolist()}
