@@ -19,8 +19,8 @@ from transformers import PreTrainedTokenizerBase
 
 from llava.conversation import get_template
 from llava.data.records import Records, open_records
+from llava.eval.arguments import DTYPES, add_model_flags, recorded_template
 from llava.eval.errors import EvaluationError
-from llava.eval.model_vqa_loader import DTYPES, add_model_flags, recorded_template
 from llava.eval.nll import Piece, answer_pieces, encode_documents, text_pieces
 from llava.eval.report import Measure, Report
 from llava.eval.statistics import RESAMPLES, draw_counts, percentiles
@@ -240,6 +240,7 @@ def load(args: argparse.Namespace, tower: bool) -> tuple[PreTrainedTokenizerBase
     tokenizer, model, processor, _ = load_pretrained_model(
         args.model_path,
         args.model_base,
+        device=args.device,
         dtype=DTYPES[args.dtype] if args.dtype else None,
         vision_tower=args.vision_tower,
         load_tower=tower and not args.vision_feature_cache,

@@ -92,7 +92,7 @@ def check_pair(args: argparse.Namespace, student: Any, config: Any) -> None:
 
 def trainer_argv(args: argparse.Namespace, config: Any) -> list[str]:
     """The trainer's flags: the student's own settings, and what was asked for; --trainer flags come last and win."""
-    from llava.eval.model_vqa_loader import recorded_template
+    from llava.eval.arguments import recorded_template
 
     flags: dict[str, Any] = {
         "model_name_or_path": args.model_path,

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from llava.eval.model_vqa_loader import add_model_flags
+from llava.eval.arguments import add_model_flags
 from llava.files import write_json
 from visual_region.layers import LayerSelection
 from visual_region.surgery import SurgeryError
