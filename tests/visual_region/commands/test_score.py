@@ -126,7 +126,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(flags, tmp_path, monkeypat
 
 def test_a_journal_of_another_run_is_refused(flags, tmp_path, monkeypatch):
     (tmp_path / "s.json.journal").write_text('{"settings": "other"}\n')
-    monkeypatch.setattr(score, "_reader", None)
+    monkeypatch.setattr(score, "make_reader", None)
     with pytest.raises(ScoreError, match="begun with another model"):
         call(score, *flags(tmp_path / "s.json"))
 
@@ -146,7 +146,7 @@ def test_a_journal_of_another_run_is_refused(flags, tmp_path, monkeypatch):
     ],
 )
 def test_bad_input_is_told_before_weights_are_loaded(flags, tmp_path, monkeypatch, changes, message):
-    monkeypatch.setattr(score, "_reader", None)
+    monkeypatch.setattr(score, "make_reader", None)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         call(score, *flags(tmp_path / "s.json", **changes))
     assert list(tmp_path.iterdir()) == []
@@ -157,7 +157,7 @@ def test_data_without_images(tiny, flags, tmp_path, monkeypatch):
     (tmp_path / "texts.json").write_text(json.dumps(texts))
     output = tmp_path / "out/s.json"
     with monkeypatch.context() as patch:
-        patch.setattr(score, "_reader", None)
+        patch.setattr(score, "make_reader", None)
         with pytest.raises(ScoreError, match=r"multimodal-bi, image-attention need images.*--metrics bi,angular"):
             call(score, *flags(output, data_path=tmp_path / "texts.json"))
     assert not output.parent.exists()
@@ -172,7 +172,7 @@ def test_a_backbone_of_another_shape(flags, tiny, tmp_path, monkeypatch):
     state = load_file(tiny.llm / "model.safetensors")
     state["model.layers.1.mlp.up_proj.weight"] = torch.zeros(3, 32)
     save_file(state, tmp_path / "other/model.safetensors", {"format": "pt"})
-    monkeypatch.setattr(score, "_reader", None)
+    monkeypatch.setattr(score, "make_reader", None)
     with pytest.raises(ScoreError, match=r"model\.layers\.1\.mlp\.up_proj\.weight is \(64, 32\)"):
         call(score, *flags(tmp_path / "s.json", backbone=tmp_path / "other"))
     assert not (tmp_path / "s.json").exists()

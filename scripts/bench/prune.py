@@ -1,0 +1,160 @@
+"""Speed and memory of `prune` and `revert` on disk, against copying the same files.
+
+    python scripts/bench/prune.py --gigabytes 4.2 --folder /tmp/bench-prune
+
+Makes a synthetic checkpoint of Vicuna's widths with as many layers as fit the size, in shards of 2 GB, prunes it in a
+process of its own and copies the same files, each several times in turn, and prints seconds, speeds, and the process's
+highest resident memory. Everything that it wrote is deleted at the end. Each run ends with its data on disk (fsync).
+"""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+WIDTH, INNER, VOCABULARY, SHARD = 4096, 11008, 32000, 2_000_000_000
+
+
+def make_checkpoint(folder: Path, gigabytes: float) -> int:
+    """A float16 LLaVA on Llama, random bytes; returns the number of layers."""
+    shapes = {f"self_attn.{name}_proj": (WIDTH, WIDTH) for name in "qkvo"}
+    shapes |= {"mlp.gate_proj": (INNER, WIDTH), "mlp.up_proj": (INNER, WIDTH), "mlp.down_proj": (WIDTH, INNER)}
+    layer = sum(2 * a * b for a, b in shapes.values())
+    depth = max(3, round((gigabytes * 1e9 - 4 * VOCABULARY * WIDTH) / layer))
+    names = {"model.embed_tokens.weight": (VOCABULARY, WIDTH)}
+    for i in range(depth):
+        names |= {f"model.layers.{i}.{name}.weight": shape for name, shape in shapes.items()}
+        names |= {
+            f"model.layers.{i}.{name}.weight": (WIDTH,) for name in ("input_layernorm", "post_attention_layernorm")
+        }
+    names |= {"model.norm.weight": (WIDTH,), "lm_head.weight": (VOCABULARY, WIDTH)}
+    folder.mkdir(parents=True)
+    shards: list[dict[str, tuple[int, ...]]] = [{}]
+    size = 0
+    for name, shape in names.items():
+        nbytes = 2 * torch.Size(shape).numel()
+        if size + nbytes > SHARD:
+            shards.append({})
+            size = 0
+        shards[-1][name] = shape
+        size += nbytes
+    weight_map = {}
+    for i, shard in enumerate(shards, start=1):
+        file = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
+        tensors = {n: torch.randint(-999, 999, s, dtype=torch.int16).view(torch.float16) for n, s in shard.items()}
+        save_file(tensors, folder / file, {"format": "pt"})
+        weight_map |= dict.fromkeys(shard, file)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    config = {
+        "model_type": "llava_llama",
+        "architectures": ["LlavaLlamaForCausalLM"],
+        "hidden_size": WIDTH,
+        "intermediate_size": INNER,
+        "num_hidden_layers": depth,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "vocab_size": VOCABULARY,
+        "dtype": "float16",
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return depth
+
+
+def copy(source: Path, target: Path) -> float:
+    """Seconds to copy a folder's files to disk."""
+    begin = time.perf_counter()
+    target.mkdir()
+    for file in source.iterdir():
+        shutil.copyfile(file, target / file.name)
+        descriptor = os.open(target / file.name, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+    return time.perf_counter() - begin
+
+
+def command(*arguments: str | Path) -> tuple[float, float, int]:
+    """Runs a command of visual_region in a fresh process: its seconds in all, the seconds of its work, peak bytes.
+
+    The work is what comes after the imports, which take as long for a small model.
+    """
+    code = (
+        "import json, resource, sys, time\n"
+        "import torch, transformers, llava.model.builder, visual_region.pruning, visual_region.reversion\n"
+        "from visual_region.__main__ import main\n"
+        "begin = time.perf_counter()\n"
+        "main()\n"
+        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "print(json.dumps([time.perf_counter() - begin, peak]))\n"
+    )
+    begin = time.perf_counter()
+    process = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, text=True, check=True
+    )
+    seconds, peak = json.loads(process.stdout.splitlines()[-1])
+    return time.perf_counter() - begin, seconds, peak
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gigabytes", type=float, default=4.2)
+    parser.add_argument("--folder", required=True, help="where to write; must not exist")
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args()
+    root = Path(args.folder)
+    if root.exists():
+        sys.exit(f"error: {root} exists; give a folder that does not")
+    root.mkdir(parents=True)
+    needed = 3.2e9 * args.gigabytes / 1
+    if shutil.disk_usage(root).free < needed:
+        root.rmdir()
+        sys.exit(f"error: {root} needs {needed / 1e9:.0f} GB of room")
+    try:
+        measure(root, args)
+    finally:
+        shutil.rmtree(root)
+
+
+def measure(root: Path, args: argparse.Namespace) -> None:
+    source, backbone = root / "source", root / "backbone"
+    depth = make_checkpoint(source, args.gigabytes)
+    size = sum(file.stat().st_size for file in source.iterdir())
+    # The same bytes serve as the backbone: what is copied is as much.
+    backbone.symlink_to(source, target_is_directory=True)
+    jobs = {
+        "prune": ("prune", "--model-path", source, "--layers", "1"),
+        "revert": ("revert", "--model-path", source, "--backbone", backbone, "--layers", "1-2"),
+    }
+    results: dict[str, list[tuple[float, float, int]]] = {name: [] for name in ("copy", *jobs)}
+    written = dict.fromkeys(results, 0)
+    for _ in range(args.repeats):
+        for name in results:
+            target = root / "out"
+            if name == "copy":
+                seconds = copy(source, target)
+                results[name].append((seconds, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+            else:
+                results[name].append(command(*jobs[name], "--output", target))
+            written[name] = sum(file.stat().st_size for file in target.iterdir())
+            shutil.rmtree(target)
+    print(f"checkpoint: {size / 1e9:.2f} GB, {depth} layers, {torch.get_num_threads()} threads, {os.cpu_count()} cores")
+    speeds = {name: written[name] / statistics.median(run[1] for run in runs) / 1e9 for name, runs in results.items()}
+    for name, runs in results.items():
+        seconds = " ".join(f"{run[1]:.2f}" for run in runs)
+        line = f"{name:<7} {seconds} s, median {speeds[name]:.2f} GB/s written"
+        if name != "copy":
+            peak = max(run[2] for run in runs)
+            line += f", {100 * speeds[name] / speeds['copy']:.0f}% of copying; peak resident memory {peak / 1e9:.2f} GB"
+        print(line)
+
+
+if __name__ == "__main__":
+    main()
