@@ -27,8 +27,9 @@ setup(
     ],
     extras_require={
         "quickstart": ["gguf"],
-        "scale": ["deepspeed>=0.19", "wandb"],
-        "cuda": ["bitsandbytes>=0.50", "flash-attn; platform_machine == 'x86_64'"],
-        "dev": ["gguf", "pytest", "ruff"],
+        # ZeRO and QLoRA; both are pure wheels here, without a compiler, and run on a CPU too.
+        "scale": ["deepspeed>=0.19", "bitsandbytes>=0.50", "wandb"],
+        "cuda": ["flash-attn; platform_machine == 'x86_64'"],
+        "dev": ["gguf", "pytest", "ruff", "deepspeed>=0.19", "bitsandbytes>=0.50"],
     },
 )

@@ -28,7 +28,8 @@ source scripts/venv.sh
 
 # bfloat16 is twice as fast on a processor that knows it, and slow on one that does not.
 if grep -qE 'avx512_bf16|amx_bf16' /proc/cpuinfo 2>/dev/null; then BF16=True DTYPE=bf16; else BF16=False DTYPE=fp32; fi
-export BF16
+# One process needs no sharding.
+export BF16 DEEPSPEED=
 export MODEL=playground/models/SmolLM2-135M-Instruct TOWER=playground/models/efficientnet-lite0-128
 export IMAGES=playground/data/easy_vqa/images CHECKPOINTING=False WORKERS=0 MAX_LENGTH=512 LOGGING_STEPS=10
 FEATURES=(--vision_feature_cache "$OUT/features")

@@ -160,7 +160,7 @@ def tiny(tmp_path_factory, parity) -> SimpleNamespace:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def train_flags(tiny):
     """Flags of a short run on the tiny parts; keywords override, None leaves a flag out."""
 

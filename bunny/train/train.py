@@ -6,12 +6,12 @@ import transformers
 
 import llava.train.train
 from bunny.train.arguments import ARGUMENTS
-from llava.train.train_mem import attention
+from llava.train.attention import AUTO
 
 
 def train(argv: Sequence[str] | None = None) -> None:
     """Runs one training from the command line's flags."""
-    llava.train.train.train(attention(), argv, ARGUMENTS)
+    llava.train.train.train(AUTO, argv, ARGUMENTS)
 
 
 if __name__ == "__main__":

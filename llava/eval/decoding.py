@@ -101,7 +101,8 @@ def _read(
     rows = []
     for prompt in prompts:
         ids = torch.tensor(prompt.ids, device=device)
-        rows.append(splice_row(ids, ids, [blocks[key] for key in prompt.images], embed)[0])
+        words = embed(ids.masked_fill(ids == IMAGE_TOKEN_INDEX, 0))
+        rows.append(splice_row(ids, ids, [blocks[key] for key in prompt.images], words)[0])
     lengths = torch.tensor([len(row) for row in rows], device=device)
     embeds = pad_sequence(rows, batch_first=True, padding_side="left")
     columns = torch.arange(embeds.shape[1], device=device)

@@ -25,14 +25,11 @@ from llava.model.missing_weights import from_pretrained_whole
 from llava.model.multimodal_encoder.builder import VisionTowerError, build_vision_tower
 from llava.model.multimodal_encoder.tower_weights import trained_tower_files
 from llava.model.multimodal_projector.builder import check_projector_weights, read_projector
+from llava.model.quantization import quantization_for
 from llava.model.resolve import family_config, resolve, resolve_base, stored_dtype
 
 __all__ = ["family_config", "load_base", "load_pretrained_model", "load_tokenizer", "resolve_base"]
 _DEFAULT_CONTEXT = 2048
-NOT_QUANTIZED = ["model.mm_projector", "model.vision_tower", "lm_head"]
-"""Modules that stay as they are when a model is loaded in 8 or 4 bits: quantising the projector and the tower costs
-answers and saves nothing, and a projector's own weights could then not be put in place (LLaVA#433). Full paths:
-transformers matches such names at the start or at the end of a module's path, not in the middle."""
 
 
 def load_pretrained_model(
@@ -124,21 +121,7 @@ def bits_config(load_8bit: bool, load_4bit: bool, dtype: torch.dtype) -> BitsAnd
         return None
     if load_8bit and load_4bit:
         raise ValueError("--load-8bit and --load-4bit exclude each other; give one")
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError as error:
-        raise ValueError(
-            "loading in 8 or 4 bits needs bitsandbytes, which is not installed: pip install bitsandbytes"
-        ) from error
-    if load_8bit:
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=NOT_QUANTIZED)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=NOT_QUANTIZED,
-    )
+    return quantization_for(8 if load_8bit else 4, dtype)
 
 
 def _placement(device_map: Any, device: str, quantized: bool) -> Any:

@@ -200,11 +200,13 @@ class LlavaMetaForCausalLM:
         blocks = self._image_blocks(images, image_features)
         per_row = _deal(blocks, counts)
 
-        embed = self.get_input_embeddings()
+        # One call of the embedding a batch: under ZeRO-3 each is a collective, and ranks may have other rows.
+        words = self.get_input_embeddings()(input_ids.masked_fill(~mask | (input_ids == IMAGE_TOKEN_INDEX), 0))
+        row_words = [row[keep] for row, keep in zip(words, mask, strict=True)]
         limit = getattr(self.config, "tokenizer_model_max_length", None)
         spliced = []
-        for ids, row_label, row_blocks in zip(row_ids, row_labels, per_row, strict=True):
-            vectors, targets = splice_row(ids, row_label, row_blocks, embed)
+        for ids, row_label, row_blocks, row in zip(row_ids, row_labels, per_row, row_words, strict=True):
+            vectors, targets = splice_row(ids, row_label, row_blocks, row)
             spliced.append((vectors[:limit], targets[:limit]))
         if blocks and not sum(counts):
             # A batch of text still runs the projector, so that every rank of a sharded run makes the same calls.
@@ -330,15 +332,17 @@ def _deal(blocks: list[torch.Tensor], counts: list[int]) -> list[list[torch.Tens
 
 
 def splice_row(
-    ids: torch.Tensor, labels: torch.Tensor, blocks: list[torch.Tensor], embed: nn.Module
+    ids: torch.Tensor, labels: torch.Tensor, blocks: list[torch.Tensor], words: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One row without padding: its vectors `(length, hidden)` and labels `(length,)` with images in place."""
-    is_image = ids == IMAGE_TOKEN_INDEX
-    words = embed(ids.masked_fill(is_image, 0))
+    """One row without padding: its vectors `(length, hidden)` and labels `(length,)` with images in place.
+
+    Args:
+        words: embeddings of the ids, `(length, hidden)`; those of image tokens are not used.
+    """
     if not blocks:
         return words, labels
     vectors, targets, start = [], [], 0
-    for block, position in zip(blocks, is_image.nonzero().flatten().tolist(), strict=True):
+    for block, position in zip(blocks, (ids == IMAGE_TOKEN_INDEX).nonzero().flatten().tolist(), strict=True):
         vectors += [words[start:position], block.to(dtype=words.dtype, device=words.device)]
         targets += [labels[start:position], labels.new_full((len(block),), IGNORE_INDEX)]
         start = position + 1
@@ -375,6 +379,7 @@ def _loss_where_labelled(
     chosen = targets != IGNORE_INDEX
     logits = head(hidden[:, :-1][chosen]).float()
     if not len(logits):
-        # No label in the whole batch: nothing to learn, but the graph must exist for backward.
-        return hidden.sum() * 0.0, logits
+        # No label in the whole batch: nothing to learn, but the graph must reach every parameter (the head's too), as
+        # the other ranks of a sharded run wait for its gradient.
+        return logits.sum() + hidden.sum() * 0.0, logits
     return nn.functional.cross_entropy(logits, targets[chosen].to(logits.device)), logits

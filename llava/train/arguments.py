@@ -10,6 +10,7 @@ import transformers
 from transformers import HfArgumentParser
 
 from llava.families import ModelFamily
+from llava.train.zero import join_group_on_cpu, read_zero_config, start_deepspeed
 from visual_region.layers import GRAMMAR
 
 # "v0" and "v0.5" of upstream change the padding token only; the text is Vicuna's.
@@ -36,6 +37,10 @@ class ModelArguments:
     unfreeze_vision_tower: bool = field(
         default=False, metadata={"help": "train the tower too, in any mode, at the projector's learning rate"}
     )
+    attn_implementation: str | None = field(
+        default=None,
+        metadata={"help": "auto | flash_attention_2 | sdpa | eager; auto: flash where installed and able, else sdpa"},
+    )
     tune_layers: str | None = field(
         default=None, metadata={"help": "decoder layers to train: " + GRAMMAR.replace("%", "%%") + " Default: all"}
     )
@@ -51,6 +56,9 @@ class ModelArguments:
 @dataclass
 class DataArguments:
     data_path: str | None = field(default=None, metadata={"help": "LLaVA JSON"})
+    eval_data_path: str | None = field(
+        default=None, metadata={"help": "LLaVA JSON whose loss is measured at every --eval_strategy step"}
+    )
     lazy_preprocess: bool = field(default=False, metadata={"help": "accepted; samples are always made when needed"})
     is_multimodal: bool = field(default=False)
     image_folder: str | None = field(default=None)
@@ -71,7 +79,7 @@ class TrainingArguments(transformers.TrainingArguments):
     model_max_length: int = field(default=512)
     double_quant: bool = field(default=True)
     quant_type: str = field(default="nf4")
-    bits: int = field(default=16)
+    bits: int = field(default=16, metadata={"help": "16 | 8 | 4: of the frozen language model; 8 and 4 need LoRA"})
     lora_enable: bool = field(default=False)
     lora_r: int = field(default=64)
     lora_alpha: int = field(default=16)
@@ -92,7 +100,23 @@ class TrainingArguments(transformers.TrainingArguments):
             # The same script runs on a laptop: what only a GPU can do is left out.
             self.use_cpu = True
             self.tf32 = None
+        if self.deepspeed:
+            start_deepspeed(self.use_cpu)
+            self.deepspeed = read_zero_config(self.deepspeed)
         super().__post_init__()
+        if self.deepspeed and self.use_cpu:
+            join_group_on_cpu()
+        if self.eval_strategy != "no":
+            self.prediction_loss_only = True
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.bf16 else torch.float16 if self.fp16 else torch.float32
+
+    @property
+    def zero_stage(self) -> int:
+        """DeepSpeed's ZeRO stage; 0 without DeepSpeed."""
+        return self.deepspeed["zero_optimization"].get("stage", 0) if self.deepspeed else 0
 
 
 _RENAMED = {

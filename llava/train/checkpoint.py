@@ -1,8 +1,11 @@
 """Everything trainable is saved and restored, at every checkpoint, in upstream's file formats."""
 
+import copy
+import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel, set_peft_model_state_dict
@@ -11,48 +14,57 @@ from torch import nn
 
 from llava.files import written_whole
 from llava.model.base_identity import write_fingerprint
-from llava.model.checkpoint import NON_LORA, PROJECTOR, CheckpointError
+from llava.model.checkpoint import ADAPTER_WEIGHTS, NON_LORA, PROJECTOR, CheckpointError
+from llava.train.zero import gathered
 
 _REQUIRED_TO_RESUME = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
 
 
-def trainable_state(model: nn.Module, gathered: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+def trainable_state(model: nn.Module) -> dict[str, torch.Tensor]:
     """Every parameter that trains, the projector even where it does not, and all of a tower that trains, by full name.
 
-    A frozen projector belongs to the result all the same: nothing else in the folder says what it was. Taken from
-    `gathered` where a sharded run has collected the parameters.
+    A frozen projector belongs to the result all the same: nothing else in the folder says what it was. Under ZeRO-3
+    every rank must call this; parameters are gathered one at a time.
     """
-    values = dict(model.named_parameters()) if gathered is None else gathered
     whole = ("mm_projector.", "vision_tower.") if _tower_trains(model) else ("mm_projector.",)
-    return {
-        name: values[name].detach().cpu().clone().contiguous()
-        for name, parameter in model.named_parameters()
-        if (parameter.requires_grad or any(part in name for part in whole)) and name in values
-    }
+    state = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad or any(part in name for part in whole):
+            with gathered([parameter]):
+                state[name] = parameter.detach().cpu().clone().contiguous()
+    return state
 
 
 def _tower_trains(model: nn.Module) -> bool:
     return any(parameter.requires_grad for name, parameter in model.named_parameters() if "vision_tower." in name)
 
 
-def save_trained(model: nn.Module, mode: str, folder: Path, gathered: Mapping[str, torch.Tensor] | None = None) -> None:
+def save_trained(model: nn.Module, mode: str, folder: Path, state: dict[str, torch.Tensor]) -> None:
     """Writes what a stage-1 or LoRA run trains, and the config, to `folder`.
 
     mode "projector": `mm_projector.bin`; "lora": the adapter and `non_lora_trainables.bin`.
+    `state` is the model's `trainable_state`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     base = model.get_base_model() if mode == "lora" else model
-    state = base.file_names(trainable_state(model, gathered))
+    named = base.file_names(state)
     write_fingerprint(folder, getattr(base, "base_fingerprint", None))
     if mode == "lora":
-        model.save_pretrained(folder, state_dict=gathered, save_embedding_layers=False)
+        model.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
         with written_whole(folder / NON_LORA) as aside:
-            torch.save({name: value for name, value in state.items() if "lora_" not in name}, aside)
-        base.config.save_pretrained(folder)
+            torch.save({name: value for name, value in named.items() if "lora_" not in name}, aside)
     else:
         with written_whole(folder / PROJECTOR) as aside:
-            torch.save(state, aside)
-        model.config.save_pretrained(folder)
+            torch.save(named, aside)
+    save_config(base.config, folder)
+
+
+def save_config(config: Any, folder: Path) -> None:
+    """The config without how this run held the frozen weights: a QLoRA's adapter belongs to the whole base."""
+    config = copy.deepcopy(config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    config.save_pretrained(folder)
 
 
 def restore_trained(model: nn.Module, mode: str, folder: Path) -> None:
@@ -84,6 +96,42 @@ def restore_trained(model: nn.Module, mode: str, folder: Path) -> None:
         )
 
 
+def check_resumable(folder: Path, mode: str, config: Any, zero_ranks: int | None) -> None:
+    """Whether a checkpoint-N is of this run: the same mode, layers, and way of sharding.
+
+    DeepSpeed loads what fits and leaves the rest as it is, and a trainer without DeepSpeed starts a new optimizer where
+    it finds none; both without a word.
+
+    Args:
+        config: of the model that is about to train.
+        zero_ranks: number of ranks under DeepSpeed; None without it.
+
+    Raises:
+        CheckpointError: what differs, and what to do.
+    """
+    other = f"start the run as it was started before, or give another --output_dir (found {folder})"
+    held = "lora" if _has(folder, ADAPTER_WEIGHTS) else "projector" if (folder / PROJECTOR).exists() else "full"
+    if held != mode:
+        raise CheckpointError(f"the checkpoint is of a {held} run, this one is {mode}; {other}")
+    record = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("visual_region") or {}
+    layers = (getattr(config, "visual_region", None) or {}).get("layers")
+    if record.get("layers") != layers:
+        raise CheckpointError(
+            f"the checkpoint was trained on layers {record.get('layers')}, this run's --tune_layers is {layers}; "
+            f"use the same flags: {other}"
+        )
+    shards = len(list(folder.glob("global_step*/*_optim_states.pt")))
+    if shards and zero_ranks is None:
+        raise CheckpointError(f"the checkpoint was written with --deepspeed, this run has none; {other}")
+    if not shards and zero_ranks is not None:
+        raise CheckpointError(f"the checkpoint was written without --deepspeed, this run has it; {other}")
+    if shards and shards not in (1, zero_ranks):
+        raise CheckpointError(
+            f"the checkpoint was written by {shards} processes, this run has {zero_ranks}; DeepSpeed needs as many; "
+            f"{other}"
+        )
+
+
 def last_checkpoint(output_dir: str | Path) -> Path | None:
     """The newest checkpoint-N of a run that can be resumed; what an interrupted write left behind is passed over."""
     found = []
@@ -106,6 +154,10 @@ def move_files(source: Path, target: Path) -> None:
         if destination.is_dir():
             shutil.rmtree(destination)
         file.replace(destination)
+
+
+def _has(folder: Path, names: Iterable[str]) -> bool:
+    return any((folder / name).is_file() for name in names)
 
 
 def describe_output(mode: str, folder: str | Path) -> str:

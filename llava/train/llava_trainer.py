@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch.utils.data import Sampler
 from transformers import Trainer
+from transformers.integrations.deepspeed import deepspeed_load_checkpoint
+from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
 from llava.data.sampler import EpochSampler
-from llava.train.checkpoint import restore_trained, save_trained
+from llava.train.checkpoint import restore_trained, save_trained, trainable_state
 
 STAGING = ".partial"
 
@@ -43,6 +45,12 @@ class LLaVATrainer(Trainer):
         if self.optimizer is None:
             model = self.model if model is None else model
             optimizer_class, kwargs = self.get_optimizer_cls_and_kwargs(self.args, model)
+            if self.is_deepspeed_enabled and self.accelerator.state.deepspeed_plugin.hf_ds_config.is_offload():
+                # DeepSpeed's AdamW for states in host memory: the config's own would lose the groups.
+                from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+                kept = {name: kwargs[name] for name in ("lr", "betas", "eps") if name in kwargs}
+                optimizer_class, kwargs = DeepSpeedCPUAdam, kept | {"adamw_mode": True}
             self.optimizer = optimizer_class(self.parameter_groups(model), **kwargs)
         return self.optimizer
 
@@ -75,30 +83,74 @@ class LLaVATrainer(Trainer):
         """Writes the checkpoint aside and renames it, so that a checkpoint-N is whole or not there."""
         run_dir = Path(self._get_output_dir(trial))
         name = f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            # What a killed run left there; DeepSpeed would add to it.
+            shutil.rmtree(run_dir / STAGING, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
         self._staging = True
         try:
             super()._save_checkpoint(model, trial)
         finally:
             self._staging = False
         self.accelerator.wait_for_everyone()
+        if self.state.best_model_checkpoint:
+            self.state.best_model_checkpoint = str(run_dir / Path(self.state.best_model_checkpoint).name)
         if self.args.should_save:
+            self.state.save_to_json(str(run_dir / STAGING / name / TRAINER_STATE_NAME))
             shutil.rmtree(run_dir / name, ignore_errors=True)
             (run_dir / STAGING / name).rename(run_dir / name)
             shutil.rmtree(run_dir / STAGING, ignore_errors=True)
-            rotate_checkpoints(output_dir=str(run_dir), save_total_limit=self.args.save_total_limit, use_mtime=False)
+            rotate_checkpoints(
+                output_dir=str(run_dir),
+                save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=False,
+            )
         self.accelerator.wait_for_everyone()
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Writes the model's files; every rank calls it, as ZeRO-3 gathers parameters."""
         if self.mode == "full":
-            super()._save(output_dir, state_dict)
+            super().save_model(output_dir, _internal_call)
             return
+        model = self.accelerator.unwrap_model(self.model)
+        state = trainable_state(model)
         if self.args.should_save:
             folder = Path(output_dir or self.args.output_dir)
-            save_trained(self.accelerator.unwrap_model(self.model), self.mode, folder, state_dict)
+            save_trained(model, self.mode, folder, state)
             self.processing_class.save_pretrained(folder)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.is_deepspeed_enabled:
+            # Frozen weights stay out: they are the base's, and of a 13B model 26 GB in every checkpoint.
+            self.model_wrapped.save_checkpoint(output_dir, exclude_frozen_parameters=True)
+            if self.args.should_save:
+                torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+        else:
+            super()._save_optimizer_and_scheduler(output_dir)
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
+        if not self.is_deepspeed_enabled or resume_from_checkpoint is None:
+            return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        self._load_sharded(resume_from_checkpoint)
+        self._load_optimizer_and_scheduler(resume_from_checkpoint)
+        return prepared
+
+    def _load_sharded(self, folder: str) -> None:
+        # Not strict: frozen weights are not in the folder. check_resumable has compared what trains.
+        deepspeed_load_checkpoint(self.model_wrapped, folder, load_module_strict=False)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if self.mode == "full":
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             restore_trained(self.model if model is None else model, self.mode, Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        if self.is_deepspeed_enabled:
+            self._load_sharded(self.state.best_model_checkpoint)
+        elif self.mode == "full":
+            super()._load_best_model()
+        else:
+            restore_trained(self.model, self.mode, Path(self.state.best_model_checkpoint))

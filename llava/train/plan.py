@@ -23,8 +23,10 @@ from llava.model.multimodal_projector.builder import (
     check_projector_weights,
     read_projector,
 )
+from llava.model.quantization import quantization_for
 from llava.tokenization import check_template, end_turns_with
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
+from llava.train.attention import choose_attention
 from visual_region.layers import LayerSelection, LayerSelectionError
 
 _EXPECTED = (
@@ -60,6 +62,7 @@ class RunPlan:
     records: Records
     indices: np.ndarray
     trains_tower: bool
+    eval_records: Records | None
 
 
 def make_plan(model: ModelArguments, data: DataArguments, training: TrainingArguments) -> RunPlan:
@@ -113,10 +116,31 @@ def make_plan(model: ModelArguments, data: DataArguments, training: TrainingArgu
         if data.image_folder and not Path(data.image_folder).is_dir():
             raise FileNotFoundError(f"--image_folder {data.image_folder} does not exist")
         indices = _usable(records, data)
+    eval_records = None
+    with collecting():
+        if data.eval_data_path:
+            eval_records = open_records(data.eval_data_path)
+            problems = cheap_problems(eval_records, data.image_folder)
+            if problems.by_kind:
+                told = problems.describe(eval_records)
+                raise ValueError(f"--eval_data_path {data.eval_data_path} has samples that cannot be measured:\n{told}")
+        elif training.eval_strategy != "no":
+            raise ValueError(f"--eval_strategy {training.eval_strategy} needs --eval_data_path, a LLaVA JSON file")
     if errors:
         raise ConfigurationError("this run cannot start:\n" + "\n".join(f"- {error}" for error in errors))
     mode = "projector" if model.tune_mm_mlp_adapter else "lora" if training.lora_enable else "full"
-    return RunPlan(mode, family, config, selection, tokenizer, template, records, indices, model.unfreeze_vision_tower)
+    return RunPlan(
+        mode,
+        family,
+        config,
+        selection,
+        tokenizer,
+        template,
+        records,
+        indices,
+        model.unfreeze_vision_tower,
+        eval_records,
+    )
 
 
 def _check_flags(model: ModelArguments, data: DataArguments, training: TrainingArguments, errors: list[str]) -> None:
@@ -132,8 +156,20 @@ def _check_flags(model: ModelArguments, data: DataArguments, training: TrainingA
         errors.append("--vision_feature_cache with --unfreeze_vision_tower: features of a tower that trains change")
     if model.mm_use_im_start_end or model.mm_use_im_patch_token:
         errors.append("--mm_use_im_start_end and --mm_use_im_patch_token are not supported (LLaVA-1.5 uses neither)")
-    if training.bits != 16:
-        errors.append(f"--bits {training.bits} is not built yet; allowed: 16")
+    for check in (
+        lambda: choose_attention(model.attn_implementation, training.compute_dtype),
+        lambda: quantization_for(training.bits, training.compute_dtype, quant_type=training.quant_type),
+    ):
+        try:
+            check()
+        except ValueError as error:
+            errors.append(str(error))
+    if training.bits != 16 and not training.lora_enable:
+        errors.append(f"--bits {training.bits} freezes the language model; it needs --lora_enable True")
+    if training.bits != 16 and training.zero_stage == 3:
+        errors.append(
+            f"--bits {training.bits} with ZeRO-3: quantised weights cannot be sharded; use ./scripts/zero2.json"
+        )
     if training.lora_bias != "none":
         errors.append(f"--lora_bias {training.lora_bias} is not supported; allowed: none")
     if data.image_aspect_ratio not in IMAGE_ASPECT_RATIOS:

@@ -3,12 +3,13 @@
 Reads top to bottom: settings, model, what trains, data, trainer, result.
 """
 
+import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from transformers import set_seed
@@ -16,16 +17,20 @@ from transformers import set_seed
 from llava.data.collate import DataCollatorForSupervisedDataset
 from llava.data.dataset import LazySupervisedDataset
 from llava.data.feature_cache import FeatureCache
+from llava.data.records import Records
 from llava.model.base_identity import fingerprint
 from llava.model.builder import load_base
 from llava.model.checkpoint import local_folder, read_checkpoint
 from llava.model.multimodal_encoder.tower_weights import record_trained_tower, trained_tower_files
+from llava.model.quantization import quantization_for
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, parse_arguments
-from llava.train.checkpoint import describe_output, last_checkpoint, move_files
+from llava.train.attention import choose_attention, describe_attention
+from llava.train.checkpoint import check_resumable, describe_output, last_checkpoint, move_files
 from llava.train.llava_trainer import LLaVATrainer
 from llava.train.plan import ConfigurationError, RunPlan, make_plan
 from llava.train.report import training_table
 from llava.train.tower_check import describe_tower
+from llava.train.zero import ZeroConfigError, weights_whole
 from visual_region.surgery import record_selection
 from visual_region.tuning import apply_lora, assert_trains_exactly, train_layers
 
@@ -41,44 +46,58 @@ def train(
     """Runs one training from the command line's flags; resumes where the output folder holds a checkpoint.
 
     Args:
+        attn_implementation: where `--attn_implementation` is not given.
         arguments: the classes that hold the flags; bunny brings its own.
         make_trainer: takes what LLaVATrainer takes; healing brings one that distils.
     """
-    model_args, data_args, training_args = parse_arguments(argv, arguments)
     try:
-        plan = make_plan(model_args, data_args, training_args)
-    except ConfigurationError as error:
+        model_args, data_args, training_args = parse_arguments(argv, arguments)
+        model_args.attn_implementation = model_args.attn_implementation or attn_implementation
+        with training_args.main_process_first(desc="reading the data"):
+            plan = make_plan(model_args, data_args, training_args)
+    except (ConfigurationError, ZeroConfigError) as error:
         sys.exit(str(error))
-    set_seed(training_args.seed)
 
-    model = load_model(plan, model_args, training_args, attn_implementation)
+    model = load_model(plan, model_args, training_args)
     model = choose_what_trains(model, plan, training_args)
-    dataset, collator = load_data(model, plan, data_args, training_args)
+    dataset, eval_dataset, collator = load_data(model, plan, data_args, training_args)
 
+    if training_args.ddp_find_unused_parameters is None:
+        # Every rank reaches all that trains in every step, so DDP need not search.
+        training_args.ddp_find_unused_parameters = False
     trainer = make_trainer(
         model=model,
         mode=plan.mode,
         processing_class=plan.tokenizer,
         args=training_args,
         train_dataset=dataset,
+        eval_dataset=eval_dataset,
         data_collator=collator,
     )
     if training_args.should_log:
         print(training_table(model, trainer.parameter_groups(model), plan.selection), flush=True)
 
-    trainer.train(resume_from_checkpoint=_resume_point(training_args))
+    trainer.train(resume_from_checkpoint=resume_point(model, plan, training_args))
     save_result(trainer, plan, training_args)
 
 
-def load_model(
-    plan: RunPlan, model_args: ModelArguments, training_args: TrainingArguments, attn_implementation: str | None
-) -> Any:
+def load_model(plan: RunPlan, model_args: ModelArguments, training_args: TrainingArguments) -> Any:
     """The language model with tower stub and projector, settings recorded in its config."""
-    dtype = compute_dtype(training_args)
-    kwargs = {"attn_implementation": attn_implementation} if attn_implementation else {}
+    dtype = training_args.compute_dtype
+    attention = choose_attention(model_args.attn_implementation, dtype)
+    if training_args.should_log:
+        print(describe_attention(model_args.attn_implementation, attention, dtype))
+    kwargs: dict[str, Any] = {"attn_implementation": attention} if attention else {}
+    quantization = quantization_for(
+        training_args.bits, dtype, double_quant=training_args.double_quant, quant_type=training_args.quant_type
+    )
+    if quantization is not None:
+        kwargs |= {"quantization_config": quantization, "device_map": {"": training_args.device}}
     model = load_base(model_args.model_name_or_path, plan.config, dtype, cache_dir=training_args.cache_dir, **kwargs)
     if plan.mode != "full":
         model.base_fingerprint = fingerprint(model_args.model_name_or_path, training_args.cache_dir)
+    # Loading draws random numbers, and how many depends on how weights are held; what is new must start the same.
+    set_seed(training_args.seed)
     model.config.use_cache = False
     model.get_model().initialize_vision_modules(model_args)
     base = read_checkpoint(local_folder(model_args.model_name_or_path, training_args.cache_dir))
@@ -104,10 +123,6 @@ def load_model(
     return model
 
 
-def compute_dtype(training_args: TrainingArguments) -> torch.dtype:
-    return torch.bfloat16 if training_args.bf16 else torch.float16 if training_args.fp16 else torch.float32
-
-
 def choose_what_trains(model: Any, plan: RunPlan, training_args: TrainingArguments) -> Any:
     """Freezes and thaws; the result trains exactly the layers that were asked for.
 
@@ -131,7 +146,8 @@ def choose_what_trains(model: Any, plan: RunPlan, training_args: TrainingArgumen
     model.get_model().mm_projector.requires_grad_(not training_args.freeze_mm_mlp_adapter)
     if plan.trains_tower:
         tower = model.get_vision_tower()
-        tower.load_model(device_map=training_args.device, dtype=compute_dtype(training_args))
+        with weights_whole():
+            tower.load_model(device_map=training_args.device, dtype=training_args.compute_dtype)
         tower.unfreeze()
     assert_trains_exactly(wrapped, plan.selection or (), layer_path)
     if not training_args.deepspeed:
@@ -143,37 +159,49 @@ def choose_what_trains(model: Any, plan: RunPlan, training_args: TrainingArgumen
 
 def load_data(
     model: Any, plan: RunPlan, data_args: DataArguments, training_args: TrainingArguments
-) -> tuple[LazySupervisedDataset, DataCollatorForSupervisedDataset]:
+) -> tuple[LazySupervisedDataset, LazySupervisedDataset | None, DataCollatorForSupervisedDataset]:
+    """Samples to train on and to measure, and how they become batches."""
     base = model.get_base_model() if plan.mode == "lora" else model
     base.config.image_aspect_ratio = data_args.image_aspect_ratio
     tower = base.get_vision_tower()
     processor = tower.load_processor()
-    dtype = compute_dtype(training_args)
+    dtype = training_args.compute_dtype
     cache = None
-    if data_args.vision_feature_cache:
-        cache = FeatureCache(data_args.vision_feature_cache, tower, data_args.image_aspect_ratio, dtype)
-        folder = Path(data_args.image_folder or "")
-        with training_args.main_process_first(desc="vision features"):
-            cache.ensure((folder / name for name in plan.records.unique_images()), tower, training_args.device)
-    else:
-        tower.load_model(device_map=training_args.device, dtype=dtype)
-    dataset = LazySupervisedDataset(
-        plan.records,
-        plan.tokenizer,
-        plan.template,
-        data_args.image_folder,
-        processor,
-        data_args.image_aspect_ratio,
-        training_args.model_max_length,
-        cache,
-        plan.indices,
-    )
+    with weights_whole():
+        if data_args.vision_feature_cache:
+            cache = FeatureCache(data_args.vision_feature_cache, tower, data_args.image_aspect_ratio, dtype)
+            folder = Path(data_args.image_folder or "")
+            images = dict.fromkeys(plan.records.unique_images())
+            images |= dict.fromkeys(plan.eval_records.unique_images() if plan.eval_records else ())
+            with training_args.main_process_first(desc="vision features"):
+                cache.ensure((folder / name for name in images), tower, training_args.device)
+        else:
+            tower.load_model(device_map=training_args.device, dtype=dtype)
+
+    def dataset(records: Records, indices: np.ndarray | None) -> LazySupervisedDataset:
+        return LazySupervisedDataset(
+            records,
+            plan.tokenizer,
+            plan.template,
+            data_args.image_folder,
+            processor,
+            data_args.image_aspect_ratio,
+            training_args.model_max_length,
+            cache,
+            indices,
+        )
+
     dummy = None
-    if training_args.world_size > 1 or training_args.deepspeed:
+    # One rank that torchrun started counts: DDP waits for the projector's gradient there too.
+    if torch.distributed.is_initialized():
         empty = ("image_features", torch.zeros(tower.num_patches, tower.hidden_size, dtype=dtype))
         crop = processor.crop_size or processor.size
         dummy = empty if cache is not None else ("images", torch.zeros(3, crop["height"], crop["width"]))
-    return dataset, DataCollatorForSupervisedDataset(plan.tokenizer, training_args.model_max_length, dummy)
+    return (
+        dataset(plan.records, plan.indices),
+        dataset(plan.eval_records, None) if plan.eval_records else None,
+        DataCollatorForSupervisedDataset(plan.tokenizer, training_args.model_max_length, dummy),
+    )
 
 
 def save_result(trainer: LLaVATrainer, plan: RunPlan, training_args: TrainingArguments) -> None:
@@ -183,25 +211,34 @@ def save_result(trainer: LLaVATrainer, plan: RunPlan, training_args: TrainingArg
     config = model.get_base_model().config if plan.mode == "lora" else model.config
     config.use_cache = True
     if plan.mode == "full" and not training_args.deepspeed:
-        model.to(compute_dtype(training_args))
+        model.to(training_args.compute_dtype)
     output_dir = Path(training_args.output_dir)
-    if trainer.is_deepspeed_enabled:
-        trainer.save_model()
-    elif training_args.should_save:
-        with tempfile.TemporaryDirectory(prefix=".final.", suffix=".partial", dir=output_dir) as aside:
-            trainer._save(aside)
-            move_files(Path(aside), output_dir)
+    aside = output_dir / ".final.partial"
+    if training_args.should_save:
+        shutil.rmtree(aside, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    trainer.save_model(str(aside))
+    trainer.accelerator.wait_for_everyone()
+    if training_args.should_save:
+        move_files(aside, output_dir)
+        aside.rmdir()
     if training_args.should_log:
         print(describe_output(plan.mode, training_args.output_dir))
         if plan.trains_tower and not trainer.is_deepspeed_enabled:
             print(describe_tower(model.get_vision_tower()))
 
 
-def _resume_point(training_args: TrainingArguments) -> str | None:
+def resume_point(model: Any, plan: RunPlan, training_args: TrainingArguments) -> str | None:
+    """The checkpoint to go on from, checked to be of this run; None to begin."""
     checkpoint = training_args.resume_from_checkpoint or last_checkpoint(training_args.output_dir)
-    if checkpoint:
+    if not checkpoint:
+        return None
+    config = model.get_base_model().config if plan.mode == "lora" else model.config
+    zero_ranks = training_args.world_size if training_args.deepspeed else None
+    check_resumable(Path(checkpoint), plan.mode, config, zero_ranks)
+    if training_args.should_log:
         print(f"resuming from {checkpoint}")
-    return str(checkpoint) if checkpoint else None
+    return str(checkpoint)
 
 
 if __name__ == "__main__":

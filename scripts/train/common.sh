@@ -1,15 +1,58 @@
-# Sourced by the training scripts: how a command is launched.
+# Sourced by the training scripts: flags that all recipes share, and how a command is launched.
+#
 # GPUS: processes on this machine (default: the visible GPUs). One process runs as plain python, more with torchrun.
-# DEEPSPEED: a DeepSpeed config to pass on (default: none).
+# NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT: several machines; start the same script on each, NODE_RANK counting from 0.
+# DEEPSPEED: a DeepSpeed config (each recipe has upstream's as default); DEEPSPEED= for none, which is plain DDP.
+# REPORT_TO: upstream's scripts report to wandb; here the default is none.
+# ATTENTION: auto (flash where installed and able), flash_attention_2, sdpa, eager.
+# DRY_RUN=1 prints the whole command and runs nothing.
 export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}."
+
+COMMON=(
+    --bf16 "${BF16:-True}"
+    --num_train_epochs "${EPOCHS:-1}"
+    --max_steps "${STEPS:--1}"
+    --per_device_eval_batch_size "${EVAL_BATCH:-4}"
+    --gradient_accumulation_steps "${ACCUMULATION:-1}"
+    --evaluation_strategy "${EVALUATE:-no}"
+    --save_strategy "${SAVE:-steps}"
+    --save_total_limit "${SAVE_LIMIT:-1}"
+    --weight_decay "${WEIGHT_DECAY:-0.}"
+    --warmup_ratio "${WARMUP:-0.03}"
+    --lr_scheduler_type "${SCHEDULER:-cosine}"
+    --logging_steps "${LOGGING_STEPS:-1}"
+    --tf32 "${TF32:-True}"
+    --model_max_length "${MAX_LENGTH:-2048}"
+    --gradient_checkpointing "${CHECKPOINTING:-True}"
+    --dataloader_num_workers "${WORKERS:-4}"
+    --lazy_preprocess True
+    --report_to "${REPORT_TO:-none}"
+    ${ATTENTION:+--attn_implementation "$ATTENTION"}
+    ${EVAL_DATA:+--eval_data_path "$EVAL_DATA"}
+)
+# LLaVA's, which Bunny's trainer does not need.
+LLAVA=(
+    --mm_vision_select_layer "${SELECT_LAYER:--2}"
+    --mm_use_im_start_end False
+    --mm_use_im_patch_token False
+)
 
 launch() {
     local gpus="${GPUS:-$( (nvidia-smi -L 2>/dev/null || true) | wc -l)}"
+    local nodes="${NNODES:-1}"
     local command=("${PYTHON:-python}")
-    if [ "$gpus" -gt 1 ]; then
+    if [ "$nodes" -gt 1 ]; then
+        command+=(-m torch.distributed.run --nnodes "$nodes" --nproc_per_node "$((gpus > 0 ? gpus : 1))"
+            --node_rank "${NODE_RANK:?NNODES=$nodes needs NODE_RANK, 0 on the first machine}"
+            --master_addr "${MASTER_ADDR:?NNODES=$nodes needs MASTER_ADDR, the address of the first machine}"
+            --master_port "${MASTER_PORT:-29500}")
+    elif [ "$gpus" -gt 1 ]; then
         command+=(-m torch.distributed.run --standalone --nproc_per_node "$gpus")
     fi
-    command+=("$@" ${DEEPSPEED:+--deepspeed "$DEEPSPEED"})
+    command+=("$@")
+    if [ -n "${DEEPSPEED:-}" ]; then
+        command+=(--deepspeed "$DEEPSPEED")
+    fi
     if [ -n "${DRY_RUN:-}" ]; then
         printf '%q ' "${command[@]}"
         echo

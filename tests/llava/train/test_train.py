@@ -42,6 +42,10 @@ def flags_of(mode, tiny):
     return flags
 
 
+def read(file):
+    return load_file(file) if file.suffix == ".safetensors" else torch.load(file, weights_only=True)
+
+
 def losses(output):
     history = json.loads((output / "trainer_state.json").read_text())["log_history"]
     return [entry["loss"] for entry in history if "loss" in entry]
@@ -193,7 +197,6 @@ def test_frozen_projector_is_kept_beside_a_lora(tiny, train_flags, tmp_path):
         ({"mm_projector_type": "identity"}, "as wide as the language model"),
         ({"image_aspect_ratio": "anyres"}, "allowed: square, pad"),
         ({"tune_mm_mlp_adapter": True, "tune_layers": "0"}, "stage 1 trains the projector only"),
-        ({"bits": 4}, "--bits 4 is not built yet"),
     ],
 )
 def test_bad_input_is_told_before_weights_are_loaded(train_flags, tmp_path, monkeypatch, changes, words):
@@ -245,3 +248,48 @@ def test_old_spellings():
 
     argv = ["--evaluation_strategy", "no", "--warmup_ratio=0.03", "--overwrite_output_dir", "True", "--bf16", "True"]
     assert modern_argv(argv) == ["--eval_strategy", "no", "--warmup_steps=0.03", "--bf16", "True"]
+
+
+@pytest.mark.parametrize("mode", ["projector", "lora", "full"])
+def test_best_checkpoint_is_kept_and_taken(tiny, train_flags, tmp_path, mode):
+    """Measured on --eval_data_path; rotation keeps the best beside the newest, and the result is the best."""
+    changes = flags_of(mode, tiny) | {
+        "eval_data_path": tiny.captions,
+        "evaluation_strategy": "steps",
+        "eval_steps": 1,
+        "save_strategy": "steps",
+        "save_steps": 1,
+        "save_total_limit": 1,
+        "load_best_model_at_end": True,
+        # The first step learns, the rest destroys.
+        "learning_rate": 30,
+        "lr_scheduler_type": "linear",
+        "warmup_ratio": None,
+        "max_grad_norm": 0,
+        "max_steps": 3,
+    }
+    output = tmp_path / "out"
+    train(argv=train_flags(output, **changes))
+    state = json.loads((output / "trainer_state.json").read_text())
+    measured = {entry["step"]: entry["eval_loss"] for entry in state["log_history"] if "eval_loss" in entry}
+    best = min(measured, key=measured.get)
+    assert state["best_model_checkpoint"] == str(output / f"checkpoint-{best}")
+    assert (output / f"checkpoint-{best}").is_dir()
+    names = {"projector": "mm_projector.bin", "lora": "adapter_model.safetensors", "full": "model.safetensors"}
+    result, expected = (read(folder / names[mode]) for folder in (output, output / f"checkpoint-{best}"))
+    assert result.keys() == expected.keys()
+    assert all(torch.equal(result[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"evaluation_strategy": "steps"}, "needs --eval_data_path"),
+        ({"eval_data_path": "/nowhere.json"}, "data file /nowhere.json does not exist"),
+        ({"attn_implementation": "flash_attention_2"}, "cannot run: there is no GPU"),
+    ],
+)
+def test_bad_settings_of_measuring_and_attention(train_flags, tmp_path, changes, words):
+    with pytest.raises(SystemExit) as stop:
+        train(argv=train_flags(tmp_path / "out", tune_layers="0", **changes))
+    assert words in str(stop.value)

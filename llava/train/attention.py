@@ -1,0 +1,52 @@
+"""Which attention kernels a run uses, decided once and said aloud."""
+
+import torch
+from transformers.utils import is_flash_attn_2_available
+
+AUTO = "auto"
+CHOICES = (AUTO, "flash_attention_2", "sdpa", "eager")
+
+
+def why_not_flash(dtype: torch.dtype) -> str | None:
+    """Why flash attention cannot run here in `dtype`; None where it can.
+
+    It needs its package, an Ampere GPU or later (a V100 fails in the first step), and 16-bit numbers.
+    """
+    if not torch.cuda.is_available():
+        return "there is no GPU"
+    if torch.cuda.get_device_capability()[0] < 8:
+        return "this GPU is older than Ampere"
+    if dtype == torch.float32:
+        return "the run computes in float32; flash needs --bf16 True or --fp16 True"
+    if not is_flash_attn_2_available():
+        return "flash-attn is not installed"
+    return None
+
+
+def choose_attention(wanted: str | None, dtype: torch.dtype) -> str | None:
+    """The `attn_implementation` to load a model with; None leaves it to transformers (sdpa).
+
+    Args:
+        wanted: `--attn_implementation`; "auto" takes flash where it is installed and able, else torch's own kernels.
+
+    Raises:
+        ValueError: an unknown name, or flash where it cannot run.
+    """
+    if wanted is None:
+        return None
+    if wanted not in CHOICES:
+        raise ValueError(f"--attn_implementation {wanted!r}; allowed: {', '.join(CHOICES)}")
+    if wanted in ("sdpa", "eager"):
+        return wanted
+    reason = why_not_flash(dtype)
+    if reason is None:
+        return "flash_attention_2"
+    if wanted == AUTO:
+        return "sdpa"
+    raise ValueError(f"--attn_implementation {wanted} cannot run: {reason}; use sdpa, or auto to fall back by itself")
+
+
+def describe_attention(wanted: str | None, chosen: str | None, dtype: torch.dtype) -> str:
+    """The line that is printed before a run."""
+    reason = f" ({why_not_flash(dtype)})" if wanted == AUTO and chosen == "sdpa" else ""
+    return f"attention: {chosen or 'sdpa'}{reason}"

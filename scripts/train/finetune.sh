@@ -1,0 +1,27 @@
+#!/bin/bash
+# Stage 2: train the decoder layers of TUNE_LAYERS (without it the whole language model) and the projector.
+# Upstream: scripts/v1_5/finetune.sh; its values are the defaults, for LLaVA-1.5 13B. SIZE=7b makes it 7B.
+# TUNE_LAYERS: the decoder layers to tune; the paper's choice is sparse-uniform:25%. Without it all are, as upstream.
+# Every value can be set from outside; further flags are passed on to the trainer. Launching, DeepSpeed, DRY_RUN: common.sh.
+set -euo pipefail
+source "$(dirname "$0")/common.sh"
+SIZE=${SIZE:-13b}
+DEEPSPEED=${DEEPSPEED-./scripts/zero3.json}
+
+launch llava/train/train_mem.py \
+    ${PROJECTOR_LR:+--mm_projector_lr "$PROJECTOR_LR"} \
+    --tune_layers "${TUNE_LAYERS:-all}" \
+    --model_name_or_path "${MODEL:-lmsys/vicuna-$SIZE-v1.5}" \
+    --version "${VERSION:-v1}" \
+    --data_path "${DATA:-./playground/data/llava_v1_5_mix665k.json}" \
+    --image_folder "${IMAGES:-./playground/data}" \
+    --vision_tower "${TOWER:-openai/clip-vit-large-patch14-336}" \
+    --mm_projector_type "${PROJECTOR_TYPE:-mlp2x_gelu}" \
+    --pretrain_mm_mlp_adapter "${PROJECTOR:-./checkpoints/llava-v1.5-$SIZE-pretrain/mm_projector.bin}" \
+    --image_aspect_ratio "${ASPECT:-pad}" \
+    --group_by_modality_length "${GROUP:-True}" \
+    --output_dir "${OUTPUT:-./checkpoints/llava-v1.5-$SIZE}" \
+    --per_device_train_batch_size "${BATCH:-16}" \
+    --save_steps "${SAVE_STEPS:-50000}" \
+    --learning_rate "${LR:-2e-5}" \
+    "${LLAVA[@]}" "${COMMON[@]}" "$@"

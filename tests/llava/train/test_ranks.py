@@ -1,0 +1,144 @@
+"""Training in several processes: DDP, ZeRO-2 and ZeRO-3 give what one process gives, and resume as if never stopped."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytest.importorskip("deepspeed", reason="deepspeed is not installed")
+
+ROOT = Path(__file__).parents[3]
+SHARDING = {"ddp": None, "zero2": ROOT / "scripts/zero2.json", "zero3": ROOT / "scripts/zero3.json"}
+MODES = {
+    "lora": {"lora_enable": True, "lora_r": 4, "lora_alpha": 8, "tune_layers": "0,3", "mm_projector_lr": 5e-3},
+    "full": {"tune_layers": "1,4", "gradient_checkpointing": True},
+    "projector": {"tune_mm_mlp_adapter": True, "version": "plain"},
+    "mixed": {"per_device_train_batch_size": 1, "bad_samples": "skip", "model_max_length": 48},
+}
+RESUMED = [("lora", "ddp"), ("lora", "zero2"), ("lora", "zero3"), ("full", "zero3"), ("projector", "zero2")]
+SECONDS = 120
+
+
+def losses(folder):
+    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return [entry["loss"] for entry in history if "loss" in entry]
+
+
+def tensors(folder):
+    """All that a run wrote, by file and name."""
+    found = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        found |= {f"{file.name}:{name}": value for name, value in load_file(file).items()}
+    for name in ("non_lora_trainables.bin", "mm_projector.bin"):
+        if (folder / name).exists():
+            weights = torch.load(folder / name, weights_only=True)
+            found |= {f"{name}:{key}": value for key, value in weights.items()}
+    return found
+
+
+@pytest.fixture(scope="module")
+def mixed_data(tiny, tmp_path_factory):
+    """Image, text, and text whose answer is cut off, in turn: the ranks of a step see different kinds."""
+
+    def sample(i, question, **image):
+        turns = [{"from": "human", "value": question}, {"from": "gpt", "value": "left"}]
+        return {"id": f"m{i}", "conversations": turns, **image}
+
+    kinds = [
+        lambda i: sample(i, f"<image>\nWhere is the line {i}?", image=f"{i % 8}.png"),
+        lambda i: sample(i, f"Is there a circle {i}?"),
+        lambda i: sample(i, "Where is the red line? " * 12),
+    ]
+    file = tmp_path_factory.mktemp("mixed") / "mixed.json"
+    file.write_text(json.dumps([kinds[i % 3](i) for i in range(12)]))
+    return file
+
+
+@pytest.fixture(scope="module")
+def runs(tiny, train_flags, mixed_data, tmp_path_factory):
+    """Output folders of every mode, sharded in every way by two ranks, and by one process, by name."""
+    root = tmp_path_factory.mktemp("ranks")
+    jobs = []
+
+    def job(name, ranks, copy=None, **flags):
+        argv = [str(word) for word in train_flags(root / name, logging_steps=1, lora_dropout=0, **flags)]
+        copy = [str(root / copy), str(root / name / Path(copy).name)] if copy else None
+        jobs.append({"name": name, "ranks": ranks, "argv": argv, "seconds": SECONDS, "copy": copy})
+
+    data = {"projector": tiny.captions, "mixed": mixed_data}
+    for mode, changes in MODES.items():
+        flags = {"per_device_train_batch_size": 2, "data_path": data.get(mode, tiny.data)} | changes
+        job(f"{mode}-one", 1, **flags, gradient_accumulation_steps=2)
+        for sharding, config in SHARDING.items():
+            saving = {"save_strategy": "steps", "save_steps": 2} if (mode, sharding) in RESUMED else {}
+            job(f"{mode}-{sharding}", 2, **flags, **saving, deepspeed=config)
+            if saving:
+                whole = f"{mode}-{sharding}"
+                job(f"{whole}-resumed", 2, f"{whole}/checkpoint-2", **flags, **saving, deepspeed=config)
+    grouped = MODES["lora"] | {"group_by_modality_length": True, "per_device_train_batch_size": 1}
+    job("grouped-one", 1, **grouped, gradient_accumulation_steps=4)
+    job("grouped-ddp", 2, **grouped, gradient_accumulation_steps=2)
+
+    file = root / "jobs.json"
+    file.write_text(json.dumps(jobs))
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    command = [sys.executable, str(Path(__file__).with_name("ranks.py")), str(file)]
+    subprocess.run(command, check=True, env=environment)
+    statuses = json.loads((root / "statuses.json").read_text())
+    for name, codes in statuses.items():
+        logs = "".join((root / f"{name}.{rank}.log").read_text()[-3000:] for rank in range(len(codes)))
+        assert set(codes) == {0}, f"{name}: {codes}\n{logs}"
+    return root
+
+
+@pytest.mark.parametrize("sharding", SHARDING)
+@pytest.mark.parametrize("mode", MODES)
+def test_losses_are_those_of_one_process(runs, mode, sharding):
+    """Two ranks of two samples are one process of two times two; a mixed batch does not hang."""
+    one = losses(runs / f"{mode}-one")
+    assert len(one) == 4
+    assert losses(runs / f"{mode}-{sharding}") == pytest.approx(one, abs=1e-5)
+
+
+def test_modality_groups_are_those_of_one_process(runs):
+    assert losses(runs / "grouped-ddp") == pytest.approx(losses(runs / "grouped-one"), abs=1e-5)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_saved_files_are_equal(runs, mode):
+    expected = tensors(runs / f"{mode}-one")
+    assert expected
+    for sharding in SHARDING:
+        found = tensors(runs / f"{mode}-{sharding}")
+        assert found.keys() == expected.keys(), sharding
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4, msg=f"{sharding} {name}")
+
+
+@pytest.mark.parametrize(("mode", "sharding"), RESUMED)
+def test_resumed_equals_never_stopped(runs, mode, sharding):
+    whole, resumed = runs / f"{mode}-{sharding}", runs / f"{mode}-{sharding}-resumed"
+    assert "resuming from" in (runs / f"{mode}-{sharding}-resumed.0.log").read_text()
+    assert losses(resumed) == losses(whole)
+    expected, found = tensors(whole), tensors(resumed)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(("mode", "sharding"), RESUMED)
+def test_checkpoints_are_whole_and_hold_no_frozen_weights(runs, tiny, mode, sharding):
+    folder = runs / f"{mode}-{sharding}"
+    assert tensors(folder / "checkpoint-4").keys() == tensors(folder).keys()
+    assert not list(folder.glob(".*"))
+    if sharding != "ddp":
+        saved = torch.load(
+            next((folder / "checkpoint-4" / "global_step4").glob("*_model_states.pt")),
+            map_location="cpu",
+            weights_only=False,
+        )
+        assert not [name for name in saved["module"] if "vision_tower" in name or ".layers.2." in name]
