@@ -126,8 +126,8 @@ def load_model(plan: RunPlan, model_args: ModelArguments, training_args: Trainin
 def choose_what_trains(model: Any, plan: RunPlan, training_args: TrainingArguments) -> Any:
     """Freezes and thaws; the result trains exactly the layers that were asked for.
 
-    What trains is kept in float32 and computed in the run's dtype, as DeepSpeed does with its own copies: at a
-    learning rate of 1e-5 a bfloat16 weight often cannot move.
+    What trains is kept in float32 and computed in the run's dtype: at a learning rate of 1e-5 a bfloat16 weight often
+    cannot move. DeepSpeed does so by itself, with copies, and takes weights in the run's dtype.
     """
     model.requires_grad_(False)
     layer_path = plan.family.layer_path
@@ -150,10 +150,11 @@ def choose_what_trains(model: Any, plan: RunPlan, training_args: TrainingArgumen
             tower.load_model(device_map=training_args.device, dtype=training_args.compute_dtype)
         tower.unfreeze()
     assert_trains_exactly(wrapped, plan.selection or (), layer_path)
-    if not training_args.deepspeed:
-        for parameter in wrapped.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
+    kept_in = training_args.compute_dtype if training_args.deepspeed else torch.float32
+    for parameter in wrapped.parameters():
+        # What ZeRO-3 has sharded while loading is in the run's dtype already.
+        if parameter.requires_grad and not hasattr(parameter, "ds_id"):
+            parameter.data = parameter.data.to(kept_in)
     return wrapped
 
 
@@ -175,6 +176,7 @@ def load_data(
             images |= dict.fromkeys(plan.eval_records.unique_images() if plan.eval_records else ())
             with training_args.main_process_first(desc="vision features"):
                 cache.ensure((folder / name for name in images), tower, training_args.device)
+            tower.unload()
         else:
             tower.load_model(device_map=training_args.device, dtype=dtype)
 

@@ -122,6 +122,11 @@ class VisionTower(nn.Module):
             put_tower_weights(network, weights, self.unused_modules(), self.trained_files[0])
         self.is_loaded = True
 
+    def unload(self) -> None:
+        """Becomes a stub again: where features come from a cache, no rank needs the weights that one has read."""
+        self.vision_tower = None
+        self.is_loaded = False
+
     def unfreeze(self) -> None:
         """Lets every parameter train that the features come through; the weights must be loaded."""
         if not self.can_train:

@@ -14,12 +14,26 @@ pytest.importorskip("deepspeed", reason="deepspeed is not installed")
 
 ROOT = Path(__file__).parents[3]
 SHARDING = {"ddp": None, "zero2": ROOT / "scripts/zero2.json", "zero3": ROOT / "scripts/zero3.json"}
+LORA = {"lora_enable": True, "lora_r": 4, "lora_alpha": 8, "tune_layers": "0,3", "mm_projector_lr": 5e-3}
+MIXED = {"per_device_train_batch_size": 1, "bad_samples": "skip", "model_max_length": 100}
 MODES = {
-    "lora": {"lora_enable": True, "lora_r": 4, "lora_alpha": 8, "tune_layers": "0,3", "mm_projector_lr": 5e-3},
+    "lora": LORA,
     "full": {"tune_layers": "1,4", "gradient_checkpointing": True},
     "projector": {"tune_mm_mlp_adapter": True, "version": "plain"},
-    "mixed": {"per_device_train_batch_size": 1, "bad_samples": "skip", "model_max_length": 48},
+    "mixed": MIXED,
+    "tower": LORA | MIXED | {"unfreeze_vision_tower": True},
+    "cached": LORA | MIXED,
+    "qlora": LORA | {"bits": 4},
 }
+RUNS = [(mode, sharding) for mode in ("lora", "full", "projector", "mixed") for sharding in SHARDING]
+RUNS += [
+    ("tower", "ddp"),
+    ("tower", "zero3"),
+    ("cached", "ddp"),
+    ("cached", "zero3"),
+    ("qlora", "ddp"),
+    ("qlora", "zero2"),
+]
 RESUMED = [("lora", "ddp"), ("lora", "zero2"), ("lora", "zero3"), ("full", "zero3"), ("projector", "zero2")]
 SECONDS = 120
 
@@ -52,7 +66,7 @@ def mixed_data(tiny, tmp_path_factory):
     kinds = [
         lambda i: sample(i, f"<image>\nWhere is the line {i}?", image=f"{i % 8}.png"),
         lambda i: sample(i, f"Is there a circle {i}?"),
-        lambda i: sample(i, "Where is the red line? " * 12),
+        lambda i: sample(i, "Where is the red line? " * 30),
     ]
     file = tmp_path_factory.mktemp("mixed") / "mixed.json"
     file.write_text(json.dumps([kinds[i % 3](i) for i in range(12)]))
@@ -70,17 +84,20 @@ def runs(tiny, train_flags, mixed_data, tmp_path_factory):
         copy = [str(root / copy), str(root / name / Path(copy).name)] if copy else None
         jobs.append({"name": name, "ranks": ranks, "argv": argv, "seconds": SECONDS, "copy": copy})
 
-    data = {"projector": tiny.captions, "mixed": mixed_data}
+    data = {"projector": tiny.captions} | dict.fromkeys(("mixed", "tower", "cached"), mixed_data)
     for mode, changes in MODES.items():
         flags = {"per_device_train_batch_size": 2, "data_path": data.get(mode, tiny.data)} | changes
         job(f"{mode}-one", 1, **flags, gradient_accumulation_steps=2)
-        for sharding, config in SHARDING.items():
+        for sharding in (sharding for of, sharding in RUNS if of == mode):
+            config = SHARDING[sharding]
+            if mode == "cached":
+                flags["vision_feature_cache"] = root / f"{mode}-{sharding}-features"
             saving = {"save_strategy": "steps", "save_steps": 2} if (mode, sharding) in RESUMED else {}
             job(f"{mode}-{sharding}", 2, **flags, **saving, deepspeed=config)
             if saving:
                 whole = f"{mode}-{sharding}"
                 job(f"{whole}-resumed", 2, f"{whole}/checkpoint-2", **flags, **saving, deepspeed=config)
-    grouped = MODES["lora"] | {"group_by_modality_length": True, "per_device_train_batch_size": 1}
+    grouped = LORA | {"group_by_modality_length": True, "per_device_train_batch_size": 1}
     job("grouped-one", 1, **grouped, gradient_accumulation_steps=4)
     job("grouped-ddp", 2, **grouped, gradient_accumulation_steps=2)
 
@@ -96,12 +113,12 @@ def runs(tiny, train_flags, mixed_data, tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("sharding", SHARDING)
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("mode", "sharding"), RUNS)
 def test_losses_are_those_of_one_process(runs, mode, sharding):
     """Two ranks of two samples are one process of two times two; a mixed batch does not hang."""
     one = losses(runs / f"{mode}-one")
     assert len(one) == 4
+    assert all(one)
     assert losses(runs / f"{mode}-{sharding}") == pytest.approx(one, abs=1e-5)
 
 
@@ -113,10 +130,13 @@ def test_modality_groups_are_those_of_one_process(runs):
 def test_saved_files_are_equal(runs, mode):
     expected = tensors(runs / f"{mode}-one")
     assert expected
-    for sharding in SHARDING:
+    for sharding in (sharding for of, sharding in RUNS if of == mode):
         found = tensors(runs / f"{mode}-{sharding}")
         assert found.keys() == expected.keys(), sharding
         for name, value in expected.items():
+            if "k_proj.bias" in name:
+                # A key's bias changes no attention: its gradient is rounding, which Adam makes into whole steps.
+                continue
             torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4, msg=f"{sharding} {name}")
 
 
