@@ -39,12 +39,13 @@ def _tower_trains(model: nn.Module) -> bool:
     return any(parameter.requires_grad for name, parameter in model.named_parameters() if "vision_tower." in name)
 
 
-def save_trained(model: nn.Module, mode: str, folder: Path, state: dict[str, torch.Tensor]) -> None:
+def save_trained(model: nn.Module, mode: str, folder: Path, state: dict[str, torch.Tensor] | None = None) -> None:
     """Writes what a stage-1 or LoRA run trains, and the config, to `folder`.
 
     mode "projector": `mm_projector.bin`; "lora": the adapter and `non_lora_trainables.bin`.
-    `state` is the model's `trainable_state`.
+    `state` is the model's `trainable_state`, which under ZeRO-3 every rank must have helped to gather.
     """
+    state = trainable_state(model) if state is None else state
     folder.mkdir(parents=True, exist_ok=True)
     base = model.get_base_model() if mode == "lora" else model
     named = base.file_names(state)
