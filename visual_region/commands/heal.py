@@ -35,9 +35,9 @@ def run(args: argparse.Namespace) -> None:
     """Trains and writes a folder that loads; run again it goes on where it stopped."""
     from llava.model.builder import family_config
     from llava.model.checkpoint import read_checkpoint
+    from llava.train.attention import AUTO
     from llava.train.distill import Distillation, DistillationTrainer
     from llava.train.train import train
-    from llava.train.train_mem import attention
 
     student = read_checkpoint(args.model_path)
     config = family_config(student.config)[1]
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
             record=dict(getattr(config, PROVENANCE, None) or {}),
         )
 
-    train(attention(), trainer_argv(args, config), make_trainer=make_trainer)
+    train(AUTO, trainer_argv(args, config), make_trainer=make_trainer)
 
 
 def check_pair(args: argparse.Namespace, student: Any, config: Any) -> None:
