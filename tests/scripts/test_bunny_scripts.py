@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def dry_run(*command, **variables):
+    """Model, data and training arguments and the DeepSpeed file of the command that a script would run."""
     known = {"PATH", "HOME", "PYTHONPATH", "OMP_NUM_THREADS"}
     environment = {name: value for name, value in os.environ.items() if name in known} | {"DRY_RUN": "1"} | variables
     script, *rest = command
@@ -22,21 +23,29 @@ def dry_run(*command, **variables):
     )
     assert result.returncode == 0, result.stderr
     words = shlex.split(result.stdout.splitlines()[-1])
-    return parse_arguments(words[words.index("bunny/train/train.py") + 1 :], ARGUMENTS)
+    flags = words[words.index("bunny/train/train.py") + 1 :]
+    zero = None
+    if "--deepspeed" in flags:
+        # Parsing the flag would start DeepSpeed in the process of the tests.
+        place = flags.index("--deepspeed")
+        zero = flags[place + 1]
+        del flags[place : place + 2]
+    return *parse_arguments(flags, ARGUMENTS), zero
 
 
 @pytest.mark.parametrize(
     ("script", "expected"),
     [
-        ("pretrain.sh", (5e-4, 8, 4, 24000, "plain", False, None)),
-        ("finetune_lora.sh", (2e-4, 8, 2, 500, "bunny", True, "sparse-uniform:25%")),
-        ("finetune_full.sh", (2e-5, 8, 2, 500, "bunny", False, "sparse-uniform:25%")),
+        ("pretrain.sh", (5e-4, 8, 4, 24000, "plain", False, None, 2)),
+        ("finetune_lora.sh", (2e-4, 8, 2, 500, "bunny", True, "sparse-uniform:25%", 3)),
+        ("finetune_full.sh", (2e-5, 8, 2, 500, "bunny", False, "sparse-uniform:25%", 3)),
     ],
 )
 def test_upstreams_values(script, expected, tmp_path):
     output = str(tmp_path / "a b")
-    model, data, training = dry_run(script, "--seed", "3", TUNE_LAYERS="sparse-uniform:25%", OUTPUT=output)
-    rate, batch, accumulation, save_steps, version, lora, layers = expected
+    model, data, training, zero = dry_run(script, "--seed", "3", TUNE_LAYERS="sparse-uniform:25%", OUTPUT=output)
+    rate, batch, accumulation, save_steps, version, lora, layers, stage = expected
+    assert zero == f"./scripts/zero{stage}.json"
     assert (training.learning_rate, training.per_device_train_batch_size) == (rate, batch)
     assert (training.gradient_accumulation_steps, training.save_steps) == (accumulation, save_steps)
     assert (model.version, training.lora_enable, model.tune_layers) == (version, lora, layers)
@@ -63,7 +72,8 @@ def test_upstreams_values(script, expected, tmp_path):
     ],
 )
 def test_recipes(model, stage, expected):
-    arguments, data, training = dry_run("recipe.sh", model, stage)
+    arguments, data, training, zero = dry_run("recipe.sh", model, stage)
+    assert zero == f"./scripts/zero{2 if stage == 'pretrain' and model != 'llama3-8b-s2' else 3}.json"
     rate, projector_rate, batch, accumulation, length, s2, tower, version = expected
     assert (training.learning_rate, training.mm_projector_lr) == (rate, projector_rate)
     assert (training.per_device_train_batch_size, training.gradient_accumulation_steps) == (batch, accumulation)
@@ -78,7 +88,9 @@ def test_recipes(model, stage, expected):
 
 
 def test_what_is_set_outside_wins():
-    model, _, training = dry_run("recipe.sh", "phi-3", "recipe1", LR="5e-5", TUNE_LAYERS="0-7", MODEL="/my/phi")
+    settings = {"LR": "5e-5", "TUNE_LAYERS": "0-7", "MODEL": "/my/phi", "DEEPSPEED": ""}
+    model, _, training, zero = dry_run("recipe.sh", "phi-3", "recipe1", **settings)
+    assert zero is None
     assert (training.learning_rate, model.tune_layers, model.model_name_or_path) == (5e-5, "0-7", "/my/phi")
 
 

@@ -1,11 +1,14 @@
 #!/bin/bash
-# Bunny's stage 2 with LoRA in the decoder layers of TUNE_LAYERS. Upstream: script/train/finetune_lora.sh; its values are
-# the defaults (ZeRO-3 is DEEPSPEED=./scripts/zero3.json). The paper's choice is TUNE_LAYERS=sparse-uniform:25%.
-# Every value can be set from outside; further flags are passed on to the trainer. DRY_RUN=1 prints the command.
+# Bunny's stage 2 with LoRA in the decoder layers of TUNE_LAYERS.
+# Upstream: script/train/finetune_lora.sh; its values are the defaults, for Phi-2.
+# TUNE_LAYERS: the decoder layers to tune; the paper's choice is sparse-uniform:25%. Without it all are, as upstream.
+# Every value can be set from outside; further flags are passed on. Launching, DeepSpeed, DRY_RUN: ../common.sh.
 set -euo pipefail
+ACCUMULATION=${ACCUMULATION:-2}
 source "$(dirname "$0")/../common.sh"
+MODEL_TYPE=${MODEL_TYPE:-phi-2}
+DEEPSPEED=${DEEPSPEED-./scripts/zero3.json}
 
-MODEL_TYPE="${MODEL_TYPE:-phi-2}"
 launch bunny/train/train.py \
     --lora_enable True --lora_r "${LORA_R:-128}" --lora_alpha "${LORA_ALPHA:-256}" \
     --mm_projector_lr "${PROJECTOR_LR:-2e-5}" \
@@ -20,28 +23,10 @@ launch bunny/train/train.py \
     --unfreeze_vision_tower "${UNFREEZE_TOWER:-False}" \
     --mm_projector_type "${PROJECTOR_TYPE:-mlp2x_gelu}" \
     --pretrain_mm_mlp_adapter "${PROJECTOR:-./checkpoints-pretrain/bunny-$MODEL_TYPE-pretrain/mm_projector.bin}" \
-    --image_aspect_ratio pad \
-    --group_by_modality_length False \
-    --bf16 "${BF16:-True}" \
+    --image_aspect_ratio "${ASPECT:-pad}" \
+    --group_by_modality_length "${GROUP:-False}" \
     --output_dir "${OUTPUT:-./checkpoints-$MODEL_TYPE/bunny-lora-$MODEL_TYPE}" \
-    --num_train_epochs "${EPOCHS:-1}" \
-    --max_steps "${STEPS:--1}" \
     --per_device_train_batch_size "${BATCH:-8}" \
-    --per_device_eval_batch_size 4 \
-    --gradient_accumulation_steps "${ACCUMULATION:-2}" \
-    --evaluation_strategy "no" \
-    --save_strategy "steps" \
     --save_steps "${SAVE_STEPS:-500}" \
-    --save_total_limit 1 \
     --learning_rate "${LR:-2e-4}" \
-    --weight_decay 0. \
-    --warmup_ratio "${WARMUP:-0.03}" \
-    --lr_scheduler_type "cosine" \
-    --logging_steps "${LOGGING_STEPS:-1}" \
-    --tf32 True \
-    --model_max_length "${MAX_LENGTH:-2048}" \
-    --gradient_checkpointing "${CHECKPOINTING:-True}" \
-    --dataloader_num_workers "${WORKERS:-4}" \
-    --lazy_preprocess True \
-    --report_to "${REPORT_TO:-none}" \
-    "$@"
+    "${COMMON[@]}" "$@"

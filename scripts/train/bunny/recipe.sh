@@ -9,12 +9,13 @@
 #   llama3-8b-s2  Bunny-v1.1-Llama-3-8B-V     0.42 0.58
 #   phi-3-s2      Bunny-v1.1-4B, Phi-3-mini   0.3  0.7
 #
-# Recipe 2 trains the vision tower too. TUNE_LAYERS chooses the decoder layers of either. Variables set from outside win;
-# the stage's own script shows them all. DRY_RUN=1 prints the command.
+# Recipe 2 trains the vision tower too. Merge each with scripts/merge_lora_weights.py, then scripts/average_weights.py.
+# TUNE_LAYERS chooses the decoder layers of either. Variables set from outside win; the stage's own script shows them
+# all. DRY_RUN=1 prints the command.
 set -euo pipefail
 here="$(dirname "$0")"
 usage() {
-    sed -n '2,14s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,15s/^# \{0,1\}//p' "$0" >&2
     exit 2
 }
 [ $# -ge 2 ] || usage
@@ -25,7 +26,7 @@ default() { # NAME=VALUE ...: sets what is not set
     local pair name
     for pair in "$@"; do
         name="${pair%%=*}"
-        [ -n "${!name:-}" ] || export "${pair?}"
+        [ -n "${!name+set}" ] || export "${pair?}"
     done
 }
 
@@ -37,8 +38,11 @@ case "$model $stage" in
 "llama3-8b recipe2") default LR=1e-4 PROJECTOR_LR=1e-5 DATA=$data/bunny_llava_1.4m.json ;;
 "phi-3 recipe1") default "${long[@]}" ;;
 "phi-3 recipe2") default "${long[@]}" DATA=$data/bunny_llava_1.4m.json ;;
-"llama3-8b-s2 pretrain" | "phi-3-s2 pretrain") default USE_S2=True ;;
-"llama3-8b-s2 recipe1" | "llama3-8b-s2 recipe2") default USE_S2=True "${long[@]}" LORA_R=256 LR=1e-4 PROJECTOR_LR=1e-5 ;;
+"llama3-8b-s2 pretrain") default USE_S2=True DEEPSPEED=./scripts/zero3.json ;;
+"phi-3-s2 pretrain") default USE_S2=True ;;
+"llama3-8b-s2 recipe1" | "llama3-8b-s2 recipe2")
+    default USE_S2=True "${long[@]}" LORA_R=256 LR=1e-4 PROJECTOR_LR=1e-5
+    ;;
 "phi-3-s2 recipe1" | "phi-3-s2 recipe2") default USE_S2=True "${long[@]}" ;;
 *) usage ;;
 esac
@@ -58,5 +62,6 @@ pretrain)
     ;;
 recipe2) default UNFREEZE_TOWER=True ;;
 esac
-default VERSION="$template" "PROJECTOR=$projector/mm_projector.bin" "OUTPUT=./checkpoints-$model/bunny-lora-$model-$stage"
+default VERSION="$template" "PROJECTOR=$projector/mm_projector.bin"
+default "OUTPUT=./checkpoints-$model/bunny-lora-$model-$stage"
 exec bash "$here/finetune_lora.sh" "$@"
