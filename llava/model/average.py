@@ -15,6 +15,7 @@ from transformers.utils.logging import tqdm
 
 from llava.files import folder_written_whole
 from llava.model.checkpoint import CheckpointError, Kind, read_checkpoint
+from llava.model.multimodal_encoder.tower_weights import tower_was_trained
 from llava.model.weights import INDEXES, WeightFiles
 from visual_region.surgery import PROVENANCE
 
@@ -45,6 +46,9 @@ def average_checkpoints(paths: Sequence[str | Path], weights: Sequence[float] | 
     _check_same_tensors(files)
     config = json.loads((checkpoints[-1].path / "config.json").read_text(encoding="utf-8"))
     config["averaged_from"] = [[str(path), weight] for path, weight in zip(paths, weights, strict=True)]
+    if any(tower_was_trained(checkpoint.config) for checkpoint in checkpoints):
+        # A tower that only one recipe trained is averaged too, and is then nobody's published one.
+        config["unfreeze_vision_tower"] = True
     region = _joint_region([checkpoint.config for checkpoint in checkpoints])
     if region:
         config[PROVENANCE] = region
