@@ -45,8 +45,9 @@ def stored_dtype(folder: str | Path) -> torch.dtype:
     float16 base would be rounded to bfloat16 before the LoRA is added.
     """
     weights = WeightFiles(folder)
-    name = next((name for name in weights.names() if "layers." in name and "vision" not in name), weights.names()[0])
-    return weights.row(name, 0).dtype
+    found = (weights.row(name, 0).dtype for name in weights.names() if "layers." in name and "vision" not in name)
+    # A base that is stored in 8 or 4 bits still has its norms in the dtype it computes in.
+    return next((dtype for dtype in found if dtype.is_floating_point), torch.float32)
 
 
 def family_config(path_or_config: str | Path | dict[str, Any], package: str | None = None) -> tuple[ModelFamily, Any]:

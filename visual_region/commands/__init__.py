@@ -6,7 +6,6 @@ FileNotFoundError, which `__main__` prints as one line.
 
 COMMANDS: dict[str, str] = {
     name: f"visual_region.commands.{name}"
-    for name in ("select", "score", "picture", "plan", "perplexity", "prune", "revert", "heal")
+    for name in ("select", "score", "picture", "plan", "perplexity", "prune", "revert", "heal", "export")
 }
 """Name on the command line -> module."""
-COMMANDS["export"] = "visual_region.commands.export"
