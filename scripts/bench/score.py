@@ -264,7 +264,7 @@ IN_PROCESS: dict[str, Callable[..., float]] = {"peak": peak_of_way, "compare": c
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help=f"comma-separated, of {', '.join(SECTIONS)}; default all")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--rounds-on-disk", type=int, default=3)
     parser.add_argument("--gigabytes", type=float, default=8.2, help="of all synthetic weights together")
     parser.add_argument("--folder", help="where synthetic checkpoints go for the while; default: the system's")

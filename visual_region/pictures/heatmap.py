@@ -24,18 +24,24 @@ def draw_heatmap(files: Sequence[ScoreFile], metric: str, path: str | Path, name
     if len(depths) > 1:
         raise ScoreError(f"one heat map needs models of one depth; these have {sorted(depths)} layers")
     panels = [_rows(scores, metric) for scores in files]
+    if names is not None and len(names) != len(files):
+        raise ScoreError(f"{len(names)} titles were given for {len(files)} score files")
     names = names or [Path((scores.content.get("data") or {}).get("file", scores.path)).stem for scores in files]
     low, high = np.percentile(np.concatenate([panel.ravel() for panel in panels]), [0, 99.5])
     depth = depths.pop()
     width = max(3.2, 0.14 * depth + 1.0)
-    figure, axes = new_figure(1, len(panels), width * len(panels) + 1.2, 4.2)
-    for axis, panel, name in zip(axes.flat, panels, names, strict=True):
+    columns = min(len(panels), 2)
+    rows = -(-len(panels) // columns)
+    figure, axes = new_figure(rows, columns, width * columns + 1.2, 3.4 * rows + 0.8)
+    for axis, panel, name in zip(axes.flat, panels, names, strict=False):
         image = axis.imshow(panel, aspect="auto", cmap="viridis", vmin=low, vmax=high, interpolation="nearest")
         layer_ticks(axis.xaxis, depth)
         axis.tick_params(labelsize=7)
         axis.set_title(f"{name}, {len(panel)} samples", fontsize=9)
         axis.set_xlabel("layer", fontsize=8)
-    axes.flat[0].set_ylabel("sample", fontsize=8)
+        axis.set_ylabel("sample", fontsize=8)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
     title = METRICS[metric].title if metric in METRICS else metric
     bar = figure.colorbar(image, ax=axes, shrink=0.9, pad=0.02)
     bar.set_label(title, fontsize=8)
