@@ -109,13 +109,13 @@ def median_ratio(ways: list[float], to: list[float]) -> float:
 
 def bench_pass(args: argparse.Namespace) -> None:
     """The shared pass against a plain forward."""
-    model = make_model(layers=8)
+    model = make_model(layers=4)
     batches = make_batches(model, 1)
     for way in WAYS:
         run_way(way, model, batches)
     times = in_turn({way: lambda w=way: run_way(w, model, batches) for way in WAYS}, args.rounds)
     length = IMAGE_TOKENS + TEXT_TOKENS
-    print(f"\npass: 8 layers of 576, a batch of 4 x {length} tokens ({IMAGE_TOKENS} of an image), fp32, decoder only")
+    print(f"\npass: 4 layers of 576, a batch of 4 x {length} tokens ({IMAGE_TOKENS} of an image), fp32, decoder only")
     limits = {"plain": "", "states": " (at most 1.25)", "states and attention": " (at most 2)"}
     for way in WAYS:
         clock = median_ratio(times[way].clock, times["plain"].clock)
@@ -129,7 +129,7 @@ def bench_memory(args: argparse.Namespace) -> None:
     """Peak memory beyond the plain forward's, against samples and layers."""
     print("\nmemory: peak of a process of its own beyond the plain forward's, MiB")
     print("  samples  layers   states   states and attention   all hidden states would be")
-    for samples, layers in ((4, 4), (32, 4), (4, 16), (32, 16)):
+    for samples, layers in ((4, 4), (16, 4), (4, 16), (16, 16)):
         plain, states, attention = (_in_process("peak", way, samples, layers) for way in WAYS)
         stack = samples * (layers + 1) * (IMAGE_TOKENS + TEXT_TOKENS) * 576 * 4 / 2**20
         print(f"  {samples:7d}  {layers:6d}  {states - plain:7.1f}   {attention - plain:20.1f}   {stack:26.0f}")
