@@ -71,3 +71,14 @@ def test_reverted(command, folder, tmp_path):
         source = value if name.startswith(("model.layers.1.", "model.layers.2.")) else before[name]
         assert torch.equal(state[name], source), name
     assert json.loads((output / "config.json").read_text())["visual_region"]["reverted_layers"] == [1, 2]
+
+
+def test_the_record_survives_export(command, logits, tiny_llava, tmp_path):
+    pruned, exported, again, at_once = (tmp_path / n for n in ("pruned", "exported", "again", "at-once"))
+    command("prune", "--model-path", tiny_llava, "--layers", "1", "--output", pruned)
+    command("export", "--model-path", pruned, "--conv-mode", "v1", "--output", exported)
+    command("prune", "--model-path", exported, "--layers", "3", "--output", again)
+    command("prune", "--model-path", tiny_llava, "--layers", "1,4", "--output", at_once)
+    first, second = (json.loads((f / "config.json").read_text())["visual_region"] for f in (again, at_once))
+    assert first == second
+    torch.testing.assert_close(logits(again)[..., :600], logits(at_once))  # export adds an image token
