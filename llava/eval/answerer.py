@@ -165,7 +165,7 @@ class Answerer:
             prompts: the questions' prompts, where a plan says which ids they share.
             loaded: image name -> what `load` gives, where images were loaded ahead.
         """
-        ids, strings = self._stops()
+        ids, strings = self.stops()
         if not self.decodes_itself:
             output = self._generate(questions, ids)
         else:
@@ -211,7 +211,7 @@ class Answerer:
             self._blocks.update(zip(names, encode(stack), strict=True))
         return self._blocks
 
-    def _stops(self) -> tuple[set[int], tuple[str, ...]]:
+    def stops(self) -> tuple[set[int], tuple[str, ...]]:
         """Tokens that end an answer, and strings that do."""
         known = self.model.generation_config.eos_token_id
         ids = {self.tokenizer.eos_token_id, *(known if isinstance(known, list | tuple) else [known])}
@@ -224,6 +224,10 @@ class Answerer:
             elif string == stop:
                 strings = (*strings, stop)
         return {token for token in ids if isinstance(token, int) and token >= 0}, strings
+
+    def forget_images(self) -> None:
+        """Drops the image tokens that are kept for the next batch."""
+        self._blocks = {}
 
     def _holds_stop(self, tokens: list[int], strings: Sequence[str]) -> bool:
         # Each token is at least one byte of text, and a stop that ended earlier would have been seen then.

@@ -167,10 +167,8 @@ def answer_all(
         if not bar.n:
             _warn_of_long_prompts(answerer, batches)
         try:
-            with contextlib.closing(_with_images(answerer, left, batches, workers)) as stream:
-                for batch, loaded in stream:
-                    asked = [left[i] for i in batch.rows]
-                    texts = answerer.answer(asked, batch.prompts, loaded)
+            with contextlib.closing(answer_stream(answerer, left, batches, workers)) as stream:
+                for asked, texts in stream:
                     answers.add({q.index: answer_line(q, text, model_id) for q, text in zip(asked, texts, strict=True)})
                     bar.update(len(asked))
         except RuntimeError as error:
@@ -187,6 +185,16 @@ def answer_all(
             torch.cuda.empty_cache()
         left = [q for q in left if q.index not in answers.lines]
     bar.close()
+
+
+def answer_stream(
+    answerer: Answerer, questions: Sequence[Question], batches: Sequence[Batch], workers: int
+) -> Iterator[tuple[list[Question], list[str]]]:
+    """Batch by batch, its questions and their texts; images are read ahead by `workers` threads."""
+    with contextlib.closing(_with_images(answerer, questions, batches, workers)) as stream:
+        for batch, loaded in stream:
+            asked = [questions[i] for i in batch.rows]
+            yield asked, answerer.answer(asked, batch.prompts, loaded)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -1,0 +1,152 @@
+"""Answers per second: one question after another, as upstream asks them, against the runner, in one run.
+
+`python scripts/bench/eval_speed.py --model-path C --question-file Q --image-folder I [--device cuda --dtype fp16]`
+
+All ways answer the same questions with the same weights; each is timed `--rounds` times in turn and its best time
+counts, as anything else on the machine only makes a run slower. `--per-image 10` asks each image that many of the
+file's questions. `--image-tokens 576` draws features of that many tokens an image at random in place of the tower's,
+to show LLaVA-1.5's lengths on a small model.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from llava.eval.answerer import Answerer
+from llava.eval.arguments import add_model_flags, check_flags, make_answerer, template_of
+from llava.eval.questions import Question, check_images, read_questions
+from llava.eval.runner import answer_stream
+
+_READERS = 4
+"""Upstream's number of workers that read images ahead."""
+
+
+class RandomFeatures:
+    """Stands in for the feature cache: features `(tokens, width)` that depend on the image's name only."""
+
+    def __init__(self, tokens: int, width: int, dtype: torch.dtype) -> None:
+        self.shape, self.dtype = (tokens, width), dtype
+
+    def features(self, path: Path) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(sum(map(ord, str(path))))
+        return torch.randn(self.shape, generator=generator).to(self.dtype)
+
+
+class WideAnswerer(Answerer):
+    """An answerer whose images take as many tokens as the random features have."""
+
+    @property
+    def image_tokens(self) -> int:
+        return self.feature_cache.shape[0]
+
+
+def one_by_one(answerer: Answerer, questions: list[Question]) -> list[str]:
+    """Upstream's way: workers read the images, then tower and `generate` for each question by itself."""
+    texts = []
+    with ThreadPoolExecutor(_READERS) as pool, torch.inference_mode():
+        for question, image in zip(questions, pool.map(answerer.load, questions), strict=True):
+            ids = answerer.prompt_ids(question).unsqueeze(0).to(answerer.model.device)
+            name = "images" if answerer.feature_cache is None else "image_features"
+            output = answerer.model.generate(
+                ids,
+                **{name: image.unsqueeze(0).to(answerer.model.device, answerer.model.dtype)},
+                **answerer.generation.arguments(),
+                use_cache=True,
+                pad_token_id=answerer.tokenizer.pad_token_id,
+                eos_token_id=sorted(answerer.stops()[0]),
+            )
+            texts.append(answerer.tokenizer.decode(output[0], skip_special_tokens=True).strip())
+    return texts
+
+
+def batched(answerer: Answerer, questions: list[Question], size: int | None, share: bool | None) -> list[str]:
+    """The runner's way, without its file."""
+    answerer.forget_images()
+    found: dict[int, str] = {}
+    for asked, texts in answer_stream(answerer, questions, answerer.batches(questions, size, share), _READERS):
+        found |= dict(zip((q.index for q in asked), texts, strict=True))
+    return [found[q.index] for q in questions]
+
+
+def choose(questions: list[Question], count: int, per_image: int | None) -> list[Question]:
+    """The first `count` questions; with `per_image`, that many of the file's texts for each of its first images."""
+    if per_image is None:
+        return questions[:count]
+    images = list(dict.fromkeys(q.image for q in questions))[: -(-count // per_image)]
+    texts = list(dict.fromkeys(q.text for q in questions))
+    return [
+        replace(questions[0], index=i, text=texts[i % len(texts)], image=images[i // per_image]) for i in range(count)
+    ]
+
+
+def seconds(run: Callable[[], list[str]], device: torch.device) -> tuple[float, list[str]]:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    begin = time.perf_counter()
+    texts = run()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begin, texts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_model_flags(parser)
+    parser.set_defaults(temperature=0.0, max_new_tokens=8)
+    parser.add_argument("--question-file", required=True)
+    parser.add_argument("--questions", type=int, default=128, help="how many to answer")
+    parser.add_argument("--per-image", type=int, help="ask each image this many questions")
+    parser.add_argument("--image-tokens", type=int, help="random features of so many tokens an image")
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    check_flags(args)
+    questions = choose(read_questions(args.question_file), args.questions, args.per_image)
+    check_images(questions, Path(args.image_folder))
+    answerer = make_answerer(args, template_of(args), Path(args.image_folder))
+    model = answerer.model
+    if args.image_tokens:
+        features = RandomFeatures(args.image_tokens, model.config.mm_hidden_size, model.dtype)
+        answerer = WideAnswerer(
+            model, answerer.tokenizer, None, answerer.template, answerer.image_folder, answerer.generation, features
+        )
+    size = args.batch_size
+    ways: dict[str, Callable[[], list[str]]] = {
+        "one by one, as upstream": lambda: one_by_one(answerer, questions),
+        "runner, batch size 1": lambda: batched(answerer, questions, 1, False),
+        f"runner, batch size {size or 'auto'}": lambda: batched(answerer, questions, size, False),
+        f"runner, batch size {size or 'auto'}, shared prefixes": lambda: batched(answerer, questions, size, True),
+    }
+    lengths = [len(answerer.prompt(q).ids) - 1 + answerer.image_tokens for q in questions]
+    images = len({q.image for q in questions})
+    print(
+        f"{len(questions)} questions on {images} images, prompts of {min(lengths)} to {max(lengths)} tokens "
+        f"({answerer.image_tokens} an image), up to {args.max_new_tokens} new tokens, {model.dtype}, "
+        f"{torch.get_num_threads()} threads, {model.device}"
+    )
+    if model.device.type == "cuda":
+        # The first kernels of each shape are chosen and loaded before anything is timed.
+        for run in ways.values():
+            run()
+    best: dict[str, float] = {}
+    texts: dict[str, list[str]] = {}
+    for _ in range(args.rounds):
+        for name, run in ways.items():
+            took, texts[name] = seconds(run, model.device)
+            best[name] = min(took, best.get(name, took))
+    first = next(iter(ways))
+    print(f"{'':46s} answers/s   ratio   other texts")
+    for name in ways:
+        other = sum(a != b for a, b in zip(texts[first], texts[name], strict=True))
+        print(f"{name:46s} {len(questions) / best[name]:9.2f}  {best[first] / best[name]:6.2f}   {other:6d}")
+
+
+if __name__ == "__main__":
+    main()
