@@ -1,16 +1,21 @@
 """An answers file that appears whole, with a journal beside it until then and a record of its run afterwards."""
 
+from __future__ import annotations
+
 import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from llava.eval.errors import EvaluationError
-from llava.eval.questions import Question
 from llava.files import write_json, written_whole
+
+if TYPE_CHECKING:
+    # The launcher joins answers without waiting for torch, which questions need for their images.
+    from llava.eval.questions import Question
 
 
 def journal_path(answers: Path) -> Path:

@@ -9,6 +9,7 @@ answered is kept: the same command goes on from there.
 import argparse
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ def launch(module: str, flags: Sequence[str], processes: int | None = None) -> N
         raise EvaluationError("--answers-file is needed")
     if named.num_chunks or named.chunk_idx:
         raise EvaluationError("--num-chunks and --chunk-idx are given by the launcher; leave them out")
-    gpus = visible_gpus()
+    gpus = [] if processes == 1 else visible_gpus()
     count = processes or max(1, len(gpus))
     command = [sys.executable, "-m", module, *rest]
     if count == 1:
@@ -79,6 +80,9 @@ def launch(module: str, flags: Sequence[str], processes: int | None = None) -> N
 
 def visible_gpus() -> list[str]:
     """Ids of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them; empty without a GPU."""
+    # Without any sign of a GPU there is no need to wait for torch.
+    if not shutil.which("nvidia-smi") and not any(map(os.path.exists, ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd"))):
+        return []
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0

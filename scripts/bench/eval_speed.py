@@ -113,6 +113,8 @@ def main() -> None:
     answerer = make_answerer(args, template_of(args), Path(args.image_folder))
     model = answerer.model
     if args.image_tokens:
+        # `generate` cuts prompts to the length of training, as upstream does; the runner says so and does not.
+        model.config.tokenizer_model_max_length = None
         features = RandomFeatures(args.image_tokens, model.config.mm_hidden_size, model.dtype)
         answerer = WideAnswerer(
             model, answerer.tokenizer, None, answerer.template, answerer.image_folder, answerer.generation, features
