@@ -2,8 +2,9 @@
 # The quickstart's region-tuned SmolLM2 beside its untouched backbone: easy-VQA, BIG-bench-hard, perplexity of WikiText-2.
 # bash scripts/eval/quickstart_real_run.sh, after scripts/quickstart.sh and with the two text sets in place
 # (playground/data/eval/README.md). Run again, it goes on where it stopped.
-# LIMIT_PER_TASK: BIG-bench-hard questions of each task (default 10 of 250, a stated subset; empty for all);
-# MAX_TOKENS: tokens of WikiText-2 (default 32768; empty for all). OUT: where results go.
+# PER_KIND: easy-VQA questions of each kind (default 100 of the quickstart's sample). LIMIT_PER_TASK: BIG-bench-hard
+# questions of each task (default 10 of 250, a stated subset; empty for all). MAX_TOKENS: tokens of WikiText-2 (default
+# 32768; empty for all). OUT: where results go.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 [ -n "${PYTHON:-}" ] || source scripts/venv.sh
@@ -11,6 +12,7 @@ export PYTHON
 REGION=${REGION:-checkpoints/quickstart/lora}
 BACKBONE=${BACKBONE:-playground/models/SmolLM2-135M-Instruct}
 OUT=${OUT:-checkpoints/quickstart/real_run}
+PER_KIND=${PER_KIND:-100}
 export LIMIT_PER_TASK=${LIMIT_PER_TASK-10} MAX_TOKENS=${MAX_TOKENS-32768} CONV=chatml
 export LLAVA_CACHE=${LLAVA_CACHE:-$PWD/.cache}
 if grep -qE 'avx512_bf16|amx_bf16' /proc/cpuinfo 2>/dev/null; then DTYPE=bf16; else DTYPE=fp32; fi
@@ -21,13 +23,16 @@ QUESTIONS_DIR=playground/data/eval/easy_vqa
 
 # The backbone has no projector, and an image means nothing to it: it gets the same questions without images. Without
 # them the region-tuned model is asked once more, so that what the images bring it can be seen.
-"$PYTHON" -m llava.eval.subset --question-file "$QUESTIONS_DIR/questions_1200.jsonl" --without-images \
-    --output "$QUESTIONS_DIR/questions_1200_blind.jsonl"
+SEEN=questions_1200.limit-$PER_KIND BLIND=questions_1200.limit-$PER_KIND.blind
+"$PYTHON" -m llava.eval.subset --question-file "$QUESTIONS_DIR/questions_1200.jsonl" --per-category "$PER_KIND" \
+    --output "$QUESTIONS_DIR/$SEEN.jsonl"
+"$PYTHON" -m llava.eval.subset --question-file "$QUESTIONS_DIR/$SEEN.jsonl" --without-images \
+    --output "$QUESTIONS_DIR/$BLIND.jsonl"
 
-"$PYTHON" -m llava.eval.all "$REGION" --only easy_vqa --questions easy_vqa=questions_1200 --results "$OUT/region" "${SEEING[@]}"
+"$PYTHON" -m llava.eval.all "$REGION" --only easy_vqa --questions easy_vqa="$SEEN" --results "$OUT/region" "${SEEING[@]}"
 "$PYTHON" -m llava.eval.all "$REGION" --only bbh perplexity --results "$OUT/region" "${FLAGS[@]}"
-"$PYTHON" -m llava.eval.all "$REGION" --only easy_vqa --questions easy_vqa=questions_1200_blind --results "$OUT/region, no images" "${FLAGS[@]}"
-"$PYTHON" -m llava.eval.all "$BACKBONE" --only easy_vqa --questions easy_vqa=questions_1200_blind --results "$OUT/backbone, no images" "${FLAGS[@]}"
+"$PYTHON" -m llava.eval.all "$REGION" --only easy_vqa --questions easy_vqa="$BLIND" --results "$OUT/region, no images" "${FLAGS[@]}"
+"$PYTHON" -m llava.eval.all "$BACKBONE" --only easy_vqa --questions easy_vqa="$BLIND" --results "$OUT/backbone, no images" "${FLAGS[@]}"
 "$PYTHON" -m llava.eval.all "$BACKBONE" --only bbh perplexity --results "$OUT/backbone, no images" "${FLAGS[@]}"
 
 "$PYTHON" -m llava.eval.compare "$OUT/backbone, no images" "$OUT/region" "$OUT/region, no images" --output "$OUT/comparison"
