@@ -21,6 +21,7 @@ from llava.model.checkpoint import read_checkpoint
 
 DATA = Path("playground/data/eval")
 SCRIPTS = Path("scripts/eval")
+STATE = "state.json"
 SETTINGS = (
     "CONV",
     "LIMIT_PER_TASK",
@@ -50,7 +51,7 @@ def fingerprint(model_path: Path, benchmark: Benchmark, flags: Sequence[str], da
     base = flags[flags.index("--model-base") + 1] if "--model-base" in flags[:-1] else checkpoint.recorded_base
     if base and Path(base).is_dir():
         folders.append(Path(base))
-    files = [
+    weights = [
         file
         for folder in folders
         for pattern in ("*.safetensors", "*.bin", "*.json")
@@ -58,7 +59,8 @@ def fingerprint(model_path: Path, benchmark: Benchmark, flags: Sequence[str], da
     ]
     questions = [data / file for file in benchmark.data]
     return {
-        "files": [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in [*files, *questions]],
+        "checkpoint": [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in weights],
+        "questions": [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in questions],
         "flags": list(flags),
         "environment": {key: os.environ[key] for key in SETTINGS if key in os.environ},
     }
@@ -94,16 +96,21 @@ def runnable(
     return ready
 
 
+def read_state(results: Path) -> dict[str, Any]:
+    """What each finished benchmark's score was made from, by the benchmark's name."""
+    file = results / STATE
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
 def run(
     model_path: Path, benchmarks: Sequence[Benchmark], results: Path, flags: Sequence[str], data: Path
 ) -> list[str]:
     """Runs what is not done; returns the names of those that failed."""
-    state_file = results / "state.json"
-    state: dict[str, Any] = json.loads(state_file.read_text()) if state_file.is_file() else {}
     failed = []
     for number, benchmark in enumerate(benchmarks, start=1):
         report = results / f"{benchmark.name}.json"
         now = fingerprint(model_path, benchmark, flags, data)
+        state = read_state(results)
         where = f"[{number}/{len(benchmarks)}] {benchmark.name}"
         if state.get(benchmark.name) == now and report.is_file():
             print(f"{where}: done before", flush=True)
@@ -125,8 +132,8 @@ def run(
             print(f"{where}: FAILED ({' '.join(command)} ended with {code}); going on with the rest", flush=True)
             failed.append(benchmark.name)
             continue
-        state[benchmark.name] = now
-        write_json(state_file, state)
+        # Read again: another benchmark may have been finished meanwhile by a run beside this one.
+        write_json(results / STATE, read_state(results) | {benchmark.name: now})
         print(f"{where}: done in {time.monotonic() - begin:.0f} s", flush=True)
     return failed
 
@@ -143,9 +150,12 @@ def _python() -> str:
     return os.environ.get("PYTHON") or sys.executable
 
 
-def summarise(results: Path, benchmarks: Sequence[Benchmark]) -> str:
-    """Writes summary.md and summary.json of the benchmarks' scores; returns the Markdown."""
-    reports = {k: v for k, v in read_results(results).items() if k in {b.name for b in benchmarks}}
+def summarise(results: Path, finished: Sequence[str]) -> str:
+    """Writes summary.md and summary.json of the finished benchmarks, and of those that were finished before on the same
+    checkpoint; returns the Markdown."""
+    state = read_state(results)
+    same = [name for name in state if state[name]["checkpoint"] == state[finished[0]]["checkpoint"]]
+    reports = {name: report for name, report in read_results(results).items() if name in same}
     values: Mapping[str, Any] = row(reports)
     lines = [markdown_table({results.name: values})]
     for benchmark in BENCHMARKS:
@@ -183,7 +193,7 @@ def main() -> None:
         benchmarks = runnable(args.only, args.require_all, args.data, _questions(args.questions))
         results.mkdir(parents=True, exist_ok=True)
         failed = run(args.model_path, benchmarks, results, flags, args.data)
-        done = [benchmark for benchmark in benchmarks if benchmark.name not in failed]
+        done = [benchmark.name for benchmark in benchmarks if benchmark.name not in failed]
         if not done:
             raise AllError(f"every benchmark failed: {', '.join(failed)}")
         print(f"\n{summarise(results, done)}")
