@@ -1,8 +1,7 @@
 """Distillation: a student learns the distributions that a teacher gives for the answers' tokens.
 
 Used to heal a model from which layers were removed, with the unpruned model as the teacher. The paper has no such
-step; distilling from the unpruned model rather than training on the data's answers follows Self-Data Distillation and
-depth pruning with knowledge distillation (docs/surgery.md).
+step; recipes of depth pruning with knowledge distillation do the same on text.
 """
 
 from dataclasses import dataclass
