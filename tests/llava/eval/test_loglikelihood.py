@@ -19,7 +19,6 @@ REQUESTS = [
 
 @pytest.fixture(scope="module")
 def text_model(tiny_llava):
-    torch.set_num_threads(1)
     tokenizer, model, _ = load_text_model(str(tiny_llava), device="cpu")
     return tokenizer, model
 
