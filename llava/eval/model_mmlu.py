@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.conversation import get_template
 from llava.eval.answerer import Answerer, Generation
 from llava.eval.answers import read_json, read_jsonl
 from llava.eval.answers_file import AnswersFile
-from llava.eval.arguments import DTYPES, add_model_flags, recorded_template, settings
+from llava.eval.arguments import DTYPES, add_model_flags, check_flags, generation_of, settings, template_of
 from llava.eval.errors import EvaluationError
 from llava.eval.eval_mmlu import METHODS
 from llava.eval.loglikelihood import iterate_loglikelihoods
@@ -85,60 +84,66 @@ def fitted(
 
 def answer(args: argparse.Namespace) -> None:
     """One answers file for one checkpoint."""
+    check_flags(args)
     rows, shots = read_items(args.question_file, args.shots_file)
     places = [Question(i, row["question_id"], "", None) for i, row in enumerate(rows)]
     places = chunk(places, args.num_chunks, args.chunk_idx)
-    args.conv_mode = args.conv_mode or recorded_template(args.model_path)
-    template = get_template(args.conv_mode)
     how = {"method": args.method, "shots": sha256_of(args.shots_file)}
     answers = AnswersFile(args.answers_file, settings(args) | how, (args.num_chunks, args.chunk_idx))
     left = [place.index for place in places if place.index not in answers.lines]
     if len(left) < len(places):
         print(f"{len(places) - len(left)} of {len(places)} questions were answered before")
     if left:
-        dtype = DTYPES[args.dtype] if args.dtype else None
-        tokenizer, model, _ = load_text_model(args.model_path, args.model_base, dtype=dtype)
-        window = getattr(model.config, "max_position_embeddings", None) or 2048
-        if args.method == "generate":
-            generation = Generation(args.max_new_tokens, args.temperature, args.top_p, args.num_beams)
-            answerer = Answerer(model, tokenizer, None, template, Path(), generation)
-            make, room = generation_prompt, window - args.max_new_tokens
-
-            def length(text: str) -> int:
-                return len(answerer.prompt_ids(Question(0, 0, text, None)))
-        else:
-            encoder = encoder_for(tokenizer)
-            make, room = likelihood_prompt, window
-
-            def length(text: str) -> int:
-                return len(encoder.bos) + len(encoder.encode(text + CONTINUATIONS[0])[0])
-
-        prompts = {i: fitted(rows[i], shots[rows[i]["category"]], make, length, room) for i in left}
-        fewer = sum(count < len(shots[rows[i]["category"]]) for i, (_, count) in prompts.items())
-        if fewer:
-            print(f"{fewer} of {len(left)} prompts do not fit into {window} tokens with all examples and have fewer")
-        texts = [prompts[i][0] for i in left]
-        found = (
-            _generated(model, tokenizer, texts, generation, template, args.batch_size)
-            if args.method == "generate"
-            else _most_probable(model, tokenizer, texts, args.batch_size)
-        )
-        model_id = get_model_name_from_path(args.model_path)
-        kept: dict[int, str] = {}
-        try:
-            for place, said, more in found:
-                i = left[place]
-                extra = {"method": args.method, "shots": prompts[i][1], **more}
-                kept[i] = _line(rows[i]["question_id"], texts[place], said, model_id, extra)
-                if len(kept) == _KEEP_EVERY:
-                    answers.add(kept)
-                    kept = {}
-        finally:
-            # What is answered when the run is interrupted is kept too.
-            answers.add(kept)
+        _answer_rest(args, rows, shots, left, answers)
     record = {"model_id": get_model_name_from_path(args.model_path), "questions": len(rows), "skipped": []}
     answers.finish(places, record)
     print(f"{len(places)} answers by {args.method} are in {args.answers_file}")
+
+
+def _answer_rest(
+    args: argparse.Namespace,
+    rows: Sequence[dict[str, Any]],
+    shots: dict[str, list[Item]],
+    left: Sequence[int],
+    answers: AnswersFile,
+) -> None:
+    """Answers the questions whose places are `left`, and keeps each answer for good."""
+    generating = args.method == "generate"
+    template, generation = template_of(args), generation_of(args)
+    dtype = DTYPES[args.dtype] if args.dtype else None
+    tokenizer, model, _ = load_text_model(args.model_path, args.model_base, dtype=dtype, device=args.device)
+    answerer = Answerer(model, tokenizer, None, template, Path(), generation)
+    encoder = encoder_for(tokenizer)
+
+    def length(text: str) -> int:
+        if generating:
+            return len(answerer.prompt_ids(Question(0, 0, text, None)))
+        return len(encoder.bos) + len(encoder.encode(text + CONTINUATIONS[0])[0])
+
+    window = getattr(model.config, "max_position_embeddings", None) or 2048
+    make, room = (generation_prompt, window - args.max_new_tokens) if generating else (likelihood_prompt, window)
+    prompts = [fitted(rows[i], shots[rows[i]["category"]], make, length, room) for i in left]
+    fewer = sum(count < len(shots[rows[i]["category"]]) for i, (_, count) in zip(left, prompts, strict=True))
+    if fewer:
+        print(f"{fewer} of {len(left)} prompts do not fit into {window} tokens with all examples and have fewer")
+    texts = [text for text, _ in prompts]
+    found = (
+        _generated(model, tokenizer, texts, generation, template, args.batch_size)
+        if generating
+        else _most_probable(model, tokenizer, texts, args.batch_size)
+    )
+    model_id = get_model_name_from_path(args.model_path)
+    kept: dict[int, str] = {}
+    try:
+        for place, said, more in found:
+            extra = {"method": args.method, "shots": prompts[place][1], **more}
+            kept[left[place]] = _line(rows[left[place]]["question_id"], texts[place], said, model_id, extra)
+            if len(kept) == _KEEP_EVERY:
+                answers.add(kept)
+                kept = {}
+    finally:
+        # What is answered when the run is interrupted is kept too.
+        answers.add(kept)
 
 
 def _generated(

@@ -53,6 +53,11 @@ def arguments(model, data, answers, method, **changes):
         "vision_feature_cache": None,
         "num_chunks": 1,
         "chunk_idx": 0,
+        "num_workers": 0,
+        "stop": [],
+        "seed": 0,
+        "raw_prompt": False,
+        "device": "cpu",
     }
     return SimpleNamespace(**(flags | changes))
 
