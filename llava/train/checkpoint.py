@@ -121,12 +121,14 @@ def check_resumable(folder: Path, mode: str, config: Any, zero_ranks: int | None
             f"the checkpoint was trained on layers {record.get('layers')}, this run's --tune_layers is {layers}; "
             f"use the same flags: {other}"
         )
-    shards = len(list(folder.glob("global_step*/*_optim_states.pt")))
-    if shards and zero_ranks is None:
+    sharded = bool(list(folder.glob("global_step*")))
+    if sharded and zero_ranks is None:
         raise CheckpointError(f"the checkpoint was written with --deepspeed, this run has none; {other}")
-    if not shards and zero_ranks is not None:
+    if not sharded and zero_ranks is not None:
         raise CheckpointError(f"the checkpoint was written without --deepspeed, this run has it; {other}")
-    if shards and shards not in (1, zero_ranks):
+    # One file a rank; none at stage 0, which shards nothing.
+    shards = len(list(folder.glob("global_step*/*_optim_states.pt")))
+    if shards and shards != zero_ranks:
         raise CheckpointError(
             f"the checkpoint was written by {shards} processes, this run has {zero_ranks}; DeepSpeed needs as many; "
             f"{other}"

@@ -35,7 +35,7 @@ RUNS += [
     ("qlora", "zero2"),
 ]
 RESUMED = [("lora", "ddp"), ("lora", "zero2"), ("lora", "zero3"), ("full", "zero3"), ("projector", "zero2")]
-SECONDS = 120
+SECONDS = 300
 
 
 def losses(folder):

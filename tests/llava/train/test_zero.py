@@ -108,6 +108,7 @@ def test_checkpoints_of_other_runs_are_refused(tmp_path):
         ("lora", [0, 2], 2, "same flags"),
         ("lora", [0, 3], None, "with --deepspeed"),
         ("lora", [0, 3], 4, "written by 2 processes"),
+        ("lora", [0, 3], 1, "written by 2 processes"),
     ):
         with pytest.raises(ValueError, match=words):
             check_resumable(folder, mode, SimpleNamespace(visual_region={"layers": layers}), ranks)
