@@ -1,6 +1,9 @@
 """LLaVA-style vision-language models on today's torch, transformers and peft."""
 
+import logging
 import warnings
 
 # Peft 0.21 asks transformers 5 by this name; nothing that a user of ours could change.
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.* is deprecated", category=FutureWarning)
+# Bitsandbytes offers another package for 4-bit kernels on every import, also of programs that quantise nothing.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
