@@ -111,8 +111,8 @@ def main() -> None:
     print(f"The model is in {args.out}/lora (a LoRA), without its least layer in {args.out}/pruned (a whole model).")
     print(f"The report is {args.out}/report.md, report.json and report.png.")
     print("On a GPU, with LLaVA's data in playground/data, the same scripts train LLaVA-1.5-7B:")
-    print("  MODEL=lmsys/vicuna-7b-v1.5 bash scripts/train/pretrain.sh")
-    print("  MODEL=lmsys/vicuna-7b-v1.5 TUNE_LAYERS=sparse-uniform:25% bash scripts/train/finetune_lora.sh")
+    print("  SIZE=7b bash scripts/train/pretrain.sh")
+    print("  SIZE=7b TUNE_LAYERS=sparse-uniform:25% bash scripts/train/finetune_lora.sh")
 
 
 if __name__ == "__main__":
