@@ -85,6 +85,7 @@ class LlavaMetaForCausalLM:
         self.model = self.decoder_class(config)
         self.vocab_size = config.vocab_size
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head.register_forward_pre_hook(_contiguous)
         self.post_init()
 
     def get_model(self) -> LlavaMetaModel:
@@ -383,3 +384,8 @@ def _loss_where_labelled(
         # the other ranks of a sharded run wait for its gradient.
         return logits.sum() + hidden.sum() * 0.0, logits
     return nn.functional.cross_entropy(logits, targets[chosen].to(logits.device)), logits
+
+
+def _contiguous(_: nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """For the head: of a slice of states, torch multiplies row by row with as many copies of a frozen weight."""
+    return (arguments[0].contiguous(), *arguments[1:])

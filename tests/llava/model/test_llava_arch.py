@@ -129,3 +129,16 @@ def test_cached_generation_equals_uncached(model):
     ids, images = torch.tensor([[1, IMG, 5, 6], [1, 7, IMG, 9]]), pixels(2)
     kwargs = {"images": images, "do_sample": False, "max_new_tokens": 12}
     assert torch.equal(model.generate(ids, use_cache=True, **kwargs), model.generate(ids, use_cache=False, **kwargs))
+
+
+def test_the_head_multiplies_contiguous_states(tiny_llava):
+    """The last position of a batch is a slice; on it torch copied the head's weight once a row."""
+    from llava.model.builder import load_pretrained_model
+
+    model = load_pretrained_model(str(tiny_llava), device="cpu")[1]
+    seen = []
+    model.lm_head.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].is_contiguous()))
+    ids = torch.tensor([[1, 5, 6], [1, 7, 8]])
+    last = model(input_ids=ids, logits_to_keep=1).logits
+    torch.testing.assert_close(last[:, 0], model(input_ids=ids).logits[:, -1])
+    assert seen == [True, True]
