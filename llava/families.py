@@ -4,6 +4,8 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
+from llava.conversation import answering_template
+
 
 class UnknownFamilyError(ValueError):
     """A config whose model_type no family knows."""
@@ -118,3 +120,13 @@ def family_of(config: Any, package: str | None = None) -> ModelFamily:
         raise UnknownFamilyError(f"model_type {model_type!r}: {_UNSUPPORTED[model_type]}")
     known = ", ".join(f"{f.model_type} (on {f.backbone_type})" for f in FAMILIES.values())
     raise UnknownFamilyError(f"model_type {model_type!r} is not supported; supported: {known}")
+
+
+def template_of_config(config: Any) -> str:
+    """The name of the template that a checkpoint is answered in: the recorded one, else its family's.
+
+    Args:
+        config: an object or a dict, as `family_of` takes it.
+    """
+    recorded = (config if isinstance(config, dict) else vars(config)).get("conversation_template")
+    return answering_template(recorded, family_of(config).template)

@@ -7,8 +7,8 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 import llava.model.builder
 from bunny.model.model_types import check_model_type
-from llava.conversation import answering_template, get_template
-from llava.families import ModelFamily, family_of
+from llava.conversation import get_template
+from llava.families import ModelFamily, family_of, template_of_config
 from llava.model.checkpoint import read_checkpoint
 from llava.tokenization import end_turns_with
 
@@ -39,12 +39,11 @@ def load_pretrained_model(
     Raises:
         ValueError: `model_type` is not what the checkpoint is, or the checkpoint is not one of Bunny.
     """
-    family = check_checkpoint(model_path, model_base, model_type)
+    check_checkpoint(model_path, model_base, model_type)
     tokenizer, model, processor, context = llava.model.builder.load_pretrained_model(
         model_path, model_base, model_name, load_8bit, load_4bit, device_map, device, **kwargs
     )
-    recorded = getattr(model.config, "conversation_template", None)
-    end_turns_with(get_template(answering_template(recorded, family.template)), tokenizer)
+    end_turns_with(get_template(template_of_config(model.config)), tokenizer)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.generate_returns_prompt = True

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from llava.conversation import Conversation, answering_template, get_template
+from llava.conversation import Conversation, get_template
 from llava.data.feature_cache import FeatureCache
 from llava.eval.answerer import Answerer, Generation
 from llava.eval.errors import EvaluationError
-from llava.families import family_of
+from llava.families import template_of_config
 from llava.files import sha256_of
 from llava.model.builder import load_pretrained_model
 from llava.model.checkpoint import Kind, read_checkpoint
@@ -130,7 +130,7 @@ def recorded_template(model_path: str) -> str:
     config = read_checkpoint(model_path).config
     if "model_type" not in config:
         raise EvaluationError(f"{model_path} records no conversation template; give --conv-mode")
-    return answering_template(config.get("conversation_template"), family_of(config).template)
+    return template_of_config(config)
 
 
 def check_sees(model_path: str) -> None:

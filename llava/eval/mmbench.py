@@ -17,7 +17,7 @@ NEEDED = ("index", "question", "A", "B", "image")
 # Each rotation of a question has the question's index plus a multiple of this.
 ROTATION = 1_000_000
 # VLMEvalKit's files give the index of another row where the image is the same; no image is as short as that.
-_SHORTEST_IMAGE = 64
+SHORTEST_IMAGE = 64
 _EMPTY = {"", "none", "nan", "-nan", "na", "<na>", "n/a", "#na", "#n/a", "#n/a n/a", "null"}
 _EMPTY |= {"1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"}
 Row = dict[str, str]
@@ -87,9 +87,9 @@ def _with_images(path: str | Path, rows: Sequence[Row]) -> list[Row]:
     whole = []
     for row in rows:
         image = images[row["index"]]
-        if len(image) < _SHORTEST_IMAGE and image in images:
+        if len(image) < SHORTEST_IMAGE and image in images:
             image = images[image]
-        if len(image) < _SHORTEST_IMAGE or len(image) % 4:
+        if len(image) < SHORTEST_IMAGE or len(image) % 4:
             raise ScoringError(f"{path}: the image of question {row['index']} is cut off; download the file again")
         whole.append({**row, "image": image})
     return whole

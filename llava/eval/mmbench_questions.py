@@ -9,20 +9,11 @@ from pathlib import Path
 from PIL import Image
 
 from llava.eval.errors import EvaluationError
+from llava.eval.mmbench import LETTERS, NEEDED, SHORTEST_IMAGE, is_none, options_of
 from llava.eval.questions import Question, read_text, some
 from llava.eval.science_questions import LETTER_SUFFIX
 
-OPTIONS = ("A", "B", "C", "D")
 SUFFIXES = {"en": LETTER_SUFFIX, "cn": "请直接回答选项字母。"}
-_NEEDED = ("index", "question", "A", "B", "image")
-_LONGEST_REFERENCE = 64
-"""A shorter image cell is the index of the row that has the image (VLMEvalKit's files, to which Bunny's belong)."""
-
-# Upstream reads the file with pandas, for which these mean an empty cell, and takes "none" in any case for one too.
-_EMPTY = {
-    *("", "#n/a", "#n/a n/a", "#na", "-1.#ind", "-1.#qnan", "-nan", "1.#ind", "1.#qnan", "<na>", "n/a", "na", "null"),
-    *("nan", "none"),
-}
 
 
 def read_mmbench_questions(
@@ -46,7 +37,7 @@ def read_mmbench_questions(
     broken = []
     for number, row in rows:
         data = row["image"]
-        if len(data) <= _LONGEST_REFERENCE and data in images:
+        if len(data) < SHORTEST_IMAGE and data in images:
             data = images[data]
         if data not in checked:
             checked[data] = _problem(data)
@@ -63,7 +54,7 @@ def _read_rows(path: str | Path) -> list[tuple[int, dict[str, str]]]:
     csv.field_size_limit(1 << 30)
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""), dialect="excel-tab")
     columns = reader.fieldnames or []
-    absent = [name for name in _NEEDED if name not in columns]
+    absent = [name for name in NEEDED if name not in columns]
     if absent:
         raise EvaluationError(f"{path} has no column {', '.join(absent)}; it has {', '.join(columns) or 'nothing'}")
     rows, short = [], []
@@ -83,28 +74,20 @@ def _read_rows(path: str | Path) -> list[tuple[int, dict[str, str]]]:
 def _rounds(
     index: int, row: Mapping[str, str], data: str, single_pred_prompt: bool, all_rounds: bool, lang: str
 ) -> list[Question]:
-    options = []
-    for letter in OPTIONS:
-        if _empty(row.get(letter)):
-            break
-        options.append(row[letter])
-    letters = list(OPTIONS[: len(options)])
-    stem = row["question"] if _empty(row.get("hint")) else f"{row['hint']}\n{row['question']}"
+    options = options_of(row)
+    letters = list(LETTERS[: len(options)])
+    stem = row["question"] if is_none(row.get("hint")) else f"{row['hint']}\n{row['question']}"
     question_id = int(row["index"]) if row["index"].isdecimal() else row["index"]
     questions = []
     for number in range(len(options) if all_rounds else 1):
         turned = options[number:] + options[:number]
         prompt = "\n".join(
-            [stem, *(f"{letter}. {text}" for letter, text in zip(OPTIONS, turned, strict=False))],
+            [stem, *(f"{letter}. {text}" for letter, text in zip(LETTERS, turned, strict=False))],
         )
         extra = {"round_id": number, "options": turned, "option_char": letters[number:] + letters[:number]}
         text = f"{prompt}\n{SUFFIXES[lang]}" if single_pred_prompt else prompt
         questions.append(Question(index + number, question_id, text, f"index {row['index']}", prompt, extra, data))
     return questions
-
-
-def _empty(cell: str | None) -> bool:
-    return cell is None or cell.lower() in _EMPTY
 
 
 def _problem(data: str) -> str | None:

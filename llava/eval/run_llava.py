@@ -6,9 +6,9 @@ python -m llava.eval.run_llava --model-path CHECKPOINT --image-file a.jpg,https:
 import argparse
 import sys
 
-from llava.conversation import answering_template, get_template
+from llava.conversation import get_template
 from llava.eval.answerer import Generation
-from llava.families import family_of
+from llava.families import template_of_config
 from llava.model.builder import load_pretrained_model
 from llava.serve.chat import ChatSession
 from llava.serve.images import load_image, load_images
@@ -28,8 +28,7 @@ def eval_model(args: argparse.Namespace) -> str:
         args.model_path, args.model_base, vision_tower=getattr(args, "vision_tower", None)
     )
     if template is None:
-        recorded = getattr(model.config, "conversation_template", None)
-        template = get_template(answering_template(recorded, family_of(model.config).template))
+        template = get_template(template_of_config(model.config))
     generation = Generation(
         max_new_tokens=args.max_new_tokens,
         temperature=args.temperature,

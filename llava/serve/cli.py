@@ -8,9 +8,9 @@ An empty line ends the chat; Ctrl-C ends an answer.
 import argparse
 import sys
 
-from llava.conversation import answering_template, get_template
+from llava.conversation import get_template
 from llava.eval.answerer import Generation
-from llava.families import family_of
+from llava.families import template_of_config
 from llava.model.builder import load_pretrained_model
 from llava.serve.chat import ChatError, ChatSession
 from llava.serve.images import load_image
@@ -29,8 +29,7 @@ def chat(args: argparse.Namespace) -> None:
         vision_tower=args.vision_tower,
     )
     if template is None:
-        recorded = getattr(model.config, "conversation_template", None)
-        template = get_template(answering_template(recorded, family_of(model.config).template))
+        template = get_template(template_of_config(model.config))
     generation = Generation(max_new_tokens=args.max_new_tokens, temperature=args.temperature)
     session = ChatSession(model, tokenizer, processor, template, images, generation)
     human, assistant = (role.replace("<|im_start|>", "").strip() for role in template.roles)

@@ -1,6 +1,6 @@
 """Speed and memory of `prune` and `revert` on disk, against copying the same files.
 
-    python scripts/bench/prune.py --gigabytes 4.2 --folder /tmp/bench-prune
+    python scripts/bench/prune.py --gigabytes 4.2 --folder FOLDER
 
 Makes a synthetic checkpoint of Vicuna's widths with as many layers as fit the size, in shards of 2 GB, prunes it in a
 process of its own and copies the same files, each several times in turn, and prints seconds, speeds, and the process's

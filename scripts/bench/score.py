@@ -129,7 +129,7 @@ def bench_memory(args: argparse.Namespace) -> None:
     """Peak memory beyond the plain forward's, against samples and layers."""
     print("\nmemory: peak of a process of its own beyond the plain forward's, MiB")
     print("  samples  layers   states   states and attention   all hidden states would be")
-    for samples, layers in ((4, 4), (16, 4), (4, 16), (16, 16)):
+    for samples, layers in ((4, 4), (16, 4), (64, 4), (4, 16), (16, 16)):
         plain, states, attention = (_in_process("peak", way, samples, layers) for way in WAYS)
         stack = samples * (layers + 1) * (IMAGE_TOKENS + TEXT_TOKENS) * 576 * 4 / 2**20
         print(f"  {samples:7d}  {layers:6d}  {states - plain:7.1f}   {attention - plain:20.1f}   {stack:26.0f}")

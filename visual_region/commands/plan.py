@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
+from llava.eval.arguments import DTYPES
 from llava.files import write_json
 from visual_region.activations import ActivationMeter
 from visual_region.cost import MODES, CostError, ModelShape, Recipe, bytes_needed, flops_per_sample, trained_parameters
 from visual_region.layers import GRAMMAR, LayerSelection
 
 HELP = "what a selection would train and cost: parameters, FLOPs, memory, files"
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mode", choices=MODES, default="lora", help="projector: stage 1")
     parser.add_argument("--lora-r", type=int, default=128)
     parser.add_argument("--lora-dropout", type=float, default=0.05)
-    parser.add_argument("--dtype", choices=_DTYPES, default="bf16")
+    parser.add_argument("--dtype", choices=DTYPES, default="bf16")
     vision = parser.add_argument_group("vision (defaults are of LLaVA-1.5: CLIP ViT-L/14 at 336 pixels)")
     vision.add_argument("--vision-tower", help="tower folder; default: the one that the model records, if it is here")
     vision.add_argument("--image-tokens", type=int, help="tokens an image becomes; 0: text only. Default: the tower's")
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
     shape = ModelShape.of(
         model, family.layer_path, projector, tower_flops=tower["flops"], tower_parameters=tower["parameters"]
     )
-    meter = ActivationMeter(build, config, family.layer_path, _DTYPES[args.dtype], args.lora_dropout)
+    meter = ActivationMeter(build, config, family.layer_path, DTYPES[args.dtype], args.lora_dropout)
     samples = args.samples or _count(args.data_path)
     rows = [_price(args, shape, meter, selection, tower["tokens"], samples) for selection in selections]
     assumed = {
@@ -223,7 +223,7 @@ def _price(
     trained = trained_parameters(shape, selection, plain)
     if not trained.trained:
         raise CostError("nothing would train")
-    needed = bytes_needed(shape, trained, plain, _DTYPES[args.dtype].itemsize)
+    needed = bytes_needed(shape, trained, plain, DTYPES[args.dtype].itemsize)
     result: dict[str, Any] = {
         "tune_layers": selection.spec if selection else "(stage 1)",
         "layers": list(selection or ()),
