@@ -1,16 +1,19 @@
 """The scripts of the text benchmarks, of all benchmarks and of comparisons, from raw downloads to the final number."""
 
 import json
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from llava.eval.mmlu import LETTERS
 from llava.eval.prepare import load_preparer
 from llava.eval.prepare.common import Options
+from llava.model.builder import load_pretrained_model
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,6 +69,37 @@ def test_from_questions_to_the_comparison(workplace, tiny_llava):
     assert refused.returncode == 1
     assert "a was scored on 27 questions and whole on 54, 0 of them the same" in refused.stderr
     assert not (workplace / "no").exists()
+
+
+def test_perplexity_from_the_download(workplace, tiny_llava):
+    text = "".join(f" the cat {i} sat on the mat . \n" for i in range(40))
+    (workplace / "wikitext").mkdir()
+    (workplace / "wikitext/wiki.valid.tokens").write_text(text)
+    data = workplace / "playground/data/eval/perplexity"
+    load_preparer("perplexity")(workplace / "wikitext", data, Options(check_counts=False))
+    settings = {"CONTEXT": "64", "STRIDE": "32"}
+    done = bash(workplace, "scripts/eval/perplexity.sh", tiny_llava, "--bos", "none", RESULT="ppl.json", **settings)
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = json.loads((workplace / "ppl.json").read_text())
+
+    tokenizer, model, _, _ = load_pretrained_model(str(tiny_llava), device="cpu")
+    ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
+    total, counted = 0.0, 0
+    for start in range(0, ids.shape[1], 32):
+        end = min(start + 64, ids.shape[1])
+        new = end - max(counted, 1)
+        with torch.no_grad():
+            logits = model(input_ids=ids[:, start:end]).logits.double()
+        nll = torch.nn.functional.cross_entropy(logits[0, :-1], ids[0, start + 1 : end], reduction="none")
+        total += nll[-new:].sum().item()
+        counted = end
+        if end == ids.shape[1]:
+            break
+    assert report["value"] == pytest.approx(math.exp(total / (counted - 1)), rel=1e-5)
+
+    few = bash(workplace, "scripts/eval/perplexity.sh", tiny_llava, RESULT="few.json", MAX_TOKENS="32")
+    assert few.returncode == 0, few.stderr[-2000:]
+    assert json.loads((workplace / "few.json").read_text())["samples"] == 1
 
 
 def test_generated_letters_and_bad_files(workplace, tiny_llava):
