@@ -1,74 +1,19 @@
-"""Which decoder layers to tune: the grammar of `--tune_layers`, the named strategies, and the selection itself.
+"""Which decoder layers to tune: the grammar of `--tune_layers`, and the selection itself.
 
-The paper (Wang et al., ACL 2025, arXiv 2412.12785) tunes a quarter of the decoder layers, sparse and uniform over
-depth. Layers are 0-based, as in its table of selections (docs/paper.md, "Layer selections").
+Layers are 0-based; visual_region/strategies.py holds what can be chosen by name.
 """
 
 import difflib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-
-class LayerSelectionError(ValueError):
-    """A layer selection that cannot be meant; the message names each wrong part and what was probably meant."""
-
-
-def _sparse_uniform(n: int, k: int) -> Iterable[int]:
-    """Spread k layers over the whole depth, beginning with layer 0.
-
-    The paper's lists for 32 layers (16, 8, 6 and 4 of them) are the evenly spaced members of its even layers,
-    0 2 ... 30, so that is the rule; once the even layers run out, all layers are spaced evenly.
-    """
-    if k <= 2:
-        # Too few to spread: the paper takes the last layer (the highest block influence), then both ends.
-        return (0, n - 1)[2 - k :]
-    if (n, k) in SPREAD_EXCEPTIONS:
-        return SPREAD_EXCEPTIONS[n, k]
-    even = (n + 1) // 2
-    stride, last = (2, even - 1) if k <= even else (1, n - 1)
-    # (2ab + c) // 2c is ab / c rounded half up, in integers.
-    return [stride * ((2 * i * last + k - 1) // (2 * (k - 1))) for i in range(k)]
-
-
-def _block(start: int, k: int, n: int) -> range:
-    if start < 0 or start + k > n:
-        room = n - start if start >= 0 else start + k
-        raise LayerSelectionError(f"{k} layers do not fit between the middle and the end; at most {room} do")
-    return range(start, start + k)
-
-
-STRATEGIES: dict[str, Callable[[int, int], Iterable[int]]] = {
-    "sparse-uniform": _sparse_uniform,
-    "lower": lambda n, k: range(k),
-    "lower-middle": lambda n, k: _block(n // 2 - k, k, n),
-    "upper-middle": lambda n, k: _block(n // 2, k, n),
-    "top": lambda n, k: range(n - k, n),
-    "hybrid": lambda n, k: [*range(k - k // 2), *range(n - k // 2, n)],
-}
-"""Name -> function of the number of layers and the count (paper, table of selections)."""
-
-SPREAD_EXCEPTIONS: dict[tuple[int, int], tuple[int, ...]] = {
-    # LLaVA-1.5-13B: the paper says 10 of 40 without indices. Ours is the plain stride; the rule would give
-    # 0 4 8 12 16 22 26 30 34 38, with the wider gap in the middle that the paper has in 8 of 32.
-    (40, 10): tuple(range(0, 40, 4)),
-}
-
-PAPER_LAYERS = 32
-PAPER_LISTS: dict[str, tuple[int, ...]] = {
-    "image-attention": (1, 2, 3, 4, 5, 27, 29, 31),
-    "parameter-change": (0, 2, 9, 12, 23, 24, 25, 26),
-    "block-influence": (12, 15, 18, 25, 27, 29, 30, 31),
-    "bi": (12, 15, 18, 25, 27, 29, 30, 31),
-    "multimodal-bi": (0, 1, 2, 3, 4, 5, 9, 31),
-    "angular": (0, 1, 2, 3, 5, 6, 7, 8),
-}
-"""What each metric chose for Bunny-Llama-3-8B-V (32 layers), as published."""
+from visual_region.strategies import PAPER_LAYERS, PAPER_LISTS, STRATEGIES, LayerSelectionError
 
 # argparse expands % in its help, so there it goes in as GRAMMAR.replace("%", "%%").
 GRAMMAR = (

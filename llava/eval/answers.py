@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from llava.eval.errors import some
+
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 MISSING = ("error", "wrong", "skip")
@@ -129,7 +131,7 @@ def pair(
         "answered but not asked": [k for k in lines if k in annotations and k not in known],
         "not answered": unanswered if missing == "error" else [],
     }
-    found = [f"{len(bad)} question ids are {what}: {_some(map(name, bad))}" for what, bad in problems.items() if bad]
+    found = [f"{len(bad)} question ids are {what}: {some(map(name, bad))}" for what, bad in problems.items() if bad]
     if found:
         hint = " (--missing wrong or --missing skip scores without them)" if problems["not answered"] else ""
         raise ScoringError("; ".join(found) + hint)
@@ -144,11 +146,6 @@ def pair(
         raise ScoringError("there are no answers to score")
     replies = [Reply(name(k), lines[k]["text"] if k in lines else None, annotations[k], lines.get(k)) for k in kept]
     return Paired(replies, warnings)
-
-
-def _some(names: Iterable[str], most: int = 5) -> str:
-    names = list(names)
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def asked_ids(path: str | None) -> list[str] | None:

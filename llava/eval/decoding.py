@@ -14,7 +14,7 @@ from transformers import DynamicCache, LogitsProcessorList
 from transformers.generation import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.model.llava_arch import splice_row
+from llava.model.splice import splice_row
 
 _TOP_K = 50
 """transformers' default when sampling, which upstream's scripts leave as it is."""

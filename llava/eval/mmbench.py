@@ -4,13 +4,13 @@ import base64
 import binascii
 import csv
 import io
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from llava.eval.answers import ScoringError
+from llava.eval.errors import some
 
 LETTERS = ("A", "B", "C", "D")
 NEEDED = ("index", "question", "A", "B", "image")
@@ -39,19 +39,19 @@ def options_of(row: Mapping[str, str]) -> list[str]:
 
 
 def read_tsv(path: str | Path) -> list[Row]:
-    """The rows of a file as texts, images still in base64.
+    """The rows of a file as texts, images still in base64, each row with its own.
 
     Raises:
-        ScoringError: no such file, columns that are not MMBench's, or a row that is cut off; names its line.
+        ScoringError: no such file, columns that are not MMBench's, rows that are cut off, or image cells that hold no
+            whole image; names their lines.
     """
     try:
         # Images are cells of megabytes.
-        csv.field_size_limit(sys.maxsize)
+        csv.field_size_limit(1 << 30)
         with open(path, encoding="utf-8", newline="") as file:
             # Not strict: a quote that is not doubled is read as pandas, and so upstream, reads it.
-            reader = csv.DictReader(file, delimiter="\t")
-            rows = list(_whole_rows(path, reader))
-    except FileNotFoundError as error:
+            rows = _whole_rows(path, csv.DictReader(file, dialect="excel-tab"))
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise ScoringError(f"{path} does not exist") from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise ScoringError(f"{path} is cut off or no TSV: {error}") from error
@@ -60,39 +60,69 @@ def read_tsv(path: str | Path) -> list[Row]:
     return _with_images(path, rows)
 
 
-def _whole_rows(path: str | Path, reader: csv.DictReader) -> Iterable[Row]:
+def _whole_rows(path: str | Path, reader: csv.DictReader) -> list[tuple[int, Row]]:
+    """Rows with their line numbers."""
     columns = reader.fieldnames or []
     absent = [name for name in NEEDED if name not in columns]
     if absent:
-        raise ScoringError(f"{path} has no column {', '.join(absent)}; is it an MMBench TSV? It has {columns[:14]}")
+        raise ScoringError(
+            f"{path} has no column {', '.join(absent)}; is it an MMBench TSV? It has {some(columns) or 'none'}"
+        )
+    rows, short = [], []
     for row in reader:
         if None in row or None in row.values():
-            found = sum(value is not None for value in row.values())
-            raise ScoringError(
-                f"{path}, line {reader.line_num}: a row with {found} of {len(columns)} cells; the file is cut off, "
-                "download it again"
-            )
+            found = sum(value is not None for name, value in row.items() if name is not None)
+            short.append(f"line {reader.line_num} ({found} of {len(columns)} cells)")
+            continue
         if not row["index"].strip().isdigit():
             raise ScoringError(f"{path}, line {reader.line_num}: the index {row['index'][:40]!r} is no number")
         if len(options_of(row)) < 2:
-            raise ScoringError(f"{path}: question {row['index']} has fewer than two options")
-        yield row
+            raise ScoringError(f"{path}, line {reader.line_num}: question {row['index']} has fewer than two options")
+        rows.append((reader.line_num, row))
+    if short:
+        raise ScoringError(
+            f"{path}: {len(short)} rows have not one cell for each column: {some(short)}; the file is cut off, "
+            "download it again"
+        )
+    return rows
 
 
-def _with_images(path: str | Path, rows: Sequence[Row]) -> list[Row]:
-    """Rows whose images are their own; a cut-off one is an error."""
-    images = {row["index"]: row["image"].strip() for row in rows}
+def _with_images(path: str | Path, rows: Sequence[tuple[int, Row]]) -> list[Row]:
+    """Rows whose images are their own and whole."""
+    images = {row["index"]: row["image"].strip() for _, row in rows}
     if len(images) < len(rows):
         raise ScoringError(f"{path} holds {len(rows) - len(images)} indexes twice")
-    whole = []
-    for row in rows:
+    problems: dict[str, str | None] = {}
+    whole, broken = [], []
+    for line, row in rows:
         image = images[row["index"]]
         if len(image) < SHORTEST_IMAGE and image in images:
             image = images[image]
-        if len(image) < SHORTEST_IMAGE or len(image) % 4:
-            raise ScoringError(f"{path}: the image of question {row['index']} is cut off; download the file again")
+        if image not in problems:
+            problems[image] = image_problem(image)
+        if problems[image]:
+            broken.append(f"line {line} (index {row['index']}: {problems[image]})")
         whole.append({**row, "image": image})
+    if broken:
+        raise ScoringError(
+            f"{path}: {len(broken)} image cells hold no whole image: {some(broken)}; download the file again"
+        )
     return whole
+
+
+def image_problem(data: str) -> str | None:
+    """What is wrong with an image cell, without decoding its pixels; None for a whole one."""
+    try:
+        raw = base64.b64decode(data, validate=True)
+        with Image.open(io.BytesIO(raw)) as image:
+            kind = image.format
+            image.verify()
+    except (OSError, SyntaxError, ValueError) as error:
+        return f"{error}" or type(error).__name__
+    # verify() checks what a PNG says of itself; of a JPEG it reads the head only.
+    if kind == "JPEG" and b"\xff\xd9" not in raw[-64:]:
+        return "the JPEG is cut off"
+    return None
 
 
 def decode_image(row: Mapping[str, str]) -> Image.Image:

@@ -11,9 +11,8 @@ from typing import Any
 from PIL import Image
 
 from llava.data.dataset import BrokenImageError, open_image
-from llava.eval.errors import EvaluationError
+from llava.eval.errors import EvaluationError, some
 
-_NAMED = 5
 """How many of a list of culprits an error names."""
 
 
@@ -81,11 +80,6 @@ def read_text(path: str | Path) -> str:
         raise EvaluationError(f"question file {path} does not exist") from error
     except UnicodeDecodeError as error:
         raise EvaluationError(f"question file {path} is not UTF-8 text (byte {error.start}); is it whole?") from error
-
-
-def some(names: Sequence[str]) -> str:
-    """The first few names, with dots where there are more."""
-    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
 def missing_images(questions: Sequence[Question], folder: Path) -> list[str]:

@@ -18,8 +18,8 @@ from llava.eval.answerer import Answerer, Generation
 from llava.eval.answers_file import AnswersFile
 from llava.eval.arguments import SHARE, check_flags, check_sees, make_answerer, settings, template_of
 from llava.eval.batching import Batch, BatchSize, length_of
-from llava.eval.errors import EvaluationError
-from llava.eval.questions import Question, check_images, chunk, missing_images, read_questions, some
+from llava.eval.errors import EvaluationError, some
+from llava.eval.questions import Question, check_images, chunk, missing_images, read_questions
 from llava.eval.shards import merge_when_complete, take_torchrun_part
 from llava.mm_utils import get_model_name_from_path
 from llava.model.checkpoint import read_checkpoint

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.eval.errors import EvaluationError
-from llava.eval.questions import Question, read_text, some
+from llava.eval.errors import EvaluationError, some
+from llava.eval.questions import Question, read_text
 
 LETTER_SUFFIX = "Answer with the option's letter from the given choices directly."
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.model.label_loss import loss_where_labelled
 from llava.model.multimodal_encoder.base import VisionTower
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_projector.builder import (
@@ -18,6 +19,7 @@ from llava.model.multimodal_projector.builder import (
     check_projector_weights,
     read_projector,
 )
+from llava.model.splice import deal_blocks, pad_rows, splice_row
 
 Images = torch.Tensor | list[torch.Tensor]
 
@@ -199,7 +201,7 @@ class LlavaMetaForCausalLM:
         )
         counts = [int((ids == IMAGE_TOKEN_INDEX).sum()) for ids in row_ids]
         blocks = self._image_blocks(images, image_features)
-        per_row = _deal(blocks, counts)
+        per_row = deal_blocks(blocks, counts)
 
         # One call of the embedding a batch: under ZeRO-3 each is a collective, and ranks may have other rows.
         words = self.get_input_embeddings()(input_ids.masked_fill(~mask | (input_ids == IMAGE_TOKEN_INDEX), 0))
@@ -215,7 +217,7 @@ class LlavaMetaForCausalLM:
             spliced[0] = (torch.cat([vectors, blocks[0][:0].to(vectors.dtype)]), targets)
 
         side = padding_side or getattr(self.config, "tokenizer_padding_side", "right")
-        embeds, new_labels, new_mask, new_positions = _pad(spliced, side)
+        embeds, new_labels, new_mask, new_positions = pad_rows(spliced, side)
         return (
             None,
             None if position_ids is None else new_positions,
@@ -262,7 +264,7 @@ class LlavaMetaForCausalLM:
         if labels is None or not self.label_only_logits:
             return super().forward(**arguments, labels=labels, **kwargs)
         output = self.model(**arguments, **kwargs)
-        loss, logits = _loss_where_labelled(output.last_hidden_state, labels, self.get_output_embeddings())
+        loss, logits = loss_where_labelled(output.last_hidden_state, labels, self.get_output_embeddings())
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits if self.keep_label_logits else None,
@@ -298,7 +300,7 @@ class LlavaMetaForCausalLM:
                 raise ValueError("the prompt holds <image> tokens but no images were given")
             embed = self.get_input_embeddings()
             rows = [ids[keep.bool()] for ids, keep in zip(inputs, attention_mask, strict=True)]
-            embeds, _, mask, _ = _pad([(embed(ids), torch.full_like(ids, IGNORE_INDEX)) for ids in rows], "left")
+            embeds, _, mask, _ = pad_rows([(embed(ids), torch.full_like(ids, IGNORE_INDEX)) for ids in rows], "left")
             attention_mask = mask.to(attention_mask.dtype)
         else:
             _, _, attention_mask, _, embeds, _ = self.prepare_inputs_labels_for_multimodal(
@@ -309,81 +311,6 @@ class LlavaMetaForCausalLM:
 
 def _stacked(features: Images) -> torch.Tensor:
     return features if isinstance(features, torch.Tensor) else torch.stack(list(features))
-
-
-def _deal(blocks: list[torch.Tensor], counts: list[int]) -> list[list[torch.Tensor]]:
-    """Blocks to rows, in reading order; see `prepare_inputs_labels_for_multimodal` for the two conventions."""
-    if len(blocks) == sum(counts):
-        taken = counts
-    elif len(blocks) == sum(max(count, 1) for count in counts):
-        taken = [max(count, 1) for count in counts]
-    elif len(blocks) == 1 and not sum(counts):
-        # One dummy for a whole batch of text, which our collator sends where ranks must make the same calls.
-        taken = counts
-    else:
-        raise ValueError(
-            f"{len(blocks)} images were given for {sum(counts)} <image> tokens (per row: {counts}); "
-            "give one image for each <image> token"
-        )
-    rows, start = [], 0
-    for count, take in zip(counts, taken, strict=True):
-        rows.append(blocks[start : start + count])
-        start += take
-    return rows
-
-
-def splice_row(
-    ids: torch.Tensor, labels: torch.Tensor, blocks: list[torch.Tensor], words: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """One row without padding: its vectors `(length, hidden)` and labels `(length,)` with images in place.
-
-    Args:
-        words: embeddings of the ids, `(length, hidden)`; those of image tokens are not used.
-    """
-    if not blocks:
-        return words, labels
-    vectors, targets, start = [], [], 0
-    for block, position in zip(blocks, (ids == IMAGE_TOKEN_INDEX).nonzero().flatten().tolist(), strict=True):
-        vectors += [words[start:position], block.to(dtype=words.dtype, device=words.device)]
-        targets += [labels[start:position], labels.new_full((len(block),), IGNORE_INDEX)]
-        start = position + 1
-    return torch.cat([*vectors, words[start:]]), torch.cat([*targets, labels[start:]])
-
-
-def _pad(
-    rows: list[tuple[torch.Tensor, torch.Tensor]], side: str
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rows of vectors and labels to one batch: embeds, labels, bool mask, positions (0 on padding)."""
-    if side not in ("left", "right"):
-        raise ValueError(f"tokenizer_padding_side is {side!r}; allowed: left, right")
-    longest = max(len(targets) for _, targets in rows)
-    embeds, labels, masks, positions = [], [], [], []
-    for vectors, targets in rows:
-        pad = longest - len(targets)
-        ends = (pad, 0) if side == "left" else (0, pad)
-        embeds.append(nn.functional.pad(vectors, (0, 0, *ends)))
-        labels.append(nn.functional.pad(targets, ends, value=IGNORE_INDEX))
-        masks.append(nn.functional.pad(torch.ones_like(targets, dtype=torch.bool), ends, value=False))
-        positions.append(nn.functional.pad(torch.arange(len(targets), device=targets.device), ends))
-    return torch.stack(embeds), torch.stack(labels), torch.stack(masks), torch.stack(positions)
-
-
-def _loss_where_labelled(
-    hidden: torch.Tensor, labels: torch.Tensor, head: nn.Module
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean cross-entropy over the positions that have a label, in float32, and the logits there.
-
-    The same sum as over the whole `(batch, length, vocabulary)` logits, which at a vocabulary of 32,000 to 152,000
-    are most of a step's activation memory and are needed nowhere else.
-    """
-    targets = labels[:, 1:]
-    chosen = targets != IGNORE_INDEX
-    logits = head(hidden[:, :-1][chosen]).float()
-    if not len(logits):
-        # No label in the whole batch: nothing to learn, but the graph must reach every parameter (the head's too), as
-        # the other ranks of a sharded run wait for its gradient.
-        return logits.sum() + hidden.sum() * 0.0, logits
-    return nn.functional.cross_entropy(logits, targets[chosen].to(logits.device)), logits
 
 
 def _contiguous(_: nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

@@ -5,7 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from visual_region.layers import GRAMMAR, STRATEGIES, LayerSelection, LayerSelectionError
+from visual_region.layers import GRAMMAR, LayerSelection, LayerSelectionError
+from visual_region.strategies import STRATEGIES
 
 
 def layers(spec, n=32):

@@ -153,7 +153,7 @@ def test_a_file_cut_off_anywhere_is_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ([row(1, "A", image=picture(1)[:81])], "image of question 1"),
+        ([row(1, "A", image=picture(1)[:81])], r"1 image cells hold no whole image: line 2 \(index 1"),
         ([row(1, "A") | {"index": "one"}], "'one' is no number"),
         ([row(1, "A"), row(1, "B")], "1 indexes twice"),
         ([row(1, "A", ("only",))], "fewer than two options"),

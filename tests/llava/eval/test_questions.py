@@ -145,7 +145,9 @@ def test_a_cut_or_foreign_tsv(tmp_path):
     with pytest.raises(EvaluationError, match=r"1 rows have not one cell for each column: line 3 \(4 of 9 cells\)"):
         read_mmbench_questions(path)
     path.write_text("index\tquestion\n1\ta\n")
-    with pytest.raises(EvaluationError, match="has no column A, B, image; it has index, question"):
+    with pytest.raises(
+        EvaluationError, match=r"has no column A, B, image; is it an MMBench TSV\? It has index, question"
+    ):
         read_mmbench_questions(path)
 
 

@@ -1,0 +1,72 @@
+"""Image features in the place of `<image>` tokens, and rows of unequal length in one batch.
+
+Upstream: `prepare_inputs_labels_for_multimodal` of llava/model/llava_arch.py.
+"""
+
+import torch
+from torch import nn
+
+from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+
+
+def deal_blocks(blocks: list[torch.Tensor], counts: list[int]) -> list[list[torch.Tensor]]:
+    """Image blocks to the rows that have `counts` `<image>` tokens, in reading order.
+
+    Understood are one block a token, and upstream's convention, in which a row without an image brings a dummy too.
+
+    Raises:
+        ValueError: neither fits the number of blocks.
+    """
+    if len(blocks) == sum(counts):
+        taken = counts
+    elif len(blocks) == sum(max(count, 1) for count in counts):
+        taken = [max(count, 1) for count in counts]
+    elif len(blocks) == 1 and not sum(counts):
+        # One dummy for a whole batch of text, which our collator sends where ranks must make the same calls.
+        taken = counts
+    else:
+        raise ValueError(
+            f"{len(blocks)} images were given for {sum(counts)} <image> tokens (per row: {counts}); "
+            "give one image for each <image> token"
+        )
+    rows, start = [], 0
+    for count, take in zip(counts, taken, strict=True):
+        rows.append(blocks[start : start + count])
+        start += take
+    return rows
+
+
+def splice_row(
+    ids: torch.Tensor, labels: torch.Tensor, blocks: list[torch.Tensor], words: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One row without padding: its vectors `(length, hidden)` and labels `(length,)` with images in place.
+
+    Args:
+        words: embeddings of the ids, `(length, hidden)`; those of image tokens are not used.
+    """
+    if not blocks:
+        return words, labels
+    vectors, targets, start = [], [], 0
+    for block, position in zip(blocks, (ids == IMAGE_TOKEN_INDEX).nonzero().flatten().tolist(), strict=True):
+        vectors += [words[start:position], block.to(dtype=words.dtype, device=words.device)]
+        targets += [labels[start:position], labels.new_full((len(block),), IGNORE_INDEX)]
+        start = position + 1
+    return torch.cat([*vectors, words[start:]]), torch.cat([*targets, labels[start:]])
+
+
+def pad_rows(
+    rows: list[tuple[torch.Tensor, torch.Tensor]], side: str
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rows of vectors and labels to one batch: embeds, labels, bool mask, positions (0 on padding)."""
+    if side not in ("left", "right"):
+        raise ValueError(f"tokenizer_padding_side is {side!r}; allowed: left, right")
+    longest = max(len(targets) for _, targets in rows)
+    embeds, labels, masks, positions = [], [], [], []
+    for vectors, targets in rows:
+        pad = longest - len(targets)
+        ends = (pad, 0) if side == "left" else (0, pad)
+        embeds.append(nn.functional.pad(vectors, (0, 0, *ends)))
+        labels.append(nn.functional.pad(targets, ends, value=IGNORE_INDEX))
+        masks.append(nn.functional.pad(torch.ones_like(targets, dtype=torch.bool), ends, value=False))
+        positions.append(nn.functional.pad(torch.arange(len(targets), device=targets.device), ends))
+    return torch.stack(embeds), torch.stack(labels), torch.stack(masks), torch.stack(positions)
