@@ -147,7 +147,7 @@ def make_answerer(args: argparse.Namespace, template: Conversation | None, folde
     """Loads the checkpoint that the flags name.
 
     Args:
-        sees: whether any question has an image; without one the tower stays unloaded.
+        sees: whether any question has an image; without one neither tower nor projector is built.
     """
     tokenizer, model, processor, _ = load_pretrained_model(
         args.model_path,
@@ -155,7 +155,8 @@ def make_answerer(args: argparse.Namespace, template: Conversation | None, folde
         device=args.device,
         dtype=DTYPES[args.dtype] if args.dtype else None,
         vision_tower=args.vision_tower,
-        load_tower=sees and not args.vision_feature_cache,
+        load_tower=not args.vision_feature_cache,
+        text_only=not sees,
     )
     cache = None
     if args.vision_feature_cache and sees:

@@ -236,14 +236,15 @@ class Corpus:
 
 
 def load(args: argparse.Namespace, tower: bool) -> tuple[PreTrainedTokenizerBase, Any, Any]:
-    """Tokenizer, model and image processor; the tower's weights only where pixels are read."""
+    """Tokenizer, model and image processor; tower and projector only where images are read."""
     tokenizer, model, processor, _ = load_pretrained_model(
         args.model_path,
         args.model_base,
         device=args.device,
         dtype=DTYPES[args.dtype] if args.dtype else None,
         vision_tower=args.vision_tower,
-        load_tower=tower and not args.vision_feature_cache,
+        load_tower=not args.vision_feature_cache,
+        text_only=not tower,
     )
     return tokenizer, model, processor
 

@@ -17,13 +17,13 @@ from llava.model.builder import load_pretrained_model
 def load_text_model(
     model_path: str, model_base: str | None = None, dtype: torch.dtype | None = None, device: str = "cuda"
 ) -> tuple[PreTrainedTokenizerBase, Any, int]:
-    """A checkpoint, or a plain backbone, without its tower's weights: `(tokenizer, model, context_len)`.
+    """A checkpoint, or a plain backbone, without its tower and projector: `(tokenizer, model, context_len)`.
 
     Args:
         dtype, device: as `load_pretrained_model` takes them.
     """
     tokenizer, model, _, context = load_pretrained_model(
-        model_path, model_base, dtype=dtype, device=device, load_tower=False
+        model_path, model_base, dtype=dtype, device=device, text_only=True
     )
     return tokenizer, model, context
 

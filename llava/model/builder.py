@@ -45,6 +45,7 @@ def load_pretrained_model(
     dtype: torch.dtype | None = None,
     vision_tower: str | None = None,
     load_tower: bool = True,
+    text_only: bool = False,
     quantization_config: BitsAndBytesConfig | None = None,
     **kwargs: Any,
 ) -> tuple[PreTrainedTokenizerBase, Any, BaseImageProcessor | None, int]:
@@ -61,7 +62,9 @@ def load_pretrained_model(
         dtype: default float16 on a GPU, as upstream, and float32 on a CPU.
         vision_tower: a tower in place of the path that config.json records, which is somebody else's. Weights of a
             tower that was trained along are the checkpoint's all the same.
-        load_tower: False leaves the tower a stub, where features come from a cache or only text is read.
+        load_tower: False leaves the tower a stub, where features come from a cache.
+        text_only: neither tower nor projector: the language model alone, for text. The tower that config.json names
+            need not be here.
         quantization_config: in place of what load_8bit and load_4bit stand for.
         kwargs: passed on to from_pretrained.
 
@@ -87,7 +90,7 @@ def load_pretrained_model(
     checkpoint, base, config = resolve(model_path, model_base)
     # A LoRA is merged before anything is rounded: its base comes in the dtype that it is stored in.
     first = stored_dtype(base) if checkpoint.kind is Kind.LORA and quantization is None else dtype
-    model = load_base(base, config, first, vision_tower, **kwargs)
+    model = load_base(base, config, first, vision_tower, text_only, **kwargs)
     if checkpoint.kind is not Kind.FULL:
         add_trained_weights(model, checkpoint)
     if checkpoint.kind is Kind.LORA:
@@ -133,7 +136,14 @@ def _placement(device_map: Any, device: str, quantized: bool) -> Any:
     return device_map
 
 
-def load_base(path: str | Path, config: Any, dtype: Any, vision_tower: str | None = None, **kwargs: Any) -> Any:
+def load_base(
+    path: str | Path,
+    config: Any,
+    dtype: Any,
+    vision_tower: str | None = None,
+    text_only: bool = False,
+    **kwargs: Any,
+) -> Any:
     """A whole model, its tower a stub; `config` is of a LLaVA, `path` may be of a plain language model.
 
     Raises:
@@ -142,6 +152,8 @@ def load_base(path: str | Path, config: Any, dtype: Any, vision_tower: str | Non
     family, config = family_config(config if isinstance(config, dict) else config.to_dict())
     if vision_tower:
         config.mm_vision_tower = vision_tower
+    if text_only:
+        config.mm_vision_tower = None
     if getattr(config, "mm_vision_tower", None):
         try:
             build_vision_tower(config, delay_load=True)
@@ -208,8 +220,9 @@ def add_trained_weights(model: Any, checkpoint: Checkpoint) -> None:
     if not file.is_file():
         return
     weights = read_projector(file)
-    check_projector_weights(weights, model.config, file)
-    model.get_model().mm_projector.load_state_dict(weights)
+    if model.get_vision_tower() is not None:
+        check_projector_weights(weights, model.config, file)
+        model.get_model().mm_projector.load_state_dict(weights)
     other = {
         strip_wrapper_prefix(name): value
         for name, value in torch.load(file, map_location="cpu", weights_only=True).items()

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from llava.eval import bbh
-from llava.eval.prepare.common import Options, PrepareError, write_questions
+from llava.eval.prepare.common import Options, PrepareError, set_up
 from llava.files import write_json
 
 
@@ -33,7 +33,7 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
             annotations[name] = {"task": task.name, "input": example["input"], "target": example["target"]}
     if problems:
         raise PrepareError(f"BIG-bench-hard in {folder}: {'; '.join(problems)}")
-    write_questions(out / "questions.jsonl", rows, options)
+    set_up(out, {}, "questions.jsonl", rows, options)
     write_json(out / "annotations.json", annotations)
     return len(rows)
 

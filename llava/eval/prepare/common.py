@@ -57,18 +57,23 @@ def find(raw: Path, *candidates: str) -> Path:
     )
 
 
+def check_place(source: Path, target: Path) -> None:
+    """Raises `PrepareError` where something that is no link has the name `target` and is not `source`."""
+    if target.exists() and not target.is_symlink() and not target.samefile(source):
+        raise PrepareError(f"{target} is there and is not {source}; move it away, or give its folder as --raw")
+
+
 def place(source: Path, target: Path) -> None:
     """Makes a file or folder of the download known under the name that the scripts use: a link, if it lies elsewhere.
 
     Raises:
         PrepareError: something else has that name.
     """
+    check_place(source, target)
     if target.exists() and target.samefile(source):
         return
     if target.is_symlink():
         target.unlink()
-    elif target.exists():
-        raise PrepareError(f"{target} is there and is not {source}; move it away, or give its folder as --raw")
     target.parent.mkdir(parents=True, exist_ok=True)
     target.symlink_to(source.resolve(), target_is_directory=source.is_dir())
 
@@ -126,40 +131,60 @@ def sample_path(path: Path, options: Options) -> Path:
     return path if options.sample is None else path.with_name(f"{path.stem}.sample-{options.sample}{path.suffix}")
 
 
-def write_questions(
-    path: Path, rows: Rows, options: Options, key: Callable[[Mapping[str, Any]], Any] = lambda row: row["question_id"]
-) -> Path:
-    """Writes rows as JSON lines (or as one list, where the name ends in .json), and says so.
-
-    A file that is there already, say upstream's own, is kept where it asks the same questions in other words or order.
+def set_up(
+    out: Path,
+    places: Mapping[str, Path],
+    questions: str,
+    rows: Rows,
+    options: Options,
+    key: Callable[[Mapping[str, Any]], Any] = lambda row: row["question_id"],
+) -> None:
+    """Places a download under `out` and writes its questions; what refuses does so before anything is changed.
 
     Args:
+        places: files and folders of the download by the name that they get.
+        questions: name of the question file.
         key: what tells a question in a row.
 
     Raises:
-        PrepareError: a file is there that asks other questions.
+        PrepareError: a name is taken by something else, or a question file is there that asks other questions.
     """
-    path = sample_path(path, options)
+    path = sample_path(out / questions, options)
     rows = sampled(rows, options)
-    if path.exists() and not options.overwrite:
-        there = _read(path)
-        if there == rows:
-            print(f"{path} is there, with these {len(rows)} questions")
-            return path
-        if _keys(there, key) != _keys(rows, key):
-            raise PrepareError(
-                f"{path} is there and asks {len(there)} questions, which are not the {len(rows)} of this download; "
-                "--overwrite replaces it"
-            )
-        print(f"{path} is there and asks these {len(rows)} questions in its own words; kept")
-        return path
+    kept = _kept(path, rows, options, key)
+    for name, source in places.items():
+        check_place(source, out / name)
+    for name, source in places.items():
+        place(source, out / name)
+    if not kept:
+        write_questions(path, rows)
+
+
+def write_questions(path: Path, rows: Rows) -> None:
+    """Writes rows as JSON lines (or as one list, where the name ends in .json), and says so."""
     if path.suffix == ".json":
         write_json(path, rows)
     else:
         with written_whole(path) as aside, open(aside, "w", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
     print(f"{len(rows)} questions written to {path}")
-    return path
+
+
+def _kept(path: Path, rows: Rows, options: Options, key: Callable[[Mapping[str, Any]], Any]) -> bool:
+    """Whether a file stays that is there, say upstream's own: it asks the same questions, maybe in other words."""
+    if not path.exists() or options.overwrite:
+        return False
+    there = _read(path)
+    if there == rows:
+        print(f"{path} is there, with these {len(rows)} questions")
+        return True
+    if _keys(there, key) != _keys(rows, key):
+        raise PrepareError(
+            f"{path} is there and asks {len(there)} questions, which are not the {len(rows)} of this download; "
+            "--overwrite replaces it"
+        )
+    print(f"{path} is there and asks these {len(rows)} questions in its own words; kept")
+    return True
 
 
 def _keys(rows: Sequence[Mapping[str, Any]], key: Callable[[Mapping[str, Any]], Any]) -> list[str] | None:

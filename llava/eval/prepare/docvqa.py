@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from llava.eval.eval_docvqa import entries_of
-from llava.eval.prepare.common import SHORT, Options, check_count, find, load, place, with_images, write_questions
+from llava.eval.prepare.common import SHORT, Options, check_count, find, load, set_up, with_images
 
 PUBLISHED = 5349
 FILES = ("val_v1.0_withQT.json", "val_v1.0.json")
@@ -26,7 +26,5 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
         for entry in entries.values()
     ]
     rows = with_images(rows, images, options)
-    place(source, out / "val_v1.0_withQT.json")
-    place(images, out / "documents")
-    write_questions(out / "questions.jsonl", rows, options)
+    set_up(out, {"val_v1.0_withQT.json": source, "documents": images}, "questions.jsonl", rows, options)
     return len(rows)

@@ -9,9 +9,8 @@ from llava.eval.prepare.common import (
     check_count,
     find,
     load,
-    place,
+    set_up,
     with_images,
-    write_questions,
 )
 
 PUBLISHED = 12578
@@ -36,7 +35,11 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
         raise PrepareError(f"{source} is not GQA's file of questions ({error!r})") from error
     check_count("questions", len(rows), PUBLISHED, options)
     rows = with_images(rows, images, options)
-    place(source, out / "data/testdev_balanced_questions.json")
-    place(images, out / "data/images")
-    write_questions(out / "llava_gqa_testdev_balanced.jsonl", rows, options)
+    set_up(
+        out,
+        {"data/testdev_balanced_questions.json": source, "data/images": images},
+        "llava_gqa_testdev_balanced.jsonl",
+        rows,
+        options,
+    )
     return len(rows)

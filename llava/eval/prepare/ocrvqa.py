@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from llava.eval.eval_ocrvqa import pairs_of
-from llava.eval.prepare.common import SHORT, Options, check_count, find, load, place, with_images, write_questions
+from llava.eval.prepare.common import SHORT, Options, check_count, find, load, set_up, with_images
 
 # Covers, in all three splits together.
 PUBLISHED = 207572
@@ -23,9 +23,7 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
         for key, (book, question, _) in pairs.items()
     ]
     rows = with_images(rows, images, options)
-    place(source, out / "dataset.json")
-    place(images, out / "images")
-    write_questions(out / "questions.jsonl", rows, options)
+    set_up(out, {"dataset.json": source, "images": images}, "questions.jsonl", rows, options)
     return len(rows)
 
 

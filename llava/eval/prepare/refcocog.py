@@ -10,10 +10,9 @@ from llava.eval.prepare.common import (
     check_count,
     find,
     load,
-    place,
+    set_up,
     unique,
     with_images,
-    write_questions,
 )
 from llava.eval.prepare.plain_pickle import load_plain_pickle
 from llava.files import write_json
@@ -46,9 +45,8 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
         for entry in entries
     ]
     rows = with_images(rows, images, options)
-    place(images, out / "train2014")
+    set_up(out, {"train2014": images}, "questions.jsonl", rows, options)
     write_json(out / "annotations.json", {"split": SPLIT, "split_by": "umd", "data": entries})
-    write_questions(out / "questions.jsonl", rows, options)
     return len(rows)
 
 

@@ -12,9 +12,8 @@ from llava.eval.prepare.common import (
     check_count,
     find,
     load,
-    place,
+    set_up,
     with_images,
-    write_questions,
 )
 
 PUBLISHED = 4241
@@ -34,10 +33,14 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
     check_count("questions", len(rows), PUBLISHED, options)
     check_count("questions with an image", sum("image" in r for r in rows), PUBLISHED_WITH_IMAGE, options)
     rows = with_images(rows, images, options)
-    place(problems_file, out / "problems.json")
-    place(splits_file, out / "pid_splits.json")
-    place(images, out / "images/test")
-    write_questions(out / "llava_test_CQM-A.json", rows, options, key=lambda r: r["id"])
+    set_up(
+        out,
+        {"problems.json": problems_file, "pid_splits.json": splits_file, "images/test": images},
+        "llava_test_CQM-A.json",
+        rows,
+        options,
+        key=lambda r: r["id"],
+    )
     return len(rows)
 
 

@@ -10,9 +10,8 @@ from llava.eval.prepare.common import (
     check_count,
     find,
     load,
-    place,
+    set_up,
     with_images,
-    write_questions,
 )
 
 PUBLISHED = 538868
@@ -41,7 +40,5 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
     check_count("questions", len(rows), PUBLISHED, options)
     check_count("annotations", len(answered), len(rows), options)
     rows = with_images(rows, images, options)
-    place(annotations, out / ANNOTATIONS)
-    place(images, out / "val2014")
-    write_questions(out / "questions.jsonl", rows, options)
+    set_up(out, {ANNOTATIONS: annotations, "val2014": images}, "questions.jsonl", rows, options)
     return len(rows)

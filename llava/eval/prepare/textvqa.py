@@ -10,9 +10,8 @@ from llava.eval.prepare.common import (
     check_count,
     find,
     load,
-    place,
+    set_up,
     with_images,
-    write_questions,
 )
 
 ANNOTATIONS = "TextVQA_0.5.1_val.json"
@@ -42,11 +41,15 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
         ) from error
     check_count("questions", len(rows), PUBLISHED, options)
     rows = with_images(rows, images, options)
-    place(source, out / ANNOTATIONS)
-    place(images, out / "train_images")
-    path = out / f"llava_textvqa_val_v051{'_ocr' if options.ocr else ''}.jsonl"
-    # Image ids are not unique; upstream's own file may write the tokens otherwise.
-    write_questions(path, rows, options, key=lambda row: (row["question_id"], prompt_processor(row["text"])))
+    set_up(
+        out,
+        {ANNOTATIONS: source, "train_images": images},
+        f"llava_textvqa_val_v051{'_ocr' if options.ocr else ''}.jsonl",
+        rows,
+        options,
+        # Image ids are not unique; upstream's own file may write the tokens otherwise.
+        key=lambda row: (row["question_id"], prompt_processor(row["text"])),
+    )
     return len(rows)
 
 

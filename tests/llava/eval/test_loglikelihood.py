@@ -81,7 +81,7 @@ def test_a_long_context_loses_its_beginning_and_says_so(text_model):
 def test_texts_equal_generate_and_need_no_tower(text_model):
     """Raw prompts through transformers' own `generate`, one by one, against ours batched with shared beginnings."""
     tokenizer, model = text_model
-    assert not model.get_vision_tower().is_loaded
+    assert model.get_vision_tower() is None
     prompts = [context for context, _ in REQUESTS if context]
     ours = generate_texts(model, tokenizer, prompts, Generation(10), batch_size=8)
     for prompt, text in zip(prompts, ours, strict=True):

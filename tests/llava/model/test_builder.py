@@ -220,6 +220,24 @@ def test_tower_that_is_not_here(tiny_llava, tiny, tmp_path, monkeypatch):
     assert torch.equal(logits(folder, vision_tower=str(tiny.tower)), logits(tiny_llava))
 
 
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_text_needs_no_tower_at_all(tiny_llava, lora, tmp_path, kind):
+    ids = IDS[IDS != -200][None]
+    source = tiny_llava if kind == "full" else lora
+    with torch.no_grad():
+        expected = load_pretrained_model(str(source), device="cpu")[1](input_ids=ids).logits
+    folder = shutil.copytree(source, tmp_path / "copy")
+    config = json.loads((folder / "config.json").read_text()) | {"mm_vision_tower": "/nowhere/tower"}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(VisionTowerError, match="/nowhere/tower"):
+        load_pretrained_model(str(folder), device="cpu")
+    _, model, processor, _ = load_pretrained_model(str(folder), device="cpu", text_only=True)
+    with torch.no_grad():
+        assert torch.equal(model(input_ids=ids).logits, expected)
+    assert processor is None
+    assert model.get_vision_tower() is None
+
+
 def test_trained_tower_wins_over_the_published_one(tiny_llava, tiny, tmp_path):
     _, model, _, _ = load_pretrained_model(str(tiny_llava), device="cpu")
     with torch.no_grad():

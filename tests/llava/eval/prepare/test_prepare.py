@@ -255,6 +255,23 @@ def test_other_data_in_the_way(tmp_path):
         load_preparer("gqa")(tmp_path / "raw", tmp_path / "out", ANY)
 
 
+@pytest.mark.parametrize("name", sorted(QUESTION_FILES))
+def test_a_refused_download_changes_nothing(name, tmp_path):
+    """Else the questions of one download would stand on the images and annotations of another."""
+    MAKERS[name](tmp_path / "raw")
+    load_preparer(name)(tmp_path / "raw", tmp_path / "out", ANY)
+    questions = tmp_path / "out" / QUESTION_FILES[name]
+    rows = rows_of(questions)[:-1]
+    text = json.dumps(rows) if questions.suffix == ".json" else "".join(json.dumps(row) + "\n" for row in rows)
+    questions.write_text(text)
+    before = {p: p.resolve() for p in (tmp_path / "out").rglob("*")}
+    shutil.copytree(tmp_path / "raw", tmp_path / "other")
+    with pytest.raises(PrepareError, match="--overwrite replaces it"):
+        load_preparer(name)(tmp_path / "other", tmp_path / "out", ANY)
+    assert {p: p.resolve() for p in (tmp_path / "out").rglob("*")} == before
+    assert questions.read_text() == text
+
+
 def test_a_sample(tmp_path):
     MAKERS["tdiuc"](tmp_path / "raw")
     options = Options(check_counts=False, sample=3)
