@@ -2,17 +2,19 @@
 
 `python -m llava.eval.eval_mmbench --annotation-file mmbench_dev_20230712.tsv --result-file answers.jsonl`
 
-Circular: a question is right if it is right in every rotation of its options; the dev files hold the rotations as rows,
-and `--all-rounds` answers make them too. Vanilla: the first order only. The server reads letters by other means, so its
+Circular: a question is right if it is right in every rotation of its options, as many as it has options; the dev files
+hold the rotations as rows, and `--all-rounds` answers make them too. A question that was not asked in all of them is
+left out, and that is said. Vanilla: the first order only. The server reads letters by other means, so its
 figures differ a little; `convert_mmbench_for_submission` writes what it takes.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from llava.eval.answers import ScoringError, model_of, pair, read_answers, run_scorer, scorer_parser
+from llava.eval.errors import some
 from llava.eval.letters import VERSION, read_letter
 from llava.eval.mmbench import LETTERS, Row, is_none, is_rotation, options_of, question_of, read_tsv
 from llava.eval.report import Measure, Report, group, report_path
@@ -56,19 +58,25 @@ def score(answers: Sequence[Mapping[str, Any]], rows: Sequence[Row], missing: st
         if not is_rotation(index) and reply.key == _name((index.strip(), 0)):
             first[question_of(index)] = hit
     passed = Counter(question_of(row["index"]) for row in passes.values())
-    whole = {question: found for question, found in circles.items() if len(found) == passed[question]}
-    several = any(len(found) > 1 for found in whole.values())
+    several = max(passed.values()) > 1
+    # Whole is a question with an answer to every order of its options, all of which the file (or --all-rounds) has.
+    whole = {
+        question: found
+        for question, found in circles.items()
+        if len(found) == passed[question] >= len(options_of(of_question[question]))
+    }
     by_metric = {"circular": {question: float(all(found)) for question, found in whole.items()} if several else {}}
     by_metric |= {"vanilla": first, "all_rows": {r.key: hit for r, hit in zip(paired.replies, hits, strict=True)}}
     metrics = {name: Measure.of(list(scores.values())) for name, scores in by_metric.items() if scores}
     headline = next(iter(metrics))
     per_question = {str(question): hit for question, hit in by_metric[headline].items()}
     warnings = list(paired.warnings)
-    if len(whole) < len(circles):
-        lost = len(circles) - len(whole)
-        warnings.append(f"{lost} questions lack the answer to an order of their options and are not in circular")
     if not several:
         warnings.append("each question was asked in one order only: vanilla accuracy, not to be set beside circular")
+    else:
+        warnings += _gaps(circles, whole, passed, of_question)
+    if len(first) < len(circles):
+        warnings.append(f"{len(circles) - len(first)} questions lack the first order of their options: not in vanilla")
     return Report(
         benchmark="mmbench",
         metric=headline,
@@ -81,6 +89,28 @@ def score(answers: Sequence[Mapping[str, Any]], rows: Sequence[Row], missing: st
         warnings=warnings,
         model=model_of(answers),
     )
+
+
+def _gaps(
+    circles: Mapping[int, Sequence[float]], whole: Collection[int], passed: Mapping[int, int], rows: Mapping[int, Row]
+) -> list[str]:
+    """What a reader must know of the questions that are not in circular."""
+    lost = [question for question in circles if question not in whole]
+    unasked = [question for question in lost if passed[question] < len(options_of(rows[question]))]
+    unanswered = [question for question in lost if question not in set(unasked)]
+    warnings = []
+    if unasked:
+        warnings.append(
+            f"the file lacks rotations of {len(unasked)} of {len(circles)} questions, which are not in circular: "
+            f"{some(map(str, unasked))}; is it whole?"
+        )
+    if unanswered:
+        warnings.append(
+            f"{len(unanswered)} questions lack the answer to an order of their options and are not in circular"
+        )
+    if not whole:
+        warnings.append("no question was asked in every order: vanilla accuracy, not to be set beside circular")
+    return warnings
 
 
 def pass_of(line: Mapping[str, Any]) -> Pass:

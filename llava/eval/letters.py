@@ -2,26 +2,56 @@
 
 In order, and the first that decides ends the search:
 1. the reply is a letter, alone or with marks: "B", "(b)", "B.";
-2. it begins as an option is written: "B. a cat", "(B) a cat", "B: a cat", "B) a cat";
-3. it says "answer is B", "answer: B", "option B", "choice B", for one letter only; in "answer: A bus" the "A" begins
+2. it begins by naming two letters, as in "(B) or (C)", or its lines begin as different options do: it is not read;
+3. it begins as an option is written: "B. a cat", "(B) a cat", "B: a cat", "B) a cat";
+4. it names two letters anywhere, as in "B or C": it is not read;
+5. it says "answer is B", "answer: B", "option B", "choice B", for one letter only; in "answer: A bus" the "A" begins
    the text of an option, which then is the one chosen;
-4. it is the text of one option, or contains the text of exactly one as whole words, and is not longer than twice all
+6. it is the text of one option, or contains the text of exactly one as whole words, and is not longer than twice all
    options together;
-5. exactly one letter stands among its last four words as a capital by itself. "A" counts only as the last word, for
+7. exactly one letter stands among its last four words as a capital by itself. "A" counts only as the last word, for
    elsewhere it is an article.
+What a reply denies it does not choose: from rule 3 on the "B" of "not B", "neither B", "the answer isn't B", "I don't
+think it is B", "B is not correct" and "B is wrong" is not there, nor is the text of an option after such a word; of
+"not B but C" the C is left.
 Replies that refuse, name several letters or say none of this are not read: they count as wrong, and as parse failures.
+
+letters-2 differs from letters-1 in rule 2 and in what is denied, which letters-1 took for a choice.
 """
 
 import re
 from collections.abc import Sequence
 
-VERSION = "letters-1"
+VERSION = "letters-2"
 
 _MARKS = str.maketrans(dict.fromkeys(".()[],:;!*#{}\"'`", " "))
 _STARTS = re.compile(r"\s*(?:\(([A-Z])\)|([A-Z])[.):])(?:\s|$)")
 _SAYS = re.compile(r"\b(?i:answer|option|choice)\b\s*(?:is|would be|should be)?[\s:(\[*\"']*([A-Z])(?![A-Za-z'])")
 # "B or C" names two.
 _OR = re.compile(r"\b([A-Z])\b[)\].,]*\s*(?:or|and|/|,)\s*[(\[]*([A-Z])\b")
+_STARTS_WITH_TWO = re.compile(
+    r"\s*[(\[]*([A-Z])(?:[)\].,:]*\s*(?:\bor\b|\band\b|/|,|&)\s*[(\[]*|\)\s*\()([A-Z])(?![A-Za-z'])"
+)
+_LINE_STARTS = re.compile(r"^\s*(?:\(([A-Z])\)|([A-Z])[.):])(?=\s|$)", re.MULTILINE)
+_LETTER = re.compile(r"(?<![A-Za-z])[A-Z](?![A-Za-z'])")
+_NOT = r"(?:not|[a-z]+n['\u2019]t|cannot|isnt)"
+_DENIES_WHAT_FOLLOWS = re.compile(
+    rf"""\b(?:
+        (?:{_NOT}|no|never|neither|nor|without|except|(?:rather|other)\ than|instead\ of)
+        (?:\ (?:be|the|option|choice|answer|letter|correct|right))*
+    |
+        {_NOT}\ (?:think|believe|suppose|say|agree|choose|pick|select|take)\b(?:\ (?!but\b|so\b)\w+){{0,8}}
+    )[\ (\[*"']*$""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_IS_DENIED = re.compile(
+    r"""[)\].*"']*\s+(?:(?:is|are|was|would\ be|can|could)(?:\s+not|n['\u2019]t)|cannot)
+    \s+(?:be\s+)?(?:the\s+)?(?:correct|right|best|true|answer|option|choice)\b
+    |[)\].*"']*\s+(?:is|are)\s+(?:wrong|incorrect|false)\b""",
+    re.IGNORECASE | re.VERBOSE,
+)
+# Further back than this no word denies what follows.
+_REACH = 80
 _REFUSALS = (
     "i cannot",
     "i can't",
@@ -43,16 +73,36 @@ def read_letter(reply: str, options: Sequence[str]) -> str | None:
     words = reply.translate(_MARKS).split()
     if len(words) == 1 and len(words[0]) == 1:
         return words[0].upper() if words[0].upper() in letters else None
-    start = _STARTS.match(reply)
+    if _two(_STARTS_WITH_TWO.match(reply), letters) or len(_started_lines(reply, letters)) > 1:
+        return None
+    left = _LETTER.sub(lambda found: "_" if _denied(reply, *found.span()) else found[0], reply)
+    start = _STARTS.match(left)
     if start:
         letter = start.group(1) or start.group(2)
         return letter if letter in letters else None
-    if any(set(found) <= set(letters) and found[0] != found[1] for found in _OR.findall(reply)):
+    if any(_two(found, letters) for found in _OR.finditer(reply)):
         return None
-    said = {_named(reply[found.start(1) :], options, letters) for found in _SAYS.finditer(reply)} & set(letters)
+    said = {_named(left[found.start(1) :], options, letters) for found in _SAYS.finditer(left)} & set(letters)
     if said:
         return said.pop() if len(said) == 1 else None
-    return _by_text(reply, options, letters) or _last_letter(reply, words, letters)
+    return _by_text(reply, options, letters) or _last_letter(left, letters)
+
+
+def _two(found: re.Match[str] | None, letters: Sequence[str]) -> bool:
+    """Whether the two letters of a match are those of two options."""
+    return found is not None and found[1] != found[2] and {found[1], found[2]} <= set(letters)
+
+
+def _started_lines(reply: str, letters: Sequence[str]) -> set[str]:
+    """Letters with which lines begin as options do: several where the reply repeats the list."""
+    return {first or second for first, second in _LINE_STARTS.findall(reply)} & set(letters)
+
+
+def _denied(text: str, begin: int, end: int) -> bool:
+    """Whether a text says of what stands from `begin` to `end` that it is not the answer."""
+    before = " ".join(text[max(0, begin - _REACH) : begin].split())
+    before += " " if text[:begin][-1:].isspace() else ""
+    return bool(_DENIES_WHAT_FOLLOWS.search(before) or _IS_DENIED.match(text, end))
 
 
 def _named(rest: str, options: Sequence[str], letters: Sequence[str]) -> str:
@@ -75,7 +125,8 @@ def _by_text(reply: str, options: Sequence[str], letters: Sequence[str]) -> str 
     inside = [
         letter
         for letter, text in zip(letters, texts, strict=True)
-        if text and re.search(rf"(?<!\w){re.escape(text)}(?!\w)", plain)
+        if text
+        and any(not _denied(plain, *found.span()) for found in re.finditer(rf"(?<!\w){re.escape(text)}(?!\w)", plain))
     ]
     return inside[0] if len(inside) == 1 else None
 
@@ -84,9 +135,10 @@ def _plain(text: str) -> str:
     return " ".join(text.lower().split()).rstrip(".").strip()
 
 
-def _last_letter(reply: str, words: Sequence[str], letters: Sequence[str]) -> str | None:
-    if any(words_ in reply.lower() for words_ in _REFUSALS):
+def _last_letter(reply: str, letters: Sequence[str]) -> str | None:
+    if any(words in reply.lower() for words in _REFUSALS):
         return None
+    words = reply.translate(_MARKS).split()
     found = [(i, word) for i, word in enumerate(words) if word in letters]
     named = [(i, word) for i, word in found if word != "A" or i == len(words) - 1]
     if len(named) != 1 or named[0][0] < len(words) - 4:

@@ -60,14 +60,18 @@ def read_tsv(path: str | Path) -> list[Row]:
     return _with_images(path, rows)
 
 
+def _short(name: str) -> str:
+    """A column's name for a message: the first line of a file of another kind is one name of any length."""
+    return name if len(name) <= 40 else f"{name[:40]}..."
+
+
 def _whole_rows(path: str | Path, reader: csv.DictReader) -> list[tuple[int, Row]]:
     """Rows with their line numbers."""
     columns = reader.fieldnames or []
     absent = [name for name in NEEDED if name not in columns]
     if absent:
-        raise ScoringError(
-            f"{path} has no column {', '.join(absent)}; is it an MMBench TSV? It has {some(columns) or 'none'}"
-        )
+        found = some(map(_short, columns)) or "none"
+        raise ScoringError(f"{path} has no column {', '.join(absent)}; is it an MMBench TSV? It has {found}")
     rows, short = [], []
     for row in reader:
         if None in row or None in row.values():

@@ -31,12 +31,49 @@ OPTIONS = ["a car", "a bus", "a bicycle", "a boat"]
         ("The correct answer is (D).", "D"),
         ("the answer is: **B**", "B"),
         ("The answer is A or B", None),
-        ("Option A, not option B", None),
+        ("Option A, not option B", "A"),
         ("It must be C", "C"),
         ("It is A", "A"),
         ("A man on a horse", None),
         ("C is not what I would take because of its wheels", None),
         ("I'm sorry, I cannot choose C", None),
+        # Two letters, however they are marked.
+        ("(B) or (C)", None),
+        ("B) or C)", None),
+        ("B. or C.", None),
+        ("B, C", None),
+        ("B. and D.", None),
+        ("(A), (B) or (C)", None),
+        ("(A) (B)", None),
+        ("A/B", None),
+        ("A. a car\nB. a bus\nC. a bicycle\nD. a boat", None),
+        # What follows the letter of an option is the option's text.
+        ("B. Vitamins A and C", "B"),
+        ("(B) A or C", "B"),
+        # Denials.
+        ("not B", None),
+        ("Not (B).", None),
+        ("Neither B", None),
+        ("neither B nor C", None),
+        ("not B or C", None),
+        ("The answer isn't B", None),
+        ("The answer isn\u2019t B", None),
+        ("The answer is not A", None),
+        ("The answer is not option B.", None),
+        ("It cannot be B", None),
+        ("I don't think the answer is B", None),
+        ("I do not believe that option C is right", None),
+        ("B is not correct.", None),
+        ("(A) is not the answer", None),
+        ("Option C is wrong", None),
+        ("The answer is not C but B", "B"),
+        ("The answer is B, not C", "B"),
+        ("It is not a car, it is B", "B"),
+        ("I'm not sure, B", "B"),
+        ("I do not know, but I would say C", "C"),
+        ("It is not a bus.", None),
+        ("It is not a bus but a boat.", "D"),
+        ("B. It is not a car.", "B"),
         # Texts of options.
         ("a bus", "B"),
         ("A car", "A"),
@@ -52,6 +89,18 @@ OPTIONS = ["a car", "a bus", "a bicycle", "a boat"]
 )
 def test_frozen(reply, letter):
     assert read_letter(reply, OPTIONS) == letter
+
+
+def test_an_option_that_denies_is_itself():
+    options = ["a car", "not a car", "no car"]
+    assert [read_letter(f"It is {text}.", options) for text in options] == ["A", "B", "C"]
+    assert read_letter("It is not true", ["true", "false"]) is None
+
+
+def test_a_denied_letter_is_never_read():
+    for denial in ("not {}", "It is not {}.", "Not ({})", "neither {}", "The answer is not {}", "Answer: not {}"):
+        for letter in "ABCD":
+            assert read_letter(denial.format(letter), OPTIONS) is None
 
 
 def test_an_empty_option_matches_nothing():

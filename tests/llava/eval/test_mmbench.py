@@ -27,7 +27,7 @@ def test_all_right():
         "all_rows": (1, 9),
     }
     assert report.metric == "circular"
-    assert report.details == {"rule": "letters-1", "questions": 3, "rows": 9}
+    assert report.details == {"rule": "letters-2", "questions": 3, "rows": 9}
 
 
 def test_by_hand():
@@ -95,6 +95,36 @@ def test_a_circle_with_a_gap_is_left_out_and_said():
     assert report.metrics["circular"].samples == 2
     assert "1 of 9 questions have no answer" in report.warnings[0]
     assert "1 questions lack the answer to an order" in report.warnings[1]
+    assert "1 questions lack the first order" in report.warnings[2]
+    assert report.metrics["vanilla"].samples == 2
+
+
+def test_a_question_without_all_its_rotations_is_not_in_circular():
+    """A file cut off between two rows: of 243 one row is left, of 241 two; answered right, they are no circles."""
+    rows = [*ROWS[:2], *ROWS[4:7]]
+    report = score(said(rows), rows)
+    assert report.metrics["circular"].samples == 1
+    assert report.per_question == {"242": 1}
+    assert report.metrics["vanilla"].samples == 3
+    (warning,) = report.warnings
+    assert warning.startswith("the file lacks rotations of 2 of 3 questions, which are not in circular: 241, 243")
+
+
+def test_without_one_whole_circle_there_is_no_circular():
+    rows = [*ROWS[:2], *ROWS[6:8]]
+    report = score(said(rows), rows)
+    assert report.metric == "vanilla"
+    assert "lacks rotations of 2 of 2" in report.warnings[0]
+    assert "no question was asked in every order" in report.warnings[1]
+
+
+def test_all_rounds_make_the_rotations_that_a_file_lacks():
+    answers = [{"question_id": 242, "round_id": 0, "text": "A"}]
+    answers.append(
+        {"question_id": 242, "round_id": 1, "options": ["no", "yes"], "option_char": ["B", "A"], "text": "B"}
+    )
+    report = score(answers, [ROWS[4]])
+    assert (report.metric, report.headline.value, report.warnings) == ("circular", 1, [])
 
 
 @pytest.mark.parametrize(
@@ -170,6 +200,10 @@ def test_another_file(tmp_path):
         read_tsv(write_tsv(tmp_path / "a.tsv", ROWS, ["index", "answer"]))
     with pytest.raises(ScoringError, match="does not exist"):
         read_tsv(tmp_path / "no.tsv")
+    (tmp_path / "a.json").write_text(json.dumps({"data": "x" * 5000}))
+    with pytest.raises(ScoringError, match="no column index, question") as caught:
+        read_tsv(tmp_path / "a.json")
+    assert len(str(caught.value)) < 400
 
 
 def test_an_image_that_is_none(tmp_path):
