@@ -14,6 +14,11 @@ from llava.eval.errors import some
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 MISSING = ("error", "wrong", "skip")
+SCORE_WITHOUT = (
+    "MISSING=wrong or MISSING=skip before a script of scripts/eval, or the scorer's --missing wrong or --missing skip, "
+    "scores without them"
+)
+"""What goes on where questions are not answered."""
 
 
 class ScoringError(ValueError):
@@ -55,7 +60,12 @@ def read_answers(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         ScoringError: no answers, or a line without these two.
     """
-    rows = read_jsonl(path)
+    try:
+        rows = read_jsonl(path)
+    except ScoringError as error:
+        if not Path(path).is_file():
+            raise
+        raise ScoringError(f"{error}; if it was cut off, delete {path} and run the model again") from error
     if not rows:
         raise ScoringError(f"{path} holds no answers; did the model run finish?")
     for row in rows:
@@ -133,7 +143,7 @@ def pair(
     }
     found = [f"{len(bad)} question ids are {what}: {some(map(name, bad))}" for what, bad in problems.items() if bad]
     if found:
-        hint = " (--missing wrong or --missing skip scores without them)" if problems["not answered"] else ""
+        hint = f" ({SCORE_WITHOUT})" if problems["not answered"] else ""
         raise ScoringError("; ".join(found) + hint)
     warnings = []
     if len(wanted) < len(annotations):
@@ -149,8 +159,19 @@ def pair(
 
 
 def asked_ids(path: str | None) -> list[str] | None:
-    """Ids of a question file in JSON lines, for `asked`; None without a file."""
-    return None if path is None else [str(row["question_id"]) for row in read_jsonl(path)]
+    """Ids of a question file in JSON lines, for `asked`; None without a file.
+
+    Raises:
+        ScoringError: no questions, or lines without an id; counts and names them.
+    """
+    if path is None:
+        return None
+    rows = read_jsonl(path)
+    without = [f"question {number}" for number, row in enumerate(rows, start=1) if "question_id" not in row]
+    if without or not rows:
+        what = f"{len(without)} questions have no question_id: {some(without)}" if without else "it holds no questions"
+        raise ScoringError(f"question file {path}: {what}; expected JSON lines with question_id, one for each question")
+    return [str(row["question_id"]) for row in rows]
 
 
 def scorer_parser(

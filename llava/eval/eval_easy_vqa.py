@@ -1,18 +1,25 @@
 """Scores easy-VQA answers: exact match, by kind of question.
 
-`python -m llava.eval.eval_easy_vqa --annotation-file A --result-file R [--question-file Q] [--output-file O]`
+`python -m llava.eval.eval_easy_vqa --annotation-file A --result-file R [--question-file Q] [--report-file O]`
 """
 
-import argparse
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from llava.eval.answers import ScoringError, model_of, read_jsonl
+from llava.eval.answers import (
+    Paired,
+    ScoringError,
+    asked_ids,
+    model_of,
+    pair,
+    read_answers,
+    read_json,
+    run_scorer,
+    scorer_parser,
+)
 from llava.eval.metrics import normalise
-from llava.eval.report import Measure, Report, group
+from llava.eval.report import Measure, Report, group, report_path
 from llava.eval.statistics import wilson
 from llava.files import write_json
 
@@ -26,57 +33,64 @@ def kind_of(answer: str) -> str:
     return "shape" if answer in SHAPES else "colour" if answer in COLOURS else "yes_no"
 
 
-def score(
-    answers: Sequence[Mapping[str, Any]], annotations: Mapping[str, str], expected: Iterable[Any] | None = None
-) -> dict[str, Any]:
-    """Accuracy by kind.
+def score(answers: Sequence[Mapping[str, Any]], annotations: Mapping[str, str]) -> dict[str, Any]:
+    """Accuracy by kind, over the questions that were answered.
 
     Args:
         answers: lines of an answers file, with `question_id` and `text`.
         annotations: question id -> answer.
-        expected: the ids that must be answered; default: those that are.
 
     Returns:
         `all`, `shape`, `colour`, `yes_no`: accuracy in [0, 1] (None for a kind without questions); `questions`: how
         many in all; `counts` and `intervals` (Wilson, 95%) by kind.
 
     Raises:
-        ScoringError: an id answered twice, unknown to the annotations, or not answered.
+        ScoringError: an id answered twice or unknown to the annotations, or no answers.
     """
-    ids = [str(line["question_id"]) for line in answers]
-    problems = {
-        "answered more than once": [i for i, n in Counter(ids).items() if n > 1],
-        "not among the annotations": [i for i in ids if i not in annotations],
-        "not answered": sorted({str(i) for i in expected} - set(ids)) if expected is not None else [],
-    }
-    found = [f"{len(bad)} question ids are {what}: {', '.join(bad[:5])}" for what, bad in problems.items() if bad]
-    if found:
-        raise ScoringError("; ".join(found))
-    if not ids:
-        raise ScoringError("there are no answers to score")
-    pairs = [(str(line["text"]), annotations[i]) for line, i in zip(answers, ids, strict=True)]
-    return _tally((kind_of(truth), normalise(said) == truth) for said, truth in pairs)
+    return by_kind(pair(answers, annotations, asked=[str(line["question_id"]) for line in answers]))
 
 
-def as_report(answers: Sequence[Mapping[str, Any]], annotations: Mapping[str, str]) -> Report:
-    """The shape that all benchmarks share, of answers that `score` takes; a reply that is none of the data set's
-    answers counts as unreadable."""
-    truths = {str(line["question_id"]): annotations[str(line["question_id"])] for line in answers}
-    said = {str(line["question_id"]): normalise(str(line["text"])) for line in answers}
-    right = {name: float(said[name] == truth) for name, truth in truths.items()}
-    kinds = [kind_of(truth) for truth in truths.values()]
+def by_kind(paired: Paired[str]) -> dict[str, Any]:
+    """What `score` returns, of answers that are set against their annotations."""
+    return _tally((kind_of(reply.truth), _right(reply.text, reply.truth)) for reply in paired.replies)
+
+
+def as_report(
+    answers: Sequence[Mapping[str, Any]],
+    annotations: Mapping[str, str],
+    asked: Iterable[str] | None = None,
+    missing: str = "error",
+) -> tuple[Report, Paired[str]]:
+    """The shape that all benchmarks share; a reply that is none of the data set's answers counts as unreadable.
+
+    Args:
+        asked, missing: as `llava.eval.answers.pair` takes them.
+
+    Returns:
+        The report, and the pairs it was made from.
+    """
+    if not isinstance(annotations, Mapping) or not all(isinstance(truth, str) for truth in annotations.values()):
+        raise ScoringError("the annotations are not easy-VQA's: an object of question ids, each with its answer")
+    paired = pair(answers, annotations, asked=asked, missing=missing)
+    right = [float(_right(reply.text, reply.truth)) for reply in paired.replies]
     known = {*SHAPES, *COLOURS, "yes", "no"}
-    return Report(
+    report = Report(
         benchmark="easy_vqa",
         metric="accuracy",
-        metrics={"accuracy": Measure.of(list(right.values()))},
+        metrics={"accuracy": Measure.of(right)},
         answers=len(answers),
-        parse_failures=sum(text not in known for text in said.values()),
-        per_question=right,
-        groups={"kind": group(kinds, list(right.values()))},
+        parse_failures=sum(normalise(line["text"]) not in known for line in answers),
+        per_question={reply.key: hit for reply, hit in zip(paired.replies, right, strict=True)},
+        groups={"kind": group([kind_of(reply.truth) for reply in paired.replies], right)},
         details={"rule": "exact match"},
+        warnings=paired.warnings,
         model=model_of(answers),
     )
+    return report, paired
+
+
+def _right(said: str | None, truth: str) -> bool:
+    return said is not None and normalise(said) == truth
 
 
 def blind_baseline(train: Iterable[tuple[str, str]], test: Iterable[tuple[str, str]]) -> dict[str, Any]:
@@ -103,33 +117,18 @@ def _tally(results: Iterable[tuple[str, bool]]) -> dict[str, Any]:
     }
 
 
-def table(result: Mapping[str, Any]) -> str:
-    """The score as lines of text, in percent."""
-    rows = []
-    for kind in KINDS:
-        if result[kind] is not None:
-            low, high = result["intervals"][kind]
-            share = f"{100 * result[kind]:6.2f}%  ({100 * low:.1f} to {100 * high:.1f})"
-            rows.append(f"{kind:8s}{share}  {result['counts'][kind]} questions")
-    return "\n".join(rows)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Score easy-VQA answers")
-    parser.add_argument("--annotation-file", required=True)
-    parser.add_argument("--result-file", required=True, help="answers, as model_vqa_loader writes them")
-    parser.add_argument("--question-file", help="check that each of its questions is answered")
-    parser.add_argument("--output-file", help="write the score as JSON: these figures, and the shape of all benchmarks")
+    parser = scorer_parser(__doc__)
+    parser.add_argument("--annotation-file", required=True, help="annotations.json: question id -> answer")
+    parser.add_argument("--output-file", dest="report_file", help="the same as --report-file")
     args = parser.parse_args()
-    annotations = json.loads(Path(args.annotation_file).read_text(encoding="utf-8"))
-    expected = [q["question_id"] for q in read_jsonl(args.question_file)] if args.question_file else None
-    answers = read_jsonl(args.result_file)
-    result = score(answers, annotations, expected)
-    print(table(result))
-    if args.output_file:
-        write_json(args.output_file, as_report(answers, annotations).as_dict() | result)
-        print(f"score written to {args.output_file}")
+    annotations, asked = read_json(args.annotation_file), asked_ids(args.question_file)
+    report, paired = as_report(read_answers(args.result_file), annotations, asked, args.missing)
+    path = report_path(args.report_file, args.result_file)
+    print(report.table())
+    write_json(path, report.as_dict() | by_kind(paired))
+    print(f"score written to {path}")
 
 
 if __name__ == "__main__":
-    main()
+    run_scorer(main)

@@ -12,8 +12,6 @@ answer model_vqa_loader "$ANSWERS" \
     --image-folder "${IMAGES:-./playground/data/easy_vqa/images}" \
     --max_new_tokens 8
 
-run "$PYTHON" -m llava.eval.eval_easy_vqa \
+score eval_easy_vqa "$ANSWERS" \
     --annotation-file "$DATA/annotations.json" \
-    --question-file "$DATA/$QUESTIONS.jsonl" \
-    --result-file "$ANSWERS" \
-    --output-file "${RESULT:-${ANSWERS%.jsonl}.score.json}"
+    --question-file "$DATA/$QUESTIONS.jsonl"

@@ -190,7 +190,7 @@ def test_bad_answers_are_one_clear_error(scoring, monkeypatch, tmp_path):
         score(lines, monkeypatch)
 
 
-@pytest.mark.parametrize("script", [*SCRIPTS.values(), "scienceqa"])
+@pytest.mark.parametrize("script", [*SCRIPTS.values(), "scienceqa", "easy_vqa"])
 def test_settings_reach_the_commands(script, tmp_path):
     run = commands(script, tmp_path / "a b", "ck pt", "--batch-size", "3", CONV="v0", MISSING="skip", NAME="my run")
     assert flag(run[0], "--model-path") == "ck pt"

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from llava.eval.answers import ScoringError, model_of, pair, read_answers, read_json, read_jsonl
+from llava.eval.answers import ScoringError, asked_ids, model_of, pair, read_answers, read_json, read_jsonl
 
 ANNOTATIONS = {"1": "a", "2": "b", "3": "c"}
 
@@ -21,7 +21,11 @@ def test_pairs_follow_the_annotations_whatever_the_order():
     [
         (said(1, 1, 2, 3), {}, "1 question ids are answered more than once: 1"),
         (said(1, 2, 3, 9), {}, "1 question ids are not among the annotations: 9"),
-        (said(1), {}, "2 question ids are not answered: 2, 3 .*--missing"),
+        (
+            said(1),
+            {},
+            r"2 question ids are not answered: 2, 3 \(MISSING=wrong or MISSING=skip before a script.*--missing",
+        ),
         (said(1, 2), {"asked": ["1"]}, "answered but not asked: 2"),
         (said(1), {"asked": ["1", "7"], "missing": "skip"}, "not among the annotations: 7"),
         ([], {"missing": "skip"}, "no answers to score"),
@@ -53,7 +57,7 @@ def test_files(tmp_path):
     with pytest.raises(ScoringError, match="holds no answers"):
         read_answers(path)
     path.write_text('{"question_id": 1, "text": "a"}\n{"question_id": 2, "te')
-    with pytest.raises(ScoringError, match="line 2 is not valid JSON"):
+    with pytest.raises(ScoringError, match=r"line 2 is not valid JSON: .* delete .*a\.jsonl and run the model again"):
         read_answers(path)
     path.write_text('{"question_id": 1, "text": null}\n')
     with pytest.raises(ScoringError, match="question_id and text"):
@@ -67,6 +71,19 @@ def test_files(tmp_path):
     # U+2028 separates no lines of JSON lines, whatever str.splitlines thinks.
     path.write_text(json.dumps({"question_id": 1, "text": "a\u2028b"}, ensure_ascii=False) + "\n")
     assert read_answers(path)[0]["text"] == "a\u2028b"
+
+
+def test_ids_of_questions(tmp_path):
+    path = tmp_path / "q.jsonl"
+    assert asked_ids(None) is None
+    path.write_text('{"question_id": 1}\n{"question_id": "b"}\n')
+    assert asked_ids(path) == ["1", "b"]
+    path.write_text('{"question_id": 1}\n{"id": 2}\n')
+    with pytest.raises(ScoringError, match=r"question file .*q\.jsonl: 1 questions have no question_id: question 2"):
+        asked_ids(path)
+    path.write_text("\n")
+    with pytest.raises(ScoringError, match="holds no questions"):
+        asked_ids(path)
 
 
 def test_one_model_at_a_time():

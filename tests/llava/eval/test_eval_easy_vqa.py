@@ -1,3 +1,8 @@
+import json
+import runpy
+import sys
+import warnings
+
 import pytest
 
 from llava.eval.eval_easy_vqa import ScoringError, as_report, blind_baseline, score
@@ -22,17 +27,63 @@ def test_a_kind_without_questions_has_no_score():
 
 
 @pytest.mark.parametrize(
-    ("given", "expected", "words"),
+    ("given", "asked", "words"),
     [
-        (answers(q1="a") * 2, None, "answered more than once: 1"),
+        (answers(q1="a") * 2, ["1"], "answered more than once: 1"),
         (answers(q9="a"), None, "not among the annotations: 9"),
-        (answers(q1="a"), [1, 2], "not answered: 2"),
-        ([], None, "no answers"),
+        (answers(q1="a"), ["1", "2"], "not answered: 2 .*MISSING=skip"),
+        ([], [], "no answers"),
     ],
 )
-def test_what_does_not_belong_together(given, expected, words):
+def test_what_does_not_belong_together(given, asked, words):
     with pytest.raises(ScoringError, match=words):
-        score(given, ANNOTATIONS, expected)
+        as_report(given, ANNOTATIONS, asked)
+
+
+def test_fewer_questions_are_said():
+    report, _ = as_report(answers(q1="circle", q2="no"), ANNOTATIONS, ["1", "2"])
+    assert report.warnings == ["a subset: 2 of the 4 annotated questions were asked"]
+    report, _ = as_report(answers(q1="circle"), ANNOTATIONS, ["1", "2"], "wrong")
+    assert report.headline.value == 0.5
+    assert "1 of 2 questions have no answer and count as wrong" in report.warnings[1]
+    # A part of the answers, as the pruning curve scores them.
+    assert score(answers(q1="circle"), ANNOTATIONS)["questions"] == 1
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """The scorer's command line on made files; `answers.jsonl` holds what is given as text."""
+    (tmp_path / "annotations.json").write_text(json.dumps(ANNOTATIONS))
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps({"question_id": i}) + "\n" for i in ("1", "2")))
+
+    def call(text, *flags):
+        (tmp_path / "answers.jsonl").write_text(text)
+        files = {"annotation": "annotations.json", "question": "questions.jsonl", "result": "answers.jsonl"}
+        given = [word for kind, name in files.items() for word in (f"--{kind}-file", str(tmp_path / name))]
+        monkeypatch.setattr(sys, "argv", ["eval_easy_vqa", *given, *flags])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            runpy.run_module("llava.eval.eval_easy_vqa", run_name="__main__")
+        return json.loads((tmp_path / "answers.score.json").read_text())
+
+    return call
+
+
+def test_command_line(command, capsys):
+    lines = "".join(json.dumps(line) + "\n" for line in answers(q1="circle", q2="no"))
+    data = command(lines)
+    assert (data["value"], data["all"], data["yes_no"], data["questions"]) == (0.5, 0.5, 0, 2)
+    assert "warning: a subset: 2 of the 4" in capsys.readouterr().out
+    first = lines.split("\n")[0] + "\n"
+    assert command(first, "--missing", "skip")["counts"]["all"] == 1
+    for text, words in (
+        (lines[:-9], "line 2 is not valid JSON"),
+        (first, "1 question ids are not answered: 2"),
+        (lines + '{"question_id": 77, "text": "a"}\n', "not among the annotations: 77"),
+        ("", "holds no answers"),
+    ):
+        with pytest.raises(SystemExit, match=words):
+            command(text)
 
 
 def test_blind_baseline():
@@ -43,7 +94,7 @@ def test_blind_baseline():
 
 def test_the_shape_of_all_benchmarks_tells_the_same():
     given = answers(q1=" Circle. ", q2="It is no", q3="no", q4="blue")
-    report, result = as_report(given, ANNOTATIONS), score(given, ANNOTATIONS)
+    (report, _), result = as_report(given, ANNOTATIONS), score(given, ANNOTATIONS)
     assert report.headline.value == result["all"] == 0.5
     assert (report.headline.low, report.headline.high) == result["intervals"]["all"]
     assert {name: measure.value for name, measure in report.groups["kind"].items()} == {
