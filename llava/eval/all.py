@@ -5,23 +5,24 @@ was finished before is passed over as long as the checkpoint, the flags and the 
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from llava.eval.benchmarks import BENCHMARKS, BY_NAME, Benchmark, markdown_table, missing_data, read_results, row
-from llava.files import write_json, written_whole
+from llava.eval.benchmarks import BENCHMARKS, BY_NAME, Benchmark, missing_data
+from llava.eval.program_flags import check_program_flags
+from llava.eval.summary import STATE, read_state, summarise
+from llava.files import write_json
 from llava.mm_utils import get_model_name_from_path
 from llava.model.checkpoint import read_checkpoint
 
 DATA = Path("playground/data/eval")
 SCRIPTS = Path("scripts/eval")
-STATE = "state.json"
 SETTINGS = (
     "CONV",
     "LIMIT_PER_TASK",
@@ -96,46 +97,59 @@ def runnable(
     return ready
 
 
-def read_state(results: Path) -> dict[str, Any]:
-    """What each finished benchmark's score was made from, by the benchmark's name."""
-    file = results / STATE
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-
-
 def run(
     model_path: Path, benchmarks: Sequence[Benchmark], results: Path, flags: Sequence[str], data: Path
 ) -> list[str]:
-    """Runs what is not done; returns the names of those that failed."""
+    """Runs what is not done; returns the names of those that failed.
+
+    A score stays until a new one takes its place. Meanwhile, and after a failure, the summary leaves it out.
+    """
     failed = []
+    state = read_state(results)
+    prints = {b.name: fingerprint(model_path, b, flags, data) for b in benchmarks}
+    unfinished = {
+        name: "not finished" for name, now in prints.items() if not _is_done(results / f"{name}.json", state, now)
+    }
+    if unfinished:
+        summarise(results, prints[benchmarks[0].name]["checkpoint"], unfinished)
     for number, benchmark in enumerate(benchmarks, start=1):
         report = results / f"{benchmark.name}.json"
         now = fingerprint(model_path, benchmark, flags, data)
         state = read_state(results)
         where = f"[{number}/{len(benchmarks)}] {benchmark.name}"
-        if state.get(benchmark.name) == now and report.is_file():
+        if _is_done(report, state, now):
             print(f"{where}: done before", flush=True)
             continue
         if benchmark.name in state:
             print(f"{where}: the checkpoint, the questions or the settings have changed since; once more", flush=True)
         print(f"{where}: begins", flush=True)
-        report.unlink(missing_ok=True)
         begin = time.monotonic()
-        environment = os.environ | {"RESULT": str(report), "NAME": results.name, "PYTHON": _python()}
+        aside = results / f".{benchmark.name}.{os.getpid()}.json"
+        environment = os.environ | {"RESULT": str(aside), "NAME": results.name, "PYTHON": _python()}
         # A folder or a question file of one benchmark is none of the others'.
         for name in ("DATA", "QUESTIONS", "IMAGES"):
             environment.pop(name, None)
         if benchmark != BY_NAME[benchmark.name]:
             environment["QUESTIONS"] = Path(benchmark.data[0]).stem
         command = ["bash", str(SCRIPTS / f"{benchmark.name}.sh"), str(model_path), *flags]
-        code = subprocess.run(command, env=environment, check=False).returncode
-        if code or not report.is_file():
-            print(f"{where}: FAILED ({' '.join(command)} ended with {code}); going on with the rest", flush=True)
-            failed.append(benchmark.name)
-            continue
+        try:
+            code = subprocess.run(command, env=environment, check=False).returncode
+            if code or not aside.is_file():
+                print(f"{where}: FAILED ({' '.join(command)} ended with {code}); going on with the rest", flush=True)
+                failed.append(benchmark.name)
+                continue
+            os.replace(aside, report)
+        finally:
+            with suppress(FileNotFoundError):
+                aside.unlink()
         # Read again: another benchmark may have been finished meanwhile by a run beside this one.
         write_json(results / STATE, read_state(results) | {benchmark.name: now})
-        print(f"{where}: done in {time.monotonic() - begin:.0f} s", flush=True)
+        print(f"{where}: done in {time.monotonic() - begin:.0f} s; the score is now {report}", flush=True)
     return failed
+
+
+def _is_done(report: Path, state: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    return state.get(report.stem) == now and report.is_file()
 
 
 def _questions(arguments: Sequence[str]) -> dict[str, str]:
@@ -148,32 +162,6 @@ def _questions(arguments: Sequence[str]) -> dict[str, str]:
 
 def _python() -> str:
     return os.environ.get("PYTHON") or sys.executable
-
-
-def summarise(results: Path, finished: Sequence[str]) -> str:
-    """Writes summary.md and summary.json of the finished benchmarks, and of those that were finished before on the same
-    checkpoint; returns the Markdown."""
-    state = read_state(results)
-    same = [name for name in state if state[name]["checkpoint"] == state[finished[0]]["checkpoint"]]
-    reports = {name: report for name, report in read_results(results).items() if name in same}
-    values: Mapping[str, Any] = row(reports)
-    lines = [markdown_table({results.name: values})]
-    for benchmark in BENCHMARKS:
-        if benchmark.name in reports:
-            report = reports[benchmark.name]
-            scale, sign = (100, "%") if report.unit == "share" else (1, "")
-            measure = report.headline
-            lines.append(
-                f"- {benchmark.column}: {report.metric} {scale * measure.value:.2f}{sign} "
-                f"({scale * measure.low:.2f} to {scale * measure.high:.2f}), {measure.samples} samples, "
-                f"{100 * report.parse_failures / max(report.answers, 1):.2f}% of the replies unreadable"
-            )
-            lines += [f"  - {warning}" for warning in report.warnings]
-    text = "\n".join(lines) + "\n"
-    with written_whole(results / "summary.md") as aside:
-        aside.write_text(text, encoding="utf-8")
-    write_json(results / "summary.json", {"model": results.name, "row": values})
-    return text
 
 
 def main() -> None:
@@ -191,12 +179,16 @@ def main() -> None:
         read_checkpoint(args.model_path)
         results = args.results or args.data / "results" / get_model_name_from_path(str(args.model_path))
         benchmarks = runnable(args.only, args.require_all, args.data, _questions(args.questions))
+        check_program_flags(benchmarks, flags, own=parser._option_string_actions)
+        read_state(results)
         results.mkdir(parents=True, exist_ok=True)
         failed = run(args.model_path, benchmarks, results, flags, args.data)
         done = [benchmark.name for benchmark in benchmarks if benchmark.name not in failed]
+        checkpoint = fingerprint(args.model_path, benchmarks[0], flags, args.data)["checkpoint"]
+        text = summarise(results, checkpoint, dict.fromkeys(failed, "failed when it was run last"))
         if not done:
             raise AllError(f"every benchmark failed: {', '.join(failed)}")
-        print(f"\n{summarise(results, done)}")
+        print(f"\n{text}")
         print(f"The scores are in {results}: summary.md, summary.json and NAME.json for each benchmark")
         if failed:
             raise AllError(f"without {', '.join(failed)}, which failed; run again to try them once more")

@@ -183,7 +183,7 @@ def _line(question_id: str, prompt: str, text: str, model_id: str, extra: dict[s
     )
 
 
-def main() -> None:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Answer MMLU's questions")
     add_model_flags(parser)
     parser.set_defaults(temperature=0.0, max_new_tokens=16)
@@ -193,7 +193,11 @@ def main() -> None:
     parser.add_argument("--method", choices=METHODS, default="generate")
     parser.add_argument("--num-chunks", type=int, default=1)
     parser.add_argument("--chunk-idx", type=int, default=0)
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    args = make_parser().parse_args()
     try:
         read_checkpoint(args.model_path)
         answer(args)

@@ -1,8 +1,15 @@
 """Answers a question file (TextVQA, GQA, easy-VQA, ...): upstream's flags and answer lines, batched and resumable."""
 
+import argparse
+
 from llava.eval.arguments import question_parser
 from llava.eval.questions import read_questions
 from llava.eval.runner import main
 
+
+def make_parser() -> argparse.ArgumentParser:
+    return question_parser("Answer a question file", 128)
+
+
 if __name__ == "__main__":
-    main(question_parser("Answer a question file", 128), lambda args: read_questions(args.question_file))
+    main(make_parser(), lambda args: read_questions(args.question_file))

@@ -1,11 +1,18 @@
 """Answers ScienceQA: upstream's flags and answer lines, batched and resumable."""
 
+import argparse
+
 from llava.eval.arguments import question_parser
 from llava.eval.runner import main
 from llava.eval.science_questions import read_science_questions
 
-if __name__ == "__main__":
+
+def make_parser() -> argparse.ArgumentParser:
     parser = question_parser("Answer ScienceQA", 1024, "tables/question.json")
     parser.add_argument("--single-pred-prompt", action="store_true", help="ask for the option's letter alone")
     parser.add_argument("--answer-prompter", action="store_true", help="upstream's; it has no effect there either")
-    main(parser, lambda args: read_science_questions(args.question_file, args.single_pred_prompt))
+    return parser
+
+
+if __name__ == "__main__":
+    main(make_parser(), lambda args: read_science_questions(args.question_file, args.single_pred_prompt))

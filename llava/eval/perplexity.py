@@ -256,12 +256,16 @@ def stated(report: Report) -> str:
     return ", ".join(f"{name} {details[name]}" for name in names if details.get(name) is not None)
 
 
-def main() -> None:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Perplexity of a text, or of answers to images")
     add_model_flags(parser)
     add_corpus_flags(parser)
     parser.add_argument("--report-file", required=True, help="JSON file to write")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    args = make_parser().parse_args()
     try:
         check_flags(args)
         corpus = Corpus.open(args)

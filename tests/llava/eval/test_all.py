@@ -2,13 +2,20 @@
 
 import json
 import os
+import shlex
+import subprocess
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from llava.eval import all as everything
 from llava.eval.benchmarks import BENCHMARKS
+from llava.eval.program_flags import check_program_flags
 from llava.eval.report import Measure, Report
+from llava.eval.summary import left_out
+from tests.conftest import REPOSITORY
 
 SCRIPT = """echo "$0 $*" >> "$LOG"
 [ ! -e "$FAIL" ] || exit 3
@@ -43,8 +50,6 @@ def bench(tmp_path, tiny_llava, monkeypatch):
 
 
 def run(bench, *flags):
-    import sys
-
     arguments = ["all", str(bench / "model"), "--data", str(bench / "data"), *flags]
     old, sys.argv = sys.argv, arguments
     try:
@@ -105,11 +110,126 @@ def test_a_failure_costs_only_itself(bench, capsys):
     with pytest.raises(SystemExit, match="without gqa, which failed"):
         run(bench)
     assert "| 25.00 |" in capsys.readouterr().out
-    assert not (bench / "data/results/model/gqa.json").exists()
+    assert [path.name for path in (bench / "data/results/model").glob("*gqa*")] == []
     (bench / "fail").unlink()
     calls(bench)
     run(bench)
     assert calls(bench) == ["gqa"]
+
+
+def test_a_failure_keeps_the_old_score_and_says_that_it_is_old(bench, capsys):
+    run(bench)
+    folder = bench / "data/results/model"
+    old = (folder / "gqa.json").read_text()
+    assert "| 75.00 |" in (folder / "summary.md").read_text()
+    (bench / "fail").touch()
+    with pytest.raises(SystemExit, match="every benchmark failed: gqa"):
+        run(bench, "--only", "gqa", "--max_new_tokens", "3")
+    assert (folder / "gqa.json").read_text() == old
+    summary = (folder / "summary.md").read_text()
+    assert "75.00" not in summary
+    assert "| 25.00 |" in summary
+    assert "- GQA: not in the row: failed when it was run last; gqa.json is an older score" in summary
+    assert left_out(folder).keys() == {"gqa"}
+    # The old score is that of the old flags still.
+    calls(bench)
+    run(bench, "--only", "gqa")
+    assert calls(bench) == []
+    assert "| 75.00 |" in (folder / "summary.md").read_text()
+    assert left_out(folder) == {}
+
+
+def test_a_script_that_fails_after_its_score_changes_nothing(bench):
+    run(bench, "--only", "gqa")
+    folder = bench / "data/results/model"
+    old = (folder / "gqa.json").read_text()
+    (bench / "scores/gqa.json").write_text("{}")
+    (bench / "scripts/gqa.sh").write_text(SCRIPT + "exit 1\n")
+    with pytest.raises(SystemExit, match="every benchmark failed: gqa"):
+        run(bench, "--only", "gqa", "--max_new_tokens", "3")
+    assert (folder / "gqa.json").read_text() == old
+    assert sorted(path.name for path in folder.iterdir()) == ["gqa.json", "state.json", "summary.json", "summary.md"]
+
+
+def test_a_run_that_is_cut_off_leaves_no_summary_that_looks_current(bench, monkeypatch):
+    run(bench)
+    folder = bench / "data/results/model"
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    os.utime(next((bench / "model").glob("*.safetensors")), ns=(1, 1))
+    monkeypatch.setattr(everything.subprocess, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(bench, "--only", "gqa")
+    summary = (folder / "summary.md").read_text()
+    assert "- GQA: not in the row: not finished; gqa.json is an older score" in summary
+    assert "- BIG-bench-hard: not in the row: bbh.json is of other files than the checkpoint has now" in summary
+    assert "75.00" not in summary
+    assert "25.00" not in summary
+    assert (folder / "gqa.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--batchsize", "4"], r"--batchsize is no flag of gqa, bbh; did you mean --batch-size\? "),
+        (["--require_all"], r"did you mean --require-all\? "),
+        (["--batch-size", "none"], "argument --batch-size: 'none' is neither auto nor a number"),
+        (["--dtype", "fp64"], "argument --dtype: invalid choice: 'fp64'"),
+        (["--top_p", "2", "--num_beams", "0"], "--top_p 2.0: more than 0, at most 1; --num_beams 0: 1 or more"),
+        (["--answers-file", "a.jsonl"], "--answers-file: the scripts set this themselves"),
+        (["--conv-mode", "v7"], "v7"),
+        (["tdiuc"], "tdiuc is no flag of gqa, bbh "),
+    ],
+)
+def test_flags_that_no_program_takes_are_refused_before_anything_starts(bench, capfd, flags, words):
+    run(bench)
+    calls(bench)
+    folder = bench / "data/results/model"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    capfd.readouterr()
+    with pytest.raises(SystemExit, match=words) as refusal:
+        run(bench, *flags)
+    assert str(refusal.value).startswith("error: ")
+    assert "\n" not in str(refusal.value)
+    assert "usage" not in capfd.readouterr().err
+    assert calls(bench) == []
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_flag_of_some_programs_names_the_others():
+    chosen = [everything.BY_NAME[name] for name in ("gqa", "mmlu", "perplexity")]
+    with pytest.raises(ValueError, match="--skip-missing-images is no flag of mmlu, perplexity; run these apart"):
+        check_program_flags(chosen, ["--skip-missing-images"])
+    check_program_flags(chosen[:1], ["--skip-missing-images", "--batch-size", "auto"])
+
+
+@pytest.mark.parametrize("name", sorted(everything.BY_NAME))
+def test_each_script_starts_the_program_of_the_table(name, tmp_path):
+    environment = os.environ | {"DRY_RUN": "1", "DATA": str(tmp_path)}
+    command = ["bash", f"scripts/eval/{name}.sh", "checkpoint"]
+    said = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True).stdout
+    module = f"llava.eval.{everything.BY_NAME[name].program}"
+    words = shlex.split(next(line for line in said.splitlines() if "--model-path" in line))
+    args = import_module(module).make_parser().parse_args(words[words.index(module) + 1 :])
+    assert args.model_path == "checkpoint"
+
+
+@pytest.mark.parametrize("text", ['{"gqa": ', "[]", '{"gqa": 3}'])
+def test_a_broken_record_of_what_is_finished_is_named(bench, text):
+    run(bench)
+    calls(bench)
+    folder = bench / "data/results/model"
+    (folder / "state.json").write_text(text)
+    with pytest.raises(SystemExit, match=r"error: .*state\.json is broken, .* delete it and run again") as refusal:
+        run(bench)
+    assert "\n" not in str(refusal.value)
+    assert calls(bench) == []
+    (folder / "state.json").unlink()
+    run(bench, "--only", "gqa")
+    summary = (folder / "summary.md").read_text()
+    assert "- BIG-bench-hard: not in the row: state.json does not say what bbh.json was made from" in summary
 
 
 def test_errors(bench, capsys):
