@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.eval.benchmarks import BENCHMARKS, BY_NAME, Benchmark, missing_data
+from llava.eval.model_state import model_state
 from llava.eval.program_flags import check_program_flags
 from llava.eval.summary import STATE, read_state, summarise
 from llava.files import write_json
@@ -45,22 +46,16 @@ class AllError(ValueError):
 def fingerprint(model_path: Path, benchmark: Benchmark, flags: Sequence[str], data: Path = DATA) -> dict[str, Any]:
     """What a score depends on, as far as files tell: a finished benchmark is passed over while this is the same.
 
-    Weights and questions are told by size and time of change, as their content takes minutes to read.
+    The checkpoint is told by `model_state`, as it is for its answers; questions by size and time of change, as their
+    content takes minutes to read.
     """
-    checkpoint = read_checkpoint(model_path)
-    folders = [checkpoint.path]
-    base = flags[flags.index("--model-base") + 1] if "--model-base" in flags[:-1] else checkpoint.recorded_base
-    if base and Path(base).is_dir():
-        folders.append(Path(base))
-    weights = [
-        file
-        for folder in folders
-        for pattern in ("*.safetensors", "*.bin", "*.json")
-        for file in sorted(folder.glob(pattern))
-    ]
+    heeded = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    heeded.add_argument("--model-base")
+    heeded.add_argument("--vision-tower")
+    named, _ = heeded.parse_known_args(flags)
     questions = [data / file for file in benchmark.data]
     return {
-        "checkpoint": [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in weights],
+        "checkpoint": model_state(model_path, named.model_base, named.vision_tower),
         "questions": [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in questions],
         "flags": list(flags),
         "environment": {key: os.environ[key] for key in SETTINGS if key in os.environ},

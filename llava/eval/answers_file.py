@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from llava.eval.errors import EvaluationError
+from llava.eval.errors import EvaluationError, some
 from llava.files import write_json, written_whole
 
 if TYPE_CHECKING:
@@ -26,6 +26,39 @@ def journal_path(answers: Path) -> Path:
 def record_path(answers: Path) -> Path:
     """Where a finished run says what it answered, with which settings, and what it left out."""
     return answers.with_name(f"{answers.stem}.run.json")
+
+
+def check_target(answers: Path) -> None:
+    """Makes the folder of an answers file that is to be written.
+
+    Raises:
+        EvaluationError: the file, or what is written beside it, cannot be: told before anything is answered.
+    """
+    for path in (answers, journal_path(answers), record_path(answers)):
+        if path.is_dir():
+            raise EvaluationError(f"--answers-file {answers}: {path} is a folder; give the name of a file")
+    try:
+        answers.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EvaluationError(
+            f"--answers-file {answers}: the folder {answers.parent} cannot be made ({error.strerror})"
+        ) from error
+    if not os.access(answers.parent, os.W_OK | os.X_OK):
+        raise EvaluationError(f"--answers-file {answers}: nothing may be written into {answers.parent}")
+
+
+def whole_lines(answers: Path) -> list[str]:
+    """The lines of an answers file up to the first that is cut off or no JSON."""
+    lines = []
+    *ended, _ = answers.read_bytes().split(b"\n")
+    for line in ended:
+        try:
+            if not isinstance(json.loads(line), dict):
+                break
+            lines.append(line.decode())
+        except ValueError:
+            break
+    return lines
 
 
 def basic_record(settings: Mapping[str, Any], places: Sequence[int]) -> dict[str, Any]:
@@ -45,7 +78,7 @@ class AnswersFile:
         part: `(num_chunks, chunk_idx)` of the questions that this file answers.
 
     Raises:
-        EvaluationError: a journal of another run, of a run still going on, or damaged.
+        EvaluationError: a file that cannot be written; a journal of another run, of a run still going on, or damaged.
     """
 
     def __init__(self, path: str | Path, settings: Mapping[str, Any], part: tuple[int, int] = (1, 0)) -> None:
@@ -55,6 +88,7 @@ class AnswersFile:
         self.settings = json.loads(json.dumps({**settings, "chunk": list(part)}, default=str))
         self.lines: dict[int, str] = {}
         self._file: IO[bytes] | None = None
+        check_target(self.path)
         if self.journal.exists():
             self._open()
             self._read()
@@ -62,7 +96,6 @@ class AnswersFile:
     def add(self, answered: Mapping[int, str]) -> None:
         """Keeps answers for good: when this returns, they survive a crash."""
         if self._file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._open()
             self._read()
         rows = [json.dumps({"index": index, "line": line}) for index, line in answered.items()]
@@ -81,7 +114,10 @@ class AnswersFile:
         self.close()
 
     def finished_before(self, questions: Sequence[Question]) -> bool:
-        """Whether the file is there already, answers these questions, and was made with the same settings."""
+        """Whether the file is there already, answers these questions, and was made with the same settings.
+
+        Of a file that was cut off or damaged since, the answers before the damage are taken up.
+        """
         record = record_path(self.path)
         if self.lines or not self.path.is_file() or not record.is_file():
             return False
@@ -92,8 +128,22 @@ class AnswersFile:
         expected = self._record(questions)
         if any(found.get(key) != value for key, value in expected.items()):
             return False
-        with open(self.path, "rb") as file:
-            return sum(1 for _ in file) == len(questions)
+        lines = whole_lines(self.path)
+        size = sum(len(line.encode()) + 1 for line in lines)
+        if len(lines) == len(questions) and size == self.path.stat().st_size:
+            return True
+        kept = {}
+        for question, line in zip(questions, lines, strict=False):
+            if json.loads(line).get("question_id") != question.question_id:
+                break
+            kept[question.index] = line
+        print(
+            f"{self.path} was cut off or changed since it was finished: it has {len(lines)} whole lines where its "
+            f"record says {len(questions)}; {len(kept)} of its answers are taken up, and the others made anew"
+        )
+        if kept:
+            self.add(kept)
+        return False
 
     def close(self) -> None:
         if self._file is not None:
@@ -142,13 +192,26 @@ class AnswersFile:
                 raise self._refuse(f"line {number} is damaged") from error
 
     def _check_settings(self, begun: Mapping[str, Any]) -> None:
-        names = [name for name in {**begun, **self.settings} if begun.get(name) != self.settings.get(name)]
-        if names:
-            shown = "; ".join(f"{name} was {begun.get(name)!r}, now {self.settings.get(name)!r}" for name in names)
-            raise self._refuse(f"begun with another model, question file or settings ({shown})")
+        differ = _differences(begun, self.settings)
+        if differ:
+            raise self._refuse(f"begun with another model, question file or settings ({some(differ)})")
 
     def _refuse(self, why: str) -> EvaluationError:
         self.close()
         return EvaluationError(
             f"{self.journal} cannot be taken up: {why}; delete it to start anew, or use another --answers-file"
         )
+
+
+def _differences(begun: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What settings differ in, and of those that hold further ones in which of these."""
+    found = []
+    for name in {**begun, **now}:
+        old, new = begun.get(name), now.get(name)
+        if old == new:
+            continue
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += [f"{name}: {inner}" for inner in _differences(old, new)]
+        else:
+            found.append(f"{name} was {old!r}, now {new!r}")
+    return found

@@ -10,6 +10,7 @@ from llava.conversation import Conversation, get_template
 from llava.data.feature_cache import FeatureCache
 from llava.eval.answerer import Answerer, Generation
 from llava.eval.errors import EvaluationError
+from llava.eval.model_state import model_state
 from llava.families import template_of_config
 from llava.files import sha256_of
 from llava.model.builder import load_pretrained_model
@@ -165,18 +166,17 @@ def make_answerer(args: argparse.Namespace, template: Conversation | None, folde
     return Answerer(model, tokenizer, processor, template, folder, generation_of(args), cache)
 
 
-def settings(args: argparse.Namespace) -> dict[str, Any]:
-    """What answers depend on. Batch size and sharing are left out: they do not change them."""
+def settings(args: argparse.Namespace, sees: bool = False) -> dict[str, Any]:
+    """What answers depend on. Batch size and sharing are left out: they do not change them.
+
+    Args:
+        sees: whether any question of the whole file has an image.
+    """
     flags = vars(args)
     template = None if flags.get("raw_prompt") else args.conv_mode or recorded_template(args.model_path)
-    checkpoint = Path(args.model_path)
-    weights = sorted([*checkpoint.glob("*.safetensors"), *checkpoint.glob("*.bin")])
     on_gpu = flags.get("device") != "cpu" and torch.cuda.is_available()
     return {
-        "model": str(checkpoint.resolve()),
-        "weights": [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in weights],
-        "base": args.model_base,
-        "vision_tower": args.vision_tower,
+        **model_state(args.model_path, args.model_base, args.vision_tower, sees),
         "questions": sha256_of(args.question_file),
         "question_flags": {name: flags[name] for name in ("single_pred_prompt", "all_rounds", "lang") if name in flags},
         "conv_mode": template,

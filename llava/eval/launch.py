@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from llava.eval.answers_file import check_target
 from llava.eval.errors import EvaluationError
 from llava.eval.shards import merge, part_path
 
@@ -29,7 +30,8 @@ def launch(module: str, flags: Sequence[str], processes: int | None = None) -> N
         processes: default one for each visible GPU; one without a GPU.
 
     Raises:
-        EvaluationError: a process failed, or the parts do not make up the whole.
+        EvaluationError: one of several processes failed, or the parts do not make up the whole.
+        SystemExit: a single process failed, with its exit status; what is wrong stands above.
     """
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("--answers-file")
@@ -45,9 +47,13 @@ def launch(module: str, flags: Sequence[str], processes: int | None = None) -> N
     command = [sys.executable, "-m", module, *rest]
     if count == 1:
         code = subprocess.run([*command, "--answers-file", named.answers_file]).returncode
+        if code < 0:
+            raise EvaluationError(f"{module} was killed by signal {-code}; the same command goes on from there")
         if code:
-            raise EvaluationError(f"{module} ended with exit status {code}")
+            # It has said what is wrong itself.
+            sys.exit(code)
         return
+    check_target(Path(named.answers_file))
     parts = [part_path(named.answers_file, count, i) for i in range(count)]
     parts[0].parent.mkdir(parents=True, exist_ok=True)
     _mention_other_parts(parts)

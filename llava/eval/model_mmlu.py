@@ -90,6 +90,9 @@ def answer(args: argparse.Namespace) -> None:
     places = chunk(places, args.num_chunks, args.chunk_idx)
     how = {"method": args.method, "shots": sha256_of(args.shots_file)}
     answers = AnswersFile(args.answers_file, settings(args) | how, (args.num_chunks, args.chunk_idx))
+    if answers.finished_before(places):
+        print(f"{args.answers_file} answers these questions already, with the same settings")
+        return
     left = [place.index for place in places if place.index not in answers.lines]
     if len(left) < len(places):
         print(f"{len(places) - len(left)} of {len(places)} questions were answered before")

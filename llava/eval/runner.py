@@ -55,7 +55,7 @@ def main(parser: argparse.ArgumentParser, read: Callable[[argparse.Namespace], l
         evaluate(args, read(args))
         if whole is not None:
             merge_when_complete(whole, args.num_chunks)
-    except (EvaluationError, BrokenImageError, ValueError, FileNotFoundError) as error:
+    except (BrokenImageError, ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on from here")
@@ -77,7 +77,8 @@ def evaluate(args: argparse.Namespace, everything: Sequence[Question]) -> None:
         check_sees(args.model_path)
         if args.vision_feature_cache and any(q.image_data for q in questions):
             raise EvaluationError("--vision-feature-cache keeps features of image files; these images are in the TSV")
-    known = settings(args)
+    # Of the whole file, so that all parts of it were made with the same settings.
+    known = settings(args, sees=any(q.image and q.image not in missing for q in everything))
     answers = AnswersFile(args.answers_file, known, (args.num_chunks, args.chunk_idx))
     kept = {q.index for q in questions}
     record = {

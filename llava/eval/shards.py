@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.eval.answers_file import basic_record, journal_path, record_path
+from llava.eval.answers_file import basic_record, check_target, journal_path, record_path, whole_lines
 from llava.eval.errors import EvaluationError
 from llava.files import write_json, written_whole
 
@@ -71,9 +71,12 @@ def _read_part(path: Path) -> tuple[dict[str, Any], list[str]]:
         record = json.loads(record_path(path).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError) as error:
         raise EvaluationError(f"{path} has no readable record {record_path(path).name} beside it") from error
-    *rows, torn = path.read_text(encoding="utf-8").split("\n")
-    if torn or len(rows) != record["answered"]:
-        raise EvaluationError(f"{path} has {len(rows)} whole lines where its record says {record['answered']}")
+    rows = whole_lines(path)
+    if len(rows) != record["answered"] or sum(len(row.encode()) + 1 for row in rows) != path.stat().st_size:
+        raise EvaluationError(
+            f"{path} has {len(rows)} whole lines where its record says {record['answered']}; start its process again, "
+            "which answers what is lacking"
+        )
     return record, rows
 
 
@@ -104,6 +107,7 @@ def take_torchrun_part(args: argparse.Namespace) -> Path | None:
     if world == 1 or args.num_chunks != 1:
         return None
     whole = Path(args.answers_file)
+    check_target(whole)
     args.num_chunks, args.chunk_idx = world, int(os.environ["RANK"])
     args.answers_file = str(part_path(whole, args.num_chunks, args.chunk_idx))
     if args.device == "cuda":

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -12,6 +13,7 @@ import pytest
 
 from llava.eval import all as everything
 from llava.eval.benchmarks import BENCHMARKS
+from llava.eval.model_state import model_state
 from llava.eval.program_flags import check_program_flags
 from llava.eval.report import Measure, Report
 from llava.eval.summary import left_out
@@ -102,6 +104,20 @@ def test_passes_over_what_is_finished_while_nothing_changed(bench, capsys):
     (bench / "data/results/model/gqa.json").unlink()
     run(bench, "--max_new_tokens", "3")
     assert calls(bench) == ["gqa"]
+
+
+def test_a_checkpoint_is_what_the_answers_go_by(bench, tiny):
+    """One rule for scores and answers: whatever makes answers anew makes scores anew."""
+    gqa, model, tower = everything.BY_NAME["gqa"], bench / "model", shutil.copytree(tiny.tower, bench / "tower")
+
+    def state(*flags):
+        return everything.fingerprint(model, gqa, flags, bench / "data")["checkpoint"]
+
+    assert state() == model_state(model)
+    assert state(f"--vision-tower={tower}") == state("--vision-tower", str(tower)) != state()
+    before = state(f"--vision-tower={tower}")
+    os.utime(next(tower.glob("*.safetensors")), ns=(1, 1))
+    assert state(f"--vision-tower={tower}") != before
 
 
 def test_a_failure_costs_only_itself(bench, capsys):

@@ -6,6 +6,7 @@ import pytest
 
 from llava.eval.answers_file import AnswersFile, record_path
 from llava.eval.errors import EvaluationError
+from llava.eval.launch import launch
 from llava.eval.questions import Question
 from llava.eval.shards import merge, part_path
 
@@ -13,7 +14,7 @@ QUESTIONS = [Question(i, i // 2, "a", None) for i in range(10)]
 
 
 def line(i):
-    return json.dumps({"question_id": i, "text": "é" * i}, ensure_ascii=False)
+    return json.dumps({"question_id": i // 2, "text": "é" * i}, ensure_ascii=False)
 
 
 def test_settings_that_differ_are_named(tmp_path):
@@ -71,6 +72,67 @@ def test_a_finished_file_is_known_again(tmp_path):
     assert not AnswersFile(tmp_path / "a.jsonl", {"s": 1}).finished_before(QUESTIONS)
 
 
+@pytest.mark.parametrize("cut", [1, 2, 5, 25, 60, 1000])
+def test_a_finished_file_that_was_cut_is_taken_up(tmp_path, monkeypatch, capsys, cut):
+    """The reviewer's case: a torn last line counted as a line, and the scorer stumbled over it for ever."""
+    monkeypatch.setattr("os.fsync", lambda file: None)
+    path = tmp_path / "a.jsonl"
+    answers = AnswersFile(path, {"s": 1})
+    answers.add({i: line(i) for i in range(10)})
+    answers.finish(QUESTIONS)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-cut])
+    left = whole[:-cut].count(b"\n")
+    again = AnswersFile(path, {"s": 1})
+    assert not again.finished_before(QUESTIONS)
+    assert sorted(again.lines) == list(range(left))
+    assert f"has {left} whole lines where its record says 10; {left} of its answers" in capsys.readouterr().out
+    again.close()
+    # They are kept for good: a crash now loses nothing.
+    again = AnswersFile(path, {"s": 1})
+    assert sorted(again.lines) == list(range(left))
+    again.add({i: line(i) for i in range(left, 10)})
+    again.finish(QUESTIONS)
+    assert path.read_bytes() == whole
+    assert AnswersFile(path, {"s": 1}).finished_before(QUESTIONS)
+
+
+def test_of_a_damaged_file_no_answer_goes_to_another_question(tmp_path):
+    path = tmp_path / "a.jsonl"
+    answers = AnswersFile(path, {})
+    answers.add({i: line(i) for i in range(10)})
+    answers.finish(QUESTIONS)
+    rows = path.read_text().splitlines()
+    for damaged, kept in (
+        ([*rows[:3], *rows[4:]], 3),
+        ([*rows[:5], "[1]", *rows[6:]], 5),
+        ([*rows[:5], "{", *rows[6:]], 5),
+        ([*rows, rows[9]], 10),
+    ):
+        path.write_text("".join(row + "\n" for row in damaged))
+        again = AnswersFile(path, {})
+        assert not again.finished_before(QUESTIONS)
+        assert sorted(again.lines) == list(range(kept))
+        again.close()
+        again.journal.unlink(missing_ok=True)
+
+
+def test_a_file_that_cannot_be_written_is_told_at_once(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "b.run.json").mkdir()
+    for path, words in (
+        ("folder", r"folder: .*folder is a folder; give the name of a file"),
+        ("b.jsonl", r"b.run.json is a folder"),
+        ("file/a.jsonl", r"the folder .*file cannot be made \(File exists\)"),
+        ("file/deeper/a.jsonl", r"cannot be made \(Not a directory\)"),
+    ):
+        with pytest.raises(EvaluationError, match=words):
+            AnswersFile(tmp_path / path, {})
+        with pytest.raises(EvaluationError, match=words):
+            launch("no.module", ["--answers-file", str(tmp_path / path)], 2)
+
+
 def write_parts(tmp_path, count, skipped=(), **settings):
     parts = []
     for i in range(count):
@@ -105,7 +167,7 @@ def test_what_is_not_whole_is_not_joined(tmp_path):
         merge([*parts, parts[1]], output)
     whole = parts[2].read_text(encoding="utf-8")
     parts[2].write_text(whole[:-4], encoding="utf-8")
-    with pytest.raises(EvaluationError, match="has 2 whole lines where its record says 3"):
+    with pytest.raises(EvaluationError, match="has 2 whole lines where its record says 3; start its process again"):
         merge(parts, output)
     parts[2].unlink()
     parts[1].rename(tmp_path / "elsewhere.jsonl")

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from llava.eval import runner
-from llava.eval.answers_file import record_path
+from llava.eval.answers_file import AnswersFile, record_path
 from llava.eval.arguments import check_flags, question_parser
 from llava.eval.errors import EvaluationError
 from llava.eval.launch import launch
@@ -79,6 +80,23 @@ def test_other_settings_replace_a_finished_run(flags, questions):
     first = answer(flags(questions()))
     assert answer(flags(questions(), "--max_new_tokens", "2")) != first
     assert answer(flags(questions())) == first
+
+
+def test_another_config_makes_answers_anew_and_takes_up_no_journal(flags, questions, tiny_llava, tmp_path, monkeypatch):
+    """The reviewer's case: weights as before, but another image_aspect_ratio in config.json."""
+    model = shutil.copytree(tiny_llava, tmp_path / "model")
+    mine = flags(questions())
+    mine[1] = str(model)
+    first = answer(mine)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"image_aspect_ratio": "square"}))
+    assert answer(mine) != first
+    with monkeypatch.context() as patch:
+        patch.setattr(AnswersFile, "finish", lambda *arguments: None)
+        evaluate(args := parse([*mine, "--seed", "1"]), read_questions(args.question_file))
+    (model / "config.json").write_text(json.dumps(config))
+    with pytest.raises(EvaluationError, match=r"begun with another model.* \(files: model/config\.json was "):
+        answer([*mine, "--seed", "1"])
 
 
 def test_missing_images_are_refused_or_left_out_and_recorded(flags, questions, tmp_path, monkeypatch, capsys):
@@ -204,6 +222,39 @@ def test_a_dead_process_fails_the_run(tmp_path, monkeypatch):
     assert not (tmp_path / "a.jsonl").exists()
     with pytest.raises(EvaluationError, match="given by the launcher"):
         launch("half", ["--answers-file", "a", "--num-chunks", "2"], 2)
+
+
+def test_a_single_process_speaks_for_itself(tmp_path, monkeypatch, capfd):
+    """What is wrong is said once: the launcher adds no second error to that of its only process."""
+    (tmp_path / "wrong.py").write_text("import sys\nsys.exit('error: this is wrong')\n")
+    (tmp_path / "killed.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(SystemExit) as stopped:
+        launch("wrong", ["--answers-file", str(tmp_path / "a.jsonl")], 1)
+    assert stopped.value.code == 1
+    assert capfd.readouterr().err == "error: this is wrong\n"
+    with pytest.raises(EvaluationError, match="killed was killed by signal 9; the same command goes on"):
+        launch("killed", ["--answers-file", str(tmp_path / "a.jsonl")], 1)
+
+
+def test_a_part_that_was_cut_is_mended_by_the_same_command(flags, questions, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(sys, "argv", ["model_vqa_loader", *flags(questions())])
+
+    def run(rank):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        runner.main(question_parser("test", 128), lambda args: read_questions(args.question_file))
+
+    run("0")
+    run("1")
+    whole = (tmp_path / "a.jsonl").read_bytes()
+    part = tmp_path / "a.chunks/2_1.jsonl"
+    part.write_bytes(part.read_bytes()[:-25])
+    with pytest.raises(SystemExit, match="has 9 whole lines where its record says 10; start its process again"):
+        run("0")
+    run("1")
+    assert (tmp_path / "a.jsonl").read_bytes() == whole
 
 
 def test_under_torchrun_each_process_takes_its_chunk_and_the_last_joins(flags, questions, tmp_path, monkeypatch):
