@@ -1,14 +1,20 @@
 """Writing files whole or not at all."""
 
 import contextlib
+import fcntl
+import glob
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+_PARTIAL, _OLD = ".partial", ".old"
+_RANDOM = 8
+"""Letters that tempfile puts into a name."""
 
 
 @contextlib.contextmanager
@@ -16,40 +22,121 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     """Yields a name beside `path` to write to; it becomes `path` when the block ends without an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    os.close(handle)
-    # mkstemp makes files that only the owner can read; what we write is as readable as any other file.
-    umask = os.umask(0)
-    os.umask(umask)
-    os.chmod(aside, 0o666 & ~umask)
-    try:
-        yield Path(aside)
-        with open(aside, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(aside)
+    remove_abandoned(path)
+    with _held_aside(path, _new_file) as aside:
+        # mkstemp makes files that only the owner can read; what we write is as readable as any other file.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(aside, 0o666 & ~umask)
+        try:
+            yield aside
+            with open(aside, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def folder_written_whole(path: str | Path) -> Iterator[Path]:
-    """Yields a folder beside `path` to fill; it becomes `path` (replacing it) when the block ends without an error."""
-    path = Path(path)
+    """Yields a folder beside `path` to fill; it becomes `path` (replacing it) when the block ends without an error.
+
+    A link is followed: the folder that it leads to is the one replaced.
+
+    Raises:
+        NotADirectoryError: `path` is a file.
+    """
+    path = Path(path).resolve()
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{path} is a file; a folder is to be written there")
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-    aside.chmod(0o755)
+    remove_abandoned(path)
+    with _held_aside(path, _new_folder) as aside:
+        aside.chmod(0o755)
+        try:
+            yield aside
+            if path.exists():
+                _replace_folder(path, aside)
+            else:
+                aside.rename(path)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_abandoned(path: str | Path) -> None:
+    """Removes what runs that were killed left beside `path`: a writer holds a lock on its own for as long as it lives.
+
+    What stood at `path` before, and was moved aside, goes only where `path` stands again.
+    """
+    path = Path(path)
+    name, random = glob.escape(path.name), "?" * _RANDOM
+    for left in path.parent.glob(f".{name}.{random}{_PARTIAL}"):
+        with contextlib.suppress(OSError):
+            handle = os.open(left, os.O_RDONLY)
+            try:
+                # Refused while the writer lives; and on file systems without locks, where nothing can be told.
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(left)
+            finally:
+                os.close(handle)
+    if path.exists():
+        for left in path.parent.glob(f".{name}.{random}{_OLD}"):
+            _remove(left)
+
+
+def _new_file(path: Path) -> Path:
+    handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_PARTIAL, dir=path.parent)
+    os.close(handle)
+    return Path(aside)
+
+
+def _new_folder(path: Path) -> Path:
+    return Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_PARTIAL, dir=path.parent))
+
+
+@contextlib.contextmanager
+def _held_aside(path: Path, make: Callable[[Path], Path]) -> Iterator[Path]:
+    """A new file or folder beside `path`, locked, so that `remove_abandoned` of other processes leaves it alone."""
+    while True:
+        aside = make(path)
+        try:
+            handle = os.open(aside, os.O_RDONLY)
+        except FileNotFoundError:
+            # Another process took it for abandoned in the moment before it was locked.
+            continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            continue
+        except OSError:
+            # A file system without locks: nobody else can lock it either, and so nobody removes it.
+            break
+        if aside.exists():
+            break
+        os.close(handle)
     try:
         yield aside
-        if path.exists():
-            old = aside.with_suffix(".old")
-            path.rename(old)
-            aside.rename(path)
-            shutil.rmtree(old)
-        else:
-            aside.rename(path)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        os.close(handle)
+
+
+def _replace_folder(path: Path, new: Path) -> None:
+    old = new.with_suffix(_OLD)
+    path.rename(old)
+    try:
+        new.rename(path)
+    except BaseException:
+        old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -1,0 +1,103 @@
+"""Whole or not at all: what killed runs leave goes with the next run, and what others are writing stays."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from llava.files import folder_written_whole, remove_abandoned, written_whole
+
+WRITER = """
+import sys
+from llava.files import folder_written_whole, written_whole
+write = {"file": written_whole, "folder": folder_written_whole}[sys.argv[1]]
+with write(sys.argv[2]) as aside:
+    (aside / "weights" if sys.argv[1] == "folder" else aside).write_text("half")
+    print("begun", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def begun():
+    """Starts a process that is in the middle of writing `path`."""
+    processes = []
+
+    def start(kind, path):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, kind, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        processes.append(process)
+        assert process.stdout.readline() == "begun\n"
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_killed_run_left_goes_and_a_living_ones_stays(begun, tmp_path, kind):
+    path = tmp_path / "out"
+    killed, living = begun(kind, path), begun(kind, path)
+    other = tmp_path / ".out2.abcdefgh.partial"
+    other.mkdir()
+    assert len(list(tmp_path.iterdir())) == 3
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+
+    if kind == "file":
+        with written_whole(path) as aside:
+            aside.write_text("whole")
+    else:
+        with folder_written_whole(path) as aside:
+            (aside / "weights").write_text("whole")
+    left = {file.name for file in tmp_path.iterdir()} - {"out", other.name}
+    assert len(left) == 1
+    living.stdin.close()
+    assert living.wait() == 0
+    assert {file.name for file in tmp_path.iterdir()} == {"out", other.name}
+    assert (path if kind == "file" else path / "weights").read_text() == "half"
+
+
+def test_what_stood_before_is_kept_until_something_stands_again(tmp_path):
+    """Killed between the two renames: the old folder is all that there is."""
+    path, old = tmp_path / "out", tmp_path / ".out.abcd_123.old"
+    old.mkdir()
+    remove_abandoned(path)
+    assert old.exists()
+    with folder_written_whole(path):
+        pass
+    remove_abandoned(path)
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_is_replaced_and_a_file_is_not(tmp_path):
+    real, link, file = tmp_path / "real", tmp_path / "link", tmp_path / "file"
+    real.mkdir()
+    (real / "old").write_text("old")
+    link.symlink_to(real)
+    with folder_written_whole(link) as aside:
+        (aside / "new").write_text("new")
+    assert link.is_symlink()
+    assert [found.name for found in real.iterdir()] == ["new"]
+    file.write_text("precious")
+    with pytest.raises(NotADirectoryError, match="is a file"), folder_written_whole(file):
+        pass
+    assert file.read_text() == "precious"
+    assert sorted(os.listdir(tmp_path)) == ["file", "link", "real"]
+
+
+def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(tmp_path):
+    path = tmp_path / "out"
+    path.mkdir()
+    (path / "old").write_text("old")
+    with pytest.raises(FileNotFoundError), folder_written_whole(path) as aside:
+        aside.rmdir()
+    assert (path / "old").read_text() == "old"
+    assert os.listdir(tmp_path) == ["out"]
