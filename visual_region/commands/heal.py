@@ -4,7 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from visual_region.folders import read_config
 from visual_region.layers import GRAMMAR, LayerSelection
+from visual_region.outputs import OutputError, check_apart, check_cache, check_folder
 from visual_region.surgery import PROVENANCE, SurgeryError
 
 HELP = "distil a pruned model from the unpruned one"
@@ -39,10 +41,12 @@ def run(args: argparse.Namespace) -> None:
     from llava.train.distill import Distillation, DistillationTrainer
     from llava.train.train import train
 
+    _check_numbers(args)
     student = read_checkpoint(args.model_path)
     config = family_config(student.config)[1]
     distillation = Distillation(args.temperature, args.ce_weight, str(Path(args.teacher).resolve()))
-    check_pair(args, student, config)
+    reads = check_pair(args, student, config)
+    _check_output(args, reads)
     LayerSelection.parse(args.tune_layers, config.num_hidden_layers)
 
     def make_trainer(**kwargs: Any) -> DistillationTrainer:
@@ -56,8 +60,35 @@ def run(args: argparse.Namespace) -> None:
     train(AUTO, trainer_argv(args, config), make_trainer=make_trainer)
 
 
-def check_pair(args: argparse.Namespace, student: Any, config: Any) -> None:
+def _check_numbers(args: argparse.Namespace) -> None:
+    wrong = [
+        f"--{name.replace('_', '-')} {value} must be at least {least}"
+        for name, least in (("steps", 1), ("batch_size", 1), ("save_steps", 1), ("lora_r", 0))
+        if (value := getattr(args, name)) < least
+    ]
+    if not args.learning_rate > 0:
+        wrong.append(f"--learning-rate {args.learning_rate} must be above 0")
+    if wrong:
+        raise SurgeryError("; ".join(wrong))
+
+
+def _check_output(args: argparse.Namespace, reads: list[Path]) -> None:
+    """A new folder, or one of a training run, which goes on there; never one of the models that are read."""
+    check_apart(args.output, reads)
+    check_folder(args.output, "--output")
+    output = Path(args.output)
+    if (output / "config.json").is_file():
+        healed = "healed" in (read_config(output).get(PROVENANCE) or {})
+        if not healed or not (output / "trainer_state.json").is_file():
+            raise OutputError(f"--output {output} holds a checkpoint that heal did not write; give another folder")
+    check_cache(args.vision_feature_cache)
+
+
+def check_pair(args: argparse.Namespace, student: Any, config: Any) -> list[Path]:
     """Teacher and student read the same tokens and see through the same tower.
+
+    Returns:
+        the folders that are read: the student's, the teacher's, and the base of a LoRA teacher.
 
     Raises:
         SurgeryError: everything that does not fit.
@@ -71,10 +102,11 @@ def check_pair(args: argparse.Namespace, student: Any, config: Any) -> None:
             "LoRA merged unless --base-output is given)"
         )
     teacher = read_checkpoint(args.teacher)
-    raw, tokens = teacher.config, teacher.path
+    raw, tokens, reads = teacher.config, teacher.path, [student.path, teacher.path]
     if teacher.kind is not Kind.FULL:
         base = resolve_base(teacher, args.teacher_base)
         raw = {**read_checkpoint(base).config, **teacher.config}
+        reads.append(Path(base))
         tokens = tokens if (tokens / "tokenizer_config.json").is_file() else base
     theirs = family_config(raw)[1]
     wrong = [
@@ -88,6 +120,7 @@ def check_pair(args: argparse.Namespace, student: Any, config: Any) -> None:
         raise SurgeryError(
             f"{args.teacher} cannot teach {args.model_path}: {'; '.join(wrong)}. Give the model that was pruned"
         )
+    return reads
 
 
 def trainer_argv(args: argparse.Namespace, config: Any) -> list[str]:

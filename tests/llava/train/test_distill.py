@@ -132,6 +132,37 @@ def test_whole_layers_and_resuming(command, tiny, pruned, tmp_path):
     assert losses(resumed) == losses(straight)
 
 
+def test_where_the_output_must_not_lie(command, tiny, pruned, tmp_path, monkeypatch):
+    """Before any weight is loaded: the student, its teacher, a file, another model."""
+    afile = tmp_path / "afile"
+    afile.write_text("precious")
+    other = shutil.copytree(pruned, tmp_path / "other")
+    monkeypatch.setattr("llava.train.train.train", None)
+    before = sorted(tmp_path.rglob("*"))
+    cases = [
+        (pruned, "lie in each other"),
+        (pruned / "healed", "lie in each other"),
+        (tmp_path, "lie in each other"),
+        (pruned.parent / "teacher", "lie in each other"),
+        (afile, "is a file; give a folder"),
+        (afile / "healed", "nothing can be written below it"),
+        (other, "holds a checkpoint that heal did not write"),
+    ]
+    for output, words in cases:
+        with pytest.raises(SystemExit, match=words):
+            command(*flags(tiny, pruned, output))
+    with pytest.raises(SystemExit, match=r"--vision-feature-cache .* is a file; give a folder"):
+        command(*flags(tiny, pruned, tmp_path / "healed", **{"vision-feature-cache": afile}))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_finished_run_may_be_run_again(command, tiny, pruned, tmp_path, capsys):
+    output = tmp_path / "healed"
+    command(*flags(tiny, pruned, output, steps=1))
+    command(*flags(tiny, pruned, output, steps=1))
+    assert f"resuming from {output / 'checkpoint-1'}" in capsys.readouterr().out
+
+
 def test_pairs_that_do_not_fit_and_flags_that_make_no_sense(command, tiny, pruned, tiny_llava, tmp_path, monkeypatch):
     other = shutil.copytree(tiny_llava, tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
@@ -140,6 +171,10 @@ def test_pairs_that_do_not_fit_and_flags_that_make_no_sense(command, tiny, prune
         ({"teacher": other}, "mm_vision_select_layer is -1 in the teacher and -2 in the student"),
         ({"temperature": 0}, "--temperature 0 must be above 0"),
         ({"ce-weight": -1}, "--ce-weight -1 must be at least 0"),
+        ({"steps": 0}, "--steps 0 must be at least 1"),
+        ({"batch-size": 0, "lora-r": -1}, "--batch-size 0 must be at least 1; --lora-r -1 must be at least 0"),
+        ({"save-steps": 0}, "--save-steps 0 must be at least 1"),
+        ({"learning-rate": 0}, "--learning-rate 0.0 must be above 0"),
         ({"tune-layers": "5"}, "there is no layer 5"),
         ({"model-path": tmp_path / "none"}, "does not exist"),
     ]

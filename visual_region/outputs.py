@@ -1,0 +1,165 @@
+"""Where results may be written: found out before any work, and so that nothing of the user's is lost."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_ROOM = 1 << 24
+_PNG = b"\x89PNG\r\n\x1a\n"
+_SUFFIXES = (".json", ".png", ".md")
+
+
+class OutputError(ValueError):
+    """A file or folder that must not or cannot be written."""
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """A kind of result file.
+
+    Attributes:
+        title: as users call it.
+        suffix: its usual one; another kind's is refused.
+        keys: of a JSON object of this kind.
+    """
+
+    title: str
+    suffix: str = ".json"
+    keys: frozenset[str] = frozenset()
+
+    def recognises(self, path: Path) -> bool:
+        """Whether the file is one of this kind, or empty."""
+        content = path.read_bytes()
+        if not content or self.suffix == ".png":
+            return content.startswith(_PNG) or not content
+        if self.suffix == ".md":
+            return content.startswith(b"|")
+        try:
+            value = json.loads(content)
+        except ValueError:
+            return False
+        return isinstance(value, dict) and self.keys <= value.keys()
+
+
+SCORES = FileKind("a score file", keys=frozenset({"metrics", "num_layers"}))
+BLOCK_SCORES = FileKind("a file of block distances", keys=frozenset({"block", "values"}))
+SELECTIONS = FileKind("a file of selections", keys=frozenset({"selections", "jaccard"}))
+PLAN = FileKind("a plan", keys=frozenset({"assumed", "selections"}))
+PERPLEXITIES = FileKind("a file of perplexities", keys=frozenset({"settings", "rows"}))
+PICTURE = FileKind("a picture", ".png")
+TABLE = FileKind("a table", ".md")
+
+
+def check_output(
+    output: str | Path,
+    sources: Iterable[str | Path | None],
+    nbytes: int = 0,
+    overwrite: bool = False,
+    flag: str = "--output",
+) -> Path:
+    """The output folder, found to be free and to have room.
+
+    Args:
+        sources: folders that are read, and other outputs; the output must be none of them, nor above or below one.
+        nbytes: bytes that will be written.
+        flag: what the user gave it with.
+
+    Raises:
+        OutputError: says which, and what to type instead.
+    """
+    output = Path(output)
+    check_apart(output, sources, flag)
+    place = check_folder(output, flag)
+    if output.is_dir() and any(output.iterdir()):
+        if not (output / "config.json").is_file():
+            raise OutputError(f"{flag} {output} holds other things than a checkpoint; give another folder")
+        if not overwrite:
+            raise OutputError(f"{flag} {output} holds a checkpoint already; --overwrite replaces it")
+    free = shutil.disk_usage(place).free
+    if free < nbytes + _ROOM:
+        raise OutputError(
+            f"{flag} {output} needs {nbytes / 1e9:.2f} GB and {place} has {free / 1e9:.2f} GB free; "
+            "give a folder on another disk"
+        )
+    return output
+
+
+def check_apart(output: str | Path, others: Iterable[str | Path | None], flag: str = "--output") -> None:
+    """Raises `OutputError` where the output is one of the other folders, or above or below one."""
+    target = Path(output).resolve()
+    for other in filter(None, others):
+        read = Path(other).resolve()
+        if target == read or target in read.parents or read in target.parents:
+            raise OutputError(f"{flag} {output} and {other} lie in each other; give another folder")
+
+
+def check_folder(path: str | Path, flag: str) -> Path:
+    """The nearest folder above (or at) `path` that is there; raises `OutputError` where no folder can be made."""
+    if Path(path).exists() and not Path(path).is_dir():
+        raise OutputError(f"{flag} {path} is a file; give a folder")
+    return _place(flag, path, Path(path))
+
+
+def check_cache(path: str | Path | None) -> None:
+    """Raises `OutputError` where the folder of --vision-feature-cache (None: not asked for) cannot be one."""
+    if path:
+        check_folder(path, "--vision-feature-cache")
+
+
+def _place(flag: str, path: str | Path, folder: Path) -> Path:
+    """The nearest folder above (or at) `folder` that is there, found to be one that can be written to."""
+    place = folder.resolve()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise OutputError(f"{flag} {path}: {place} is a file, and nothing can be written below it")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise OutputError(f"{flag} {path}: {place} must not be written to; give another place")
+    return place
+
+
+def check_files(
+    outputs: Mapping[str, tuple[str | Path | None, FileKind]], inputs: Iterable[str | Path | None] = ()
+) -> None:
+    """Raises `OutputError` where a file cannot be written, or would be written over something else than its like.
+
+    Args:
+        outputs: path and kind by the flag that gave it; None: not asked for.
+        inputs: files that are read.
+    """
+    read = [Path(path) for path in inputs if path]
+    written: dict[str, Path] = {}
+    for flag, (given, kind) in outputs.items():
+        if not given:
+            continue
+        path = Path(given)
+        _check_file(flag, path, kind)
+        if any(_same(path, other) for other in read):
+            raise OutputError(f"{flag} {path} is one of the files that are read; give another file")
+        twin = next((other for other in written if _same(path, written[other])), None)
+        if twin:
+            raise OutputError(f"{twin} and {flag} are the same file {path}; give each its own")
+        if path.exists() and not kind.recognises(path):
+            raise OutputError(f"{flag} {path} is there and is not {kind.title}; delete it, or give another file")
+        written[flag] = path
+
+
+def _check_file(flag: str, path: Path, kind: FileKind) -> None:
+    if path.is_dir():
+        raise OutputError(f"{flag} {path} is a folder; give a file, such as {path / f'result{kind.suffix}'}")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{flag} {path} is no ordinary file; give another")
+    suffix = path.suffix.lower()
+    if suffix in _SUFFIXES and suffix != kind.suffix:
+        raise OutputError(f"{flag} {path}: {kind.title} is written there; give a name that ends in {kind.suffix}")
+    _place(flag, path, path.parent)
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two names are of one file, also through links."""
+    if one.exists() and other.exists():
+        return one.samefile(other)
+    return one.resolve() == other.resolve()
