@@ -14,10 +14,11 @@ def main() -> None:
     parser.add_argument("--model-paths", nargs="+", required=True, help="full checkpoints; config is the last one's")
     parser.add_argument("--weights", nargs="+", type=float, help="one each, summing to 1; default: equal")
     parser.add_argument("--output", required=True, help="folder to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint that --output holds")
     args = parser.parse_args()
     try:
-        average_checkpoints(args.model_paths, args.weights, args.output)
-    except (ValueError, FileNotFoundError) as error:
+        average_checkpoints(args.model_paths, args.weights, args.output, args.overwrite)
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     print(f"the average is in {args.output}")
 

@@ -6,6 +6,9 @@ import sys
 
 from visual_region.commands import COMMANDS
 
+_INTERRUPTED = 130
+"""What a shell gives for a program that Ctrl-C ended."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -20,8 +23,11 @@ def main() -> None:
     args = parser.parse_args()
     try:
         args.run(args)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,19 @@
 """A checkpoint folder without some of its decoder layers, written anew; nothing is loaded whole."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils.logging import tqdm
 
 from llava.files import folder_written_whole
 from llava.model.hf_llava import is_hf_llava
 from visual_region.adapter import Adapter, write_renamed_rest
-from visual_region.folders import copy_side_files, write_config
-from visual_region.rewrite import Stored, stored_shards, write_shards
-from visual_region.surgery import PROVENANCE, LayerCut, SurgeryError, layer_of, original_layers
+from visual_region.folders import copy_side_files, read_config, write_config
+from visual_region.rewrite import RewriteError, Stored, stored_shards, stored_tensors, write_shards
+from visual_region.surgery import PROVENANCE, LayerCut, SurgeryError, layer_of
 
 HF_LAYER_PATHS = ("language_model.model.layers", "model.language_model.layers")
 """The decoder layers in transformers' own LLaVA, in its older and its newer layout."""
@@ -89,6 +91,28 @@ def prune_adapter(
         write_config(aside, {**values, "_name_or_path": str(base_output)})
 
 
-def same_cut(config: Any, wanted: Mapping[str, Any]) -> bool:
-    """Whether a base that stands already has the very layers that `wanted` (changes of a cut) leaves."""
-    return original_layers(config) == wanted["visual_region"]["kept_layers"]
+def difference(folder: str | Path, values: Mapping[str, Any], shards: Sequence[Sequence[Stored]]) -> str | None:
+    """What a folder that stands already has otherwise than `prune_folder` would write it; None: nothing.
+
+    Every tensor is compared whole, one at a time: a base that was tuned a little further would load as well, and
+    answer wrongly.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        return "it has no config.json"
+    config, values = read_config(folder), json.loads(json.dumps(values))
+    for key in sorted(values.keys() | config.keys()):
+        if config.get(key) != values.get(key):
+            return f"its config.json has {key} {config.get(key)!r} and not {values.get(key)!r}"
+    try:
+        found = stored_tensors(folder)
+    except RewriteError as error:
+        return str(error)
+    wanted = {stored.name: stored for shard in shards for stored in shard}
+    for name in sorted(wanted.keys() ^ found.keys()):
+        return f"its weights {'lack' if name in wanted else 'hold'} {name}"
+    for name, stored in tqdm(wanted.items(), desc="comparing", unit="tensor"):
+        there = found[name]
+        if (there.shape, there.dtype) != (stored.shape, stored.dtype) or not there.same_bytes(stored):
+            return f"first tensor that differs: {name}"
+    return None

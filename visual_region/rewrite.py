@@ -77,6 +77,11 @@ class Stored:
             return torch.empty(self.shape, dtype=DTYPES[self.dtype])
         return torch.frombuffer(buffer, dtype=DTYPES[self.dtype]).reshape(self.shape)
 
+    def same_bytes(self, other: "Stored") -> bool:
+        """Whether both hold the very same values; of two of the same dtype and shape."""
+        one, two = (stored.tensor().detach().contiguous().reshape(-1).view(torch.uint8) for stored in (self, other))
+        return torch.equal(one, two)
+
     def cast(self, dtype: torch.dtype) -> "Stored":
         """The tensor in another dtype; integers, and what has it already, as they are."""
         old = DTYPES[self.dtype]

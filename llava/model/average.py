@@ -17,12 +17,15 @@ from llava.files import folder_written_whole
 from llava.model.checkpoint import CheckpointError, Kind, read_checkpoint
 from llava.model.multimodal_encoder.tower_weights import tower_was_trained
 from llava.model.weights import INDEXES, WeightFiles
+from visual_region.outputs import check_output
 from visual_region.surgery import PROVENANCE
 
 _SUM_TOLERANCE = 1e-6
 
 
-def average_checkpoints(paths: Sequence[str | Path], weights: Sequence[float] | None, output: str | Path) -> None:
+def average_checkpoints(
+    paths: Sequence[str | Path], weights: Sequence[float] | None, output: str | Path, overwrite: bool = False
+) -> None:
     """Writes `sum(weight * tensor)`, taken in float32 and cast to the last model's dtype, as safetensors.
 
     Config, tokenizer and the division into shards are the last model's. `config.json` records the models and their
@@ -31,6 +34,7 @@ def average_checkpoints(paths: Sequence[str | Path], weights: Sequence[float] | 
     Raises:
         CheckpointError: not all full checkpoints of the same tensors.
         ValueError: the weights are not one each, or do not sum to 1.
+        OutputError: `output` is one of the models, or holds something already (`overwrite`: a checkpoint goes).
     """
     weights = [1 / len(paths)] * len(paths) if weights is None else list(weights)
     if len(paths) < 2:
@@ -42,6 +46,7 @@ def average_checkpoints(paths: Sequence[str | Path], weights: Sequence[float] | 
         if checkpoint.kind is not Kind.FULL or checkpoint.hf:
             what = "transformers' own LLaVA" if checkpoint.hf else f"a {checkpoint.kind.value} checkpoint"
             raise CheckpointError(f"{checkpoint.path} is {what}; only full (merged) checkpoints can be averaged")
+    check_output(output, [checkpoint.path for checkpoint in checkpoints], 0, overwrite)
     files = [WeightFiles(checkpoint.path) for checkpoint in checkpoints]
     _check_same_tensors(files)
     config = json.loads((checkpoints[-1].path / "config.json").read_text(encoding="utf-8"))

@@ -57,6 +57,31 @@ def test_merge_keeps_the_region(tiny, train_flags, tmp_path):
     assert config["visual_region"] == {"tune_layers": "0,3", "layers": [0, 3], "num_layers": 6}
 
 
+def test_what_the_output_holds_is_not_replaced(parity, tiny_llava, tmp_path):
+    base = shutil.copytree(parity / "tiny-vicuna", tmp_path / "base")
+    lora = shutil.copytree(parity / "c_lora", tmp_path / "lora")
+    model = shutil.copytree(tiny_llava, tmp_path / "model")
+    thesis = tmp_path / "other" / "thesis.txt"
+    thesis.parent.mkdir()
+    thesis.write_text("precious")
+    before = sorted(tmp_path.rglob("*"))
+    merge = ("merge_lora_weights", "--model-path", lora, "--model-base", base, "--save-model-path")
+    average = ("average_weights", "--model-paths", model, tiny_llava, "--output")
+    for words, own in ((merge, lora), (merge, base), (average, model)):
+        for output, message in (
+            (own, "lie in each other"),
+            (thesis.parent, "holds other things than a checkpoint"),
+            (thesis, "is a file; give a folder"),
+        ):
+            with pytest.raises(SystemExit, match=f"error: {words[-1]} .*{message}"):
+                run_script(*words, output)
+    assert sorted(tmp_path.rglob("*")) == before
+    run_script(*average, tmp_path / "final")
+    with pytest.raises(SystemExit, match="--overwrite replaces it"):
+        run_script(*average, tmp_path / "final")
+    run_script(*average, tmp_path / "final", "--overwrite")
+
+
 def test_merge_without_a_base(parity, tmp_path):
     with pytest.raises(SystemExit, match=r"error: .*give --model-base"):
         run_script("merge_lora_weights", "--model-path", parity / "c_lora", "--save-model-path", tmp_path / "no")

@@ -127,6 +127,34 @@ def test_command_on_upstreams_checkpoints(parity, tmp_path, reference):
         torch.testing.assert_close(logits[:600], torch.tensor(sample["logits_last"]), atol=1e-4, rtol=0)
 
 
+def test_what_the_output_holds_is_not_replaced(tiny_llava, tmp_path, monkeypatch):
+    """Neither other files, nor the model itself, nor a checkpoint unless asked; and no weight is loaded for it."""
+    source = shutil.copytree(tiny_llava, tmp_path / "source")
+    thesis = tmp_path / "other" / "thesis.txt"
+    thesis.parent.mkdir()
+    thesis.write_text("precious")
+    before = sorted(file.name for file in source.iterdir())
+    flags = ("--model-path", source, "--conv-mode", "v1", "--output")
+    with monkeypatch.context() as patch:
+        patch.setattr("llava.model.builder.load_pretrained_model", None)
+        for output, words in (
+            (source, "lie in each other"),
+            (source / "stock", "lie in each other"),
+            (tmp_path, "lie in each other"),
+            (thesis.parent, "holds other things than a checkpoint"),
+            (thesis, "is a file; give a folder"),
+            (thesis / "stock", "is a file, and nothing can be written below it"),
+        ):
+            with pytest.raises(SystemExit, match=words):
+                run_command(*flags, output)
+    assert thesis.read_text() == "precious"
+    assert sorted(file.name for file in source.iterdir()) == before
+    run_command(*flags, tmp_path / "stock")
+    with pytest.raises(SystemExit, match="--overwrite replaces it"):
+        run_command(*flags, tmp_path / "stock")
+    run_command(*flags, tmp_path / "stock", "--overwrite")
+
+
 def test_processor_without_padding(tiny, tiny_llava, tmp_path):
     ours = load(tiny_llava)
     ours[1].config.image_aspect_ratio = "square"

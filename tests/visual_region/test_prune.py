@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, Qwen2Config
 
 from llava.model.builder import load_pretrained_model
@@ -244,9 +244,53 @@ def test_an_interrupted_write_leaves_nothing(command, tiny_llava, tmp_path, monk
         raise OSError("disk full")
 
     monkeypatch.setattr(rewrite.os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(SystemExit, match="error: disk full"):
         command("prune", "--model-path", tiny_llava, "--layers", "1", "--output", tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rewrite.os, "fsync", interrupt)
+    with pytest.raises(SystemExit, match="130"):
+        command("prune", "--model-path", tiny_llava, "--layers", "1", "--output", tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_two_outputs_must_not_lie_in_each_other(command, tiny, tiny_lora, tmp_path):
+    whole = tmp_path / "whole"
+    for output, base in ((whole, whole / "base"), (whole / "adapter", whole), (whole, whole)):
+        flags = ("--layers", "1", "--output", output, "--base-output", base)
+        with pytest.raises(SystemExit, match="lie in each other"):
+            command("prune", "--model-path", tiny_lora, *flags)
+    for source in (tiny_lora, tiny.llm):
+        with pytest.raises(SystemExit, match=r"--base-output .* lie in each other"):
+            command(
+                "prune", "--model-path", tiny_lora, "--layers", "1", "--output", whole, "--base-output", source / "x"
+            )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_base_of_another_model_does_not_stand_in(command, logits, tiny_lora, tmp_path):
+    base, other = tmp_path / "base", tmp_path / "other"
+    flags = ("prune", "--model-path", tiny_lora, "--layers", "1,2")
+    command(*flags, "--output", tmp_path / "first", "--base-output", base)
+    expected = logits(tmp_path / "first")
+    shutil.copytree(base, other)
+    tensors = {name: tensor.clone() for name, tensor in load_file(other / "model.safetensors").items()}
+    tensors["model.layers.2.mlp.up_proj.weight"][3, 1] += 0.01
+    save_file(tensors, other / "model.safetensors", {"format": "pt"})
+    with pytest.raises(SystemExit, match=r"first tensor that differs: model\.layers\.2\.mlp\.up_proj\.weight"):
+        command(*flags, "--output", tmp_path / "no", "--base-output", other)
+    config = json.loads((base / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"rope_theta": 5.0}))
+    with pytest.raises(SystemExit, match=r"its config\.json has rope_theta 5\.0"):
+        command(*flags, "--output", tmp_path / "no", "--base-output", other)
+    with pytest.raises(SystemExit, match="holds another model"):
+        command(*flags[:-1], "1,4", "--output", tmp_path / "no", "--base-output", base)
+    assert not (tmp_path / "no").exists()
+    command(*flags, "--output", tmp_path / "again", "--base-output", other, "--overwrite")
+    torch.testing.assert_close(logits(tmp_path / "again"), expected)
 
 
 def test_a_block_is_measured_and_removed(command, logits, tiny, tiny_llava, tmp_path, capsys):

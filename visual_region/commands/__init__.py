@@ -1,7 +1,7 @@
 """The commands of `python -m visual_region`: one module each.
 
-A module has `HELP` (one line), `add_arguments(parser)` and `run(args)`; bad input raises ValueError or
-FileNotFoundError, which `__main__` prints as one line.
+A module has `HELP` (one line), `add_arguments(parser)` and `run(args)`; bad input raises ValueError or OSError,
+which `__main__` prints as one line.
 """
 
 COMMANDS: dict[str, str] = {

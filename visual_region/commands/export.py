@@ -12,6 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), help="of what is written; default: as stored")
     parser.add_argument("--conv-mode", help="conversation template to write; default: the checkpoint's")
     parser.add_argument("--output", required=True, help="folder to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint that --output holds")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -22,7 +23,10 @@ def run(args: argparse.Namespace) -> None:
     from llava.model.multimodal_encoder.builder import build_vision_tower
     from llava.model.resolve import planned_config, resolve, stored_dtype
     from visual_region.export import check_exportable, export
+    from visual_region.outputs import check_output
 
+    checkpoint, base, _ = resolve(args.model_path, args.model_base)
+    check_output(args.output, [checkpoint.path, base, args.vision_tower], 0, args.overwrite)
     conv_mode = args.conv_mode or recorded_template(args.model_path)
     template = get_template(conv_mode)
     config = planned_config(args.model_path, args.model_base, args.vision_tower)
@@ -32,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
         args.model_path,
         args.model_base,
         device="cpu",
-        dtype=DTYPES[args.dtype] if args.dtype else stored_dtype(resolve(args.model_path, args.model_base)[1]),
+        dtype=DTYPES[args.dtype] if args.dtype else stored_dtype(base),
         vision_tower=args.vision_tower,
     )
     model.config.conversation_template = conv_mode

@@ -7,6 +7,7 @@ from typing import Any
 from llava.eval.arguments import add_model_flags
 from llava.files import write_json
 from visual_region.layers import LayerSelection
+from visual_region.outputs import PERPLEXITIES, check_cache, check_files
 from visual_region.surgery import SurgeryError
 
 HELP = "perplexity of text and answers, with blocks of layers set back to the backbone"
@@ -39,6 +40,8 @@ def run(args: argparse.Namespace) -> None:
     from llava.model.builder import family_config
     from visual_region.surgery import weights_replaced
 
+    check_files({"--output": (args.output, PERPLEXITIES)}, [*args.text_file, *args.data_path])
+    check_cache(args.vision_feature_cache)
     corpora = _corpora(args)
     family, config = family_config(args.model_path)
     names, index = _backbone(args, config)
@@ -138,7 +141,7 @@ def _open_table(args: argparse.Namespace, corpora: dict[str, Any], variants: dic
     }
     rows = {name: {"layers": list(layers), "perplexity": {}} for name, layers in variants.items()}
     path = Path(args.output)
-    if path.is_file():
+    if path.is_file() and path.stat().st_size:
         table = json.loads(path.read_text(encoding="utf-8"))
         if table.get("settings") != settings:
             raise SurgeryError(

@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Draws one picture."""
     from visual_region.importance import ScoreError
+    from visual_region.outputs import PICTURE, check_files
 
+    check_files({"--output": (args.output, PICTURE)}, args.files)
     names = args.names.split(",") if args.names else None
     if names and len(names) != len(args.files):
         raise ScoreError(f"--names gives {len(names)} titles for {len(args.files)} files")

@@ -14,6 +14,7 @@ from llava.files import write_json
 from visual_region.activations import ActivationMeter
 from visual_region.cost import MODES, CostError, ModelShape, Recipe, bytes_needed, flops_per_sample, trained_parameters
 from visual_region.layers import GRAMMAR, LayerSelection
+from visual_region.outputs import PLAN, check_files
 
 HELP = "what a selection would train and cost: parameters, FLOPs, memory, files"
 
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints a table with a column a selection, and writes the same as JSON."""
+    check_files({"--output": (args.output, PLAN)}, [args.data_path])
     _check(args)
     family, config = _read_config(args.model_path)
     specs = args.tune_layers or ["all", "sparse-uniform:25%"]

@@ -6,8 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from llava.files import folder_written_whole, write_json
-from visual_region.folders import check_output, read_config
+from visual_region.folders import read_config
 from visual_region.layers import LayerSelection
+from visual_region.outputs import (
+    BLOCK_SCORES,
+    OutputError,
+    check_apart,
+    check_cache,
+    check_files,
+    check_folder,
+    check_output,
+)
 from visual_region.surgery import LayerCut, SurgeryError, lowest_outside, region_now, remove_layers, removed_before
 
 HELP = "remove layers and write a checkpoint"
@@ -51,6 +60,7 @@ def run(args: argparse.Namespace) -> None:
     from llava.model.builder import family_config, resolve_base
     from llava.model.checkpoint import Kind, read_checkpoint
 
+    _check_outputs(args)
     checkpoint = read_checkpoint(args.model_path)
     if args.base_output and checkpoint.kind is not Kind.LORA:
         raise SurgeryError(
@@ -70,6 +80,16 @@ def run(args: argparse.Namespace) -> None:
         _prune_merged(args, checkpoint, base, cut, family.layer_path)
     gone = ", ".join(map(str, cut.removed))
     print(f"removed layers {gone}; {len(cut.keep)} remain, in {args.output}")
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """All that can be said of the outputs before it is known what will be written."""
+    check_output(args.output, [args.model_path, args.model_base, args.base_output], 0, args.overwrite)
+    if args.base_output:
+        check_apart(args.base_output, [args.model_path, args.model_base], "--base-output")
+        check_folder(args.base_output, "--base-output")
+    check_files({"--block-scores": (args.block_scores, BLOCK_SCORES)}, [args.data_path, args.scores])
+    check_cache(args.vision_feature_cache)
 
 
 def choose_layers(args: argparse.Namespace, config: Any, layer_path: str) -> tuple[int, ...]:
@@ -114,8 +134,6 @@ def _choose_block(args: argparse.Namespace, depth: int, protected: tuple[int, ..
             raise SurgeryError("--block needs --data-path to measure on, or --block-scores of an earlier measurement")
         samples = open_samples(args.data_path, args.samples, args.seed)
         samples.check_images(Path(args.image_folder))
-        # Found out before an hour of measuring: the folder must be free.
-        check_output(args.output, [args.model_path], 0, args.overwrite)
         distances = block_distances(make_reader(args, samples), samples, args.block, layer_path, args.batch_size)
         found = {"model": str(Path(args.model_path).resolve()), "identity": identity, "num_layers": depth}
         found |= {"data": {"file": args.data_path, "sha256": samples.sha256}} | block_entry(distances, args.block)
@@ -165,9 +183,8 @@ def _prune_beside_base(
     args: argparse.Namespace, checkpoint: Any, base: Path, base_raw: dict[str, Any], cut: LayerCut, layer_path: str
 ) -> None:
     from llava.model.builder import family_config
-    from llava.model.checkpoint import read_checkpoint
     from visual_region.adapter import Adapter
-    from visual_region.pruning import cut_shards, prune_adapter, prune_folder, pruned_config, same_cut
+    from visual_region.pruning import cut_shards, difference, prune_adapter, prune_folder, pruned_config
 
     values = pruned_config(checkpoint.config, family_config({**base_raw, **checkpoint.config})[1], cut)
     base_config = family_config(base_raw)[1]
@@ -180,17 +197,21 @@ def _prune_beside_base(
 
     base_output = Path(args.base_output)
     reads = [checkpoint.path, base]
-    if Path(args.output).resolve() == base_output.resolve():
-        raise SurgeryError("--output and --base-output are the same folder; the adapter needs one of its own")
-    stands = base_output.is_dir() and (base_output / "config.json").is_file()
-    if stands and same_cut(family_config(read_checkpoint(base_output).config)[1], base_values):
+    output = check_output(args.output, [*reads, base_output], 0, args.overwrite)
+    check_apart(base_output, reads, "--base-output")
+    shards = cut_shards(base, cut, (layer_path,), _dtype(args.dtype))
+    differing = difference(base_output, base_values, shards)
+    if differing is None:
         print(f"the pruned base stands already in {base_output}")
     else:
-        shards = cut_shards(base, cut, (layer_path,), _dtype(args.dtype))
-        check_output(base_output, reads, sum(s.nbytes for shard in shards for s in shard), args.overwrite)
-        check_output(args.output, reads, 0, args.overwrite)
+        if (base_output / "config.json").is_file() and not args.overwrite:
+            raise OutputError(
+                f"--base-output {base_output} holds another model than {base} without these layers ({differing}); "
+                "give another folder, or --overwrite to replace it"
+            )
+        nbytes = sum(stored.nbytes for shard in shards for stored in shard)
+        check_output(base_output, reads, nbytes, args.overwrite, "--base-output")
         prune_folder(base, base_output, shards, base_values)
-    output = check_output(args.output, reads, 0, args.overwrite)
     prune_adapter(checkpoint.path, output, base_output, adapter, values, cut, layer_path)
 
 

@@ -4,8 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from visual_region.folders import check_output, read_config
+from visual_region.folders import read_config
 from visual_region.layers import GRAMMAR, LayerSelection
+from visual_region.outputs import check_output
 from visual_region.surgery import PROVENANCE, SurgeryError, reverted_record
 
 HELP = "set layers back to the backbone's weights and write a checkpoint"

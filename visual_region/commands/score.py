@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> None:
     from visual_region.importance.journal import Journal
     from visual_region.importance.score_file import ScoreFile, identity_of, write_scores
 
+    _check_outputs(args)
     metrics = wanted_metrics(args.metrics, bool(args.data_path), bool(args.backbone))
     checkpoint = read_checkpoint(args.model_path)
     region = args.mark and _marked(args)
@@ -93,6 +94,29 @@ def run(args: argparse.Namespace) -> None:
     pictures = _draw(scores, region)
     print(_table(scores, metrics))
     print(f"scores written to {args.output}, pictures to {', '.join(map(str, pictures))}")
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """The score file, its journal and its pictures can be written, and replace nothing but their like."""
+    from visual_region.outputs import PICTURE, SCORES, OutputError, check_cache, check_files
+
+    bars, heatmap = _pictures(args.output)
+    check_files(
+        {
+            "--output": (args.output, SCORES),
+            "the picture beside --output,": (bars, PICTURE),
+            "the heat map beside --output,": (heatmap, PICTURE),
+        },
+        [args.data_path],
+    )
+    if Path(f"{args.output}.journal").is_dir():
+        raise OutputError(f"{args.output}.journal is a folder; give another --output")
+    check_cache(args.vision_feature_cache)
+
+
+def _pictures(output: str | Path) -> tuple[Path, Path]:
+    """Bars and heat map beside a score file."""
+    return Path(output).with_suffix(".png"), Path(output).with_suffix(".heatmap.png")
 
 
 def wanted_metrics(text: str | None, has_data: bool, has_backbone: bool) -> list[str]:
@@ -242,13 +266,12 @@ def _draw(scores: Any, marked: tuple[int, ...] | None) -> list[Path]:
     from visual_region.pictures.bars import draw_bars
     from visual_region.pictures.heatmap import draw_heatmap
 
-    output = Path(scores.path)
-    pictures = [output.with_suffix(".png")]
-    draw_bars(scores, tuple(scores.content["region"]) if marked is None else marked, pictures[0])
-    if "image-attention" in scores.names:
-        pictures.append(output.with_suffix(".heatmap.png"))
-        draw_heatmap([scores], "image-attention", pictures[1])
-    return pictures
+    bars, heatmap = _pictures(scores.path)
+    draw_bars(scores, tuple(scores.content["region"]) if marked is None else marked, bars)
+    if "image-attention" not in scores.names:
+        return [bars]
+    draw_heatmap([scores], "image-attention", heatmap)
+    return [bars, heatmap]
 
 
 def _table(scores: Any, metrics: list[str]) -> str:

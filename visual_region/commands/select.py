@@ -26,6 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints each selection, ready for --tune_layers; with several, the table of their overlap."""
+    from visual_region.outputs import PICTURE, SELECTIONS, TABLE, check_files
+
+    outputs = {
+        "--output": (args.output, SELECTIONS),
+        "--markdown": (args.markdown, TABLE),
+        "--picture": (args.picture, PICTURE),
+    }
+    check_files(outputs, _score_files(args.spec))
     depth = _depth(args)
     selections = [LayerSelection.parse(spec, depth) for spec in args.spec]
     found = [_stability(selection, args) for selection in selections] if args.stability else []
@@ -67,12 +75,16 @@ def _depth(args: argparse.Namespace) -> int:
         return family_config(args.model_path)[1].num_hidden_layers
     from visual_region.importance.score_file import ScoreFile
 
-    parts = [part for spec in args.spec for part in spec.split(",") if "#" in part]
-    depths = {ScoreFile.read(part.rpartition("#")[0].strip()).num_layers for part in parts}
+    depths = {ScoreFile.read(path).num_layers for path in _score_files(args.spec)}
     if len(depths) != 1:
         why = f"the score files are of {sorted(depths)} layers" if depths else "no score file tells it"
         raise LayerSelectionError(f"the number of layers is not known: {why}; give --num-layers or --model-path")
     return depths.pop()
+
+
+def _score_files(specs: list[str]) -> list[Path]:
+    parts = [part for spec in specs for part in spec.split(",") if "#" in part]
+    return [Path(part.rpartition("#")[0].strip()).expanduser() for part in parts]
 
 
 def _stability(selection: LayerSelection, args: argparse.Namespace) -> Any:
