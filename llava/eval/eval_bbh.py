@@ -18,7 +18,10 @@ from llava.eval.answers import (
 )
 from llava.eval.bbh import TASKS, flexible_match, strict_match
 from llava.eval.group_means import by_group, mean_of_group_means
+from llava.eval.published import not_as_published
 from llava.eval.report import Measure, Report, report_path
+
+_EXPECTED = "expected the annotations.json that `python -m llava.eval.prepare bbh` writes"
 
 
 def score(
@@ -42,6 +45,7 @@ def score(
     Raises:
         ScoringError: answers that do not belong to the questions, or annotations of an unknown task.
     """
+    check_annotations(annotations)
     unknown = sorted({truth["task"] for truth in annotations.values()} - set(TASKS))
     if unknown:
         raise ScoringError(f"unknown BIG-bench-hard tasks in the annotations: {', '.join(unknown)}")
@@ -80,6 +84,17 @@ def score(
     )
 
 
+def check_annotations(annotations: Any) -> None:
+    """Raises `ScoringError` where annotations are of another kind of file; names the first that is none."""
+    needed = ("task", "input", "target")
+    rows = annotations if isinstance(annotations, Mapping) else {}
+    for name, truth in rows.items():
+        if not isinstance(truth, Mapping) or not all(isinstance(truth.get(key), str) for key in needed):
+            raise ScoringError(f"annotation {name!r} has no {', '.join(needed)}; {_EXPECTED}")
+    if not rows:
+        raise ScoringError(f"the annotations are empty or no object of question ids; {_EXPECTED}")
+
+
 def main() -> None:
     parser = scorer_parser(__doc__)
     parser.add_argument("--annotation-file", required=True, help="annotations.json, as llava.eval.prepare writes it")
@@ -87,13 +102,9 @@ def main() -> None:
     args = parser.parse_args()
     if not args.result_file:
         parser.error("--result-file is needed")
-    report = score(
-        read_answers(args.result_file),
-        read_json(args.annotation_file),
-        asked_ids(args.question_file),
-        args.missing,
-        args.last_match,
-    )
+    annotations, asked = read_json(args.annotation_file), asked_ids(args.question_file)
+    report = score(read_answers(args.result_file), annotations, asked, args.missing, args.last_match)
+    report.warnings += not_as_published("bbh", len(annotations))
     report.publish(report_path(args.report_file, args.result_file))
 
 

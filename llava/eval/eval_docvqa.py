@@ -10,6 +10,7 @@ from typing import Any
 
 from llava.eval.answers import ScoringError, asked_ids, read_answers, read_json, run_scorer, scorer_parser
 from llava.eval.metrics import anls, exact, relaxed_correctness
+from llava.eval.published import not_as_published
 from llava.eval.report import Measure, Report, report_path
 from llava.eval.short_answers import score_short_answers
 
@@ -65,6 +66,8 @@ def main() -> None:
     annotations, asked = read_json(args.annotation_file), asked_ids(args.question_file)
     report = score(read_answers(args.result_file), annotations, args.split, asked, args.missing)
     report.details["file"] = Path(args.annotation_file).name
+    if args.split == "val":
+        report.warnings += not_as_published("docvqa", len(annotations["data"]))
     report.publish(report_path(args.report_file, args.result_file))
 
 

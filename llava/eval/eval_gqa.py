@@ -20,6 +20,7 @@ from llava.eval.answers import (
     run_scorer,
     scorer_parser,
 )
+from llava.eval.published import not_as_published
 from llava.eval.report import Measure, Report, group, report_path
 
 # Steps that ask for the answer and do not lengthen the reasoning.
@@ -126,9 +127,10 @@ def main() -> None:
     args = parser.parse_args()
     result_file = args.result_file or (args.predictions or "{tier}_predictions.json").format(tier=args.tier)
     annotation_file = (args.annotation_file or "{tier}_questions.json").format(tier=args.tier)
-    report = score(
-        read_predictions(result_file), read_json(annotation_file), asked_ids(args.question_file), args.missing
-    )
+    questions, asked = read_json(annotation_file), asked_ids(args.question_file)
+    report = score(read_predictions(result_file), questions, asked, args.missing)
+    if args.tier == "testdev_balanced":
+        report.warnings += not_as_published("gqa", len(questions))
     report.publish(report_path(args.report_file, result_file))
     value = report.details["distribution"]
     print("Distribution: " + ("none" if value is None else f"{value:.2f} (lower is better)"))

@@ -17,6 +17,7 @@ from llava.eval.answers import ScoringError, model_of, pair, read_answers, run_s
 from llava.eval.errors import some
 from llava.eval.letters import VERSION, read_letter
 from llava.eval.mmbench import LETTERS, Row, is_none, is_rotation, options_of, question_of, read_tsv
+from llava.eval.published import not_as_published
 from llava.eval.report import Measure, Report, group, report_path
 
 # A row of the file and the round in which it was asked.
@@ -149,8 +150,10 @@ def main() -> None:
     parser = scorer_parser(__doc__)
     parser.add_argument("--annotation-file", required=True, help="the MMBench TSV with answers")
     args = parser.parse_args()
-    report = score(read_answers(args.result_file), read_tsv(args.annotation_file), args.missing)
+    rows = read_tsv(args.annotation_file)
+    report = score(read_answers(args.result_file), rows, args.missing)
     report.details["file"] = Path(args.annotation_file).name
+    report.warnings += not_as_published("mmbench", len(rows))
     report.publish(report_path(args.report_file, args.result_file))
 
 

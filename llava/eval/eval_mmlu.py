@@ -18,10 +18,12 @@ from llava.eval.answers import (
 )
 from llava.eval.group_means import by_group, mean_of_group_means
 from llava.eval.letters import VERSION, read_letter
-from llava.eval.mmlu import QUESTIONS, SHOTS, SUBJECTS
+from llava.eval.mmlu import LETTERS, QUESTIONS, SHOTS, SUBJECTS
+from llava.eval.published import not_as_published
 from llava.eval.report import Measure, Report, report_path
 
 METHODS = ("generate", "loglikelihood")
+_EXPECTED = "expected the annotations.json that `python -m llava.eval.prepare mmlu` writes"
 
 
 def score(
@@ -45,6 +47,7 @@ def score(
     Raises:
         ScoringError: answers of both methods in one file, or that do not belong to the questions.
     """
+    check_annotations(annotations)
     paired = pair(answers, annotations, asked=asked, missing=missing)
     methods = {line.get("method", "generate") for line in answers}
     if len(methods) != 1 or not methods <= set(METHODS):
@@ -95,16 +98,27 @@ def score(
     )
 
 
+def check_annotations(annotations: Any) -> None:
+    """Raises `ScoringError` where annotations are of another kind of file; names the first that is none."""
+    rows = annotations if isinstance(annotations, Mapping) else {}
+    for name, truth in rows.items():
+        choices = truth.get("choices") if isinstance(truth, Mapping) else None
+        if not isinstance(choices, Sequence) or len(choices) != len(LETTERS) or truth.get("answer") not in set(LETTERS):
+            raise ScoringError(f"annotation {name!r} has not four choices and the letter of one as answer; {_EXPECTED}")
+    if not rows:
+        raise ScoringError(f"the annotations are empty or no object of question ids; {_EXPECTED}")
+
+
 def main() -> None:
     parser = scorer_parser(__doc__, "answers, as llava.eval.model_mmlu writes them")
     parser.add_argument("--annotation-file", required=True, help="annotations.json, as llava.eval.prepare writes it")
     args = parser.parse_args()
     if not args.result_file:
         parser.error("--result-file is needed")
-    report = score(
-        read_answers(args.result_file), read_json(args.annotation_file), asked_ids(args.question_file), args.missing
-    )
+    annotations, asked = read_json(args.annotation_file), asked_ids(args.question_file)
+    report = score(read_answers(args.result_file), annotations, asked, args.missing)
     print(f"MMLU by {report.details['method']}: {report.details['what']}")
+    report.warnings += not_as_published("mmlu", len(annotations))
     report.publish(report_path(args.report_file, args.result_file))
 
 

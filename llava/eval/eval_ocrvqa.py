@@ -12,6 +12,7 @@ from typing import Any
 
 from llava.eval.answers import ScoringError, asked_ids, read_answers, read_json, run_scorer, scorer_parser
 from llava.eval.metrics import exact, relaxed_correctness
+from llava.eval.published import not_as_published
 from llava.eval.report import Report, report_path
 from llava.eval.short_answers import score_short_answers
 
@@ -63,6 +64,7 @@ def main() -> None:
     books, asked = read_json(args.annotation_file), asked_ids(args.question_file)
     report = score(read_answers(args.result_file), books, args.split, asked, args.missing)
     report.details["file"] = Path(args.annotation_file).name
+    report.warnings += not_as_published("ocrvqa", len(books))
     report.publish(report_path(args.report_file, args.result_file))
 
 

@@ -22,6 +22,7 @@ from llava.eval.answers import (
 )
 from llava.eval.boxes import FRAMES, frame_of, parse_box, to_pixels
 from llava.eval.metrics import iou
+from llava.eval.published import not_as_published
 from llava.eval.report import Measure, Report, report_path
 from llava.model.checkpoint import CheckpointError, read_checkpoint
 
@@ -100,6 +101,7 @@ def main() -> None:
     report = score(read_answers(args.result_file), annotations, frame, asked, args.missing)
     report.details["frame"]["because"] = why
     print(f"boxes are shares of the {frame} image: {why}")
+    report.warnings += not_as_published("refcocog", len(annotations["data"]))
     report.publish(report_path(args.report_file, args.result_file))
 
 

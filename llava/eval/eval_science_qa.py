@@ -20,6 +20,8 @@ from llava.eval.answers import (
     run_scorer,
     scorer_parser,
 )
+from llava.eval.errors import some
+from llava.eval.published import not_as_published
 from llava.eval.report import Measure, Report, group, report_path
 from llava.files import write_json
 
@@ -49,14 +51,47 @@ def split_problems(problems: Mapping[str, Any], splits: Mapping[str, Any], split
     """The problems of a split, by id.
 
     Raises:
-        ScoringError: no such split, or one whose problems are not there.
+        ScoringError: no such split, an empty one, or one whose problems are not there or are none.
     """
+    if not isinstance(problems, Mapping) or not isinstance(splits, Mapping):
+        raise ScoringError("problems.json and pid_splits.json are not ScienceQA's: each holds a JSON object")
     if split not in splits:
         raise ScoringError(f"pid_splits.json has no split {split!r}; it has {', '.join(splits)}")
+    if not splits[split]:
+        raise ScoringError(f"split {split!r} of pid_splits.json is empty: there is nothing to score against")
     absent = [pid for pid in splits[split] if str(pid) not in problems]
     if absent:
         raise ScoringError(f"problems.json lacks {len(absent)} problems of {split}: {', '.join(map(str, absent[:5]))}")
-    return {str(pid): problems[str(pid)] for pid in splits[split]}
+    found = {str(pid): problems[str(pid)] for pid in splits[split]}
+    broken = [pid for pid, problem in found.items() if not _is_problem(problem)]
+    if broken:
+        raise ScoringError(
+            f"problems.json: {len(broken)} problems of {split} have no choices, or no answer among them: {some(broken)}"
+        )
+    return found
+
+
+def _is_problem(problem: Any) -> bool:
+    if not isinstance(problem, Mapping) or not isinstance(problem.get("choices"), list):
+        return False
+    return isinstance(problem.get("answer"), int) and 0 <= problem["answer"] < len(problem["choices"])
+
+
+def read_asked(path: str | None) -> list[str] | None:
+    """Ids of a question file, for `asked`; None without a file.
+
+    Raises:
+        ScoringError: another kind of file; names the entries that have no id.
+    """
+    if path is None:
+        return None
+    rows = read_json(path)
+    if not isinstance(rows, list) or not rows:
+        raise ScoringError(f"question file {path} holds no list of questions; expected llava_test_CQM-A.json")
+    without = [f"entry {n}" for n, row in enumerate(rows, start=1) if not isinstance(row, dict) or "id" not in row]
+    if without:
+        raise ScoringError(f"question file {path}: {len(without)} entries are no questions with an id: {some(without)}")
+    return [str(row["id"]) for row in rows]
 
 
 def score(
@@ -178,7 +213,7 @@ def main() -> None:
     args = parser.parse_args()
     base = Path(args.base_dir)
     problems = split_problems(read_json(base / "problems.json"), read_json(base / "pid_splits.json"), args.split)
-    asked = [str(item["id"]) for item in read_json(args.question_file)] if args.question_file else None
+    asked = read_asked(args.question_file)
     report, paired = score(read_answers(args.result_file), problems, asked, args.missing, args.options)
     sorted_out, result = upstream_outputs(paired, args.options)
     if args.output_file:
@@ -187,6 +222,8 @@ def main() -> None:
         write_json(args.output_result, result)
     image = "" if result["image_acc"] is None else f", IMG-Accuracy: {result['image_acc']:.2f}%"
     print(f"Total: {result['count']}, Correct: {result['correct']}, Accuracy: {result['acc']:.2f}%{image}")
+    if args.split == "test":
+        report.warnings += not_as_published("scienceqa", len(problems))
     report.publish(report_path(args.report_file, args.result_file))
 
 

@@ -25,6 +25,7 @@ from llava.eval.answers import (
     scorer_parser,
 )
 from llava.eval.metrics import arithmetic_mean, harmonic_mean, normalise
+from llava.eval.published import not_as_published
 from llava.eval.report import Measure, Report, group, report_path
 from llava.eval.statistics import RESAMPLES, draw_counts, percentiles
 
@@ -184,6 +185,7 @@ def main() -> None:
     key = read_answer_key(args.answer_key) if args.answer_key else None
     annotations, asked = read_json(args.annotation_file), asked_ids(args.question_file)
     report = score(read_answers(args.result_file), annotations, key, asked, args.missing)
+    report.warnings += not_as_published("tdiuc", len(annotations["annotations"]))
     report.publish(report_path(args.report_file, args.result_file))
     rate = 100 * report.details["out_of_vocabulary_rate"]
     print(f"out of vocabulary: {rate:.2f}% of the replies ({report.details['vocabulary']})")

@@ -23,6 +23,7 @@ from llava.eval.answers import (
     scorer_parser,
 )
 from llava.eval.m4c_evaluator import TextVQAAccuracyEvaluator
+from llava.eval.published import not_as_published
 from llava.eval.report import Measure, Report, report_path
 
 OCR_LINE = "Reference OCR token:"
@@ -113,8 +114,10 @@ def _keys(pairs: Iterable[tuple[str, str]]) -> list[Key]:
 def _annotated(entry: Mapping[str, Any]) -> tuple[str, str]:
     try:
         return str(entry["image_id"]), entry["question"].lower()
-    except KeyError as error:
-        raise ScoringError(f"an annotation without {error}; expected TextVQA's official file of a split") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ScoringError(
+            f"an annotation without image_id and question ({error!r}); expected TextVQA's official file of a split"
+        ) from error
 
 
 def _asked(line: Mapping[str, Any]) -> tuple[str, str]:
@@ -162,10 +165,13 @@ def main() -> None:
         raise ScoringError("--report-file names one file; with --result-dir each score goes beside its answers")
     annotations = read_annotations(args.annotation_file)
     questions = read_jsonl(args.question_file) if args.question_file else None
+    if questions is not None and not all({"question_id", "text"} <= row.keys() for row in questions):
+        raise ScoringError(f"question file {args.question_file}: each line needs question_id and text")
     for file in files:
         report = score(read_answers(file), annotations, questions, args.missing)
         # These two lines are upstream's.
         print(f"{file.stem}\nSamples: {report.headline.samples}\nAccuracy: {100 * report.headline.value:.2f}%\n")
+        report.warnings += not_as_published("textvqa", len(annotations))
         report.publish(report_path(args.report_file, file))
 
 

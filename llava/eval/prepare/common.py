@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.eval.answers import ScoringError, read_json, read_jsonl
+from llava.eval.published import TABLE
 from llava.files import write_json, written_whole
 
 SHORT = "Answer the question using a single word or phrase."
@@ -93,6 +94,11 @@ def check_count(what: str, found: int, published: int, options: Options) -> None
             f"{found} {what}; published are {published}. Is the download complete, and of this version? "
             "--any-count goes on with what is there"
         )
+
+
+def check_published(name: str, found: int, options: Options) -> None:
+    """`check_count` by the table of published counts."""
+    check_count(TABLE[name].what, found, TABLE[name].count, options)
 
 
 def with_images(rows: Rows, folder: Path, options: Options) -> Rows:

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from llava.eval.eval_docvqa import entries_of
-from llava.eval.prepare.common import SHORT, Options, check_count, find, load, set_up, with_images
+from llava.eval.prepare.common import SHORT, Options, check_published, find, load, set_up, with_images
 
-PUBLISHED = 5349
 FILES = ("val_v1.0_withQT.json", "val_v1.0.json")
 
 
@@ -15,7 +14,7 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
     source = find(raw, *(folder + name for name in FILES for folder in folders))
     images = find(raw, "documents", "spdocvqa_images", "val/documents")
     entries = entries_of(load(source))
-    check_count("questions", len(entries), PUBLISHED, options)
+    check_published("docvqa", len(entries), options)
     rows = [
         {
             "question_id": entry["questionId"],

@@ -6,14 +6,12 @@ from llava.eval.prepare.common import (
     SHORT,
     Options,
     PrepareError,
-    check_count,
+    check_published,
     find,
     load,
     set_up,
     with_images,
 )
-
-PUBLISHED = 12578
 
 
 def prepare(raw: Path, out: Path, options: Options) -> int:
@@ -33,7 +31,7 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
         ]
     except (AttributeError, KeyError, TypeError) as error:
         raise PrepareError(f"{source} is not GQA's file of questions ({error!r})") from error
-    check_count("questions", len(rows), PUBLISHED, options)
+    check_published("gqa", len(rows), options)
     rows = with_images(rows, images, options)
     set_up(
         out,

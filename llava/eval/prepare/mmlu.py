@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from llava.eval import mmlu
-from llava.eval.prepare.common import Options, PrepareError, check_count, find, set_up
+from llava.eval.prepare.common import Options, PrepareError, check_published, find, set_up
 from llava.files import write_json
 
 
@@ -46,7 +46,7 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
         raise PrepareError(str(error)) from error
     if not rows:
         raise PrepareError(f"{folder}/test holds no file of a known subject (SUBJECT_test.csv)")
-    check_count("test questions", len(rows), mmlu.QUESTIONS, options)
+    check_published("mmlu", len(rows), options)
     set_up(out, {}, "questions.jsonl", rows, options)
     write_json(out / "shots.json", shots)
     write_json(out / "annotations.json", annotations)

@@ -3,10 +3,8 @@
 from pathlib import Path
 
 from llava.eval.eval_ocrvqa import pairs_of
-from llava.eval.prepare.common import SHORT, Options, check_count, find, load, set_up, with_images
+from llava.eval.prepare.common import SHORT, Options, check_published, find, load, set_up, with_images
 
-# Covers, in all three splits together.
-PUBLISHED = 207572
 SUFFIXES = (".jpg", ".png", ".gif", ".jpeg")
 
 
@@ -16,7 +14,7 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
     images = find(raw, "images")
     books = load(source)
     pairs = pairs_of(books, "test")
-    check_count("books in all splits", len(books), PUBLISHED, options)
+    check_published("ocrvqa", len(books), options)
     names = {book: image_name(book, books[book].get("imageURL", ""), images) for book, _, _ in pairs.values()}
     rows = [
         {"question_id": key, "image": names[book], "text": f"{question}\n{SHORT}", "category": "default"}

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from llava.eval.prepare.common import Options, PrepareError, check_count, find, place
+from llava.eval.published import TABLE, words_and_line_ends
 
-SPLITS = {"valid": 217646, "test": 245569}
-"""Words and line ends of each split, as published with the data."""
+SPLITS = ("valid", "test")
 
 
 def prepare(raw: Path, out: Path, options: Options) -> int:
@@ -18,7 +18,7 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
         PrepareError: no validation text, or one of another length: the raw variant, say, which has other words.
     """
     words = 0
-    for split, published in SPLITS.items():
+    for split in SPLITS:
         names = [
             f"{folder}{name}" for folder in ("", "wikitext-2/") for name in (f"wiki.{split}.tokens", f"{split}.txt")
         ]
@@ -29,8 +29,9 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
             text = source.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise PrepareError(f"{source} is not UTF-8 text (byte {error.start})") from error
-        found = len(text.split()) + text.count("\n")
-        check_count(f"words and line ends in {source.name}", found, published, options)
+        found = words_and_line_ends(text)
+        published = TABLE[f"wikitext-2-{split}"]
+        check_count(f"{published.what} in {source.name}", found, published.count, options)
         if not found:
             raise PrepareError(f"{source} is empty")
         words += found

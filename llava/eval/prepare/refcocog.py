@@ -7,7 +7,7 @@ from typing import Any
 from llava.eval.prepare.common import (
     Options,
     PrepareError,
-    check_count,
+    check_published,
     find,
     load,
     set_up,
@@ -18,7 +18,6 @@ from llava.eval.prepare.plain_pickle import load_plain_pickle
 from llava.files import write_json
 
 SPLIT = "test"
-PUBLISHED = 9602
 # As LLaVA-1.5's training data asks for a box.
 TEMPLATE = "Please provide the bounding box coordinate of the region this sentence describes: {}."
 
@@ -33,7 +32,7 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
     if "{}" not in template:
         raise PrepareError(f"--template {template!r} has no {{}} for the expression")
     entries = expressions(refs, load(instances_file), SPLIT)
-    check_count("expressions", len(entries), PUBLISHED, options)
+    check_published("refcocog", len(entries), options)
     unique((entry["question_id"] for entry in entries), "expression")
     rows = [
         {

@@ -10,14 +10,13 @@ from llava.eval.prepare.common import (
     Options,
     PrepareError,
     check_count,
+    check_published,
     find,
     load,
     set_up,
     with_images,
 )
-
-PUBLISHED = 4241
-PUBLISHED_WITH_IMAGE = 2017
+from llava.eval.published import SCIENCEQA_WITH_IMAGE
 
 
 def prepare(raw: Path, out: Path, options: Options) -> int:
@@ -30,8 +29,8 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
         rows = [row(pid, problem) for pid, problem in problems.items()]
     except (KeyError, TypeError, IndexError) as error:
         raise PrepareError(f"{problems_file} is not ScienceQA's file of problems ({error!r})") from error
-    check_count("questions", len(rows), PUBLISHED, options)
-    check_count("questions with an image", sum("image" in r for r in rows), PUBLISHED_WITH_IMAGE, options)
+    check_published("scienceqa", len(rows), options)
+    check_count("questions with an image", sum("image" in r for r in rows), SCIENCEQA_WITH_IMAGE, options)
     rows = with_images(rows, images, options)
     set_up(
         out,

@@ -8,13 +8,13 @@ from llava.eval.prepare.common import (
     Options,
     PrepareError,
     check_count,
+    check_published,
     find,
     load,
     set_up,
     with_images,
 )
 
-PUBLISHED = 538868
 ANNOTATIONS = "mscoco_val2014_annotations.json"
 QUESTIONS = "OpenEnded_mscoco_val2014_questions.json"
 
@@ -37,7 +37,7 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise PrepareError(f"{source} is not TDIUC's file of questions, or lacks annotations ({error!r})") from error
-    check_count("questions", len(rows), PUBLISHED, options)
+    check_published("tdiuc", len(rows), options)
     check_count("annotations", len(answered), len(rows), options)
     rows = with_images(rows, images, options)
     set_up(out, {ANNOTATIONS: annotations, "val2014": images}, "questions.jsonl", rows, options)

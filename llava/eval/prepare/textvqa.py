@@ -7,7 +7,7 @@ from llava.eval.prepare.common import (
     SHORT,
     Options,
     PrepareError,
-    check_count,
+    check_published,
     find,
     load,
     set_up,
@@ -16,7 +16,6 @@ from llava.eval.prepare.common import (
 
 ANNOTATIONS = "TextVQA_0.5.1_val.json"
 TOKENS = "TextVQA_Rosetta_OCR_v0.2_val.json"
-PUBLISHED = 5000
 
 
 def prepare(raw: Path, out: Path, options: Options) -> int:
@@ -39,7 +38,7 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
         raise PrepareError(
             f"{source} is not TextVQA's file, or not of the same split as the tokens ({error!r})"
         ) from error
-    check_count("questions", len(rows), PUBLISHED, options)
+    check_published("textvqa", len(rows), options)
     rows = with_images(rows, images, options)
     set_up(
         out,

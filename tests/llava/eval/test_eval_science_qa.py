@@ -5,7 +5,7 @@ import pytest
 
 from llava.eval import eval_science_qa
 from llava.eval.answers import ScoringError
-from llava.eval.eval_science_qa import parse_answer, score, split_problems
+from llava.eval.eval_science_qa import parse_answer, read_asked, score, split_problems
 
 
 def problem(answer, choices=3, image=None, subject="natural science"):
@@ -89,6 +89,31 @@ def test_splits():
         split_problems(PROBLEMS, {"test": ["1"]}, "minitest")
     with pytest.raises(ScoringError, match="lacks 1 problems of test: 9"):
         split_problems(PROBLEMS, {"test": ["9"]}, "test")
+
+
+@pytest.mark.parametrize(
+    ("problems", "splits", "words"),
+    [
+        (PROBLEMS, {"test": []}, "split 'test' of pid_splits.json is empty"),
+        ({"1": {"answer": 0}}, {"test": ["1"]}, "1 problems of test have no choices, or no answer among them: 1"),
+        ({"1": problem(3)}, {"test": ["1"]}, "no answer among them: 1"),
+        ([1], {"test": ["1"]}, "not ScienceQA's"),
+        (PROBLEMS, ["1"], "not ScienceQA's"),
+    ],
+)
+def test_broken_files(problems, splits, words):
+    with pytest.raises(ScoringError, match=words):
+        split_problems(problems, splits, "test")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [([1], "1 entries are no questions with an id: entry 1"), ({}, "no list of questions"), ([], "no list")],
+)
+def test_a_question_file_of_another_kind(tmp_path, content, words):
+    (tmp_path / "q.json").write_text(json.dumps(content))
+    with pytest.raises(ScoringError, match=rf"q\.json.*{words}"):
+        read_asked(str(tmp_path / "q.json"))
 
 
 def test_command_line_writes_what_upstream_writes(tmp_path, monkeypatch, capsys):

@@ -94,7 +94,7 @@ def test_subset():
         ([*ANSWERS, said("img9", "Who?", "x")], ANNOTATIONS, "not among the annotations: img9"),
         (ANSWERS, [ANNOTATIONS[0] | {"answers": ["x"] * 9}, *ANNOTATIONS[1:]], "annotation 1: .* exactly 10"),
         (ANSWERS, [{k: v for k, v in a.items() if k != "answers"} for a in ANNOTATIONS], "test split holds none"),
-        (ANSWERS, [{"id": 1}], "without 'image_id'"),
+        (ANSWERS, [{"id": 1}], "without image_id and question"),
         ([{"question_id": "img1", "text": "x"}], ANNOTATIONS, "has no prompt"),
     ],
 )
