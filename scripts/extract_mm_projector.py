@@ -43,7 +43,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         projector = projector_of(args.model_path)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     with written_whole(args.output) as aside:
         torch.save(projector, aside)

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from llava.files import remove_abandoned
+
 _ROOM = 1 << 24
 _PNG = b"\x89PNG\r\n\x1a\n"
 _SUFFIXES = (".json", ".png", ".md")
@@ -78,6 +80,8 @@ def check_output(
             raise OutputError(f"{flag} {output} holds other things than a checkpoint; give another folder")
         if not overwrite:
             raise OutputError(f"{flag} {output} holds a checkpoint already; --overwrite replaces it")
+    # What a killed run left there is as large as what will be written.
+    remove_abandoned(output.resolve())
     free = shutil.disk_usage(place).free
     if free < nbytes + _ROOM:
         raise OutputError(

@@ -101,6 +101,10 @@ def difference(folder: str | Path, values: Mapping[str, Any], shards: Sequence[S
     if not (folder / "config.json").is_file():
         return "it has no config.json"
     config, values = read_config(folder), json.loads(json.dumps(values))
+    there, wanted = (entry.get(PROVENANCE) or {} for entry in (config, values))
+    if there.get("kept_layers") != wanted["kept_layers"]:
+        gone = ", ".join(map(str, there.get("removed_layers", ()))) or "none"
+        return f"layers that were removed there: {gone}"
     for key in sorted(values.keys() | config.keys()):
         if config.get(key) != values.get(key):
             return f"its config.json has {key} {config.get(key)!r} and not {values.get(key)!r}"
@@ -108,11 +112,11 @@ def difference(folder: str | Path, values: Mapping[str, Any], shards: Sequence[S
         found = stored_tensors(folder)
     except RewriteError as error:
         return str(error)
-    wanted = {stored.name: stored for shard in shards for stored in shard}
-    for name in sorted(wanted.keys() ^ found.keys()):
-        return f"its weights {'lack' if name in wanted else 'hold'} {name}"
-    for name, stored in tqdm(wanted.items(), desc="comparing", unit="tensor"):
-        there = found[name]
-        if (there.shape, there.dtype) != (stored.shape, stored.dtype) or not there.same_bytes(stored):
+    written = {stored.name: stored for shard in shards for stored in shard}
+    for name in sorted(written.keys() ^ found.keys()):
+        return f"its weights {'lack' if name in written else 'hold'} {name}"
+    for name, stored in tqdm(written.items(), desc="comparing", unit="tensor"):
+        other = found[name]
+        if (other.shape, other.dtype) != (stored.shape, stored.dtype) or not other.same_bytes(stored):
             return f"first tensor that differs: {name}"
     return None

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from visual_region.outputs import BLOCK_SCORES, PICTURE, SCORES, TABLE, OutputError, check_files
+from visual_region.outputs import BLOCK_SCORES, PICTURE, SCORES, TABLE, OutputError, check_files, check_output
 
 SCORE_FILE = {
     "num_layers": 6,
@@ -108,6 +108,17 @@ def test_results_of_the_same_kind_are_replaced(command, place):
         command("select", f"{place / 'scores.json'}#bi:2", *flags)
         assert json.loads((place / target).read_text())["selections"][0]["layers"] == [1, 5]
     command("picture", "bars", place / "scores.json", "--output", place / "drawn.png")
+
+
+def test_a_folder_is_checked_after_what_a_killed_run_left_is_gone(tmp_path):
+    """Else the room that it takes would be missing for the very run that replaces it."""
+    left = tmp_path / ".out.abcdefgh.partial"
+    left.mkdir()
+    (left / "model.safetensors").write_bytes(b"half")
+    check_output(tmp_path / "out", [])
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(OutputError, match=r"out needs 1000000000\.00 GB and .* free"):
+        check_output(tmp_path / "out", [], 10**18)
 
 
 def test_check_files(place):
