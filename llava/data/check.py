@@ -130,15 +130,11 @@ def _image_error(folder: Path, name: str) -> str | None:
     try:
         open_image(folder / name, name)
     except BrokenImageError as error:
-        return str(error.__cause__)
+        return error.why
     return None
 
 
 def main() -> None:
-    from llava.conversation import get_template
-    from llava.model.builder import load_tokenizer
-    from llava.tokenization import check_template
-
     parser = argparse.ArgumentParser(description="Find what is wrong with LLaVA JSON and its images")
     parser.add_argument("--data_path", required=True)
     parser.add_argument("--image_folder")
@@ -148,6 +144,18 @@ def main() -> None:
     parser.add_argument("--image_tokens", type=int, default=576, help="tokens an image becomes (CLIP-336: 576)")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     args = parser.parse_args()
+    try:
+        found = check(args)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    sys.exit(1 if found.by_kind else 0)
+
+
+def check(args: argparse.Namespace) -> Problems:
+    """Prints what is wrong with a data file; raises `ValueError` or `OSError` for one that cannot be read."""
+    from llava.conversation import get_template
+    from llava.model.builder import load_tokenizer
+    from llava.tokenization import check_template
 
     records = open_records(args.data_path)
     problems = cheap_problems(records, args.image_folder)
@@ -168,7 +176,7 @@ def main() -> None:
             problems.add(kind, indices)
     print(f"{args.data_path}: {len(records)} samples, {int(records.has_image.sum())} with images")
     print(problems.describe(records) or "nothing wrong found")
-    sys.exit(1 if problems.by_kind else 0)
+    return problems
 
 
 if __name__ == "__main__":

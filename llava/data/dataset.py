@@ -15,9 +15,22 @@ from llava.data.preprocess import preprocess
 from llava.data.records import Records
 from llava.mm_utils import process_image
 
+UNREADABLE = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises for a file that is missing, cut off, no image, or too large to be meant."""
+
 
 class BrokenImageError(RuntimeError):
-    """An image that cannot be opened; the message names the file and the sample."""
+    """An image that cannot be opened; the message names the file and the sample.
+
+    Attributes:
+        image: its path, or its name where it is no file.
+        why: what is wrong with it.
+    """
+
+    def __init__(self, message: str, image: str = "", why: str = "") -> None:
+        super().__init__(message)
+        self.image = image
+        self.why = why
 
 
 def open_image(path: Path, sample: str) -> Image.Image:
@@ -29,10 +42,12 @@ def open_image(path: Path, sample: str) -> Image.Image:
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+    except UNREADABLE as error:
         raise BrokenImageError(
             f"image {path} of sample {sample} cannot be opened ({error}); `python -m llava.data.check` finds all such "
-            "images before a run"
+            "images before a run",
+            str(path),
+            str(error),
         ) from error
 
 

@@ -61,6 +61,16 @@ def whole_lines(answers: Path) -> list[str]:
     return lines
 
 
+def skipped_before(answers: Path, questions: Sequence[Question]) -> list[Question]:
+    """The questions that a finished run, as its record says, left out for want of their images."""
+    try:
+        skipped = json.loads(record_path(answers).read_text(encoding="utf-8"))["skipped"]
+        places = {(entry["index"], entry["image"]) for entry in skipped}
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [q for q in questions if q.image and (q.index, q.image) in places]
+
+
 def basic_record(settings: Mapping[str, Any], places: Sequence[int]) -> dict[str, Any]:
     """What every record says: with which settings which questions of the file were answered."""
     digest = hashlib.sha256(",".join(map(str, places)).encode()).hexdigest()[:16]

@@ -3,17 +3,22 @@
 import base64
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from transformers.utils.logging import tqdm
 
-from llava.data.dataset import BrokenImageError, open_image
+from llava.data.dataset import UNREADABLE, BrokenImageError
 from llava.eval.errors import EvaluationError, some
 
-"""How many of a list of culprits an error names."""
+MISSING = "missing"
+"""What is said of an image that is no file."""
+_READERS = 8
+"""Threads that look at images: most of that time is spent waiting for the disk."""
 
 
 @dataclass(frozen=True)
@@ -82,24 +87,55 @@ def read_text(path: str | Path) -> str:
         raise EvaluationError(f"question file {path} is not UTF-8 text (byte {error.start}); is it whole?") from error
 
 
-def missing_images(questions: Sequence[Question], folder: Path) -> list[str]:
-    """Names of images that are no files under `folder`, sorted, each once."""
-    return sorted(
-        name
-        for name in {q.image for q in questions if q.image and q.image_data is None}
-        if not (folder / name).is_file()
-    )
+def unusable_images(questions: Sequence[Question], folder: Path) -> dict[str, str]:
+    """Images that are missing under `folder` or whose header cannot be read: name -> what is wrong, sorted by name.
+
+    Pixels are not decoded, which would take minutes: an image that is cut off further down is found when it is needed.
+    """
+    # One of the questions stands for its image.
+    images = {q.image: q for q in questions if q.image}
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = pool.map(lambda q: _header_error(q, folder), images.values())
+        # A bar appears only where looking takes a while.
+        found = list(tqdm(found, total=len(images), desc="looking at the images", unit="image", delay=3))
+    return dict(sorted((name, why) for name, why in zip(images, found, strict=True) if why))
+
+
+def _header_error(question: Question, folder: Path) -> str | None:
+    try:
+        if question.image_data is None:
+            path = folder / question.image
+            if not path.is_file():
+                return MISSING
+            if not path.stat().st_size:
+                return "0 bytes"
+            with Image.open(path):
+                return None
+        with Image.open(io.BytesIO(base64.b64decode(question.image_data, validate=True))):
+            return None
+    except UNREADABLE as error:
+        return str(error)
+
+
+def described(unusable: Mapping[str, str], questions: Sequence[Question], folder: Path) -> str:
+    """What `unusable_images` found: images counted and named, and how many questions need them."""
+    missing = [name for name, why in unusable.items() if why == MISSING]
+    broken = [f"{name} ({why})" for name, why in unusable.items() if why != MISSING]
+    parts = []
+    if missing:
+        parts.append(f"{len(missing)} images are missing under {folder}: {some(missing)}")
+    if broken:
+        parts.append(f"{len(broken)} images cannot be opened: {some(broken)}")
+    hit = sum(q.image in unusable for q in questions)
+    return f"{'; '.join(parts)} ({hit} of {len(questions)} questions need them)"
 
 
 def check_images(questions: Sequence[Question], folder: Path) -> None:
-    """Raises `EvaluationError` that counts and names missing images, before anything is generated."""
-    missing = missing_images(questions, folder)
-    if missing:
-        hit = set(missing)
+    """Raises `EvaluationError` that counts and names missing and broken images, before anything is generated."""
+    unusable = unusable_images(questions, folder)
+    if unusable:
         raise EvaluationError(
-            f"{len(missing)} images are missing under {folder}: {some(missing)} "
-            f"({sum(q.image in hit for q in questions)} of {len(questions)} questions need them); "
-            "--skip-missing-images goes on without these questions"
+            f"{described(unusable, questions, folder)}; --skip-missing-images goes on without these questions"
         )
 
 
@@ -109,13 +145,18 @@ def open_question_image(question: Question, folder: Path) -> Image.Image:
     Raises:
         BrokenImageError: missing, cut off, or no image; names the question.
     """
-    if question.image_data is None:
-        return open_image(folder / question.image, str(question.question_id))
     try:
-        with Image.open(io.BytesIO(base64.b64decode(question.image_data, validate=True))) as image:
+        if question.image_data is None:
+            source = folder / question.image
+        else:
+            source = io.BytesIO(base64.b64decode(question.image_data, validate=True))
+        with Image.open(source) as image:
             return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise BrokenImageError(f"the image of question {question.question_id} cannot be read ({error})") from error
+    except UNREADABLE as error:
+        name = "" if question.image_data else f" {folder / question.image}"
+        raise BrokenImageError(
+            f"the image{name} of question {question.question_id} cannot be opened ({error})", question.image, str(error)
+        ) from error
 
 
 def chunk(questions: Sequence[Question], num_chunks: int, chunk_idx: int) -> list[Question]:

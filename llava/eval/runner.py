@@ -15,11 +15,19 @@ from transformers.utils.logging import tqdm
 
 from llava.data.dataset import BrokenImageError
 from llava.eval.answerer import Answerer, Generation
-from llava.eval.answers_file import AnswersFile
+from llava.eval.answers_file import AnswersFile, skipped_before
 from llava.eval.arguments import SHARE, check_flags, check_sees, make_answerer, settings, template_of
 from llava.eval.batching import Batch, BatchSize, length_of
-from llava.eval.errors import EvaluationError, some
-from llava.eval.questions import Question, check_images, chunk, missing_images, read_questions
+from llava.eval.errors import EvaluationError
+from llava.eval.questions import (
+    Question,
+    check_images,
+    chunk,
+    described,
+    open_question_image,
+    read_questions,
+    unusable_images,
+)
 from llava.eval.shards import merge_when_complete, take_torchrun_part
 from llava.mm_utils import get_model_name_from_path
 from llava.model.checkpoint import read_checkpoint
@@ -70,55 +78,61 @@ def evaluate(args: argparse.Namespace, everything: Sequence[Question]) -> None:
     """
     folder = Path(args.image_folder)
     asked = chunk(everything, args.num_chunks, args.chunk_idx)
-    missing = _missing(everything, folder, args.skip_missing_images)
-    questions = [q for q in asked if q.image not in missing]
+    unusable = _unusable(args, everything, folder)
+    questions = [q for q in asked if q.image not in unusable]
     sees = any(q.image for q in questions)
     if sees:
         check_sees(args.model_path)
         if args.vision_feature_cache and any(q.image_data for q in questions):
             raise EvaluationError("--vision-feature-cache keeps features of image files; these images are in the TSV")
     # Of the whole file, so that all parts of it were made with the same settings.
-    known = settings(args, sees=any(q.image and q.image not in missing for q in everything))
+    known = settings(args, sees=any(q.image and q.image not in unusable for q in everything))
     answers = AnswersFile(args.answers_file, known, (args.num_chunks, args.chunk_idx))
-    kept = {q.index for q in questions}
-    record = {
-        "model_id": get_model_name_from_path(args.model_path),
-        "questions": len(everything),
-        "skipped": [
-            {"index": q.index, "question_id": q.question_id, "image": q.image} for q in asked if q.index not in kept
-        ],
-    }
     if answers.finished_before(questions):
         print(f"{args.answers_file} answers these questions already, with the same settings")
         return
+    model_id = get_model_name_from_path(args.model_path)
     if any(q.index not in answers.lines for q in questions):
         print(f"conversation template: {known['conv_mode'] or 'none (raw prompts)'}")
         answerer = make_answerer(args, template_of(args), folder, sees)
-        if answerer.feature_cache is not None:
-            cache, model = answerer.feature_cache, answerer.model
-            images = dict.fromkeys(folder / q.image for q in questions if q.image)
-            cache.ensure(images, model.get_vision_tower(), device=model.device)
+        skip = args.skip_missing_images
+        broken = keep_features(answerer, questions, skip) if answerer.feature_cache is not None else {}
+        left = [q for q in questions if q.image not in broken]
         share, workers = SHARE[args.share_prefix], args.num_workers
-        answer_all(answerer, questions, answers, record["model_id"], args.batch_size, share, workers)
-    answers.finish(questions, record)
-    left_out = f"; {len(asked) - len(questions)} questions were left out" if len(questions) < len(asked) else ""
+        broken |= answer_all(answerer, left, answers, model_id, args.batch_size, share, workers, skip)
+        if broken:
+            print(f"{described(broken, questions, folder)}; they are left out")
+            unusable |= broken
+            questions = [q for q in questions if q.image not in broken or q.index in answers.lines]
+    kept = {q.index for q in questions}
+    skipped = [
+        {"index": q.index, "question_id": q.question_id, "image": q.image, "why": unusable[q.image]}
+        for q in asked
+        if q.index not in kept
+    ]
+    answers.finish(questions, {"model_id": model_id, "questions": len(everything), "skipped": skipped})
+    left_out = f"; {len(skipped)} questions were left out" if skipped else ""
     print(f"{len(questions)} answers are in {args.answers_file}{left_out}")
 
 
-def _missing(questions: Sequence[Question], folder: Path, skip: bool) -> set[str]:
-    """Names of missing images, told aloud; an error unless questions without their image may be left out."""
-    if not skip:
+def _unusable(args: argparse.Namespace, questions: Sequence[Question], folder: Path) -> dict[str, str]:
+    """Missing and broken images, told aloud; an error unless questions without their image may be left out."""
+    if not args.skip_missing_images:
         check_images(questions, folder)
-    missing = missing_images(questions, folder)
-    hit = sum(q.image in set(missing) for q in questions)
-    if missing and hit == len(questions):
+        return {}
+    unusable = unusable_images(questions, folder)
+    for question in skipped_before(Path(args.answers_file), questions):
+        if question.image not in unusable:
+            # Its header is whole: an earlier run met the damage further down.
+            try:
+                open_question_image(question, folder)
+            except BrokenImageError as error:
+                unusable[question.image] = error.why
+    if unusable:
+        print(f"{described(unusable, questions, folder)}; they are left out")
+    if questions and all(q.image in unusable for q in questions):
         raise EvaluationError(f"none of the {len(questions)} questions has its image under {folder}")
-    if missing:
-        print(
-            f"{len(missing)} images are missing under {folder}: {some(missing)}; "
-            f"{hit} of {len(questions)} questions are left out"
-        )
-    return set(missing)
+    return unusable
 
 
 def run(
@@ -143,7 +157,8 @@ def answer_all(
     batch_size: int | None = None,
     share: bool | None = None,
     workers: int = 0,
-) -> None:
+    skip_broken: bool = False,
+) -> dict[str, str]:
     """Answers what is not answered yet; each batch is kept for good before the next begins.
 
     Args:
@@ -151,9 +166,13 @@ def answer_all(
         batch_size: questions at once; None takes what fits, and halves it when memory runs out.
         share: as `llava.eval.batching.plan` takes it.
         workers: threads that read images ahead; 0 reads them when they are needed.
+        skip_broken: leave out the questions of an image that turns out to be broken.
+
+    Returns:
+        The broken images: name -> what is wrong. Their questions have no answers.
 
     Raises:
-        EvaluationError: memory ran out and the batch cannot be made smaller.
+        EvaluationError: memory ran out and the batch cannot be made smaller; an image is broken.
     """
     left = [q for q in questions if q.index not in answers.lines]
     if len(left) < len(questions):
@@ -162,30 +181,61 @@ def answer_all(
         size = BatchSize.fitting(answerer.model, answerer.generation.max_new_tokens)
     else:
         size = BatchSize(batch_size)
-    bar = tqdm(total=len(left), desc="answers", unit="question")
-    while left:
-        batches = answerer.batches(left, size, share)
-        if not bar.n:
-            _warn_of_long_prompts(answerer, batches)
+    broken: dict[str, str] = {}
+    warned = False
+    # Closed before an error is told: else the bar would be drawn once more, over it.
+    with contextlib.closing(tqdm(total=len(left), desc="answers", unit="question")) as bar:
+        while left:
+            batches = answerer.batches(left, size, share)
+            if not warned:
+                _warn_of_long_prompts(answerer, batches)
+                warned = True
+            try:
+                with contextlib.closing(answer_stream(answerer, left, batches, workers)) as stream:
+                    for asked, texts in stream:
+                        answers.add(
+                            {q.index: answer_line(q, text, model_id) for q, text in zip(asked, texts, strict=True)}
+                        )
+                        bar.update(len(asked))
+            except BrokenImageError as error:
+                broken |= _broken(error, left, answerer.image_folder, skip_broken)
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+                rows = size.rows
+                if not size.halve():
+                    raise EvaluationError(
+                        f"memory ran out with {rows} questions at once; "
+                        + ("use a smaller --batch-size, or auto" if size.given else "this model does not fit")
+                    ) from error
+                print(f"memory ran out; going on with {size.rows} questions at once")
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            left = [q for q in left if q.index not in answers.lines and q.image not in broken]
+    return broken
+
+
+def keep_features(answerer: Answerer, questions: Sequence[Question], skip_broken: bool = False) -> dict[str, str]:
+    """Puts the features of all images into the answerer's cache; returns the broken ones, as `answer_all` does."""
+    model, folder, broken = answerer.model, answerer.image_folder, {}
+    while True:
+        images = dict.fromkeys(folder / q.image for q in questions if q.image and q.image not in broken)
         try:
-            with contextlib.closing(answer_stream(answerer, left, batches, workers)) as stream:
-                for asked, texts in stream:
-                    answers.add({q.index: answer_line(q, text, model_id) for q, text in zip(asked, texts, strict=True)})
-                    bar.update(len(asked))
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
-                raise
-            rows = size.rows
-            if not size.halve():
-                raise EvaluationError(
-                    f"memory ran out with {rows} questions at once; "
-                    + ("use a smaller --batch-size, or auto" if size.given else "this model does not fit")
-                ) from error
-            print(f"memory ran out; going on with {size.rows} questions at once")
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        left = [q for q in left if q.index not in answers.lines]
-    bar.close()
+            answerer.feature_cache.ensure(images, model.get_vision_tower(), device=model.device)
+        except BrokenImageError as error:
+            broken |= _broken(error, questions, folder, skip_broken)
+        else:
+            return broken
+
+
+def _broken(error: BrokenImageError, questions: Sequence[Question], folder: Path, skip: bool) -> dict[str, str]:
+    """The image that an error is of, by the name that questions give it; an `EvaluationError` where none is skipped."""
+    if not skip:
+        raise EvaluationError(
+            f"the image {error.image} cannot be opened ({error.why}); mend it, or give --skip-missing-images to leave "
+            "its questions out; either way the same command goes on from here"
+        ) from error
+    return {next(q.image for q in questions if q.image and error.image in (q.image, str(folder / q.image))): error.why}
 
 
 def answer_stream(

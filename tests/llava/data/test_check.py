@@ -2,7 +2,9 @@ import json
 import subprocess
 import sys
 
-from llava.data.check import cheap_problems
+import pytest
+
+from llava.data.check import cheap_problems, main
 from llava.data.records import open_records
 
 
@@ -49,3 +51,11 @@ def test_preflight_names_each_kind(tiny, tmp_path):
 
 def test_clean_data_passes(tiny):
     assert not cheap_problems(open_records(tiny.data), tiny.images).by_kind
+
+
+def test_a_file_of_another_kind_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "questions.jsonl").write_text('{"question_id": 1, "image": "1.png", "text": "a"}\n')
+    for name, words in (("questions.jsonl", "error: .*is not LLaVA JSON"), ("none.json", "error: .* does not exist")):
+        monkeypatch.setattr("sys.argv", ["check", "--data_path", str(tmp_path / name)])
+        with pytest.raises(SystemExit, match=words):
+            main()

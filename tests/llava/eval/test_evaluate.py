@@ -124,6 +124,58 @@ def test_missing_images_are_refused_or_left_out_and_recorded(flags, questions, t
         evaluate(args, read_questions(path))
 
 
+@pytest.fixture
+def damaged(tiny, tmp_path):
+    """The images, of which one is empty, and one is cut off further down than its header."""
+    folder = shutil.copytree(tiny.images, tmp_path / "images")
+    (folder / "2.png").write_bytes(b"")
+    (folder / "5.png").write_bytes((folder / "5.png").read_bytes()[:-400])
+    return folder
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_broken_images_are_left_out_as_missing_ones(flags, questions, damaged, tmp_path, monkeypatch, capsys, cached):
+    everything = answer(flags(questions(), answers="all.jsonl"))
+    mine = flags(questions(), "--image-folder", str(damaged), "--batch-size", "4")
+    if cached:
+        mine += ["--vision-feature-cache", str(tmp_path / "cache")]
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "make_answerer", lambda *arguments: pytest.fail("weights were loaded first"))
+        with pytest.raises(
+            EvaluationError, match=r"^1 images cannot be opened: 2\.png \(0 bytes\) \(3 of 20 questions"
+        ):
+            answer(mine)
+    skipping = [*mine, "--skip-missing-images"]
+    lines = answer(skipping)
+    kept = [i for i in range(20) if i % 8 not in (2, 5)]
+    assert [line["question_id"] for line in lines] == kept
+    assert lines == [line for line in everything if line["question_id"] in kept]
+    said = capsys.readouterr().out
+    assert "1 images cannot be opened: 5.png (" in said
+    assert "15 answers are in" in said
+    assert "5 questions were left out" in said
+    skipped = json.loads(record_path(tmp_path / "a.jsonl").read_text())["skipped"]
+    assert [entry["index"] for entry in skipped] == [2, 5, 10, 13, 18]
+    assert skipped[0]["why"] == "0 bytes" != skipped[1]["why"]
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "make_answerer", lambda *arguments: pytest.fail("a finished run was made again"))
+        assert answer(skipping) == lines
+    # A mended image is asked for again.
+    shutil.copy(damaged / "1.png", damaged / "5.png")
+    assert len(answer(skipping)) == 17
+
+
+def test_an_image_that_turns_out_broken_ends_in_one_line(flags, questions, damaged, tiny):
+    shutil.copy(tiny.images / "2.png", damaged / "2.png")
+    command = [sys.executable, "-m", "llava.eval.model_vqa_loader", *flags(questions(), "--batch-size", "4")]
+    result = subprocess.run([*command, "--image-folder", str(damaged)], capture_output=True, text=True)
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("error: the image 5.png cannot be opened (")
+    assert last.endswith("to leave its questions out; either way the same command goes on from here")
+    assert "llava.data.check" not in result.stderr
+
+
 def test_questions_of_text_leave_the_tower_unloaded(flags, questions, monkeypatch):
     monkeypatch.setattr(VisionTower, "load_model", lambda *a, **k: pytest.fail("the tower was loaded"))
     lines = answer(flags(questions(images=0)))

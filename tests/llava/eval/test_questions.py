@@ -8,7 +8,7 @@ from PIL import Image
 from llava.data.dataset import BrokenImageError
 from llava.eval.errors import EvaluationError
 from llava.eval.mmbench_questions import read_mmbench_questions
-from llava.eval.questions import Question, check_images, chunk, open_question_image, read_questions
+from llava.eval.questions import Question, check_images, chunk, open_question_image, read_questions, unusable_images
 from llava.eval.science_questions import read_science_questions
 
 LETTER = "Answer with the option's letter from the given choices directly."
@@ -60,6 +60,24 @@ def test_missing_images_are_counted_and_named(tmp_path):
         EvaluationError, match=r"7 images are missing under .*: 0\.png, .*, \.\.\. \(14 of 14 questions"
     ):
         check_images(read_questions(write_lines(tmp_path / "q.jsonl", *rows)), tmp_path)
+
+
+def test_broken_images_are_counted_with_the_missing_ones(tmp_path, tiny):
+    """Their headers are read, which is cheap; of inline images too."""
+    whole = (tiny.images / "1.png").read_bytes()
+    for name, content in (("0.png", b""), ("1.png", whole), ("2.png", b"<html>"), ("4.png", whole[:-30])):
+        (tmp_path / name).write_bytes(content)
+    questions = [Question(i, i, "a", f"{i % 5}.png") for i in range(10)] + [Question(10, 10, "a", None)]
+    inline = Question(11, 11, "a", "index 11", image_data="AAAA")
+    found = unusable_images([*questions, inline], tmp_path)
+    assert list(found) == ["0.png", "2.png", "3.png", "index 11"]
+    assert (found["0.png"], found["3.png"]) == ("0 bytes", "missing")
+    with pytest.raises(
+        EvaluationError,
+        match=r"^1 images are missing under .*: 3\.png; 2 images cannot be opened: 0\.png \(0 bytes\), 2\.png \(cannot "
+        r"identify .*\) \(6 of 11 questions need them\); --skip-missing-images goes on without these",
+    ):
+        check_images(questions, tmp_path)
 
 
 @pytest.mark.parametrize("chunks", [1, 3, 8, 12])
