@@ -100,7 +100,12 @@ def stored_shards(folder: str | Path) -> list[list[Stored]]:
     files = weight_files(Path(folder))
     if not files:
         raise RewriteError(f"{folder} holds no weights ({', '.join(WHOLE)}, or an index of shards)")
-    return [_of_safetensors(file) if file.suffix == ".safetensors" else _of_bin(file) for file in files]
+    return [stored_file(file) for file in files]
+
+
+def stored_file(file: Path) -> list[Stored]:
+    """The tensors of one file, in the order of their bytes."""
+    return _of_safetensors(file) if file.suffix == ".safetensors" else _of_bin(file)
 
 
 def stored_tensors(folder: str | Path) -> dict[str, Stored]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from visual_region.layers import LayerSelection
+from visual_region.layers import LayerSelection, LayerSelectionError
 
 PROVENANCE = "visual_region"
 """Key in config.json under which selections and removals are recorded, in the numbering of the unpruned model."""
@@ -117,6 +117,29 @@ def region_now(config: Any) -> tuple[int, ...]:
     return tuple(position for position, original in enumerate(original_layers(config)) if original in tuned)
 
 
+def layers_named(spec: str, config: Any) -> tuple[int, ...]:
+    """The layers that `spec` names in the model as it stands now.
+
+    Raises:
+        LayerSelectionError: also says what was removed before, for whoever means layers of the unpruned model.
+    """
+    try:
+        return LayerSelection.parse(spec, _get(config, "num_hidden_layers")).layers
+    except LayerSelectionError as error:
+        if removed_before(config):
+            raise LayerSelectionError(f"{error}\n  {_numbering(config)}") from error
+        raise
+
+
+def layers_told(layers: Sequence[int], config: Any) -> str:
+    """Layers as the model stands now, and, where some were removed before, what they were in the unpruned model."""
+    now, original = list(layers), original_layers(config)
+    told = f"layers {', '.join(map(str, now))}"
+    if removed_before(config):
+        told += f" (of the unpruned model {', '.join(str(original[i]) for i in now)})"
+    return told
+
+
 def removed_before(config: Any) -> list[int]:
     """What was removed already, in the numbering of the unpruned model."""
     return list(_record(config).get("removed_layers", ()))
@@ -154,8 +177,9 @@ def lowest_outside(scores: Sequence[float], count: int, protected: Sequence[int]
     """
     free = [i for i in range(len(scores)) if i not in set(protected)]
     if count > len(free):
+        hint = "; --anywhere lets the region go too" if len(free) < len(scores) else ""
         raise SurgeryError(
-            f"cannot remove {count} layers: {len(free)} of {len(scores)} lie outside the protected region"
+            f"cannot remove {count} layers: {len(free)} of {len(scores)} lie outside the protected region{hint}"
         )
     return tuple(sorted(sorted(free, key=lambda i: (scores[i], i))[:count]))
 
@@ -233,7 +257,8 @@ def _numbering(config: Any) -> str:
     if gone:
         told += (
             f", counted as it stands now; layers {', '.join(map(str, gone))} of the "
-            f"{_record(config)['num_layers']} that it had were removed already"
+            f"{_record(config)['num_layers']} that it had were removed already, and those that remain were "
+            f"{', '.join(map(str, original_layers(config)))}"
         )
     return told
 

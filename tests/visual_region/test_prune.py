@@ -77,6 +77,20 @@ def test_a_second_prune_keeps_the_record(command, logits, tiny_llava, tmp_path):
     assert first["layers"] == [0, 3]
 
 
+def test_numbers_after_a_prune_are_told(command, tiny_llava, tmp_path, capsys):
+    """The same number again is another layer: what went before, and what goes now, is said in original numbers."""
+    once, twice = tmp_path / "once", tmp_path / "twice"
+    command("prune", "--model-path", tiny_llava, "--layers", "1", "--output", once)
+    assert "removed layers 1; 5 remain" in capsys.readouterr().out
+    command("prune", "--model-path", once, "--layers", "1", "--output", twice)
+    printed = capsys.readouterr().out
+    assert "layers 1 of the unpruned model were removed before; numbers are of the 5 layers" in printed
+    assert "removed layers 1 (of the unpruned model 2); 4 remain" in printed
+    for name, flags in (("prune", ()), ("revert", ("--backbone", tiny_llava))):
+        with pytest.raises(SystemExit, match=r"no layer 4(.|\n)*layers 1, 2 of the 6 that it had were removed already"):
+            command(name, "--model-path", twice, *flags, "--layers", "4", "--output", tmp_path / "no")
+
+
 def test_lowest_of_any_metric(command, tiny_llava, scores, tmp_path):
     for metric, gone in (("angular", [2, 4]), ("bi", [1, 5])):
         output = tmp_path / metric
@@ -184,7 +198,7 @@ def test_layer_types_that_the_class_derives_are_cut():
     ("flags", "words"),
     [
         (("--scores", "S", "--metric", "angluar"), "has no metric 'angluar'; it has angular, bi"),
-        (("--scores", "S", "--remove", 5), "cannot remove 5 layers: 4 of 6 lie outside"),
+        (("--scores", "S", "--remove", 5), "cannot remove 5 layers: 4 of 6 lie outside .*--anywhere lets"),
         (("--scores", "S", "--remove", 0), "--remove 0 removes nothing; give at least 1"),
         (("--layers", "6"), "there is no layer 6"),
         (("--layers", "all", "--anywhere"), "cannot remove all 6 layers"),

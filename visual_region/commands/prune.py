@@ -7,7 +7,6 @@ from typing import Any
 
 from llava.files import folder_written_whole, write_json
 from visual_region.folders import read_config
-from visual_region.layers import LayerSelection
 from visual_region.outputs import (
     BLOCK_SCORES,
     OutputError,
@@ -17,7 +16,16 @@ from visual_region.outputs import (
     check_folder,
     check_output,
 )
-from visual_region.surgery import LayerCut, SurgeryError, lowest_outside, region_now, remove_layers, removed_before
+from visual_region.surgery import (
+    LayerCut,
+    SurgeryError,
+    layers_named,
+    layers_told,
+    lowest_outside,
+    region_now,
+    remove_layers,
+    removed_before,
+)
 
 HELP = "remove layers and write a checkpoint"
 
@@ -70,6 +78,12 @@ def run(args: argparse.Namespace) -> None:
     base_raw = checkpoint.config if checkpoint.kind is Kind.FULL else read_checkpoint(base).config
     raw = checkpoint.config if checkpoint.kind is Kind.FULL else {**base_raw, **checkpoint.config}
     family, config = family_config(raw)
+    gone_before = removed_before(config)
+    if gone_before:
+        print(
+            f"layers {', '.join(map(str, gone_before))} of the unpruned model were removed before; numbers are of the "
+            f"{config.num_hidden_layers} layers as they stand now"
+        )
     cut = LayerCut.without(choose_layers(args, config, family.layer_path), config)
 
     if checkpoint.kind is Kind.FULL:
@@ -78,8 +92,7 @@ def run(args: argparse.Namespace) -> None:
         _prune_beside_base(args, checkpoint, base, base_raw, cut, family.layer_path)
     else:
         _prune_merged(args, checkpoint, base, cut, family.layer_path)
-    gone = ", ".join(map(str, cut.removed))
-    print(f"removed layers {gone}; {len(cut.keep)} remain, in {args.output}")
+    print(f"removed {layers_told(cut.removed, config)}; {len(cut.keep)} remain, in {args.output}")
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
@@ -104,7 +117,7 @@ def choose_layers(args: argparse.Namespace, config: Any, layer_path: str) -> tup
         if args.remove < 1:
             raise SurgeryError(f"--remove {args.remove} removes nothing; give at least 1")
         return lowest_outside(read_scores(args, config), args.remove, protected)
-    gone = LayerSelection.parse(args.layers, depth).layers
+    gone = layers_named(args.layers, config)
     inside = sorted(set(gone) & set(region))
     if inside and not args.anywhere:
         raise SurgeryError(f"layers {inside} belong to the tuned region; --anywhere removes them all the same")

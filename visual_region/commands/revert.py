@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from visual_region.folders import read_config
-from visual_region.layers import GRAMMAR, LayerSelection
+from visual_region.layers import GRAMMAR
 from visual_region.outputs import check_output
-from visual_region.surgery import PROVENANCE, SurgeryError, reverted_record
+from visual_region.surgery import PROVENANCE, SurgeryError, layers_named, layers_told, reverted_record
 
 HELP = "set layers back to the backbone's weights and write a checkpoint"
 
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         raw = checkpoint.config
     family, config = family_config(raw)
-    layers = LayerSelection.parse(args.layers, config.num_hidden_layers).layers
+    layers = layers_named(args.layers, config)
     values = {
         **(read_config(checkpoint.path) if checkpoint.hf else checkpoint.config),
         PROVENANCE: reverted_record(config, layers),
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
         _revert_lora(args, checkpoint, base, layers, values, family)
     else:
         _revert_full(args, checkpoint, layers, values, config, family.layer_path)
-    where = "all layers" if len(layers) == config.num_hidden_layers else f"layers {', '.join(map(str, layers))}"
+    where = "all layers" if len(layers) == config.num_hidden_layers else layers_told(layers, config)
     print(f"{where} are the backbone's, in {args.output}")
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from visual_region.importance import ScoreError
 
+_HEAD = '{"settings": "'
+
 
 class Journal:
     """Entries by key, in a file of JSON lines beside the result.
@@ -18,7 +20,7 @@ class Journal:
         settings: all that the entries depend on; a journal of other settings is refused.
 
     Raises:
-        ScoreError: there is a journal of another run.
+        ScoreError: there is a journal of another run, or another file under its name.
     """
 
     def __init__(self, output: str | Path, settings: Mapping[str, Any]) -> None:
@@ -30,21 +32,27 @@ class Journal:
 
     def _read(self) -> None:
         head, *rows = self.path.read_bytes().split(b"\n")
+        if not rows and _torn(head):
+            # Killed before its first line was whole: nothing was kept yet.
+            self.path.unlink()
+            return
         try:
-            same = json.loads(head)["settings"] == self.digest
-        except (ValueError, KeyError, TypeError):
-            same = False
-        if not same:
+            found = json.loads(head)["settings"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ScoreError(
+                f"{self.path} is no journal of a measurement; move it away, or give another --output"
+            ) from error
+        if found != self.digest:
             raise ScoreError(
                 f"{self.path} was begun with another model, data file or settings; delete it to start anew, or give "
                 "another --output"
             )
         good = len(head) + 1
-        for row in rows:
+        # The last row ends without a line's end: it is empty, or was cut off by a kill.
+        for row in rows[:-1]:
             try:
                 key, value = json.loads(row)
             except ValueError:
-                # The last line of a killed run; whatever follows it was never written.
                 break
             self.entries[key] = value
             good += len(row) + 1
@@ -57,7 +65,7 @@ class Journal:
         fresh = not self.path.exists()
         with open(self.path, "a", encoding="utf-8") as file:
             if fresh:
-                file.write(json.dumps({"settings": self.digest}) + "\n")
+                file.write(_HEAD + f'{self.digest}"}}\n')
             file.writelines(json.dumps(entry) + "\n" for entry in entries.items())
             file.flush()
             os.fsync(file.fileno())
@@ -66,3 +74,9 @@ class Journal:
     def close(self) -> None:
         """Removes the file, once the result is written."""
         self.path.unlink(missing_ok=True)
+
+
+def _torn(head: bytes) -> bool:
+    """Whether these bytes are the beginning of a first line (a power failure may leave zeros in their place)."""
+    begun = head.rstrip(b"\0")
+    return begun.startswith(_HEAD.encode()) or _HEAD.encode().startswith(begun)

@@ -10,7 +10,6 @@ the sample has no part in the metric) and `weights` each row's weight in the mea
 those metrics. Metrics of parameters have no samples and so no interval; they say how many elements they left out.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +18,11 @@ from typing import Any
 import torch
 
 from llava.files import written_whole
-from llava.model.builder import resolve_base
-from llava.model.checkpoint import Checkpoint, Kind, read_checkpoint
+from llava.model.checkpoint import read_checkpoint
 from visual_region.importance import ScoreError
+from visual_region.importance.identity import identity_of
 from visual_region.importance.means import MeanOfMeans, SampleMean, Scores
 from visual_region.importance.resampling import CONFIDENCE, draw_counts, interval
-
-_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -134,24 +131,3 @@ def _readable(content: dict[str, Any]) -> str:
         return "{\n" + ",\n".join(rows) + f"\n{indent[2:]}}}"
 
     return lines(content, 3) + "\n"
-
-
-def identity_of(checkpoint: Checkpoint, model_base: str | None = None) -> str:
-    """A digest that tells checkpoints apart without reading them whole.
-
-    Of each weight file: its name, size, and 64 KiB at its beginning, its end and 14 places between. A LoRA's is its
-    own files' and its base's together.
-    """
-    folders = [checkpoint.path]
-    if checkpoint.kind is not Kind.FULL:
-        folders.append(Path(resolve_base(checkpoint, model_base)))
-    digest = hashlib.sha256()
-    for folder in folders:
-        for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
-            size = file.stat().st_size
-            digest.update(f"{file.name} {size}".encode())
-            with open(file, "rb") as handle:
-                for place in range(16):
-                    handle.seek(max(size - _BLOCK, 0) * place // 15)
-                    digest.update(handle.read(_BLOCK))
-    return digest.hexdigest()
