@@ -11,7 +11,8 @@ source scripts/venv.sh
 
 SCORES=$OUT/importance/scores.json
 if grep -qE 'avx512_bf16|amx_bf16' /proc/cpuinfo 2>/dev/null; then DTYPE=bf16; else DTYPE=fp32; fi
-[ -e "$SCORES" ] || "$PYTHON" -m visual_region score --model-path "$OUT/lora" \
+# A finished file of this very model and these settings is not measured again; any other is.
+"$PYTHON" -m visual_region score --model-path "$OUT/lora" \
     --backbone playground/models/SmolLM2-135M-Instruct --data-path playground/data/easy_vqa/finetune.json \
     --image-folder playground/data/easy_vqa/images --samples "${SAMPLES:-200}" --dtype "$DTYPE" --batch-size 16 \
     --vision-feature-cache "$OUT/features" --output "$SCORES"

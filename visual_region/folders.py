@@ -30,3 +30,18 @@ def read_config(folder: Path) -> dict[str, Any]:
 def write_config(folder: Path, values: Mapping[str, Any]) -> None:
     """Writes config.json, which comes last: the sign that a folder is whole."""
     (folder / "config.json").write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def family_at(flag: str, folder: str | Path, config: dict[str, Any] | None = None) -> tuple[Any, Any]:
+    """`family_config` of a folder, or of the config that it has with its base.
+
+    Raises:
+        UnknownFamilyError: also says which flag named the folder.
+    """
+    from llava.families import UnknownFamilyError
+    from llava.model.builder import family_config
+
+    try:
+        return family_config(folder if config is None else config)
+    except UnknownFamilyError as error:
+        raise UnknownFamilyError(f"{flag} {folder}: {error}") from error

@@ -20,13 +20,19 @@ _VISION = ("model.mm_projector.", "model.vision_tower.")
 """What a backbone has no part in."""
 
 
-def backbone_index(config: Any, backbone: Any) -> list[int]:
+def backbone_index(
+    config: Any, backbone: Any, tensors: Mapping[str, Stored], backbone_tensors: Mapping[str, Stored]
+) -> list[int]:
     """For each layer as the model stands now, the backbone's layer that it was.
 
     The backbone is either whole, or pruned in the same way as the model.
 
+    Args:
+        config, backbone: configs of the two.
+        tensors, backbone_tensors: what their folders hold.
+
     Raises:
-        SurgeryError: its depth is neither.
+        SurgeryError: its depth is neither; names the first tensor that differs.
     """
     own, depth = original_layers(config), config.num_hidden_layers
     theirs = original_layers(backbone)
@@ -38,8 +44,31 @@ def backbone_index(config: Any, backbone: Any) -> list[int]:
     raise SurgeryError(
         f"the backbone has {backbone.num_hidden_layers} layers; the model has {depth}"
         + (f" of the {whole} that it was made with" if whole != depth else "")
+        + first_difference(tensors, backbone_tensors)
         + ". Give --backbone the language model that it was trained from"
     )
+
+
+def first_difference(tensors: Mapping[str, Stored], backbone: Mapping[str, Stored]) -> str:
+    """The first tensor of the language model that only one of two models has, or that has another shape; else ""."""
+
+    def shapes(stored: Mapping[str, Stored]) -> dict[str, str]:
+        named = {our_name(name): tensor for name, tensor in stored.items()}
+        return {name: _shape(t) for name, t in named.items() if not name.startswith(_VISION) and "inv_freq" not in name}
+
+    ours, theirs = shapes(tensors), shapes(backbone)
+    for name in sorted({*ours, *theirs} - {"lm_head.weight"}, key=_by_number):
+        if ours.get(name) != theirs.get(name):
+            return (
+                f"; the first tensor that differs is {name}, {theirs.get(name, 'absent')} in the backbone and "
+                f"{ours.get(name, 'absent')} in the model"
+            )
+    return ""
+
+
+def _by_number(name: str) -> list[tuple[int, str]]:
+    """Layer 10 comes after layer 9."""
+    return [(int(part) if part.isdigit() else -1, part) for part in name.split(".")]
 
 
 def backbone_names(names: Iterable[str], layers: Sequence[int], index: Sequence[int], path: str) -> dict[str, str]:

@@ -49,3 +49,42 @@ def test_bad_input(command, tiny, tiny_llava, tmp_path):
     images = ("--data-path", tiny.data, "--image-folder", tiny.images)
     with pytest.raises(SystemExit, match="there is no layer 9"):
         command(*flags, *images, "--backbone", tiny.llm, "--revert", "9")
+
+
+def test_a_backbone_of_another_shape_is_told_before_loading(command, tiny, tiny_llava, tmp_path, monkeypatch):
+    from safetensors.torch import load_file, save_file
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    monkeypatch.setattr(program, "load", None)
+    flags = ("perplexity", "--model-path", tiny_llava, "--data-path", tiny.data, "--image-folder", tiny.images)
+    flags = (*flags, "--output", tmp_path / "t.json", "--backbone", tmp_path / "other")
+    values = LlamaConfig.from_pretrained(tiny.llm).to_dict()
+    LlamaForCausalLM(LlamaConfig(**values | {"intermediate_size": 48})).save_pretrained(tmp_path / "other")
+    with pytest.raises(
+        SystemExit, match=r"another shape: model\.layers\.\d\.mlp\.\w+\.weight is (48x32|32x48), in the"
+    ):
+        command(*flags, "--revert", "0-2")
+    LlamaForCausalLM(LlamaConfig(**values | {"num_hidden_layers": 7})).save_pretrained(tmp_path / "other")
+    with pytest.raises(SystemExit, match=r"differs is model\.layers\.6\.input_layernorm\.weight, 32 in the backbone"):
+        command(*flags)
+    LlamaForCausalLM.from_pretrained(tiny.llm).save_pretrained(tmp_path / "other")
+    weights = load_file(tmp_path / "other/model.safetensors")
+    del weights["model.layers.2.mlp.up_proj.weight"]
+    save_file(weights, tmp_path / "other/model.safetensors", {"format": "pt"})
+    with pytest.raises(SystemExit, match=r"the backbone has no tensor model\.layers\.2\.mlp\.up_proj\.weight"):
+        command(*flags, "--revert", "0-2")
+    assert not (tmp_path / "t.json").exists()
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "not JSON"])
+def test_an_output_that_is_no_table_is_named_and_kept(command, tiny, tiny_llava, tmp_path, monkeypatch, content):
+    monkeypatch.setattr(program, "load", None)
+    output = tmp_path / "t.json"
+    output.write_text(content)
+    flags = ("--data-path", tiny.data, "--image-folder", tiny.images, "--backbone", tiny.llm, "--output", output)
+    with pytest.raises(SystemExit, match=r"t\.json is there and is not a file of perplexities"):
+        command("perplexity", "--model-path", tiny_llava, *flags)
+    assert output.read_text() == content
+    output.unlink()
+    with pytest.raises(SystemExit, match="unknown conversation template 'foo'"):
+        command("perplexity", "--model-path", tiny_llava, *flags, "--conv-mode", "foo")

@@ -71,6 +71,10 @@ def test_everything_wrong_is_told_at_once(command, tiny, tmp_path):
         (("--mode", "projector", "--tune-layers", "0"), "stage 1 trains the projector only"),
         (("--tune-layers", "7"), "there is no layer 7"),
         (("--vision-tower", tmp_path / "none"), "neither a folder here nor a known hub id"),
+        (("--utilization", 3), "--utilization 3 is a share of the peak and must be at most 1"),
+        (("--lora-dropout", 2), "--lora-dropout 2 must be from 0 to below 1"),
+        (("--mm-hidden-size", 0), "--mm-hidden-size 0 must be above 0"),
+        (("--mm-hidden-size", -4), "--mm-hidden-size -4 must be above 0"),
         (("--labelled-tokens", 500), "labelled tokens must be from 1 to the 192"),
     ]
     for flags, words in cases:

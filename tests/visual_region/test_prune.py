@@ -15,6 +15,8 @@ from visual_region.pruning import pruned_config
 from visual_region.surgery import LayerCut, layer_of, region_now, remove_layers
 
 PATH = "model.layers"
+MEASURED = ("--data-path", "D", "--image-folder", "I")
+"""Stands for the tiny data set."""
 
 
 @pytest.fixture
@@ -207,11 +209,20 @@ def test_layer_types_that_the_class_derives_are_cut():
         (("--block", 3), "no block of 3 layers lies outside .* the longest stretch has 2 layers"),
         (("--block", 6, "--anywhere"), "has 1 to 5"),
         (("--block", 2), "--block needs --data-path"),
+        (("--block", 2, *MEASURED, "--samples", 0), "--samples is a whole number from 1 on, or 'all', not '0'"),
+        (("--block", 2, *MEASURED, "--samples", "-1"), "--samples is a whole number from 1 on"),
+        (("--block", 2, *MEASURED, "--batch-size", 0), "--batch-size is a whole number from 1 on, not 0"),
+        (("--block", 2, *MEASURED, "--conv-mode", "foo"), "unknown conversation template 'foo'"),
         (("--layers", "1", "--base-output", "b"), "--base-output is for LoRA folders"),
     ],
 )
-def test_bad_input_writes_nothing(command, tiny_llava, scores, tmp_path, flags, words):
-    flags = [scores if flag == "S" else flag for flag in flags]
+def test_bad_input_writes_nothing(command, tiny, tiny_llava, scores, tmp_path, monkeypatch, flags, words):
+    from visual_region.commands import score
+
+    # All is found out before weights are loaded.
+    monkeypatch.setattr(score, "make_reader", None)
+    given = {"S": scores, "D": tiny.data, "I": tiny.images}
+    flags = [given.get(flag, flag) for flag in flags]
     with pytest.raises(SystemExit, match=words):
         command("prune", "--model-path", tiny_llava, *flags, "--output", tmp_path / "out")
     assert {p.name for p in tmp_path.iterdir()} == {"scores.json"}
@@ -324,3 +335,51 @@ def test_a_block_is_measured_and_removed(command, logits, tiny, tiny_llava, tmp_
     assert torch.equal(logits(tmp_path / "out"), logits(tmp_path / "again"))
     with pytest.raises(SystemExit, match="blocks of 2 layers"):
         command("prune", "--model-path", tiny_llava, "--block", 1, "--block-scores", file, "--output", tmp_path / "no")
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '"text"', "not JSON", '{"model": 1, "block": 2, "values": 3}'])
+def test_a_file_that_holds_no_block_distances_is_named(command, tiny_llava, tmp_path, content):
+    file = tmp_path / "blocks.json"
+    file.write_text(content)
+    with pytest.raises(SystemExit, match=r"--block-scores .*blocks\.json is (there and is )?not a file of block"):
+        command("prune", "--model-path", tiny_llava, "--block", 2, "--block-scores", file, "--output", tmp_path / "o")
+    assert file.read_text() == content
+
+
+@pytest.mark.parametrize("dtype", [None, "bf16"])
+def test_room_is_asked_for_all_that_a_merged_lora_takes(command, tiny_lora, tmp_path, monkeypatch, dtype):
+    from visual_region.commands import prune
+
+    asked = []
+    real = prune.check_output
+    monkeypatch.setattr(prune, "check_output", lambda *a: (asked.append(a[2]), real(*a))[1])
+    output = tmp_path / "out"
+    flags = ("--dtype", dtype) if dtype else ()
+    command("prune", "--model-path", tiny_lora, "--layers", "1", *flags, "--output", output)
+    written = sum(tensor.nbytes for tensor in weights(output).values())
+    assert asked[-1] == written
+
+
+def test_a_folder_of_another_kind_is_named_with_its_flag(command, tiny, tiny_llava, tmp_path):
+    other = shutil.copytree(tiny.tower, tmp_path / "efficient")
+    values = json.loads((other / "config.json").read_text()) | {"model_type": "efficientnet"}
+    (other / "config.json").write_text(json.dumps(values))
+    out = ("--output", tmp_path / "out")
+    cases = [
+        ("prune", "--model-path", other, "--layers", "1", *out),
+        ("revert", "--model-path", other, "--layers", "1", *out),
+        ("plan", "--model-path", other),
+        ("score", "--model-path", other, "--data-path", tiny.data, "--image-folder", tiny.images, *out),
+        ("perplexity", "--model-path", other, "--data-path", tiny.data, *out),
+        ("revert", "--model-path", tiny_llava, "--backbone", other, "--layers", "1", *out),
+        ("score", "--model-path", tiny_llava, "--backbone", other, *out),
+        (
+            *("perplexity", "--model-path", tiny_llava, "--data-path", tiny.data, "--image-folder", tiny.images),
+            *("--backbone", other, *out),
+        ),
+    ]
+    for flags in cases:
+        flag = "--backbone" if "--backbone" in flags else "--model-path"
+        with pytest.raises(SystemExit, match=rf"{flag} {other}: model_type 'efficientnet' is not supported"):
+            command(*flags)
+    assert not (tmp_path / "out").exists()

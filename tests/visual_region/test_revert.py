@@ -143,7 +143,11 @@ def test_bad_input_writes_nothing(command, tiny, tuned, tiny_lora, parity, tmp_p
             (*full, "--backbone", wide),
             r"another shape: model\.layers\.1\.mlp\.\w+\.weight is 48x32|32x48, in the model",
         ),
-        ((*full, "--backbone", deep), "the backbone has 7 layers; the model has 6"),
+        (
+            (*full, "--backbone", deep),
+            r"the backbone has 7 layers; the model has 6; the first tensor that differs is "
+            r"model\.layers\.6\.input_layernorm\.weight, 32 in the backbone and absent in the model",
+        ),
         (full, "give --backbone the language model's folder"),
         ((*full, "--backbone", tiny_lora), "is a LoRA checkpoint"),
         (("revert", "--model-path", tuned, "--backbone", tiny.llm, "--layers", "6"), "there is no layer 6"),

@@ -1,6 +1,7 @@
 """`python -m visual_region perplexity`: perplexity with blocks of layers set back to the backbone (Figure 1, left)."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +37,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """A table: a row a variant, a column a corpus. Each cell is kept as soon as it is measured."""
+    from llava.conversation import get_template
     from llava.eval.perplexity import load
-    from llava.model.builder import family_config
+    from visual_region.folders import family_at
+    from visual_region.reversion import reverted_shards
     from visual_region.surgery import weights_replaced
 
     check_files({"--output": (args.output, PERPLEXITIES)}, [*args.text_file, *args.data_path])
     check_cache(args.vision_feature_cache)
+    family, config = family_at("--model-path", args.model_path)
+    if args.conv_mode:
+        get_template(args.conv_mode)
     corpora = _corpora(args)
-    family, config = family_config(args.model_path)
     names, index = _backbone(args, config)
     depth = len(index)
     specs = args.revert or [f"{depth * i // 4}-{depth * (i + 1) // 4 - 1}" for i in range(4)] + ["all"]
     variants = {"as it is": ()} | {f"{s} reverted": LayerSelection.parse(s, depth).layers for s in specs}
+    for layers in variants.values():
+        # Found out before a model is loaded: every tensor that goes back is there and of the same shape.
+        reverted_shards(_decoder_folder(args), names, layers, index, family.layer_path)
     table = _open_table(args, corpora, variants)
 
     tokenizer, model, processor = load(args, any(corpus.needs_tower for corpus in corpora.values()))
@@ -82,9 +90,10 @@ def _corpora(args: argparse.Namespace) -> dict[str, Any]:
 
 def _backbone(args: argparse.Namespace, config: Any) -> tuple[dict[str, Any], list[int]]:
     """The backbone's tensors, and which of its layers each of the model's was."""
-    from llava.model.builder import family_config, resolve_base
+    from llava.model.builder import resolve_base
     from llava.model.checkpoint import Kind, read_checkpoint
     from llava.model.hf_llava import our_name
+    from visual_region.folders import family_at
     from visual_region.reversion import backbone_index
     from visual_region.rewrite import stored_tensors
 
@@ -100,7 +109,17 @@ def _backbone(args: argparse.Namespace, config: Any) -> tuple[dict[str, Any], li
             f"--backbone {folder} is a {backbone.kind.value} checkpoint; give a folder with whole weights"
         )
     tensors = {our_name(name): stored for name, stored in stored_tensors(backbone.path).items()}
-    return tensors, backbone_index(config, family_config(backbone.config)[1])
+    theirs = family_at("--backbone", folder, backbone.config)[1]
+    return tensors, backbone_index(config, theirs, stored_tensors(_decoder_folder(args)), tensors)
+
+
+def _decoder_folder(args: argparse.Namespace) -> Path:
+    """The folder that holds the decoder's tensors: the checkpoint's own, or its base's."""
+    from llava.model.builder import resolve_base
+    from llava.model.checkpoint import Kind, read_checkpoint
+
+    checkpoint = read_checkpoint(args.model_path)
+    return checkpoint.path if checkpoint.kind is Kind.FULL else Path(resolve_base(checkpoint, args.model_base))
 
 
 def _backbone_weights(
@@ -115,15 +134,16 @@ def _backbone_weights(
         if theirs not in backbone and theirs == "lm_head.weight":
             continue
         if theirs not in backbone or backbone[theirs].shape != tuple(parameters[name].shape):
-            raise SurgeryError(f"the backbone's {theirs} is not there or of another shape than the model's {name}")
+            found = tuple(backbone[theirs].shape) if theirs in backbone else "absent"
+            raise SurgeryError(
+                f"the backbone's {theirs} is {found}, and the model's {name} is {tuple(parameters[name].shape)}"
+            )
         weights[name] = backbone[theirs].tensor()
     return weights
 
 
 def _open_table(args: argparse.Namespace, corpora: dict[str, Any], variants: dict[str, tuple[int, ...]]) -> Any:
     """The file's content where it is of this very measurement, else an empty table."""
-    import json
-
     from llava.files import sha256_of
     from llava.model.checkpoint import read_checkpoint
     from visual_region.importance.score_file import identity_of
@@ -143,7 +163,7 @@ def _open_table(args: argparse.Namespace, corpora: dict[str, Any], variants: dic
     path = Path(args.output)
     if path.is_file() and path.stat().st_size:
         table = json.loads(path.read_text(encoding="utf-8"))
-        if table.get("settings") != settings:
+        if table["settings"] != settings:
             raise SurgeryError(
                 f"--output {path} was written for another model, corpus or setting; delete it, or give another file"
             )

@@ -3,6 +3,7 @@
 import argparse
 import copy
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -95,24 +96,29 @@ def run(args: argparse.Namespace) -> None:
 
 def _read_config(path: str) -> tuple[Any, Any]:
     """Family and config of a checkpoint, a plain language model, or a folder that holds nothing but config.json."""
-    from llava.model.builder import family_config
     from llava.model.checkpoint import CheckpointError
+    from visual_region.folders import family_at
 
     try:
-        return family_config(path)
+        return family_at("--model-path", path)
     except CheckpointError:
         file = Path(path) / "config.json"
         if not file.is_file():
             raise
-        return family_config(json.loads(file.read_text(encoding="utf-8")))
+        return family_at("--model-path", path, json.loads(file.read_text(encoding="utf-8")))
 
 
 def _check(args: argparse.Namespace) -> None:
+    positive = ("epochs", "batch_size", "text_tokens", "lora_r", "utilization", "samples", "tflops", "mm_hidden_size")
     wrong = [
         f"--{name.replace('_', '-')} {value} must be above 0"
-        for name in ("epochs", "batch_size", "text_tokens", "lora_r", "utilization", "samples", "tflops")
-        if (value := getattr(args, name)) is not None and value <= 0
+        for name in positive
+        if (value := getattr(args, name)) is not None and not 0 < value < math.inf
     ]
+    if args.utilization > 1:
+        wrong.append(f"--utilization {args.utilization:g} is a share of the peak and must be at most 1")
+    if not 0 <= args.lora_dropout < 1:
+        wrong.append(f"--lora-dropout {args.lora_dropout:g} must be from 0 to below 1")
     if args.image_tokens is not None and args.image_tokens < 0:
         wrong.append(f"--image-tokens {args.image_tokens} must be at least 0")
     if args.samples and args.data_path:

@@ -1,12 +1,11 @@
 """`python -m visual_region prune`: a checkpoint without some of its layers."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from llava.files import folder_written_whole, write_json
-from visual_region.folders import read_config
+from visual_region.folders import family_at, read_config
 from visual_region.outputs import (
     BLOCK_SCORES,
     OutputError,
@@ -50,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("what blocks are measured on")
     data.add_argument("--data-path", help="LLaVA JSON, or image-caption pairs")
     data.add_argument("--image-folder", default="")
-    data.add_argument("--samples", type=int, default=64)
+    data.add_argument("--samples", default="64", help="how many, drawn at random; or 'all'")
     data.add_argument("--seed", type=int, default=0)
     data.add_argument("--batch-size", type=int, default=16)
     data.add_argument("--conv-mode")
@@ -65,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Removes layers from a checkpoint and writes a folder that loads like any other."""
-    from llava.model.builder import family_config, resolve_base
+    from llava.model.builder import resolve_base
     from llava.model.checkpoint import Kind, read_checkpoint
 
     _check_outputs(args)
@@ -77,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
     base = checkpoint.path if checkpoint.kind is Kind.FULL else Path(resolve_base(checkpoint, args.model_base))
     base_raw = checkpoint.config if checkpoint.kind is Kind.FULL else read_checkpoint(base).config
     raw = checkpoint.config if checkpoint.kind is Kind.FULL else {**base_raw, **checkpoint.config}
-    family, config = family_config(raw)
+    family, config = family_at("--model-path", args.model_path, raw)
     gone_before = removed_before(config)
     if gone_before:
         print(
@@ -91,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
     elif args.base_output:
         _prune_beside_base(args, checkpoint, base, base_raw, cut, family.layer_path)
     else:
-        _prune_merged(args, checkpoint, base, cut, family.layer_path)
+        _prune_merged(args, checkpoint, base, config, cut, family.layer_path)
     print(f"removed {layers_told(cut.removed, config)}; {len(cut.keep)} remain, in {args.output}")
 
 
@@ -127,35 +126,35 @@ def choose_layers(args: argparse.Namespace, config: Any, layer_path: str) -> tup
 def _choose_block(args: argparse.Namespace, depth: int, protected: tuple[int, ...], layer_path: str) -> tuple[int, ...]:
     """The block of lowest distance, from --block-scores or measured now."""
     from llava.model.checkpoint import read_checkpoint
-    from visual_region.importance.blocks import block_distances, block_entry, check_block, lowest_block
-    from visual_region.importance.samples import open_samples
+    from visual_region.importance.blocks import (
+        block_distances,
+        block_entry,
+        check_block,
+        lowest_block,
+        read_block_values,
+    )
     from visual_region.importance.score_file import identity_of
 
     check_block(args.block, depth, protected)
     identity = identity_of(read_checkpoint(args.model_path), args.model_base)
-    if args.block_scores and Path(args.block_scores).is_file():
-        found = json.loads(Path(args.block_scores).read_text(encoding="utf-8"))
-        if found.get("identity") != identity or found.get("block") != args.block:
-            raise SurgeryError(
-                f"{args.block_scores} holds distances of blocks of {found.get('block')} layers of "
-                f"{found.get('model')}; give another --block-scores to measure blocks of {args.block} of this model"
-            )
+    if args.block_scores and Path(args.block_scores).is_file() and Path(args.block_scores).stat().st_size:
+        values = read_block_values(args.block_scores, args.block, depth, identity)
     else:
-        from visual_region.commands.score import make_reader
+        from visual_region.commands.score import checked_samples, make_reader
 
         if not args.data_path:
             raise SurgeryError("--block needs --data-path to measure on, or --block-scores of an earlier measurement")
-        samples = open_samples(args.data_path, args.samples, args.seed)
-        samples.check_images(Path(args.image_folder))
+        samples = checked_samples(args)
         distances = block_distances(make_reader(args, samples), samples, args.block, layer_path, args.batch_size)
         found = {"model": str(Path(args.model_path).resolve()), "identity": identity, "num_layers": depth}
         found |= {"data": {"file": args.data_path, "sha256": samples.sha256}} | block_entry(distances, args.block)
+        values = found["values"]
         if args.block_scores:
             write_json(args.block_scores, found)
             print(f"block distances written to {args.block_scores}")
-    for start, value in enumerate(found["values"]):
+    for start, value in enumerate(values):
         print(f"layers {start:3d} to {start + args.block - 1:3d}  {value:.4f}")
-    return lowest_block(found["values"], args.block, protected)
+    return lowest_block(values, args.block, protected)
 
 
 def read_scores(args: argparse.Namespace, config: Any) -> list[float]:
@@ -228,14 +227,26 @@ def _prune_beside_base(
     prune_adapter(checkpoint.path, output, base_output, adapter, values, cut, layer_path)
 
 
-def _prune_merged(args: argparse.Namespace, checkpoint: Any, base: Path, cut: LayerCut, layer_path: str) -> None:
-    from llava.model.builder import load_pretrained_model
-    from visual_region.pruning import cut_shards
+def _prune_merged(
+    args: argparse.Namespace, checkpoint: Any, base: Path, config: Any, cut: LayerCut, layer_path: str
+) -> None:
+    import torch
 
-    nbytes = sum(stored.nbytes for shard in cut_shards(base, cut, (layer_path,)) for stored in shard)
+    from llava.model.builder import load_pretrained_model
+    from llava.model.weights import weight_files
+    from visual_region.pruning import cut_shards
+    from visual_region.rewrite import stored_file
+
+    dtype = _dtype(args.dtype) or torch.float32
+    shards = cut_shards(base, cut, (layer_path,))
+    # The tower is written too, and what trained beside the LoRA: the projector, at times the tower once more.
+    shards += map(stored_file, checkpoint.weight_files)
+    tower = Path(args.vision_tower or getattr(config, "mm_vision_tower", None) or "")
+    shards += map(stored_file, weight_files(tower) if (tower / "config.json").is_file() else ())
+    nbytes = sum(stored.cast(dtype).nbytes for shard in shards for stored in shard)
     output = check_output(args.output, [checkpoint.path, base], nbytes, args.overwrite)
     tokenizer, model, _, _ = load_pretrained_model(
-        args.model_path, args.model_base, vision_tower=args.vision_tower, dtype=_dtype(args.dtype)
+        args.model_path, args.model_base, vision_tower=args.vision_tower, dtype=dtype
     )
     remove_layers(model, cut.removed, layer_path)
     with folder_written_whole(output) as aside:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from visual_region.folders import read_config
+from visual_region.folders import family_at, read_config
 from visual_region.layers import GRAMMAR
 from visual_region.outputs import check_output
 from visual_region.surgery import PROVENANCE, SurgeryError, layers_named, layers_told, reverted_record
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Sets layers back and writes a folder that loads like any other."""
-    from llava.model.builder import family_config, resolve_base
+    from llava.model.builder import resolve_base
     from llava.model.checkpoint import Kind, read_checkpoint
 
     checkpoint = read_checkpoint(args.model_path)
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
         raw = {**read_checkpoint(base).config, **checkpoint.config}
     else:
         raw = checkpoint.config
-    family, config = family_config(raw)
+    family, config = family_at("--model-path", args.model_path, raw)
     layers = layers_named(args.layers, config)
     values = {
         **(read_config(checkpoint.path) if checkpoint.hf else checkpoint.config),
@@ -57,7 +57,6 @@ def run(args: argparse.Namespace) -> None:
 def _revert_full(
     args: argparse.Namespace, checkpoint: Any, layers: tuple[int, ...], values: dict[str, Any], config: Any, path: str
 ) -> None:
-    from llava.model.builder import family_config
     from llava.model.checkpoint import Kind, read_checkpoint
     from visual_region.reversion import backbone_index, revert_folder, reverted_shards
     from visual_region.rewrite import stored_tensors
@@ -71,8 +70,10 @@ def _revert_full(
     backbone = read_checkpoint(name)
     if backbone.kind is not Kind.FULL:
         raise SurgeryError(f"--backbone {name} is a {backbone.kind.value} checkpoint; give a folder with whole weights")
-    index = backbone_index(config, family_config(backbone.config)[1])
-    shards = reverted_shards(checkpoint.path, stored_tensors(backbone.path), layers, index, path)
+    tensors = stored_tensors(backbone.path)
+    theirs = family_at("--backbone", name, backbone.config)[1]
+    index = backbone_index(config, theirs, stored_tensors(checkpoint.path), tensors)
+    shards = reverted_shards(checkpoint.path, tensors, layers, index, path)
     nbytes = sum(stored.nbytes for shard in shards for stored in shard)
     output = check_output(args.output, [checkpoint.path, backbone.path], nbytes, args.overwrite)
     cast = sum(stored.file is None for shard in shards for stored in shard if stored.load is not None)

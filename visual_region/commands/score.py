@@ -41,13 +41,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Scores layers; see docs/importance.md."""
-    from llava.model.checkpoint import read_checkpoint
+    from llava.model.checkpoint import Kind, read_checkpoint
+    from visual_region.folders import family_at
     from visual_region.importance.journal import Journal
-    from visual_region.importance.score_file import ScoreFile, identity_of, write_scores
+    from visual_region.importance.score_file import identity_of
 
     _check_outputs(args)
     metrics = wanted_metrics(args.metrics, bool(args.data_path), bool(args.backbone))
     checkpoint = read_checkpoint(args.model_path)
+    given = {"--model-path": checkpoint} | ({"--backbone": read_checkpoint(args.backbone)} if args.backbone else {})
+    for flag, folder in given.items():
+        if folder.kind is Kind.FULL:
+            family_at(flag, folder.path, folder.config)
     region = args.mark and _marked(args)
     samples = _samples(args, metrics) if set(metrics) & set(DATA_METRICS) else None
     pair = _weights(args) if set(metrics) & set(PARAMETER_METRICS) else None
@@ -65,9 +70,41 @@ def run(args: argparse.Namespace) -> None:
         "data": samples and samples.sha256,
         "indices": samples and samples.indices,
         "images": args.image_folder,
+        "tower": args.vision_tower,
         "backbone": pair and identity_of(read_checkpoint(args.backbone)),
     }
     journal = Journal(args.output, settings | others)
+    scores = measured_before(args, journal.digest)
+    if scores:
+        print(f"{args.output} holds the scores of this very model, data and settings; nothing is measured again")
+    else:
+        scores = _measure(args, samples, pair, settings, identity, journal)
+    journal.close()
+    pictures = _draw(scores, region)
+    print(_table(scores, metrics))
+    print(f"scores are in {args.output}, pictures in {', '.join(map(str, pictures))}")
+
+
+def measured_before(args: argparse.Namespace, digest: str) -> Any:
+    """The output's scores, where a finished run of the same settings wrote them; else None."""
+    from visual_region.importance.score_file import ScoreFile
+
+    try:
+        found = ScoreFile.read(args.output)
+    except ScoreError:
+        return None
+    same = (found.content.get("run"), found.content["settings"].get("resamples")) == (digest, args.resamples)
+    return found if same else None
+
+
+def _measure(
+    args: argparse.Namespace, samples: Any, pair: Any, settings: dict[str, Any], identity: str, journal: Any
+) -> Any:
+    """Measures what the journal does not hold yet, writes the score file and reads it back."""
+    from llava.model.checkpoint import read_checkpoint
+    from visual_region.importance.score_file import ScoreFile, write_scores
+
+    metrics = settings["metrics"]
     try:
         measured, config, rows, device = _measure_samples(args, samples, metrics, journal)
         if pair:
@@ -80,8 +117,9 @@ def run(args: argparse.Namespace) -> None:
     content = {
         "model": str(Path(args.model_path).resolve()),
         "identity": identity,
+        "run": journal.digest,
         "num_layers": depth,
-        "region": _region(config or checkpoint.config, depth),
+        "region": _region(config or read_checkpoint(args.model_path).config, depth),
         "backbone": args.backbone and str(Path(args.backbone).resolve()),
         "settings": settings | {"device": device, "resamples": args.resamples},
         "data": samples and _data(samples, rows),
@@ -89,11 +127,7 @@ def run(args: argparse.Namespace) -> None:
         "metrics": measured,
     }
     write_scores(args.output, content)
-    journal.close()
-    scores = ScoreFile.read(args.output)
-    pictures = _draw(scores, region)
-    print(_table(scores, metrics))
-    print(f"scores written to {args.output}, pictures to {', '.join(map(str, pictures))}")
+    return ScoreFile.read(args.output)
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
@@ -144,13 +178,9 @@ def wanted_metrics(text: str | None, has_data: bool, has_backbone: bool) -> list
 
 def _samples(args: argparse.Namespace, metrics: list[str]) -> Any:
     """The samples, found to be there and to have what the metrics need."""
-    from visual_region.importance.samples import open_samples
-
-    if args.samples != "all" and not (args.samples.isdecimal() and int(args.samples)):
-        raise ScoreError(f"--samples is a whole number from 1 on, or 'all', not {args.samples!r}")
-    if args.batch_size < 1 or args.resamples < 1:
-        raise ScoreError("--batch-size and --resamples are whole numbers from 1 on")
-    samples = open_samples(args.data_path, None if args.samples == "all" else int(args.samples), args.seed)
+    if args.resamples < 1:
+        raise ScoreError(f"--resamples is a whole number from 1 on, not {args.resamples}")
+    samples = checked_samples(args)
     needing = [name for name in metrics if METRICS[name].needs == "images"]
     if needing and not samples.with_images:
         without = ",".join(name for name in metrics if name not in needing)
@@ -159,6 +189,20 @@ def _samples(args: argparse.Namespace, metrics: list[str]) -> Any:
             f"{', '.join(needing)} need images, and none of the {len(samples.indices)} samples of {args.data_path} "
             f"has one; {hint}"
         )
+    return samples
+
+
+def checked_samples(args: argparse.Namespace) -> Any:
+    """The samples, with all that can be wrong about flags, template, data and images found out before a model loads."""
+    from llava.conversation import get_template
+    from visual_region.importance.samples import open_samples
+
+    if args.samples != "all" and not (args.samples.isdecimal() and int(args.samples)):
+        raise ScoreError(f"--samples is a whole number from 1 on, or 'all', not {args.samples!r}")
+    if args.batch_size < 1:
+        raise ScoreError(f"--batch-size is a whole number from 1 on, not {args.batch_size}")
+    get_template(_template(args))
+    samples = open_samples(args.data_path, None if args.samples == "all" else int(args.samples), args.seed)
     samples.check_images(Path(args.image_folder))
     return samples
 

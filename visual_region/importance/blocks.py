@@ -7,7 +7,10 @@ blocks that begin there count too.
 
 import contextlib
 import itertools
+import json
+import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -100,3 +103,28 @@ def check_block(size: int, depth: int, protected: Sequence[int]) -> None:
 def block_entry(distances: torch.Tensor, size: int) -> dict[str, Any]:
     """What is written of a measurement: means over the samples, by the layer that a block begins at."""
     return {"block": size, "samples": len(distances), "values": distances.mean(0).tolist()}
+
+
+def read_block_values(path: str | Path, size: int, depth: int, identity: str) -> list[float]:
+    """The distances in a file of `prune --block-scores`, by the layer that a block begins at.
+
+    Raises:
+        SurgeryError: no such file, or one of another model or another size of blocks.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        model, block, values = found["model"], found["block"], found["values"]
+        whole = all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SurgeryError(
+            f"--block-scores {path} is not a file of block distances as `prune --block` writes it ({error}); give "
+            "another"
+        ) from error
+    if found.get("identity") != identity or block != size:
+        raise SurgeryError(
+            f"{path} holds distances of blocks of {block} layers of {model}; give another --block-scores to measure "
+            f"blocks of {size} of this model"
+        )
+    if not whole or len(values) != depth - size + 1:
+        raise SurgeryError(f"--block-scores {path} does not hold {depth - size + 1} finite distances; measure anew")
+    return values

@@ -64,6 +64,8 @@ def open_samples(path: str, count: int | None, seed: int) -> SampleSet:
     Raises:
         FileNotFoundError, DataFormatError: no such file, or one of another format.
     """
+    if Path(path).is_dir():
+        raise DataFormatError(f"data file {path} is a folder; give the JSON file itself")
     if not Path(path).is_file():
         raise FileNotFoundError(f"data file {path} does not exist")
     captions = _holds_captions(Path(path))

@@ -1,10 +1,11 @@
 """scores.json: what was measured, on which model and data, in a form that `--tune_layers`, `prune` and `select` read.
 
-    {"model", "identity", "num_layers", "region", "backbone", "settings",
+    {"model", "identity", "run", "num_layers", "region", "backbone", "settings",
      "data": {"file", "sha256", "samples", "with_images", "tokens", ...},
      "samples": [{"id", "tokens": {"image", "prompt", "answer"}}],
      "metrics": {NAME: {"values", "low", "high", "samples", "per_sample", "weights" or "parts"}}}
 
+`run` is a digest of all that the numbers depend on: by it a finished run is known again.
 `values`, `low` and `high` hold one number a layer: the score and its interval. `per_sample` holds a row a sample (null:
 the sample has no part in the metric) and `weights` each row's weight in the mean; a metric of `parts` is the mean of
 those metrics. Metrics of parameters have no samples and so no interval; they say how many elements they left out.

@@ -124,6 +124,31 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(flags, tmp_path, monkeypat
     assert (tmp_path / "cut.json").read_text() == (tmp_path / "straight.json").read_text()
 
 
+def test_a_finished_run_is_not_measured_again_and_another_is(flags, tiny_llava, tmp_path, monkeypatch, capsys):
+    import shutil
+
+    output, model = tmp_path / "s.json", shutil.copytree(tiny_llava, tmp_path / "model")
+    call(score, *flags(output, model_path=model))
+    before = output.read_text()
+    (tmp_path / "s.png").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(score, "make_reader", None)
+        call(score, *flags(output, model_path=model))
+    assert "nothing is measured again" in capsys.readouterr().out
+    assert output.read_text() == before
+    assert (tmp_path / "s.png").is_file()
+    assert not (tmp_path / "s.json.journal").exists()
+    # Trained anew, or on other samples, it is measured anew.
+    state = load_file(model / "model.safetensors")
+    state["model.layers.4.mlp.up_proj.weight"] *= 2
+    save_file(state, model / "model.safetensors", {"format": "pt"})
+    for changes in ({}, {"samples": 13}, {"resamples": 99}):
+        call(score, *flags(output, model_path=model, **changes))
+        assert "nothing is measured again" not in capsys.readouterr().out
+        assert output.read_text() != before
+        before = output.read_text()
+
+
 def test_a_journal_of_another_run_is_refused(flags, tmp_path, monkeypatch):
     (tmp_path / "s.json.journal").write_text('{"settings": "other"}\n')
     monkeypatch.setattr(score, "make_reader", None)
@@ -143,6 +168,10 @@ def test_a_journal_of_another_run_is_refused(flags, tmp_path, monkeypatch):
         ({"model_path": "/nowhere"}, "checkpoint /nowhere does not exist"),
         ({"data_path": "/nowhere.json"}, "/nowhere.json does not exist"),
         ({"mark": "0-9"}, "there is no layer 9"),
+        ({"conv_mode": "foo"}, "unknown conversation template 'foo'"),
+        ({"data_path": "/tmp"}, "data file /tmp is a folder; give the JSON file itself"),
+        ({"batch_size": 0}, "--batch-size is a whole number from 1 on, not 0"),
+        ({"resamples": 0}, "--resamples is a whole number from 1 on, not 0"),
     ],
 )
 def test_bad_input_is_told_before_weights_are_loaded(flags, tmp_path, monkeypatch, changes, message):
