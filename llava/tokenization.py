@@ -35,7 +35,8 @@ class PromptEncoder:
         if not text:
             return [], []
         padded, inserted = self._double_lost_blanks(text)
-        encoded = self.tokenizer(padded, add_special_tokens=False, return_offsets_mapping=True)
+        # Not verbose: whoever asks cuts what is longer than the model's window, and needs no warning of it.
+        encoded = self.tokenizer(padded, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         offsets = encoded["offset_mapping"]
         if inserted:
             offsets = [(_shift(start, inserted), _shift(end, inserted)) for start, end in offsets]

@@ -85,24 +85,26 @@ def token_nll(model: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.
     return torch.cat(parts).cpu()
 
 
-def encode_documents(
-    tokenizer: PreTrainedTokenizerBase, texts: Mapping[str, str], max_tokens: int | None = None
-) -> list[Document]:
-    """Documents by key, tokenised whole, in all at most `max_tokens` tokens; empty ones are left out."""
+def encode_documents(tokenizer: PreTrainedTokenizerBase, texts: Mapping[str, str]) -> list[Document]:
+    """Documents by key, tokenised whole; empty ones are left out."""
     encoder = encoder_for(tokenizer)
-    documents, left = [], max_tokens
-    for key, text in texts.items():
-        ids, offsets = encoder.encode(text)
-        if left is not None and len(ids) >= left:
-            ids, offsets = ids[:left], offsets[:left]
-            text = text[: offsets[-1][1]] if offsets else ""
-        if ids:
-            documents.append(Document(key, text, ids, [end for _, end in offsets]))
+    encoded = ((key, text, *encoder.encode(text)) for key, text in texts.items())
+    return [Document(key, text, ids, [end for _, end in offsets]) for key, text, ids, offsets in encoded if ids]
+
+
+def first_tokens(documents: Sequence[Document], count: int | None) -> list[Document]:
+    """The documents up to so many tokens in all, the last one cut; None takes all."""
+    kept, left = [], count
+    for document in documents:
+        if left is not None and len(document.ids) > left:
+            ends = document.ends[:left]
+            document = Document(document.key, document.text[: ends[-1]], document.ids[:left], ends)
+        kept.append(document)
         if left is not None:
-            left -= len(ids)
-            if left <= 0:
+            left -= len(document.ids)
+            if not left:
                 break
-    return documents
+    return kept
 
 
 @torch.inference_mode()
@@ -126,7 +128,9 @@ def text_pieces(
         a piece a document, or a piece a window where there is one document.
     """
     body = context - len(bos)
-    if body < 2 or not 1 <= stride <= body:
+    if body < 2:
+        raise EvaluationError(f"--context {context} is too small: a window needs {len(bos) + 2} tokens, bos included")
+    if not 1 <= stride <= body:
         raise EvaluationError(f"--stride must be from 1 to {body}, the context without bos; it is {stride}")
     windows = [w for d, document in enumerate(documents) for w in windows_of(d, len(document.ids), body, stride)]
     done = dict(journal.entries) if journal else {}

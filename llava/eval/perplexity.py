@@ -21,7 +21,8 @@ from llava.conversation import get_template
 from llava.data.records import Records, open_records
 from llava.eval.arguments import DTYPES, add_model_flags, recorded_template
 from llava.eval.errors import EvaluationError
-from llava.eval.nll import Piece, answer_pieces, encode_documents, text_pieces
+from llava.eval.nll import Piece, answer_pieces, encode_documents, first_tokens, text_pieces
+from llava.eval.published import text_not_as_published
 from llava.eval.report import Measure, Report
 from llava.eval.statistics import RESAMPLES, draw_counts, percentiles
 from llava.files import sha256_of
@@ -72,7 +73,7 @@ def perplexities(pieces: Sequence[Piece], resamples: int = RESAMPLES, seed: int 
 
 def report_of(pieces: Sequence[Piece], unit: str, details: Mapping[str, Any], model: str) -> Report:
     """The pieces as a score; `details` say what was measured."""
-    warnings = [] if len(pieces) > 1 else ["one piece: there is no interval"]
+    warnings = subset_warnings(details) + ([] if len(pieces) > 1 else ["one piece: there is no interval"])
     totals = {name: sum(getattr(piece, name) for piece in pieces) for name in ("nll", "tokens", "bytes", "words")}
     rows = [[piece.key, piece.nll, piece.tokens, piece.bytes, piece.words] for piece in pieces]
     return Report(
@@ -86,6 +87,15 @@ def report_of(pieces: Sequence[Piece], unit: str, details: Mapping[str, Any], mo
         model=model,
         unit="perplexity",
     )
+
+
+def subset_warnings(details: Mapping[str, Any]) -> list[str]:
+    """What of the corpus was not read, and whether the corpus itself is not the published one."""
+    of = details.get("of", {})
+    warnings = [
+        f"a subset: the first {read:,} of {whole:,} {what}" for what, (read, whole) in of.items() if read < whole
+    ]
+    return warnings + list(details.get("not_published", ()))
 
 
 def read_texts(path: str | Path) -> dict[str, str]:
@@ -139,7 +149,13 @@ def check_flags(args: argparse.Namespace) -> None:
     longest = getattr(config, "max_position_embeddings", None)
     if args.context and longest and args.context > longest:
         wrong.append(f"--context {args.context} is beyond the {longest} positions of the model")
-    if args.context and args.stride and args.stride > args.context:
+    least = 2 if args.bos == "none" else 3
+    if args.context and args.context < least:
+        wrong.append(
+            f"--context {args.context} is too small: a window holds "
+            f"{'two tokens' if least == 2 else 'a bos and two tokens (--bos none: two tokens)'}"
+        )
+    elif args.context and args.stride and args.stride > args.context:
         wrong.append(
             f"--stride {args.stride} is larger than --context {args.context}: tokens between would be left out"
         )
@@ -159,8 +175,8 @@ class Corpus:
     def open(cls, args: argparse.Namespace) -> "Corpus":
         """Reads what needs no model; raises `EvaluationError` for images that are missing."""
         if args.text_file:
-            if not read_texts(args.text_file):
-                raise EvaluationError(f"{args.text_file} holds no document")
+            if not any(text.strip() for text in read_texts(args.text_file).values()):
+                raise EvaluationError(f"{args.text_file} holds no text")
             return cls(args, None, ())
         records = open_records(args.data_path)
         indices = tuple(range(min(len(records), args.samples or len(records))))
@@ -184,17 +200,23 @@ class Corpus:
         args = self.args
         if self.records is None:
             texts = read_texts(args.text_file)
-            texts = dict(list(texts.items())[: args.samples])
-            documents = encode_documents(tokenizer, texts, args.max_tokens)
+            asked = dict(list(texts.items())[: args.samples])
+            whole = encode_documents(tokenizer, asked)
+            documents = first_tokens(whole, args.max_tokens)
+            tokens, of_all = (sum(len(document.ids) for document in part) for part in (documents, whole))
             bos = encoder_for(tokenizer).bos if args.bos == "auto" else []
             longest = getattr(model.config, "max_position_embeddings", None) or DEFAULT_CONTEXT
             context = args.context or min(DEFAULT_CONTEXT, longest)
             stride = args.stride or context - len(bos)
+            if tokens + len(bos) < 2:
+                raise EvaluationError(f"{args.text_file}: nothing can be scored of {tokens} tokens")
             pieces = text_pieces(model, documents, bos, context, stride, args.batch_size or 1, journal)
             details = {
                 "corpus": args.text_file,
                 "sha256": sha256_of(args.text_file),
                 "documents": len(documents),
+                "of": {"documents": [len(asked), len(texts)], "tokens": [tokens, of_all]},
+                "not_published": [warning for text in texts.values() for warning in text_not_as_published(text)],
                 "context": context,
                 "stride": stride,
                 "bos": tokenizer.convert_ids_to_tokens(bos) or "none",
@@ -225,6 +247,7 @@ class Corpus:
         details = {
             "corpus": args.data_path,
             "sha256": sha256_of(args.data_path),
+            "of": {"samples": [len(self.indices), len(self.records)]},
             "scored_tokens_are": "answers, with the token that ends each",
             "template": name,
             "context": getattr(model.config, "tokenizer_model_max_length", None),

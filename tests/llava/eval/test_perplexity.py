@@ -13,7 +13,7 @@ from llava.data.preprocess import preprocess
 from llava.data.records import open_records
 from llava.eval import perplexity
 from llava.eval.errors import EvaluationError
-from llava.eval.nll import answer_pieces, encode_documents, text_pieces, windows_of
+from llava.eval.nll import answer_pieces, encode_documents, first_tokens, text_pieces, windows_of
 from llava.eval.perplexity import Piece, perplexities
 from llava.eval.report import read_report
 from llava.mm_utils import process_image
@@ -151,6 +151,50 @@ def test_text_does_not_touch_the_tower(tiny_llava, run, tmp_path, monkeypatch, c
     assert not (tmp_path / "report.json.journal").exists()
 
 
+def test_what_was_left_out_is_said(tiny, tiny_llava, run, tmp_path):
+    text, lines, report = tmp_path / "text.txt", tmp_path / "pile.jsonl", tmp_path / "report.json"
+    text.write_text(" = Homarus gammarus = \n" + TEXT * 8)
+    lines.write_text("\n".join(json.dumps({"text": TEXT[i : i + 90]}) for i in range(4)))
+    flags = ("--model-path", tiny_llava, "--report-file", report, "--context", 50)
+    run(*flags, "--text-file", text)
+    (cut,) = read_report(report).warnings
+    assert cut.startswith("not the published text: it begins as wikitext-2-valid and holds ")
+    whole = read_report(report).details["of"]["tokens"][1]
+    run(*flags, "--text-file", text, "--max-tokens", 120)
+    first = read_report(report)
+    assert first.warnings == [f"a subset: the first 120 of {whole:,} tokens", cut]
+    assert first.details["scored"]["tokens"] == 120
+    run(*flags, "--text-file", lines, "--samples", 3, "--max-tokens", 1000)
+    assert read_report(report).warnings == ["a subset: the first 3 of 4 documents"]
+    run("--model-path", tiny_llava, "--report-file", report, "--data-path", tiny.data, "--image-folder", tiny.images,
+        "--samples", 2, "--conv-mode", "v1")  # fmt: skip
+    assert read_report(report).warnings[0].startswith("a subset: the first 2 of ")
+    with pytest.raises(SystemExit, match=r"text\.txt: nothing can be scored of 1 tokens"):
+        run(*flags, "--text-file", text, "--max-tokens", 1, "--bos", "none")
+
+
+def test_no_false_alarm_over_a_text_longer_than_the_window(loaded, monkeypatch):
+    tokenizer = loaded[0]
+    monkeypatch.setattr(tokenizer, "model_max_length", 10)
+    monkeypatch.setattr(tokenizer, "deprecation_warnings", {})
+    assert len(encode_documents(tokenizer, {"a": TEXT})[0].ids) > 10
+    assert not tokenizer.deprecation_warnings
+    # What transformers does by itself.
+    tokenizer(TEXT)
+    assert tokenizer.deprecation_warnings
+
+
+@pytest.mark.parametrize("count", [None, 1, 5, 30, 31, 10_000])
+def test_first_tokens(loaded, count):
+    documents = encode_documents(loaded[0], {"a": TEXT[:60], "empty": "", "b": TEXT[60:200]})
+    ids = [token for document in documents for token in document.ids]
+    kept = first_tokens(documents, count)
+    assert [token for document in kept for token in document.ids] == ids[:count]
+    for document in kept:
+        assert len(document.text) == document.ends[-1]
+        assert len(document.ends) == len(document.ids)
+
+
 def test_documents_and_answers_from_the_command_line(tiny, tiny_llava, run, tmp_path):
     lines, report = tmp_path / "pile.jsonl", tmp_path / "report.json"
     lines.write_text("\n".join(json.dumps({"text": TEXT[i : i + 90]}) for i in range(4)))
@@ -193,12 +237,17 @@ def test_bad_input_before_the_model(tiny, tiny_llava, run, tmp_path, monkeypatch
     monkeypatch.setattr(perplexity, "load_pretrained_model", None)
     text, broken = tmp_path / "text.txt", tmp_path / "broken.jsonl"
     text.write_text(TEXT)
+    empty = tmp_path / "empty.txt"
+    empty.write_text(" \n\n")
     broken.write_text('{"text": "a"}\n{"words": 1}\n')
     flags = ("--model-path", tiny_llava, "--report-file", tmp_path / "report.json")
     cases = [
         ((), "give either --text-file or --data-path"),
         (("--text-file", text, "--context", 5000), "--context 5000 is beyond the 512 positions"),
         (("--text-file", text, "--context", 50, "--stride", 60), "--stride 60 is larger"),
+        (("--text-file", text, "--context", 1), "--context 1 is too small: a window holds a bos and two tokens"),
+        (("--text-file", text, "--context", 1, "--bos", "none"), "--context 1 is too small: a window holds two tokens"),
+        (("--text-file", empty), r"empty\.txt holds no text"),
         (("--text-file", tmp_path / "no.txt", "--samples", 0), "does not exist"),
         (("--text-file", broken), "line 2 is no JSON object with a text"),
         (("--data-path", tiny.data, "--image-folder", tmp_path), "images are missing under"),
@@ -214,6 +263,6 @@ def test_bad_input_before_the_model(tiny, tiny_llava, run, tmp_path, monkeypatch
         perplexity.check_flags(
             argparse.Namespace(
                 text_file=str(text), data_path=None, samples=0, max_tokens=None, context=None, stride=None,
-                batch_size=1, model_path=str(tiny_llava),
+                batch_size=1, bos="auto", model_path=str(tiny_llava),
             )
         )  # fmt: skip
