@@ -5,12 +5,13 @@
 """
 
 import argparse
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.eval.benchmarks import BENCHMARKS, NONE, VISUAL, Benchmark, markdown_table, read_results, row
+from llava.eval.benchmarks import BENCHMARKS, BY_NAME, NONE, VISUAL, Benchmark, markdown_table, read_results, row
 from llava.eval.compare_picture import draw
 from llava.eval.paired import (
     ComparisonError,
@@ -23,29 +24,31 @@ from llava.eval.paired import (
     questions_of,
 )
 from llava.eval.report import Report
+from llava.eval.summary import left_out
 from llava.files import write_json, written_whole
 
 Results = Mapping[str, Mapping[str, Report]]
 
 
-def compare(results: Results, reference: str) -> dict[str, Any]:
+def compare(results: Results, reference: str, notes: Sequence[str] = ()) -> dict[str, Any]:
     """Everything that the table and the picture show.
 
     Args:
         results: checkpoint -> benchmark -> report.
         reference: the checkpoint that the others are held against.
+        notes: what is known of the results already, to be told with the rest.
 
     Returns:
         `reference`; `rows` (checkpoint -> table row); `differences`: checkpoint -> column -> `value`, `low`, `high` (in
         points; perplexity in its own unit, with the `ratio`), `questions`, `interval` (False where only the value is
-        known);
+        known, and `low` and `high` are absent);
         `kept`: checkpoint -> `value`, `low`, `high` in percent of the reference's average, over `benchmarks`; `notes`.
 
     Raises:
         ComparisonError: results of different questions, metrics or rules; nothing in common.
     """
     others = [name for name in results if name != reference]
-    notes: list[str] = []
+    notes = list(notes)
     for benchmark in BENCHMARKS:
         have = {name: results[name][benchmark.name] for name in results if benchmark.name in results[name]}
         if reference in have:
@@ -86,14 +89,18 @@ def _difference(
     if "pieces" in ours.details:
         draws = perplexity_draws(ours, theirs, seed=seed)
         (low, high), ratio = draws.difference(), draws.ratio()
-        entry["ratio"] = {"value": ours.headline.value / theirs.headline.value, "low": ratio[0], "high": ratio[1]}
-        return entry | {"low": low, "high": high, "interval": len(questions_of(ours)) > 1}, None
+        entry["ratio"] = {"value": ours.headline.value / theirs.headline.value}
+        if len(questions_of(ours)) > 1:
+            entry |= {"low": low, "high": high, "interval": True}
+            entry["ratio"] |= {"low": ratio[0], "high": ratio[1]}
+        return entry, None
     if not (is_mean_of_questions(ours) and is_mean_of_questions(theirs)):
         return entry, None
     # A seed of its own keeps the benchmarks' draws independent of each other.
     draws = paired_draws(ours.per_question, theirs.per_question, seed=seed)
     low, high = draws.difference()
-    return entry | {"low": scale * low, "high": scale * high, "interval": True}, draws
+    # Where all questions differ alike (all equal, or a single one) drawing them again says nothing.
+    return (entry | {"low": scale * low, "high": scale * high, "interval": True} if low < high else entry), draws
 
 
 def _kept(
@@ -111,7 +118,7 @@ def _kept(
     }
     if all(name in draws for name in names):
         ratio = mean_of_draws([draws[name] for name in names]).ratio()
-        if ratio is not None:
+        if ratio is not None and ratio[0] < ratio[1]:
             entry |= {"low": 100 * ratio[0], "high": 100 * ratio[1], "interval": True}
     return entry
 
@@ -157,7 +164,11 @@ def _kept_lines(kept: Mapping[str, Any], reference: str) -> list[str]:
 
 def _ratio(entry: Mapping[str, Any]) -> str:
     ratio = entry.get("ratio")
-    return f", x{ratio['value']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f})" if ratio else ""
+    if not ratio:
+        return ""
+    return f", x{ratio['value']:.3f}" + (
+        f" ({ratio['low']:.3f} to {ratio['high']:.3f})" if entry["interval"] else " (no interval)"
+    )
 
 
 def _interval(entry: Mapping[str, Any]) -> str:
@@ -177,6 +188,23 @@ def named_results(arguments: list[str]) -> dict[str, Path]:
     return named
 
 
+def current_results(folders: Mapping[str, Path]) -> tuple[dict[str, dict[str, Report]], list[str]]:
+    """The scores in each folder, and notes on those that the folder's last run left out as no longer the checkpoint's.
+
+    Raises:
+        ValueError: a folder without a score, or with a broken one.
+    """
+    results, notes = {}, []
+    for name, folder in folders.items():
+        old = left_out(folder)
+        reports = read_results(folder)
+        results[name] = {key: report for key, report in reports.items() if key not in old}
+        notes += [f"{BY_NAME[key].column}, {name}: left out: {old[key]}" for key in reports if key in old]
+        if not results[name]:
+            raise ComparisonError(f"{folder} holds old scores only ({'; '.join(old.values())}); run all.sh again")
+    return results, notes
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Several checkpoints side by side")
     parser.add_argument("results", nargs="+", metavar="[NAME=]FOLDER", help="results of scripts/eval/all.sh")
@@ -191,10 +219,10 @@ def main() -> None:
         reference = args.reference or next(iter(folders))
         if reference not in folders:
             raise ComparisonError(f"--reference {reference} is not among {', '.join(folders)}")
-        results = {name: read_results(folder) for name, folder in folders.items()}
+        results, notes = current_results(folders)
         if args.only:
             results = {n: {k: v for k, v in reports.items() if k in args.only} for n, reports in results.items()}
-        comparison = compare(results, reference)
+        comparison = compare(results, reference, notes)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     text = markdown(comparison)
@@ -202,8 +230,12 @@ def main() -> None:
     with written_whole(args.output / "comparison.md") as aside:
         aside.write_text(text, encoding="utf-8")
     draw(comparison, args.output / "comparison.png")
-    print(text)
-    print(f"The comparison is in {args.output}: comparison.md, comparison.json, comparison.png")
+    try:
+        print(text)
+        print(f"The comparison is in {args.output}: comparison.md, comparison.json, comparison.png", flush=True)
+    except BrokenPipeError:
+        # Whoever reads (head, less) has seen enough; the files are written. The interpreter's own last flush is let go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from llava.eval.answers import (
     run_scorer,
     scorer_parser,
 )
+from llava.eval.group_means import mean_of_group_means
 from llava.eval.metrics import arithmetic_mean, harmonic_mean, normalise
 from llava.eval.published import not_as_published
 from llava.eval.report import Measure, Report, group, report_path
@@ -123,9 +124,11 @@ def references(annotations: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
 
 
 def means_per_type(cells: Mapping[str, Cells]) -> dict[str, Measure]:
-    """Arithmetic and harmonic means over types, plain and normalised, with and without `absurd`; bootstrap intervals.
+    """Arithmetic and harmonic means over types, plain and normalised, with and without `absurd`.
 
-    The bootstrap draws anew within each type, so that every draw has every type.
+    The plain arithmetic mean has the interval of `mean_of_group_means`. The others have a bootstrap's, which draws anew
+    within each type, so that every draw has every type. Drawing cannot move a type that is all right or all wrong (or a
+    single question): where there is one, they have no interval.
     """
     rng = np.random.default_rng(0)
     draws = {
@@ -142,13 +145,21 @@ def means_per_type(cells: Mapping[str, Cells]) -> dict[str, Measure]:
         if not kinds or (left_out and len(kinds) == len(cells)):
             continue
         samples = sum(sum(map(sum, cells[kind].values())) for kind in kinds)
+        all_vary = all(0 < _accuracy(cells[kind]) < 1 for kind in kinds)
         for prefix, (values, of_draws) in tables.items():
             for name, mean in MEANS.items():
                 drawn = mean([of_draws[kind] for kind in kinds])
                 measures[f"{prefix}{name}_mpt{suffix}"] = Measure.with_interval(
-                    mean([values[kind] for kind in kinds]), percentiles(np.asarray(drawn)), samples
+                    mean([values[kind] for kind in kinds]),
+                    percentiles(np.asarray(drawn)) if all_vary else None,
+                    samples,
                 )
+        measures[f"arithmetic_mpt{suffix}"] = mean_of_group_means({kind: _hits(cells[kind]) for kind in kinds})
     return measures
+
+
+def _hits(cells: Cells) -> list[float]:
+    return [1.0] * sum(right for right, _ in cells.values()) + [0.0] * sum(wrong for _, wrong in cells.values())
 
 
 def _accuracy(cells: Cells) -> float:

@@ -1,6 +1,7 @@
 """The one shape of a score: what every scorer returns, prints and writes as JSON.
 
-The JSON file holds `benchmark`, `metric` (the headline's name), its `value`, `low`, `high` (95%) and `samples`;
+The JSON file holds `benchmark`, `metric` (the headline's name), its `value`, `low`, `high` (95%; null where there
+is no interval) and `samples`;
 `unit` ("share" of 1, or another); `answers`, `parse_failures` (replies that could not be read, or empty ones) and
 `parse_failure_rate`; `metrics` (every metric by name, the headline too, each with value, low, high, samples);
 `groups` (kind -> group -> the same four); `details` (rules, frames, files that the number depends on); `warnings`;
@@ -19,26 +20,39 @@ from llava.files import write_json
 
 @dataclass(frozen=True)
 class Measure:
-    """A metric's value with its 95% interval and the number of samples behind it."""
+    """A metric's value with its 95% interval (None where there is none) and the number of samples behind it."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     samples: int
 
     @classmethod
     def of(cls, scores: Sequence[float]) -> "Measure":
-        """Mean of one score per question: Wilson's interval where all are 0 or 1, else the bootstrap's."""
+        """Mean of one score per question: Wilson's interval where all are 0 or 1, else the bootstrap's.
+
+        Equal scores between 0 and 1 say nothing of how far the mean may be off: there is no interval.
+        """
         if not len(scores):
             raise ValueError("a measure needs at least one sample")
         value = sum(scores) / len(scores)
         binary = all(score in (0, 1) for score in scores)
-        low, high = wilson(sum(scores), len(scores)) if binary else bootstrap_mean(scores)
-        return cls(float(value), float(low), float(high), len(scores))
+        if not binary and len(set(scores)) == 1:
+            return cls.with_interval(value, None, len(scores))
+        interval = wilson(sum(scores), len(scores)) if binary else bootstrap_mean(scores)
+        return cls.with_interval(value, interval, len(scores))
 
     @classmethod
-    def with_interval(cls, value: float, interval: Interval, samples: int) -> "Measure":
+    def with_interval(cls, value: float, interval: Interval | None, samples: int) -> "Measure":
+        if interval is None:
+            return cls(float(value), None, None, samples)
         return cls(float(value), float(interval[0]), float(interval[1]), samples)
+
+    def interval_text(self, scale: float = 1) -> str:
+        """The interval as it is printed beside the value, in brackets."""
+        if self.low is None or self.high is None:
+            return "(no interval)"
+        return f"({scale * self.low:.2f} to {scale * self.high:.2f})"
 
 
 @dataclass
@@ -110,8 +124,7 @@ class Report:
 
     def _cell(self, measure: Measure) -> str:
         scale, sign = (100, "%") if self.unit == "share" else (1, "")
-        value, low, high = (scale * x for x in (measure.value, measure.low, measure.high))
-        return f"{value:7.2f}{sign}  ({low:.2f} to {high:.2f})  of {measure.samples}"
+        return f"{scale * measure.value:7.2f}{sign}  {measure.interval_text(scale)}  of {measure.samples}"
 
     def write(self, path: str | Path) -> None:
         write_json(path, self.as_dict())

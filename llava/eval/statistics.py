@@ -15,12 +15,12 @@ Z = 1.959963984540054
 _CHUNK = 1 << 22
 
 
-def wilson(right: float, total: int, z: float = Z) -> Interval:
+def wilson(right: float, total: float, z: float = Z) -> Interval:
     """95% interval of a share (Wilson 1927).
 
     Args:
         right: successes, `0 <= right <= total`.
-        total: trials, at least 1.
+        total: trials, at least 1; a fraction for an effective number of them.
     """
     if total < 1:
         raise ValueError("an interval needs at least one sample")

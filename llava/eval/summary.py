@@ -74,7 +74,7 @@ def _lines(benchmark: Benchmark, report: Report) -> list[str]:
     measure = report.headline
     return [
         f"- {benchmark.column}: {report.metric} {scale * measure.value:.2f}{sign} "
-        f"({scale * measure.low:.2f} to {scale * measure.high:.2f}), {measure.samples} samples, "
+        f"{measure.interval_text(scale)}, {measure.samples} samples, "
         f"{100 * report.parse_failures / max(report.answers, 1):.2f}% of the replies unreadable",
         *(f"  - {warning}" for warning in report.warnings),
     ]

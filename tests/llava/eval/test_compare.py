@@ -1,6 +1,8 @@
 """Comparisons of made scores whose differences are known."""
 
 import json
+import os
+import shlex
 import subprocess
 import sys
 
@@ -9,10 +11,11 @@ import pytest
 from PIL import Image
 
 from llava.eval.benchmarks import BENCHMARKS, VISUAL, average, markdown_table, row
-from llava.eval.compare import compare, markdown, named_results
+from llava.eval.compare import compare, current_results, markdown, named_results
 from llava.eval.paired import ComparisonError, paired_draws
 from llava.eval.report import Measure, Report
 from llava.eval.statistics import bootstrap_mean
+from tests.conftest import REPOSITORY
 
 
 def report(name, scores, **changes):
@@ -65,7 +68,21 @@ def test_difference_kept_and_their_intervals():
     assert kept["benchmarks"] == list(VISUAL)
     same = compare({"all": results(), "copy": results()}, "all")
     assert same["differences"]["copy"]["GQA"]["value"] == 0
-    assert (same["kept"]["copy"]["low"], same["kept"]["copy"]["high"]) == (100, 100)
+    assert same["kept"]["copy"]["value"] == 100
+    # Every draw of equal answers is equal: that says nothing of other questions.
+    assert same["kept"]["copy"]["interval"] is same["differences"]["copy"]["GQA"]["interval"] is False
+    assert "- copy: 100.00% (no interval)" in markdown(same)
+    assert "(0.00 to 0.00)" not in markdown(same)
+
+
+def test_one_question_or_one_piece_has_no_interval():
+    made = {"a": {"gqa": report("gqa", [1])}, "b": {"gqa": report("gqa", [0])}}
+    entry = compare(made, "a")["differences"]["b"]["GQA"]
+    assert entry == {"value": -100, "questions": 1, "interval": False}
+    pieces = {name: {"perplexity": perplexity([nll])} for name, nll in (("a", 20.0), ("b", 18.0))}
+    found = compare(pieces, "a")
+    assert found["differences"]["b"]["perplexity"].keys() == {"value", "questions", "interval", "ratio"}
+    assert "| b | -1.34 (no interval), x0.819 (no interval) |" in markdown(found)
 
 
 def test_paired_draws_are_the_bootstrap_of_the_differences():
@@ -176,6 +193,35 @@ def test_command(tmp_path):
     assert json.loads((tmp_path / "out/comparison.json").read_text())["kept"]["top"]["value"] == pytest.approx(70)
     assert (tmp_path / "out/comparison.md").read_text() in done.stdout
     assert Image.open(tmp_path / "out/comparison.png").size[0] > 600
+
+
+def test_a_reader_that_goes_away_loses_nothing(tmp_path):
+    for folder, shift in (("all", 0), ("sparse", 2)):
+        for name, made in results(shift).items():
+            made.write(tmp_path / folder / f"{name}.json")
+    command = f"{shlex.quote(sys.executable)} -m llava.eval.compare all sparse | true; echo ${{PIPESTATUS[0]}}"
+    settings = os.environ | {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=settings, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+    assert {path.suffix for path in (tmp_path / "comparison").iterdir()} == {".md", ".json", ".png"}
+
+
+def test_scores_that_the_last_run_left_out_are_left_out_here(tmp_path):
+    for folder in ("a", "b"):
+        for name in ("gqa", "bbh"):
+            report(name, [1, 0]).write(tmp_path / folder / f"{name}.json")
+    (tmp_path / "b/summary.json").write_text(json.dumps({"left_out": {"gqa": "failed; gqa.json is an older score"}}))
+    made, notes = current_results({name: tmp_path / name for name in ("a", "b")})
+    assert [*made["a"]] == ["gqa", "bbh"]
+    assert [*made["b"]] == ["bbh"]
+    assert notes == ["GQA, b: left out: failed; gqa.json is an older score"]
+    assert notes[0] in compare(made, "a", notes)["notes"]
+    (tmp_path / "b/bbh.json").unlink()
+    with pytest.raises(ComparisonError, match=r"b holds old scores only .* run all\.sh again"):
+        current_results({"b": tmp_path / "b"})
+    (tmp_path / "b/summary.json").write_text("{")
+    with pytest.raises(ValueError, match=r"b/summary\.json is broken"):
+        current_results({"b": tmp_path / "b"})
 
 
 def test_command_errors(tmp_path):

@@ -95,6 +95,20 @@ def test_intervals_hold_the_values():
         assert measure.high - measure.low == pytest.approx(4 * 0.0094, rel=0.3), name
 
 
+@pytest.mark.parametrize("texts", [("x", "x", "x"), ("a", "a", "a"), ("a", "x", "a")])
+def test_no_interval_where_drawing_again_moves_nothing(texts):
+    kinds = ("color", "counting", "absurd")
+    entries = [annotation(i, kind, "a") for i, kind in enumerate(kinds)]
+    lines = [{"question_id": i, "text": text} for i, text in enumerate(texts)]
+    metrics = score(lines, {"annotations": entries}).metrics
+    assert sum("mpt" in name for name in metrics) == 8
+    for name, measure in metrics.items():
+        if name.startswith(("normalised_", "harmonic")):
+            assert (measure.low, measure.high) == (None, None), name
+        else:
+            assert measure.high - measure.low > 0.25, name
+
+
 @pytest.mark.parametrize(
     ("answers", "annotations", "words"),
     [

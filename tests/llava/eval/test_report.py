@@ -57,3 +57,15 @@ def test_another_file_is_refused(tmp_path):
 def test_the_headline_is_one_of_the_metrics():
     with pytest.raises(ValueError, match="not among the metrics"):
         Report("b", "x", {"y": Measure.of([1])}, 1, 0)
+
+
+def test_no_interval(tmp_path):
+    """Of scores between 0 and 1 that are all the same, as of a single question."""
+    measure = Measure.of([0.3])
+    assert (measure.value, measure.low, measure.high) == (0.3, None, None)
+    assert Measure.of([0.3, 0.4]).low is not None
+    report = Report("b", "x", {"x": measure}, 1, 0, {"q": 0.3})
+    assert "30.00%  (no interval)  of 1" in report.table()
+    report.write(tmp_path / "r.json")
+    assert json.loads((tmp_path / "r.json").read_text())["low"] is None
+    assert read_report(tmp_path / "r.json") == report
