@@ -5,6 +5,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -23,6 +24,14 @@ SCORE_WITHOUT = (
 
 class ScoringError(ValueError):
     """Answers and annotations that do not belong together, or cannot be read."""
+
+
+class InputsFit(Exception):
+    """Flags, annotations and questions were read and belong together: the end of a run with --check."""
+
+
+_checking = ContextVar("checking", default=False)
+"""Whether --check was given: there are no answers yet."""
 
 
 def read_json(path: str | Path) -> Any:
@@ -60,12 +69,14 @@ def read_answers(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         ScoringError: no answers, or a line without these two.
     """
+    if _checking.get():
+        return []
     try:
         rows = read_jsonl(path)
     except ScoringError as error:
         if not Path(path).is_file():
             raise
-        raise ScoringError(f"{error}; if it was cut off, delete {path} and run the model again") from error
+        raise ScoringError(f"{error}; if it was cut off, run the model again, which answers what is lacking") from error
     if not rows:
         raise ScoringError(f"{path} holds no answers; did the model run finish?")
     for row in rows:
@@ -125,6 +136,7 @@ def pair(
     Raises:
         ScoringError: a question answered twice, unknown to the annotations, or not answered (unless `missing` says
             otherwise); all such problems at once.
+        InputsFit: there is none, in a run with --check.
     """
     if missing not in MISSING:
         raise ScoringError(f"missing={missing!r}; allowed: {', '.join(MISSING)}")
@@ -139,12 +151,14 @@ def pair(
         "answered more than once": [k for k, n in Counter(keys).items() if n > 1],
         "not among the annotations": [k for k in dict.fromkeys([*keys, *wanted]) if k not in annotations],
         "answered but not asked": [k for k in lines if k in annotations and k not in known],
-        "not answered": unanswered if missing == "error" else [],
+        "not answered": unanswered if missing == "error" and not _checking.get() else [],
     }
     found = [f"{len(bad)} question ids are {what}: {some(map(name, bad))}" for what, bad in problems.items() if bad]
     if found:
         hint = f" ({SCORE_WITHOUT})" if problems["not answered"] else ""
         raise ScoringError("; ".join(found) + hint)
+    if _checking.get():
+        raise InputsFit
     warnings = []
     if len(wanted) < len(annotations):
         warnings.append(f"a subset: {len(wanted)} of the {len(annotations)} annotated questions were asked")
@@ -183,12 +197,18 @@ def scorer_parser(
     parser.add_argument("--question-file", help="the questions that were asked, where they are not the whole benchmark")
     parser.add_argument("--missing", choices=MISSING, default="error", help="what to do about unanswered questions")
     parser.add_argument("--report-file", help="the score as JSON; default: beside the answers, NAME.score.json")
+    parser.add_argument("--check", action="store_true", help="read all but the answers, and say what is wrong with it")
     return parser
 
 
 def run_scorer(main: Callable[[], None]) -> None:
     """Runs an entry point; what is wrong with its input is one line, not a traceback."""
+    token = _checking.set("--check" in sys.argv[1:])
     try:
         main()
+    except InputsFit:
+        return
     except (ScoringError, OSError) as error:
         sys.exit(f"error: {error}")
+    finally:
+        _checking.reset(token)

@@ -37,7 +37,7 @@ def score(answers: Sequence[Mapping[str, Any]], rows: Sequence[Row], missing: st
     if unlabelled:
         raise ScoringError(
             f"{len(unlabelled)} rows have no answer letter (a test split has none): {', '.join(unlabelled[:5])}; "
-            "use convert_mmbench_for_submission and the server"
+            "NO_SCORE=1 before mmbench.sh leaves it at the answers and the sheet for the server"
         )
     rounds = 1 + max((int(line.get("round_id") or 0) for line in answers), default=0)
     passes: dict[Pass, Row] = {

@@ -13,11 +13,13 @@ if [ -n "${LIMIT_PER_TASK:-}" ]; then
 fi
 ANSWERS=$DATA/answers/$QUESTIONS/$NAME.jsonl
 
+scorer eval_bbh "$ANSWERS" \
+    --annotation-file "$DATA/annotations.json" \
+    --question-file "$DATA/$QUESTIONS.jsonl" \
+    ${LAST_MATCH:+--last-match}
+
 answer model_vqa_loader "$ANSWERS" \
     --question-file "$DATA/$QUESTIONS.jsonl" \
     --max_new_tokens 128
 
-score eval_bbh "$ANSWERS" \
-    --annotation-file "$DATA/annotations.json" \
-    --question-file "$DATA/$QUESTIONS.jsonl" \
-    ${LAST_MATCH:+--last-match}
+score

@@ -3,6 +3,7 @@
 # CONV: conversation template (default: what the checkpoint records). QUESTIONS, IMAGES: other questions, other images.
 # GPUS: processes that share the questions (default: one for each visible GPU).
 # MISSING: what the scorer does about unanswered questions: error (default), wrong or skip.
+# NO_SCORE=1: answer only, where there are no annotations to score against (a test split).
 # DATA: the benchmark's folder (default: under playground/data/eval). PYTHON: the interpreter. DRY_RUN=1 prints the commands.
 export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}."
 PYTHON=${PYTHON:-python}
@@ -30,11 +31,19 @@ answer() {
         ${FLAGS[@]+"${FLAGS[@]}"}
 }
 
-# score MODULE ANSWERS [flags]: scores the answers.
-score() {
-    run "$PYTHON" -m "llava.eval.$1" \
-        --result-file "$2" \
-        --report-file "${RESULT:-${2%.jsonl}.score.json}" \
-        ${MISSING:+--missing "$MISSING"} \
+# scorer MODULE ANSWERS [flags]: what `score` will run. Its flags, annotations and questions are checked before any answer.
+scorer() {
+    SCORER=(
+        "$PYTHON" -m "llava.eval.$1"
+        --result-file "$2"
+        --report-file "${RESULT:-${2%.jsonl}.score.json}"
+        ${MISSING:+--missing "$MISSING"}
         "${@:3}"
+    )
+    [ -n "${NO_SCORE:-}" ] || run "${SCORER[@]}" --check
+}
+
+# score: scores the answers.
+score() {
+    [ -n "${NO_SCORE:-}" ] || run "${SCORER[@]}"
 }

@@ -7,11 +7,13 @@ DATA=${DATA:-./playground/data/eval/docvqa}
 ANSWERS=$DATA/answers${QUESTIONS:+/$QUESTIONS}/$NAME.jsonl
 QUESTIONS=${QUESTIONS:-questions}
 
+scorer eval_docvqa "$ANSWERS" \
+    --annotation-file "$DATA/val_v1.0_withQT.json" \
+    --question-file "$DATA/$QUESTIONS.jsonl"
+
 answer model_vqa_loader "$ANSWERS" \
     --question-file "$DATA/$QUESTIONS.jsonl" \
     --image-folder "${IMAGES:-$DATA/documents}" \
     --max_new_tokens 100
 
-score eval_docvqa "$ANSWERS" \
-    --annotation-file "$DATA/val_v1.0_withQT.json" \
-    --question-file "$DATA/$QUESTIONS.jsonl"
+score

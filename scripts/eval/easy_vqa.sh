@@ -7,11 +7,13 @@ DATA=${DATA:-./playground/data/eval/easy_vqa}
 QUESTIONS=${QUESTIONS:-questions}
 ANSWERS=$DATA/answers/$QUESTIONS/$NAME.jsonl
 
+scorer eval_easy_vqa "$ANSWERS" \
+    --annotation-file "$DATA/annotations.json" \
+    --question-file "$DATA/$QUESTIONS.jsonl"
+
 answer model_vqa_loader "$ANSWERS" \
     --question-file "$DATA/$QUESTIONS.jsonl" \
     --image-folder "${IMAGES:-./playground/data/easy_vqa/images}" \
     --max_new_tokens 8
 
-score eval_easy_vqa "$ANSWERS" \
-    --annotation-file "$DATA/annotations.json" \
-    --question-file "$DATA/$QUESTIONS.jsonl"
+score

@@ -7,6 +7,9 @@ DATA=${DATA:-./playground/data/eval/mmbench}
 QUESTIONS=${QUESTIONS:-mmbench_dev_20230712}
 ANSWERS=$DATA/answers/$QUESTIONS/$NAME.jsonl
 
+scorer eval_mmbench "$ANSWERS" \
+    --annotation-file "$DATA/$QUESTIONS.tsv"
+
 answer model_vqa_mmbench "$ANSWERS" \
     --question-file "$DATA/$QUESTIONS.tsv" \
     --single-pred-prompt
@@ -17,5 +20,4 @@ run "$PYTHON" -m llava.eval.convert_mmbench \
     --upload-dir "$DATA/answers_upload/$QUESTIONS" \
     --experiment "$NAME"
 
-score eval_mmbench "$ANSWERS" \
-    --annotation-file "$DATA/$QUESTIONS.tsv"
+score

@@ -15,11 +15,13 @@ if [ -n "${LIMIT_PER_TASK:-}" ]; then
 fi
 ANSWERS=$DATA/answers/$QUESTIONS/$METHOD/$NAME.jsonl
 
+scorer eval_mmlu "$ANSWERS" \
+    --annotation-file "$DATA/annotations.json" \
+    --question-file "$DATA/$QUESTIONS.jsonl"
+
 answer model_mmlu "$ANSWERS" \
     --question-file "$DATA/$QUESTIONS.jsonl" \
     --shots-file "$DATA/shots.json" \
     --method "$METHOD"
 
-score eval_mmlu "$ANSWERS" \
-    --annotation-file "$DATA/annotations.json" \
-    --question-file "$DATA/$QUESTIONS.jsonl"
+score

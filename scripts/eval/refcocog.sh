@@ -8,13 +8,15 @@ DATA=${DATA:-./playground/data/eval/refcocog}
 ANSWERS=$DATA/answers${QUESTIONS:+/$QUESTIONS}/$NAME.jsonl
 QUESTIONS=${QUESTIONS:-questions}
 
+scorer eval_refcocog "$ANSWERS" \
+    --annotation-file "$DATA/annotations.json" \
+    --question-file "$DATA/$QUESTIONS.jsonl" \
+    --model-path "$CHECKPOINT" \
+    ${FRAME:+--frame "$FRAME"}
+
 answer model_vqa_loader "$ANSWERS" \
     --question-file "$DATA/$QUESTIONS.jsonl" \
     --image-folder "${IMAGES:-$DATA/train2014}" \
     --max_new_tokens 64
 
-score eval_refcocog "$ANSWERS" \
-    --annotation-file "$DATA/annotations.json" \
-    --question-file "$DATA/$QUESTIONS.jsonl" \
-    --model-path "$CHECKPOINT" \
-    ${FRAME:+--frame "$FRAME"}
+score

@@ -9,12 +9,14 @@ DATA=${DATA:-./playground/data/eval/tdiuc}
 ANSWERS=$DATA/answers${QUESTIONS:+/$QUESTIONS}/$NAME.jsonl
 QUESTIONS=${QUESTIONS:-questions}
 
+scorer eval_tdiuc "$ANSWERS" \
+    --annotation-file "$DATA/mscoco_val2014_annotations.json" \
+    --question-file "$DATA/$QUESTIONS.jsonl" \
+    ${ANSWER_KEY:+--answer-key "$ANSWER_KEY"}
+
 answer model_vqa_loader "$ANSWERS" \
     --question-file "$DATA/$QUESTIONS.jsonl" \
     --image-folder "${IMAGES:-$DATA/val2014}" \
     --max_new_tokens 32
 
-score eval_tdiuc "$ANSWERS" \
-    --annotation-file "$DATA/mscoco_val2014_annotations.json" \
-    --question-file "$DATA/$QUESTIONS.jsonl" \
-    ${ANSWER_KEY:+--answer-key "$ANSWER_KEY"}
+score

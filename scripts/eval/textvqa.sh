@@ -7,11 +7,13 @@ DATA=${DATA:-./playground/data/eval/textvqa}
 ANSWERS=$DATA/answers${QUESTIONS:+/$QUESTIONS}/$NAME.jsonl
 QUESTIONS=${QUESTIONS:-llava_textvqa_val_v051_ocr}
 
+scorer eval_textvqa "$ANSWERS" \
+    --annotation-file "$DATA/TextVQA_0.5.1_val.json" \
+    --question-file "$DATA/$QUESTIONS.jsonl"
+
 answer model_vqa_loader "$ANSWERS" \
     --question-file "$DATA/$QUESTIONS.jsonl" \
     --image-folder "${IMAGES:-$DATA/train_images}" \
     --max_new_tokens 128
 
-score eval_textvqa "$ANSWERS" \
-    --annotation-file "$DATA/TextVQA_0.5.1_val.json" \
-    --question-file "$DATA/$QUESTIONS.jsonl"
+score

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import runpy
 import shlex
 import subprocess
@@ -39,7 +40,9 @@ def commands(script, data, checkpoint, *flags, **settings):
     environment = os.environ | {"DRY_RUN": "1", "DATA": str(data), "NAME": "tiny"} | settings
     line = ["bash", f"scripts/eval/{script}.sh", str(checkpoint), *flags]
     result = subprocess.run(line, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
-    return [shlex.split(command) for command in result.stdout.splitlines()]
+    check, *rest = [shlex.split(command) for command in result.stdout.splitlines()]
+    assert check == [*rest[-1], "--check"], "the scorer's flags are checked first, as they will be given"
+    return rest
 
 
 def execute(command, monkeypatch):
@@ -192,6 +195,52 @@ def test_bad_answers_are_one_clear_error(scoring, monkeypatch, tmp_path):
     command[command.index(annotations) + 1] = str(tmp_path / "nowhere")
     with pytest.raises(SystemExit, match=r"nowhere.* does not exist"):
         score(lines, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("damage", "settings", "words"),
+    [
+        ("gone", {}, r"data/data/testdev_balanced_questions\.json does not exist"),
+        ("other", {}, "6 question ids are not among the annotations"),
+        (None, {"MISSING": "some"}, r"argument --missing: invalid choice: 'some'"),
+        (None, {}, None),
+    ],
+)
+def test_what_scoring_lacks_is_told_before_the_first_answer(tmp_path, monkeypatch, capsys, damage, settings, words):
+    """The reviewer's case: gqa.sh without annotations answered 12,578 questions first."""
+    MAKERS["gqa"](tmp_path / "raw")
+    load_preparer("gqa")(tmp_path / "raw", tmp_path / "data", Options(check_counts=False))
+    annotations = tmp_path / "data/data/testdev_balanced_questions.json"
+    if damage == "gone":
+        annotations.unlink()
+    if damage == "other":
+        annotations.write_text(json.dumps({f"other {k}": v for k, v in json.loads(annotations.read_text()).items()}))
+    check = [*commands("gqa", tmp_path / "data", "no checkpoint", **settings)[-1], "--check"]
+    capsys.readouterr()
+    if words is None:
+        execute(check, monkeypatch)
+        assert not Path(flag(check, "--result-file")).parent.exists()
+        assert not capsys.readouterr().out
+        return
+    with pytest.raises(SystemExit) as stopped:
+        execute(check, monkeypatch)
+    assert re.search(words, f"{stopped.value.code} {capsys.readouterr().err}")
+
+
+def test_every_benchmark_passes_the_check_without_answers(prepared, tiny_llava, monkeypatch, capsys):
+    name, data, _ = prepared
+    score = commands(SCRIPTS[name], data, tiny_llava)[-1]
+    execute([*score, "--check"], monkeypatch)
+    assert not Path(flag(score, "--report-file")).exists()
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS.values(), "easy_vqa", "bbh", "mmlu"])
+def test_without_a_score_nothing_is_checked(script, tmp_path):
+    environment = os.environ | {"DRY_RUN": "1", "DATA": str(tmp_path), "NO_SCORE": "1"}
+    line = ["bash", f"scripts/eval/{script}.sh", "checkpoint"]
+    result = subprocess.run(line, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
+    assert "llava.eval.launch" in result.stdout
+    assert "llava.eval.eval_" not in result.stdout
 
 
 @pytest.mark.parametrize("script", [*SCRIPTS.values(), "scienceqa", "easy_vqa"])

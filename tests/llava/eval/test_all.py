@@ -227,7 +227,7 @@ def test_each_script_starts_the_program_of_the_table(name, tmp_path):
     command = ["bash", f"scripts/eval/{name}.sh", "checkpoint"]
     said = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True).stdout
     module = f"llava.eval.{everything.BY_NAME[name].program}"
-    words = shlex.split(next(line for line in said.splitlines() if "--model-path" in line))
+    words = shlex.split(next(line for line in said.splitlines() if module in line))
     args = import_module(module).make_parser().parse_args(words[words.index(module) + 1 :])
     assert args.model_path == "checkpoint"
 
