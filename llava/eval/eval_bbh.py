@@ -103,6 +103,7 @@ def main() -> None:
     if not args.result_file:
         parser.error("--result-file is needed")
     annotations, asked = read_json(args.annotation_file), asked_ids(args.question_file)
+    check_annotations(annotations)
     report = score(read_answers(args.result_file), annotations, asked, args.missing, args.last_match)
     report.warnings += not_as_published("bbh", len(annotations))
     report.publish(report_path(args.report_file, args.result_file))

@@ -150,6 +150,10 @@ def main() -> None:
     parser = scorer_parser(__doc__)
     parser.add_argument("--annotation-file", required=True, help="the MMBench TSV with answers")
     args = parser.parse_args()
+    if args.question_file:
+        raise ScoringError(
+            "--question-file: MMBench's TSV holds questions and answers; give a part of it as --annotation-file"
+        )
     rows = read_tsv(args.annotation_file)
     report = score(read_answers(args.result_file), rows, args.missing)
     report.details["file"] = Path(args.annotation_file).name

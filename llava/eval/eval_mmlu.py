@@ -116,6 +116,7 @@ def main() -> None:
     if not args.result_file:
         parser.error("--result-file is needed")
     annotations, asked = read_json(args.annotation_file), asked_ids(args.question_file)
+    check_annotations(annotations)
     report = score(read_answers(args.result_file), annotations, asked, args.missing)
     print(f"MMLU by {report.details['method']}: {report.details['what']}")
     report.warnings += not_as_published("mmlu", len(annotations))

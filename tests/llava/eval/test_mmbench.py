@@ -266,3 +266,6 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     assert "* circular" in capsys.readouterr().out
     data = json.loads((tmp_path / "a.score.json").read_text())
     assert (data["value"], data["details"]["file"]) == (1, "mmbench_dev_20230712.tsv")
+    monkeypatch.setattr(sys, "argv", ["x", *flags.split(), "--question-file", "part.jsonl"])
+    with pytest.raises(ScoringError, match="--question-file: MMBench's TSV holds"):
+        eval_mmbench.main()
