@@ -104,6 +104,8 @@ def evaluate(args: argparse.Namespace, everything: Sequence[Question]) -> None:
             print(f"{described(broken, questions, folder)}; they are left out")
             unusable |= broken
             questions = [q for q in questions if q.image not in broken or q.index in answers.lines]
+            if not questions:
+                raise EvaluationError(f"none of the questions has an image under {folder} that can be opened")
     kept = {q.index for q in questions}
     skipped = [
         {"index": q.index, "question_id": q.question_id, "image": q.image, "why": unusable[q.image]}

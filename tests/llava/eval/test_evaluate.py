@@ -174,6 +174,10 @@ def test_an_image_that_turns_out_broken_ends_in_one_line(flags, questions, damag
     assert last.startswith("error: the image 5.png cannot be opened (")
     assert last.endswith("to leave its questions out; either way the same command goes on from here")
     assert "llava.data.check" not in result.stderr
+    for image in damaged.iterdir():
+        image.write_bytes((damaged / "5.png").read_bytes())
+    with pytest.raises(EvaluationError, match=r"none of the questions has an image under .* that can be opened"):
+        answer(flags(questions(), "--image-folder", str(damaged), "--skip-missing-images"))
 
 
 def test_questions_of_text_leave_the_tower_unloaded(flags, questions, monkeypatch):
