@@ -64,7 +64,7 @@ def _curves(args: argparse.Namespace, names: list[str] | None) -> None:
     from visual_region.importance import ScoreError
     from visual_region.pictures.curves import draw_curves
 
-    curves = {}
+    curves = []
     for i, file in enumerate(args.files):
         try:
             entries = json.loads(Path(file).read_text(encoding="utf-8"))
@@ -72,5 +72,5 @@ def _curves(args: argparse.Namespace, names: list[str] | None) -> None:
                 raise ValueError("no entries with removed, protected and accuracy")
         except (OSError, ValueError, TypeError) as error:
             raise ScoreError(f"{file} is not a curve of `python -m llava.eval.pruning_curve` ({error})") from error
-        curves[names[i] if names else str(Path(file).with_suffix(""))] = entries
+        curves.append((names[i] if names else str(Path(file).with_suffix("")), entries))
     draw_curves(curves, args.output)

@@ -331,4 +331,5 @@ def _table(scores: Any, metrics: list[str]) -> str:
                 text += f" ± {(entry['high'][i] - entry['low'][i]) / 2:.1g}"
             cells.append(f"{text:>18s}")
         lines.append(f"{i:5d}{'*' if i in region else ' '} {'  '.join(cells)}")
-    return "\n".join([*lines, "* tuned; ± half the width of the 95% interval"])
+    bounded = ["± half the width of the 95% interval"] * any("low" in scores.entry(name) for name in metrics)
+    return "\n".join([*lines, "; ".join(["* tuned", *bounded])])

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from visual_region.labels import spec_labels
 from visual_region.layers import GRAMMAR, LayerSelection, LayerSelectionError
 
 HELP = "print layer lists, how they overlap, and how stable they are"
@@ -34,6 +35,8 @@ def run(args: argparse.Namespace) -> None:
         "--picture": (args.picture, PICTURE),
     }
     check_files(outputs, _score_files(args.spec))
+    if args.resamples < 1:
+        raise LayerSelectionError(f"--resamples is a whole number from 1 on, not {args.resamples}")
     depth = _depth(args)
     selections = [LayerSelection.parse(spec, depth) for spec in args.spec]
     found = [_stability(selection, args) for selection in selections] if args.stability else []
@@ -70,9 +73,9 @@ def _depth(args: argparse.Namespace) -> int:
     if args.num_layers is not None:
         return args.num_layers
     if args.model_path:
-        from llava.model.builder import family_config
+        from visual_region.folders import family_at
 
-        return family_config(args.model_path)[1].num_hidden_layers
+        return family_at("--model-path", args.model_path)[1].num_hidden_layers
     from visual_region.importance.score_file import ScoreFile
 
     depths = {ScoreFile.read(path).num_layers for path in _score_files(args.spec)}
@@ -97,7 +100,7 @@ def _stability(selection: LayerSelection, args: argparse.Namespace) -> Any:
     path, _, query = (piece.strip() for piece in selection.spec.rpartition("#"))
     metric, *order = (piece.strip() for piece in query.split(":"))
     file = ScoreFile.read(path)
-    if not file.has_samples(metric):
+    if not file.has_samples(metric) or file.entry(metric)["samples"] < 2:
         return None
     scores = file.scores(metric)
     draws = draw_counts(len(scores.weights), args.resamples, args.seed)
@@ -106,7 +109,7 @@ def _stability(selection: LayerSelection, args: argparse.Namespace) -> Any:
 
 def _describe(found: Any, selection: LayerSelection) -> str:
     if found is None:
-        return "stability: none, as no samples stand behind it"
+        return "stability: none, as no samples, or a single one, stand behind it"
     shares = ", ".join(f"{layer} {100 * found.share[layer]:.0f}%" for layer in selection)
     near = [i for i, share in enumerate(found.share) if share >= 0.05 and i not in selection]
     others = ", ".join(f"{layer} {100 * found.share[layer]:.0f}%" for layer in near) or "none"
@@ -135,14 +138,15 @@ def _table(names: list[str], overlaps: list[list[float]]) -> str:
 
 def _markdown(selections: list[LayerSelection], overlaps: list[list[float]], found: list[Any]) -> str:
     """A row a selection; the overlap is with the last one, so that a baseline is given last."""
-    baseline = selections[-1].spec
+    labels = spec_labels([selection.spec for selection in selections], drop_single=True)
+    baseline = labels[-1]
     head = ["selection", "layers", "scores [95% interval]", "stability [95% interval]", f"overlap with {baseline}"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for i, selection in enumerate(selections):
         stable = found[i] if found else None
         stability = f"{stable.jaccard:.2f} [{stable.low:.2f}, {stable.high:.2f}]" if stable else ""
         cells = [
-            selection.spec.rpartition("#")[2],
+            labels[i],
             ", ".join(map(str, selection)),
             _scores_of(selection),
             stability,

@@ -5,10 +5,10 @@
      "samples": [{"id", "tokens": {"image", "prompt", "answer"}}],
      "metrics": {NAME: {"values", "low", "high", "samples", "per_sample", "weights" or "parts"}}}
 
-`run` is a digest of all that the numbers depend on: by it a finished run is known again.
-`values`, `low` and `high` hold one number a layer: the score and its interval. `per_sample` holds a row a sample (null:
-the sample has no part in the metric) and `weights` each row's weight in the mean; a metric of `parts` is the mean of
-those metrics. Metrics of parameters have no samples and so no interval; they say how many elements they left out.
+`run` is a digest of all that the numbers depend on: by it a finished run is known again. `values`, `low` and `high`
+hold one number a layer: the score and its interval. `per_sample` holds a row a sample (null: the sample has no part in
+the metric) and `weights` each row's weight in the mean; a metric of `parts` is the mean of those metrics. One sample
+gives no interval. Metrics of parameters have no samples and so none either; they say how many elements they left out.
 """
 
 import json
@@ -95,14 +95,15 @@ def entry_of(scores: Scores, resamples: int, seed: int, parts: tuple[str, ...] =
         parts: names of the metrics whose mean this is.
     """
     per_sample = scores.per_sample
-    low, high = interval(scores, draw_counts(len(per_sample), resamples, seed))
     rows = [None if row.isnan().any() else row.tolist() for row in per_sample]
+    samples, bounds = sum(row is not None for row in rows), {}
+    if samples > 1:
+        low, high = interval(scores, draw_counts(len(per_sample), resamples, seed))
+        bounds = {"low": low.tolist(), "high": high.tolist(), "confidence": CONFIDENCE}
     return {
         "values": scores.values().tolist(),
-        "low": low.tolist(),
-        "high": high.tolist(),
-        "confidence": CONFIDENCE,
-        "samples": sum(row is not None for row in rows),
+        **bounds,
+        "samples": samples,
         "per_sample": rows,
         **({"parts": list(parts)} if parts else {"weights": scores.weights.tolist()}),
     }

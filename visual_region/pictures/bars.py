@@ -48,7 +48,7 @@ def _panel(axis: Any, scores: ScoreFile, metric: str, marked: set[int]) -> None:
         above = [max(high - v, 0.0) for v, high in zip(values, entry["high"], strict=True)]
         axis.errorbar(layers, values, yerr=[below, above], fmt="none", ecolor="#333333", elinewidth=0.9, capsize=1.5)
     title = METRICS[metric].title if metric in METRICS else metric
-    samples = f", {entry['samples']} samples" if "samples" in entry else ""
+    samples = f", {entry['samples']} sample{'s' * (entry['samples'] != 1)}" if "samples" in entry else ""
     axis.set_title(f"{title}{samples}", fontsize=9)
     layer_ticks(axis.xaxis, scores.num_layers)
     axis.set_xlim(-0.7, scores.num_layers - 0.3)

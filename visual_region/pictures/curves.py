@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from visual_region.labels import numbered
 from visual_region.pictures.figure import MARKED, OTHER, new_figure, save
 
 WAYS = ((True, "outside the tuned region", "o-", MARKED), (False, "anywhere", "x--", OTHER))
@@ -27,7 +28,9 @@ def pruning_curve(axes: Any, entries: Sequence[Mapping[str, Any]], floor: float 
         axes.axhline(100 * floor, color="grey", linestyle=":", label="blind")
     counts = sorted({entry["removed"] for entry in entries})
     axes.set_xticks(range(counts[0], counts[-1] + 1))
-    axes.set_ylim(0, 103)
+    # A little beyond both ends, so that marks at 0 and 100 are whole.
+    axes.set_ylim(-3, 103)
+    axes.set_yticks(range(0, 101, 20))
     axes.set_xlabel("layers removed, least angular distance first")
     axes.set_ylabel("accuracy, %")
     axes.legend(fontsize=8)
@@ -43,10 +46,11 @@ def _line(axes: Any, points: Sequence[Mapping[str, Any]], style: str, name: str,
         axes.fill_between(removed, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
-def draw_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path) -> None:
-    """Writes a picture with one panel for each named curve."""
+def draw_curves(curves: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], path: str | Path) -> None:
+    """Writes a picture with one panel for each curve, `(title, entries)`; equal titles are numbered."""
+    titles = numbered([title for title, _ in curves])
     figure, axes = new_figure(1, len(curves), 5.2 * len(curves), 3.8)
-    for panel, (name, entries) in zip(axes.flat, curves.items(), strict=True):
+    for panel, title, (_, entries) in zip(axes.flat, titles, curves, strict=True):
         pruning_curve(panel, entries)
-        panel.set_title(name, fontsize=9)
+        panel.set_title(title, fontsize=9)
     save(figure, path)

@@ -1,6 +1,6 @@
 """What all pictures share: drawing without a display, colours, and files written whole."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ def save(figure: Figure, path: str | Path) -> None:
     pyplot.close(figure)
 
 
-def shortened(names: Iterable[str], most: int = 40) -> list[str]:
-    """Names cut in front, where paths are alike, to fit a label."""
-    return [name if len(name) <= most else f"…{name[1 - most :]}" for name in names]
+def shortened(names: Sequence[str], most: int = 40) -> list[str]:
+    """Names cut in front, where paths are alike, to fit a label; whole, where the ends do not tell them apart."""
+    short = [name if len(name) <= most else f"…{name[1 - most :]}" for name in names]
+    return short if len(set(short)) == len(set(names)) else list(names)

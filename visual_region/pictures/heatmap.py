@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from visual_region.importance import METRICS, ScoreError
 from visual_region.importance.score_file import ScoreFile
+from visual_region.labels import numbered
 from visual_region.pictures.figure import layer_ticks, new_figure, save
 
 
@@ -26,7 +28,7 @@ def draw_heatmap(files: Sequence[ScoreFile], metric: str, path: str | Path, name
     panels = [_rows(scores, metric) for scores in files]
     if names is not None and len(names) != len(files):
         raise ScoreError(f"{len(names)} titles were given for {len(files)} score files")
-    names = names or [Path((scores.content.get("data") or {}).get("file", scores.path)).stem for scores in files]
+    names = numbered(names or [Path((s.content.get("data") or {}).get("file", s.path)).stem for s in files])
     low, high = np.percentile(np.concatenate([panel.ravel() for panel in panels]), [0, 99.5])
     depth = depths.pop()
     width = max(3.2, 0.14 * depth + 1.0)
@@ -36,8 +38,9 @@ def draw_heatmap(files: Sequence[ScoreFile], metric: str, path: str | Path, name
     for axis, panel, name in zip(axes.flat, panels, names, strict=False):
         image = axis.imshow(panel, aspect="auto", cmap="viridis", vmin=low, vmax=high, interpolation="nearest")
         layer_ticks(axis.xaxis, depth)
+        axis.yaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True, min_n_ticks=1))
         axis.tick_params(labelsize=7)
-        axis.set_title(f"{name}, {len(panel)} samples", fontsize=9)
+        axis.set_title(f"{name}, {len(panel)} sample{'s' * (len(panel) != 1)}", fontsize=9)
         axis.set_xlabel("layer", fontsize=8)
         axis.set_ylabel("sample", fontsize=8)
     for axis in axes.flat[len(panels) :]:

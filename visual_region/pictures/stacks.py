@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.colors import ListedColormap
 
+from visual_region.labels import spec_labels
 from visual_region.layers import LayerSelection
 from visual_region.pictures.figure import MARKED, layer_ticks, new_figure, save, shortened
 
@@ -20,7 +21,7 @@ def draw_stacks(selections: Sequence[LayerSelection], path: str | Path, shares: 
     """
     depth = selections[0].num_layers
     chosen = np.array([[layer in selection for layer in range(depth)] for selection in selections], dtype=float)
-    names = shortened(_label(selection.spec) for selection in selections)
+    names = shortened(spec_labels([selection.spec for selection in selections]))
     label_width = 0.085 * max(map(len, names))
     figure, axes = new_figure(1, 1, 0.26 * depth + label_width + 0.8, 0.34 * len(selections) + 0.9)
     axis = axes[0, 0]
@@ -42,12 +43,3 @@ def draw_stacks(selections: Sequence[LayerSelection], path: str | Path, shares: 
     if shares:
         axis.set_title("in how many of 100 resamples of the samples a layer is chosen", fontsize=9)
     save(figure, path)
-
-
-def _label(spec: str) -> str:
-    """The spec with the folders of score files left out."""
-    parts = []
-    for part in spec.split(","):
-        path, found, query = part.rpartition("#")
-        parts.append(f"{Path(path).name}#{query}" if found else part)
-    return ",".join(parts)

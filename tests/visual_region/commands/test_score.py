@@ -256,7 +256,7 @@ def test_a_table_of_selections(scored, tmp_path, capsys):
     """Metrics of parameters have neither interval nor stability, and say so."""
     specs = (f"{scored}#parameter-change:2", f"{scored}#bi:2", "sparse-uniform:2")
     call(select, *specs, "--stability", "--markdown", tmp_path / "t.md")
-    assert "stability: none, as no samples stand behind it" in capsys.readouterr().out
+    assert "stability: none, as no samples, or a single one, stand behind it" in capsys.readouterr().out
     rows = [line.strip("| ").split(" | ") for line in (tmp_path / "t.md").read_text().splitlines()]
     bi = json.loads(scored.read_text())["metrics"]["bi"]
     layers = LayerSelection.parse(specs[1], 6).layers
@@ -265,6 +265,35 @@ def test_a_table_of_selections(scored, tmp_path, capsys):
     assert rows[3][:2] == ["bi:2", ", ".join(map(str, layers))]
     assert rows[3][2].startswith(f"{bi['values'][layers[0]]:.3g} [{bi['low'][layers[0]]:.3g}, ")
     assert rows[4][-1] == "1.00"
+
+
+def test_score_files_of_one_name_stay_apart(scored, tmp_path):
+    specs = []
+    for folder in ("a/run", "b/run"):
+        file = tmp_path / folder / "scores.json"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(scored.read_bytes())
+        specs.append(f"{file}#angular:2")
+    call(select, *specs, "--markdown", tmp_path / "t.md", "--picture", tmp_path / "t.png")
+    rows = [line.strip("| ").split(" | ")[0] for line in (tmp_path / "t.md").read_text().splitlines()]
+    assert rows[2:] == ["a/run/scores.json#angular:2", "b/run/scores.json#angular:2"]
+
+
+@pytest.mark.parametrize("resamples", [0, -1])
+def test_selecting_with_no_resamples(scored, resamples):
+    with pytest.raises(ValueError, match=f"--resamples is a whole number from 1 on, not {resamples}"):
+        call(select, f"{scored}#bi:2", "--stability", "--resamples", resamples)
+
+
+def test_one_sample_is_no_certainty(flags, tmp_path, capsys):
+    output = tmp_path / "one.json"
+    call(score, *flags(output, samples=1, metrics="bi,angular"))
+    assert "±" not in capsys.readouterr().out
+    entry_ = json.loads(output.read_text())["metrics"]["angular"]
+    assert entry_["samples"] == 1
+    assert not {"low", "high", "confidence"} & entry_.keys()
+    call(select, f"{output}#angular:2", "--stability", "--markdown", tmp_path / "t.md")
+    assert "stability: none, as no samples, or a single one" in capsys.readouterr().out
 
 
 def test_pictures(scored, tmp_path):

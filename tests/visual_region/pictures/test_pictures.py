@@ -1,0 +1,77 @@
+"""What the pictures show: whole numbers of samples, marks at both ends, a panel for each file."""
+
+import json
+
+import pytest
+from matplotlib import pyplot
+
+from visual_region.importance.score_file import ScoreFile
+from visual_region.layers import LayerSelection
+from visual_region.pictures import curves, figure, heatmap, stacks
+
+LAYERS = 6
+CURVE = [
+    {"removed": n, "protected": p, "accuracy": a}
+    for n, p, a in ((0, True, 1.0), (1, True, 0.0), (1, False, 0.0), (2, True, 0.5))
+]
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures, kept open to be looked into."""
+    figures = []
+    monkeypatch.setattr(pyplot, "close", figures.append)
+    yield figures
+    monkeypatch.undo()
+    pyplot.close("all")
+
+
+def score_file(tmp_path, samples, name="s.json"):
+    rows = [[0.1 * (i + j) for j in range(LAYERS)] for i in range(samples)]
+    entry = {"values": rows[0], "per_sample": rows, "weights": [1.0] * samples, "samples": samples}
+    (tmp_path / name).write_text(json.dumps({"num_layers": LAYERS, "metrics": {"image-attention": entry}}))
+    return ScoreFile.read(tmp_path / name)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 3, 200])
+def test_samples_are_counted_in_whole_numbers(drawn, tmp_path, samples):
+    heatmap.draw_heatmap([score_file(tmp_path, samples)], "image-attention", tmp_path / "h.png")
+    axis = drawn[0].axes[0]
+    low, high = sorted(axis.get_ylim())
+    ticks = [tick for tick in axis.get_yticks() if low <= tick <= high]
+    assert ticks
+    assert all(tick == int(tick) for tick in ticks)
+    assert axis.get_title() == f"s, {samples} sample" + "s" * (samples > 1)
+
+
+def test_marks_at_both_ends_are_whole(drawn, tmp_path):
+    curves.draw_curves([("one", CURVE)], tmp_path / "c.png")
+    axis = drawn[0].axes[0]
+    marker = axis.lines[0].get_markersize() / 72 * drawn[0].dpi / 2
+    bottom, top = axis.bbox.y0, axis.bbox.y1
+    for line in axis.lines:
+        places = axis.transData.transform(line.get_xydata())[:, 1]
+        assert places.min() - marker >= bottom
+        assert places.max() + marker <= top
+
+
+def test_a_file_given_twice_keeps_both_panels(drawn, tmp_path):
+    curves.draw_curves([("a", CURVE), ("a", CURVE), ("b", CURVE)], tmp_path / "c.png")
+    assert [axis.get_title() for axis in drawn[0].axes] == ["a (1)", "a (2)", "b"]
+    files = [score_file(tmp_path, 3)] * 2
+    heatmap.draw_heatmap(files, "image-attention", tmp_path / "h.png", ["x", "x"])
+    assert [axis.get_title() for axis in drawn[1].axes[:2]] == ["x (1), 3 samples", "x (2), 3 samples"]
+
+
+def test_score_files_of_one_name_stay_apart(drawn, tmp_path):
+    specs = ["one/run/scores.json#bi:2", "two/run/scores.json#bi:2", "other.json#bi:2", "sparse-uniform:2"]
+    selections = [LayerSelection((0, 3), LAYERS, spec) for spec in specs]
+    stacks.draw_stacks(selections, tmp_path / "s.png")
+    labels = [label.get_text() for label in drawn[0].axes[0].get_yticklabels()]
+    assert labels == specs
+
+
+def test_labels_that_end_alike_are_not_cut():
+    long = "x" * 50
+    assert figure.shortened([f"a{long}", f"b{long}"]) == [f"a{long}", f"b{long}"]
+    assert figure.shortened([f"a{long}", "b"]) == [f"…{long[:39]}", "b"]
