@@ -81,9 +81,11 @@ class ScoreFile:
         """Raises `ScoreError` unless the scores are of this very checkpoint."""
         found = identity_of(read_checkpoint(model_path), model_base)
         if self.content.get("identity") != found:
+            # Before `run` was written, identities were taken from fewer bytes: those cannot be compared.
+            old = "" if "run" in self.content else ", or was written before models were told apart by every tensor"
             raise ScoreError(
                 f"{self.path} holds the scores of another model ({self.content.get('model', 'unknown')}, "
-                f"{self.num_layers} layers) than {model_path}; score this one: python -m visual_region score "
+                f"{self.num_layers} layers) than {model_path}{old}; score this one: python -m visual_region score "
                 f"--model-path {model_path} ..."
             )
 

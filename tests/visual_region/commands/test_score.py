@@ -215,8 +215,12 @@ def test_scores_of_another_model_are_told(scored, tiny_llava, tiny, tmp_path):
     state = load_file(tiny_llava / "model.safetensors")
     state["model.norm.weight"] = state["model.norm.weight"] + 1
     save_file(state, tmp_path / "other/model.safetensors", {"format": "pt"})
-    with pytest.raises(ScoreError, match="holds the scores of another model"):
+    with pytest.raises(ScoreError, match=r"holds the scores of another model .* than \S+; score this one"):
         ScoreFile.read(scored).check_fits(str(tmp_path / "other"))
+    older = {name: value for name, value in json.loads(scored.read_text()).items() if name != "run"}
+    (tmp_path / "old.json").write_text(json.dumps(older | {"identity": "0" * 64}))
+    with pytest.raises(ScoreError, match="or was written before models were told apart by every tensor"):
+        ScoreFile.read(tmp_path / "old.json").check_fits(str(tiny_llava))
 
 
 def test_a_file_that_is_no_score_file(tmp_path):
