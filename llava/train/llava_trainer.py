@@ -137,6 +137,13 @@ class LLaVATrainer(Trainer):
         self._load_optimizer_and_scheduler(resume_from_checkpoint)
         return prepared
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if self.state.global_step >= self.state.max_steps:
+            # A run that is resumed at its last step: transformers would look only after one more.
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
     def _load_sharded(self, folder: str) -> None:
         # Not strict: frozen weights are not in the folder. check_resumable has compared what trains.
         deepspeed_load_checkpoint(self.model_wrapped, folder, load_module_strict=False)

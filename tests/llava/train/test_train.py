@@ -148,6 +148,23 @@ def test_killed_and_resumed_equals_never_stopped(tiny, train_flags, tmp_path, mo
     assert losses(whole) == losses(stopped)
 
 
+@pytest.mark.parametrize("mode", ["projector", "lora", "full"])
+def test_a_finished_run_started_again_trains_no_further(tiny, train_flags, tmp_path, mode):
+    """In the middle of an epoch, where transformers looks whether it is done only after one more step."""
+    output = tmp_path / "out"
+    flags = train_flags(output, **flags_of(mode, tiny), max_steps=1, save_strategy="steps", save_steps=1)
+    names = {"projector": "mm_projector.bin", "lora": "adapter_model.safetensors", "full": "model.safetensors"}
+    train(argv=flags)
+    before, losses_before = read(output / names[mode]), losses(output)
+    train(argv=flags)
+    after = read(output / names[mode])
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert losses(output) == losses_before
+    assert json.loads((output / "trainer_state.json").read_text())["global_step"] == 1
+    assert [folder.name for folder in output.glob("checkpoint-*")] == ["checkpoint-1"]
+
+
 def test_checkpoint_of_a_lora_run_loads_like_the_final_folder(tiny, train_flags, tmp_path):
     output = tmp_path / "out"
     train(argv=train_flags(output, **MODES["lora"], save_strategy="steps", save_steps=4))
