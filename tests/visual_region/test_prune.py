@@ -217,10 +217,10 @@ def test_layer_types_that_the_class_derives_are_cut():
     ],
 )
 def test_bad_input_writes_nothing(command, tiny, tiny_llava, scores, tmp_path, monkeypatch, flags, words):
-    from visual_region.commands import score
+    from visual_region.importance import inputs
 
     # All is found out before weights are loaded.
-    monkeypatch.setattr(score, "make_reader", None)
+    monkeypatch.setattr(inputs, "make_reader", None)
     given = {"S": scores, "D": tiny.data, "I": tiny.images}
     flags = [given.get(flag, flag) for flag in flags]
     with pytest.raises(SystemExit, match=words):

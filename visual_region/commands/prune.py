@@ -140,7 +140,7 @@ def _choose_block(args: argparse.Namespace, depth: int, protected: tuple[int, ..
     if args.block_scores and Path(args.block_scores).is_file() and Path(args.block_scores).stat().st_size:
         values = read_block_values(args.block_scores, args.block, depth, identity)
     else:
-        from visual_region.commands.score import checked_samples, make_reader
+        from visual_region.importance.inputs import checked_samples, make_reader
 
         if not args.data_path:
             raise SurgeryError("--block needs --data-path to measure on, or --block-scores of an earlier measurement")

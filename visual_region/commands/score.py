@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> None:
     """Scores layers; see docs/importance.md."""
     from llava.model.checkpoint import Kind, read_checkpoint
     from visual_region.folders import family_at
+    from visual_region.importance.inputs import template_name, wanted_metrics
     from visual_region.importance.journal import Journal
     from visual_region.importance.score_file import identity_of
 
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
         "seed": args.seed,
         "batch_size": args.batch_size,
         "dtype": args.dtype,
-        "template": _template(args) if samples else None,
+        "template": template_name(args) if samples else None,
     }
     identity = identity_of(checkpoint, args.model_base)
     others = {
@@ -153,31 +154,10 @@ def _pictures(output: str | Path) -> tuple[Path, Path]:
     return Path(output).with_suffix(".png"), Path(output).with_suffix(".heatmap.png")
 
 
-def wanted_metrics(text: str | None, has_data: bool, has_backbone: bool) -> list[str]:
-    """The metrics to compute, in the order of the table; raises `ScoreError` for one that lacks its input."""
-    if text is None:
-        names = [*DATA_METRICS] * has_data + [*PARAMETER_METRICS] * has_backbone
-        if not names:
-            raise ScoreError("give --data-path, for the metrics that read samples, or --backbone, for the others")
-        return names
-    asked = [name.strip() for name in text.split(",") if name.strip()]
-    problems = [f"there is no metric {name!r}; there are {', '.join(METRICS)}" for name in asked if name not in METRICS]
-    for names, given, flag in (
-        (DATA_METRICS, has_data, "--data-path"),
-        (PARAMETER_METRICS, has_backbone, "--backbone"),
-    ):
-        lacking = [name for name in asked if name in names]
-        if lacking and not given:
-            problems.append(f"{', '.join(lacking)} need {flag}")
-    if not asked:
-        problems.append(f"--metrics names none; there are {', '.join(METRICS)}")
-    if problems:
-        raise ScoreError("; ".join(problems))
-    return [name for name in METRICS if name in asked]
-
-
 def _samples(args: argparse.Namespace, metrics: list[str]) -> Any:
     """The samples, found to be there and to have what the metrics need."""
+    from visual_region.importance.inputs import checked_samples
+
     if args.resamples < 1:
         raise ScoreError(f"--resamples is a whole number from 1 on, not {args.resamples}")
     samples = checked_samples(args)
@@ -192,27 +172,13 @@ def _samples(args: argparse.Namespace, metrics: list[str]) -> Any:
     return samples
 
 
-def checked_samples(args: argparse.Namespace) -> Any:
-    """The samples, with all that can be wrong about flags, template, data and images found out before a model loads."""
-    from llava.conversation import get_template
-    from visual_region.importance.samples import open_samples
-
-    if args.samples != "all" and not (args.samples.isdecimal() and int(args.samples)):
-        raise ScoreError(f"--samples is a whole number from 1 on, or 'all', not {args.samples!r}")
-    if args.batch_size < 1:
-        raise ScoreError(f"--batch-size is a whole number from 1 on, not {args.batch_size}")
-    get_template(_template(args))
-    samples = open_samples(args.data_path, None if args.samples == "all" else int(args.samples), args.seed)
-    samples.check_images(Path(args.image_folder))
-    return samples
-
-
 def _weights(args: argparse.Namespace) -> Any:
     """Both checkpoints' weights, found to be of one shape; only their headers are read."""
+    from llava.eval.arguments import DTYPES
     from visual_region.importance.parameters import check_comparable
     from visual_region.importance.weights import open_weights
 
-    dtype = _dtypes()[args.dtype or "fp32"]
+    dtype = DTYPES[args.dtype or "fp32"]
     pair = open_weights(args.model_path, args.model_base, dtype), open_weights(args.backbone)
     check_comparable(*pair)
     return pair
@@ -223,6 +189,7 @@ def _measure_samples(args: argparse.Namespace, samples: Any, metrics: list[str],
     if samples is None:
         return {}, None, [], None
     from llava.families import family_of
+    from visual_region.importance.inputs import make_reader
     from visual_region.importance.run import measure_samples, sample_metrics
 
     reader = make_reader(args, samples)
@@ -230,44 +197,6 @@ def _measure_samples(args: argparse.Namespace, samples: Any, metrics: list[str],
     path = family_of(config).layer_path
     rows = measure_samples(reader, samples, metrics, path, args.batch_size, journal)
     return sample_metrics(rows, metrics, args.resamples, args.seed), config, rows, str(reader.model.device)
-
-
-def make_reader(args: argparse.Namespace, samples: Any) -> Any:
-    """The model with all that makes batches for it."""
-    from llava.conversation import get_template
-    from llava.data.feature_cache import FeatureCache
-    from llava.model.builder import load_pretrained_model
-    from visual_region.importance.samples import Reader
-
-    tokenizer, model, processor, _ = load_pretrained_model(
-        args.model_path,
-        args.model_base,
-        dtype=_dtypes()[args.dtype] if args.dtype else None,
-        vision_tower=args.vision_tower,
-        load_tower=bool(samples.with_images and not args.vision_feature_cache),
-    )
-    if samples.with_images and model.get_vision_tower() is None:
-        raise ScoreError(f"{args.model_path} has no vision tower, but {samples.with_images} samples have images")
-    reader = Reader(model, tokenizer, processor, get_template(_template(args)), Path(args.image_folder))
-    if args.vision_feature_cache and samples.with_images:
-        ratio = getattr(model.config, "image_aspect_ratio", None)
-        reader.feature_cache = FeatureCache(args.vision_feature_cache, model.get_vision_tower(), ratio, model.dtype)
-        names = dict.fromkeys(name for i in samples.indices for name in samples.records[i].images)
-        images = [reader.image_folder / name for name in names]
-        reader.feature_cache.ensure(images, model.get_vision_tower(), device=model.device)
-    return reader
-
-
-def _dtypes() -> dict[str, Any]:
-    import torch
-
-    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-
-
-def _template(args: argparse.Namespace) -> str:
-    from llava.eval.arguments import recorded_template
-
-    return args.conv_mode or recorded_template(args.model_path)
 
 
 def _marked(args: argparse.Namespace) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from visual_region import __main__ as entry
 from visual_region.commands import picture, score, select
-from visual_region.importance import ScoreError
+from visual_region.importance import ScoreError, inputs
 from visual_region.importance import run as run_module
 from visual_region.importance.score_file import ScoreFile
 from visual_region.layers import LayerSelection
@@ -132,7 +132,7 @@ def test_a_finished_run_is_not_measured_again_and_another_is(flags, tiny_llava, 
     before = output.read_text()
     (tmp_path / "s.png").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(score, "make_reader", None)
+        patch.setattr(inputs, "make_reader", None)
         call(score, *flags(output, model_path=model))
     assert "nothing is measured again" in capsys.readouterr().out
     assert output.read_text() == before
@@ -151,7 +151,7 @@ def test_a_finished_run_is_not_measured_again_and_another_is(flags, tiny_llava, 
 
 def test_a_journal_of_another_run_is_refused(flags, tmp_path, monkeypatch):
     (tmp_path / "s.json.journal").write_text('{"settings": "other"}\n')
-    monkeypatch.setattr(score, "make_reader", None)
+    monkeypatch.setattr(inputs, "make_reader", None)
     with pytest.raises(ScoreError, match="begun with another model"):
         call(score, *flags(tmp_path / "s.json"))
 
@@ -175,7 +175,7 @@ def test_a_journal_of_another_run_is_refused(flags, tmp_path, monkeypatch):
     ],
 )
 def test_bad_input_is_told_before_weights_are_loaded(flags, tmp_path, monkeypatch, changes, message):
-    monkeypatch.setattr(score, "make_reader", None)
+    monkeypatch.setattr(inputs, "make_reader", None)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         call(score, *flags(tmp_path / "s.json", **changes))
     assert list(tmp_path.iterdir()) == []
@@ -186,7 +186,7 @@ def test_data_without_images(tiny, flags, tmp_path, monkeypatch):
     (tmp_path / "texts.json").write_text(json.dumps(texts))
     output = tmp_path / "out/s.json"
     with monkeypatch.context() as patch:
-        patch.setattr(score, "make_reader", None)
+        patch.setattr(inputs, "make_reader", None)
         with pytest.raises(ScoreError, match=r"multimodal-bi, image-attention need images.*--metrics bi,angular"):
             call(score, *flags(output, data_path=tmp_path / "texts.json"))
     assert not output.parent.exists()
@@ -201,7 +201,7 @@ def test_a_backbone_of_another_shape(flags, tiny, tmp_path, monkeypatch):
     state = load_file(tiny.llm / "model.safetensors")
     state["model.layers.1.mlp.up_proj.weight"] = torch.zeros(3, 32)
     save_file(state, tmp_path / "other/model.safetensors", {"format": "pt"})
-    monkeypatch.setattr(score, "make_reader", None)
+    monkeypatch.setattr(inputs, "make_reader", None)
     with pytest.raises(ScoreError, match=r"model\.layers\.1\.mlp\.up_proj\.weight is \(64, 32\)"):
         call(score, *flags(tmp_path / "s.json", backbone=tmp_path / "other"))
     assert not (tmp_path / "s.json").exists()
