@@ -207,7 +207,7 @@ def test_bad_answers_are_one_clear_error(scoring, monkeypatch, tmp_path):
     ],
 )
 def test_what_scoring_lacks_is_told_before_the_first_answer(tmp_path, monkeypatch, capsys, damage, settings, words):
-    """The reviewer's case: gqa.sh without annotations answered 12,578 questions first."""
+    """gqa.sh without annotations must not answer 12,578 questions first."""
     MAKERS["gqa"](tmp_path / "raw")
     load_preparer("gqa")(tmp_path / "raw", tmp_path / "data", Options(check_counts=False))
     annotations = tmp_path / "data/data/testdev_balanced_questions.json"

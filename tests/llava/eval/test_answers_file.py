@@ -74,7 +74,7 @@ def test_a_finished_file_is_known_again(tmp_path):
 
 @pytest.mark.parametrize("cut", [1, 2, 5, 25, 60, 1000])
 def test_a_finished_file_that_was_cut_is_taken_up(tmp_path, monkeypatch, capsys, cut):
-    """The reviewer's case: a torn last line counted as a line, and the scorer stumbled over it for ever."""
+    """A torn last line counted as a line, and the scorer stumbled over it for ever."""
     monkeypatch.setattr("os.fsync", lambda file: None)
     path = tmp_path / "a.jsonl"
     answers = AnswersFile(path, {"s": 1})

@@ -83,7 +83,7 @@ def test_other_settings_replace_a_finished_run(flags, questions):
 
 
 def test_another_config_makes_answers_anew_and_takes_up_no_journal(flags, questions, tiny_llava, tmp_path, monkeypatch):
-    """The reviewer's case: weights as before, but another image_aspect_ratio in config.json."""
+    """Weights as before, but another image_aspect_ratio in config.json."""
     model = shutil.copytree(tiny_llava, tmp_path / "model")
     mine = flags(questions())
     mine[1] = str(model)
