@@ -14,8 +14,7 @@ _BLOCK, _PLACES = 1 << 13, 8
 def digest_of(tensors: Iterable[Stored]) -> str:
     """SHA-256 of each tensor's name, dtype and shape and of 8 blocks of 8 KiB of it (of a small tensor: all).
 
-    It does not depend on how the tensors are spread over files: shards and `.bin` files give what one file gives. A
-    model of 13 GB costs some 2,500 small reads.
+    It does not depend on how the tensors are spread over files: shards and `.bin` files give what one file gives.
     """
     digest = hashlib.sha256()
     for stored in sorted(tensors, key=lambda stored: stored.name):

@@ -93,7 +93,7 @@ def model_of(answers: Iterable[Mapping[str, Any]]) -> str | None:
     """
     names = {str(line["model_id"]) for line in answers if line.get("model_id")}
     if len(names) > 1:
-        raise ScoringError(f"the answers are of several models: {', '.join(sorted(names)[:5])}")
+        raise ScoringError(f"the answers are of several models: {some(sorted(names))}")
     return next(iter(names), None)
 
 

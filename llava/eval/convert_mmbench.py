@@ -10,6 +10,7 @@ from openpyxl import Workbook
 from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE, WriteOnlyCell
 
 from llava.eval.answers import ScoringError, read_answers, run_scorer
+from llava.eval.errors import some
 from llava.eval.mmbench import LETTERS, Row, is_none, read_tsv
 from llava.files import written_whole
 
@@ -31,8 +32,8 @@ def sheet(rows: Sequence[Row], answers: Sequence[Mapping[str, Any]]) -> tuple[li
     absent, unknown = [i for i in indexes if i not in said], sorted(set(said) - set(indexes))
     if absent or unknown:
         raise ScoringError(
-            f"{len(absent)} rows of the file have no answer: {', '.join(absent[:5]) or 'none'}; "
-            f"{len(unknown)} answers belong to no row: {', '.join(unknown[:5]) or 'none'}"
+            f"{len(absent)} rows of the file have no answer: {some(absent) or 'none'}; "
+            f"{len(unknown)} answers belong to no row: {some(unknown) or 'none'}"
         )
     leading = ["index", "question", *LETTERS]
     kept = [name for name in rows[0] if name not in DROPPED and name not in leading and name != "answer"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.eval.answers import ScoringError, asked_ids, read_answers, read_json, run_scorer, scorer_parser
+from llava.eval.errors import some
 from llava.eval.metrics import anls, exact, relaxed_correctness
 from llava.eval.published import not_as_published
 from llava.eval.report import Measure, Report, report_path
@@ -32,7 +33,7 @@ def entries_of(annotations: Mapping[str, Any], split: str = "val") -> dict[str, 
         raise ScoringError(f"the annotations are of split {', '.join(sorted(found))}, not {split}")
     bare = [key for key, entry in entries.items() if not entry.get("answers")]
     if bare:
-        raise ScoringError(f"{len(bare)} annotations have no answers (the test split has none): {', '.join(bare[:5])}")
+        raise ScoringError(f"{len(bare)} annotations have no answers (the test split has none): {some(bare)}")
     return entries
 
 

@@ -36,7 +36,7 @@ def score(answers: Sequence[Mapping[str, Any]], rows: Sequence[Row], missing: st
     unlabelled = [index for index, row in by_index.items() if row.get("answer", "").strip() not in LETTERS]
     if unlabelled:
         raise ScoringError(
-            f"{len(unlabelled)} rows have no answer letter (a test split has none): {', '.join(unlabelled[:5])}; "
+            f"{len(unlabelled)} rows have no answer letter (a test split has none): {some(unlabelled)}; "
             "NO_SCORE=1 before mmbench.sh leaves it at the answers and the sheet for the server"
         )
     rounds = 1 + max((int(line.get("round_id") or 0) for line in answers), default=0)

@@ -16,6 +16,7 @@ from llava.eval.answers import (
     run_scorer,
     scorer_parser,
 )
+from llava.eval.errors import some
 from llava.eval.group_means import by_group, mean_of_group_means
 from llava.eval.letters import VERSION, read_letter
 from llava.eval.mmlu import LETTERS, QUESTIONS, SHOTS, SUBJECTS
@@ -58,7 +59,7 @@ def score(
     subjects = [reply.key.rpartition("/")[0] for reply in paired.replies]
     unknown = sorted(set(subjects) - set(SUBJECTS))
     if unknown:
-        raise ScoringError(f"question ids of unknown MMLU subjects: {', '.join(unknown[:5])}")
+        raise ScoringError(f"question ids of unknown MMLU subjects: {some(unknown)}")
     letters = [read_letter(reply.text or "", reply.truth["choices"]) for reply in paired.replies]
     right = [float(letter == reply.truth["answer"]) for letter, reply in zip(letters, paired.replies, strict=True)]
     categories = [SUBJECTS[subject] for subject in subjects]

@@ -61,7 +61,7 @@ def split_problems(problems: Mapping[str, Any], splits: Mapping[str, Any], split
         raise ScoringError(f"split {split!r} of pid_splits.json is empty: there is nothing to score against")
     absent = [pid for pid in splits[split] if str(pid) not in problems]
     if absent:
-        raise ScoringError(f"problems.json lacks {len(absent)} problems of {split}: {', '.join(map(str, absent[:5]))}")
+        raise ScoringError(f"problems.json lacks {len(absent)} problems of {split}: {some(map(str, absent))}")
     found = {str(pid): problems[str(pid)] for pid in splits[split]}
     broken = [pid for pid, problem in found.items() if not _is_problem(problem)]
     if broken:
@@ -155,7 +155,7 @@ def _blind(replies: Sequence[Reply]) -> list[str]:
     ]
     if not blind:
         return []
-    return [f"{len(blind)} questions with an image were asked without {DEFAULT_IMAGE_TOKEN}: {', '.join(blind[:5])}"]
+    return [f"{len(blind)} questions with an image were asked without {DEFAULT_IMAGE_TOKEN}: {some(blind)}"]
 
 
 def _by(replies: Sequence[Reply], hits: Sequence[float], name: str) -> dict[str, dict[str, Measure]]:

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from llava.conversation import get_template
 from llava.data.records import Records, open_records
 from llava.eval.arguments import DTYPES, add_model_flags, recorded_template
-from llava.eval.errors import EvaluationError
+from llava.eval.errors import EvaluationError, some
 from llava.eval.nll import Piece, answer_pieces, encode_documents, first_tokens, text_pieces
 from llava.eval.published import text_not_as_published
 from llava.eval.report import Measure, Report
@@ -185,7 +185,7 @@ class Corpus:
         if missing:
             raise EvaluationError(
                 f"{len(missing)} of {len(names)} images are missing under {args.image_folder!r}: "
-                f"{', '.join(missing[:5])}; give --image-folder the folder that the paths begin in"
+                f"{some(missing)}; give --image-folder the folder that the paths begin in"
             )
         return cls(args, records, indices)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.eval.answers import ScoringError, read_json, read_jsonl
+from llava.eval.errors import some
 from llava.eval.published import TABLE
 from llava.files import write_json, written_whole
 
@@ -112,8 +113,7 @@ def with_images(rows: Rows, folder: Path, options: Options) -> Rows:
     if not missing:
         return rows
     kept = [row for row in rows if row.get("image") not in missing]
-    some = ", ".join(sorted(missing)[:5])
-    text = f"{len(missing)} of {len(names)} images are missing under {folder}: {some}"
+    text = f"{len(missing)} of {len(names)} images are missing under {folder}: {some(sorted(missing))}"
     if not options.skip_missing_images:
         raise PrepareError(f"{text}; --skip-missing-images leaves out the {len(rows) - len(kept)} questions about them")
     if not kept:

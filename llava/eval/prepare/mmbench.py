@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from llava.eval.errors import some
 from llava.eval.mmbench import Row, decode_image, options_of, question_of, read_tsv
 from llava.eval.prepare.common import Options, PrepareError, find, place
 
@@ -37,5 +38,5 @@ def check_rotations(rows: Sequence[Row]) -> None:
     if lacking:
         raise PrepareError(
             f"{len(lacking)} of {len(found)} questions have not one row for each rotation of their options: "
-            f"{', '.join(map(str, lacking[:5]))}; is the file whole? --any-count goes on with what is there"
+            f"{some(map(str, lacking))}; is the file whole? --any-count goes on with what is there"
         )
