@@ -6,7 +6,7 @@ python scripts/average_weights.py --model-paths RECIPE1 RECIPE2 --weights 0.42 0
 import argparse
 import sys
 
-from llava.model.average import average_checkpoints
+from llava.checkpoint.average import average_checkpoints
 
 
 def main() -> None:

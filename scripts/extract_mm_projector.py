@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
+from llava.checkpoint.hf_llava import our_name
+from llava.checkpoint.old_folder import NON_LORA, PROJECTOR, CheckpointError, Kind, read_checkpoint
+from llava.checkpoint.weights import WeightFiles
 from llava.files import written_whole
-from llava.model.checkpoint import NON_LORA, PROJECTOR, CheckpointError, Kind, read_checkpoint
-from llava.model.hf_llava import our_name
-from llava.model.weights import WeightFiles
 
 
 def projector_of(model_path: str) -> dict[str, torch.Tensor]:

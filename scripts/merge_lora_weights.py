@@ -9,11 +9,11 @@ import argparse
 import sys
 
 from bunny.model.builder import check_checkpoint
-from llava.eval.arguments import DTYPES
+from llava.checkpoint.resolve import resolve, stored_dtype
+from llava.eval.answering.arguments import DTYPES
 from llava.files import folder_written_whole
 from llava.model.builder import load_pretrained_model
-from llava.model.resolve import resolve, stored_dtype
-from visual_region.outputs import check_output
+from llava.outputs import check_output
 
 
 def merge_lora(args: argparse.Namespace) -> None:

@@ -13,6 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
+pytest_plugins = ["tests.fixtures.bunny", "tests.fixtures.surgery"]
+
 REPOSITORY = Path(__file__).parents[1]
 TINY_LAYERS = 6
 

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from transformers.utils.logging import tqdm
 
+from llava.checkpoint.hf_llava import is_hf_llava
+from llava.checkpoint.old_adapter import Adapter, write_renamed_rest
+from llava.checkpoint.rewrite import RewriteError, Stored, stored_shards, stored_tensors, write_shards
+from llava.checkpoint.side_files import copy_side_files, read_config, write_config
 from llava.files import folder_written_whole
-from llava.model.hf_llava import is_hf_llava
-from visual_region.adapter import Adapter, write_renamed_rest
-from visual_region.folders import copy_side_files, read_config, write_config
-from visual_region.rewrite import RewriteError, Stored, stored_shards, stored_tensors, write_shards
 from visual_region.surgery import PROVENANCE, LayerCut, SurgeryError, layer_of
 
 HF_LAYER_PATHS = ("language_model.model.layers", "model.language_model.layers")

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llava.checkpoint.hf_llava import our_name
+from llava.checkpoint.old_adapter import ADAPTER_CONFIG, FINGERPRINT, Adapter, write_renamed_rest
+from llava.checkpoint.rewrite import DTYPES, Stored, stored_shards, write_shards
+from llava.checkpoint.side_files import copy_side_files, write_config
 from llava.files import folder_written_whole
-from llava.model.hf_llava import our_name
-from visual_region.adapter import ADAPTER_CONFIG, FINGERPRINT, Adapter, write_renamed_rest
-from visual_region.folders import copy_side_files, write_config
-from visual_region.rewrite import DTYPES, Stored, stored_shards, write_shards
 from visual_region.surgery import SurgeryError, layer_of, original_layers
 
 _VISION = ("model.mm_projector.", "model.vision_tower.")

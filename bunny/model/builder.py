@@ -7,9 +7,9 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 import llava.model.builder
 from bunny.model.model_types import check_model_type
+from llava.checkpoint.old_folder import read_checkpoint
 from llava.conversation import get_template
 from llava.families import ModelFamily, family_of, template_of_config
-from llava.model.checkpoint import read_checkpoint
 from llava.tokenization import end_turns_with
 
 

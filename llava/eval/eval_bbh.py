@@ -6,7 +6,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from llava.eval.answers import (
+from llava.eval.benchmarks.bbh import TASKS, flexible_match, strict_match
+from llava.eval.benchmarks.published import not_as_published
+from llava.eval.scoring.group_means import by_group, mean_of_group_means
+from llava.eval.scoring.pairing import (
     ScoringError,
     asked_ids,
     model_of,
@@ -16,10 +19,7 @@ from llava.eval.answers import (
     run_scorer,
     scorer_parser,
 )
-from llava.eval.bbh import TASKS, flexible_match, strict_match
-from llava.eval.group_means import by_group, mean_of_group_means
-from llava.eval.published import not_as_published
-from llava.eval.report import Measure, Report, report_path
+from llava.eval.scoring.report import Measure, Report, report_path
 
 _EXPECTED = "expected the annotations.json that `python -m llava.eval.prepare bbh` writes"
 
@@ -35,7 +35,7 @@ def score(
 
     Args:
         annotations: question id -> `task`, `input`, `target`, as `llava.eval.prepare` writes them.
-        asked, missing: as `llava.eval.answers.pair` takes them.
+        asked, missing: as `llava.eval.scoring.pairing.pair` takes them.
         last: the last answer in a reply counts in place of the first: not the published rule.
 
     Returns:

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.eval.answers import ScoringError, asked_ids, read_answers, read_json, run_scorer, scorer_parser
-from llava.eval.errors import some
-from llava.eval.metrics import anls, exact, relaxed_correctness
-from llava.eval.published import not_as_published
-from llava.eval.report import Measure, Report, report_path
-from llava.eval.short_answers import score_short_answers
+from llava.eval.answering.errors import some
+from llava.eval.benchmarks.published import not_as_published
+from llava.eval.scoring.pairing import ScoringError, asked_ids, read_answers, read_json, run_scorer, scorer_parser
+from llava.eval.scoring.report import Measure, Report, report_path
+from llava.eval.scoring.rules import anls, exact, relaxed_correctness
+from llava.eval.scoring.short_answers import score_short_answers
 
 RULES = {"relaxed": relaxed_correctness, "exact": exact, "anls": anls}
 

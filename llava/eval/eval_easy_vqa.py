@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from llava.eval.answers import (
+from llava.eval.scoring.pairing import (
     Paired,
     ScoringError,
     asked_ids,
@@ -18,9 +18,9 @@ from llava.eval.answers import (
     run_scorer,
     scorer_parser,
 )
-from llava.eval.metrics import normalise
-from llava.eval.report import Measure, Report, group, report_path
-from llava.eval.statistics import wilson
+from llava.eval.scoring.report import Measure, Report, group, report_path
+from llava.eval.scoring.rules import normalise
+from llava.eval.scoring.statistics import wilson
 from llava.files import write_json
 
 SHAPES = ("circle", "rectangle", "triangle")
@@ -64,7 +64,7 @@ def as_report(
     """The shape that all benchmarks share; a reply that is none of the data set's answers counts as unreadable.
 
     Args:
-        asked, missing: as `llava.eval.answers.pair` takes them.
+        asked, missing: as `llava.eval.scoring.pairing.pair` takes them.
 
     Returns:
         The report, and the pairs it was made from.

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.eval.answers import (
+from llava.eval.benchmarks.published import not_as_published
+from llava.eval.scoring.pairing import (
     ScoringError,
     asked_ids,
     model_of,
@@ -20,8 +21,7 @@ from llava.eval.answers import (
     run_scorer,
     scorer_parser,
 )
-from llava.eval.published import not_as_published
-from llava.eval.report import Measure, Report, group, report_path
+from llava.eval.scoring.report import Measure, Report, group, report_path
 
 # Steps that ask for the answer and do not lengthen the reasoning.
 _ASKING = ("exist", "query: name", "choose name")

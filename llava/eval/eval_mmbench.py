@@ -13,12 +13,12 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.eval.answers import ScoringError, model_of, pair, read_answers, run_scorer, scorer_parser
-from llava.eval.errors import some
-from llava.eval.letters import VERSION, read_letter
-from llava.eval.mmbench import LETTERS, Row, is_none, is_rotation, options_of, question_of, read_tsv
-from llava.eval.published import not_as_published
-from llava.eval.report import Measure, Report, group, report_path
+from llava.eval.answering.errors import some
+from llava.eval.benchmarks.mmbench import LETTERS, Row, is_none, is_rotation, options_of, question_of, read_tsv
+from llava.eval.benchmarks.published import not_as_published
+from llava.eval.scoring.letters import VERSION, read_letter
+from llava.eval.scoring.pairing import ScoringError, model_of, pair, read_answers, run_scorer, scorer_parser
+from llava.eval.scoring.report import Measure, Report, group, report_path
 
 # A row of the file and the round in which it was asked.
 Pass = tuple[str, int]

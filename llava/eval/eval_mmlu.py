@@ -6,7 +6,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from llava.eval.answers import (
+from llava.eval.answering.errors import some
+from llava.eval.benchmarks.mmlu import LETTERS, QUESTIONS, SHOTS, SUBJECTS
+from llava.eval.benchmarks.published import not_as_published
+from llava.eval.scoring.group_means import by_group, mean_of_group_means
+from llava.eval.scoring.letters import VERSION, read_letter
+from llava.eval.scoring.pairing import (
     ScoringError,
     asked_ids,
     model_of,
@@ -16,12 +21,7 @@ from llava.eval.answers import (
     run_scorer,
     scorer_parser,
 )
-from llava.eval.errors import some
-from llava.eval.group_means import by_group, mean_of_group_means
-from llava.eval.letters import VERSION, read_letter
-from llava.eval.mmlu import LETTERS, QUESTIONS, SHOTS, SUBJECTS
-from llava.eval.published import not_as_published
-from llava.eval.report import Measure, Report, report_path
+from llava.eval.scoring.report import Measure, Report, report_path
 
 METHODS = ("generate", "loglikelihood")
 _EXPECTED = "expected the annotations.json that `python -m llava.eval.prepare mmlu` writes"
@@ -39,7 +39,7 @@ def score(
         answers: lines; `method` says by which of `METHODS` the letter was got (generated where it is not said), `shots`
             after how many examples.
         annotations: question id ("SUBJECT/NUMBER") -> `answer`, a letter, and `choices`, four texts.
-        asked, missing: as `llava.eval.answers.pair` takes them.
+        asked, missing: as `llava.eval.scoring.pairing.pair` takes them.
 
     Returns:
         `accuracy` (each question weighing the same, as lm-eval's `mmlu`), `subject_mean` (each subject weighing the

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.eval.answers import ScoringError, asked_ids, read_answers, read_json, run_scorer, scorer_parser
-from llava.eval.metrics import exact, relaxed_correctness
-from llava.eval.published import not_as_published
-from llava.eval.report import Report, report_path
-from llava.eval.short_answers import score_short_answers
+from llava.eval.benchmarks.published import not_as_published
+from llava.eval.scoring.pairing import ScoringError, asked_ids, read_answers, read_json, run_scorer, scorer_parser
+from llava.eval.scoring.report import Report, report_path
+from llava.eval.scoring.rules import exact, relaxed_correctness
+from llava.eval.scoring.short_answers import score_short_answers
 
 SPLITS = {"train": 1, "val": 2, "test": 3}
 RULES = {"relaxed": relaxed_correctness, "exact": exact}

@@ -9,7 +9,10 @@ writes boxes; --frame overrides it. The report says which was used, and why.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llava.eval.answers import (
+from llava.checkpoint.old_folder import CheckpointError, read_checkpoint
+from llava.eval.benchmarks.published import not_as_published
+from llava.eval.scoring.boxes import FRAMES, frame_of, parse_box, to_pixels
+from llava.eval.scoring.pairing import (
     Reply,
     ScoringError,
     asked_ids,
@@ -20,11 +23,8 @@ from llava.eval.answers import (
     run_scorer,
     scorer_parser,
 )
-from llava.eval.boxes import FRAMES, frame_of, parse_box, to_pixels
-from llava.eval.metrics import iou
-from llava.eval.published import not_as_published
-from llava.eval.report import Measure, Report, report_path
-from llava.model.checkpoint import CheckpointError, read_checkpoint
+from llava.eval.scoring.report import Measure, Report, report_path
+from llava.eval.scoring.rules import iou
 
 HIT = 0.5
 

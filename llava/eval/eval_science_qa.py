@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.eval.answers import (
+from llava.eval.answering.errors import some
+from llava.eval.benchmarks.published import not_as_published
+from llava.eval.scoring.pairing import (
     Paired,
     Reply,
     ScoringError,
@@ -20,9 +22,7 @@ from llava.eval.answers import (
     run_scorer,
     scorer_parser,
 )
-from llava.eval.errors import some
-from llava.eval.published import not_as_published
-from llava.eval.report import Measure, Report, group, report_path
+from llava.eval.scoring.report import Measure, Report, group, report_path
 from llava.files import write_json
 
 OPTIONS = ("A", "B", "C", "D", "E")

@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from llava.eval.answers import (
+from llava.eval.benchmarks.published import not_as_published
+from llava.eval.scoring.group_means import mean_of_group_means
+from llava.eval.scoring.pairing import (
     ScoringError,
     asked_ids,
     model_of,
@@ -24,11 +26,9 @@ from llava.eval.answers import (
     run_scorer,
     scorer_parser,
 )
-from llava.eval.group_means import mean_of_group_means
-from llava.eval.metrics import arithmetic_mean, harmonic_mean, normalise
-from llava.eval.published import not_as_published
-from llava.eval.report import Measure, Report, group, report_path
-from llava.eval.statistics import RESAMPLES, draw_counts, percentiles
+from llava.eval.scoring.report import Measure, Report, group, report_path
+from llava.eval.scoring.rules import arithmetic_mean, harmonic_mean, normalise
+from llava.eval.scoring.statistics import RESAMPLES, draw_counts, percentiles
 
 TYPES = (
     "absurd",

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.eval.answers import (
+from llava.eval.benchmarks.published import not_as_published
+from llava.eval.m4c_evaluator import TextVQAAccuracyEvaluator
+from llava.eval.scoring.pairing import (
     Reply,
     ScoringError,
     model_of,
@@ -22,9 +24,7 @@ from llava.eval.answers import (
     run_scorer,
     scorer_parser,
 )
-from llava.eval.m4c_evaluator import TextVQAAccuracyEvaluator
-from llava.eval.published import not_as_published
-from llava.eval.report import Measure, Report, report_path
+from llava.eval.scoring.report import Measure, Report, report_path
 
 OCR_LINE = "Reference OCR token:"
 _SHORT_ANSWER = re.compile(r"Question: (.*?) Short answer:", re.DOTALL)

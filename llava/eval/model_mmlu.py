@@ -11,19 +11,19 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.eval.answerer import Answerer, Generation
-from llava.eval.answers import read_json, read_jsonl
-from llava.eval.answers_file import AnswersFile
-from llava.eval.arguments import DTYPES, add_model_flags, check_flags, generation_of, settings, template_of
-from llava.eval.errors import EvaluationError
+from llava.checkpoint.old_folder import read_checkpoint
+from llava.eval.answering.answerer import Answerer, Generation
+from llava.eval.answering.answers_file import AnswersFile
+from llava.eval.answering.arguments import DTYPES, add_model_flags, check_flags, generation_of, settings, template_of
+from llava.eval.answering.errors import EvaluationError
+from llava.eval.answering.loglikelihood import iterate_loglikelihoods
+from llava.eval.answering.questions import Question, chunk
+from llava.eval.answering.text import iterate_texts, load_text_model
+from llava.eval.benchmarks.mmlu import LETTERS, Item, generation_prompt, likelihood_prompt
 from llava.eval.eval_mmlu import METHODS
-from llava.eval.loglikelihood import iterate_loglikelihoods
-from llava.eval.mmlu import LETTERS, Item, generation_prompt, likelihood_prompt
-from llava.eval.questions import Question, chunk
-from llava.eval.text import iterate_texts, load_text_model
+from llava.eval.scoring.pairing import read_json, read_jsonl
 from llava.files import sha256_of
 from llava.mm_utils import get_model_name_from_path
-from llava.model.checkpoint import read_checkpoint
 from llava.tokenization import encoder_for
 
 CONTINUATIONS = tuple(f" {letter}" for letter in LETTERS)

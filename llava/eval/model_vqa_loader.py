@@ -2,9 +2,9 @@
 
 import argparse
 
-from llava.eval.arguments import question_parser
-from llava.eval.questions import read_questions
-from llava.eval.runner import main
+from llava.eval.answering.arguments import question_parser
+from llava.eval.answering.questions import read_questions
+from llava.eval.answering.runner import main
 
 
 def make_parser() -> argparse.ArgumentParser:

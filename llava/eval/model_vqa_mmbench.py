@@ -2,9 +2,9 @@
 
 import argparse
 
-from llava.eval.arguments import question_parser
-from llava.eval.mmbench_questions import SUFFIXES, read_mmbench_questions
-from llava.eval.runner import main
+from llava.eval.answering.arguments import question_parser
+from llava.eval.answering.runner import main
+from llava.eval.benchmarks.mmbench_questions import SUFFIXES, read_mmbench_questions
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -17,19 +17,19 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from llava.checkpoint.old_folder import read_checkpoint
 from llava.conversation import get_template
 from llava.data.records import Records, open_records
-from llava.eval.arguments import DTYPES, add_model_flags, recorded_template
-from llava.eval.errors import EvaluationError, some
-from llava.eval.nll import Piece, answer_pieces, encode_documents, first_tokens, text_pieces
-from llava.eval.published import text_not_as_published
-from llava.eval.report import Measure, Report
-from llava.eval.statistics import RESAMPLES, draw_counts, percentiles
+from llava.eval.answering.arguments import DTYPES, add_model_flags, recorded_template
+from llava.eval.answering.errors import EvaluationError, some
+from llava.eval.answering.nll import Piece, answer_pieces, encode_documents, first_tokens, text_pieces
+from llava.eval.benchmarks.published import text_not_as_published
+from llava.eval.scoring.report import Measure, Report
+from llava.eval.scoring.statistics import RESAMPLES, draw_counts, percentiles
 from llava.files import sha256_of
+from llava.journal import Journal
 from llava.model.builder import family_config, load_pretrained_model
-from llava.model.checkpoint import read_checkpoint
 from llava.tokenization import encoder_for
-from visual_region.importance.journal import Journal
 from visual_region.importance.score_file import identity_of
 
 DEFAULT_CONTEXT = 2048

@@ -7,7 +7,7 @@ import argparse
 import sys
 
 from llava.conversation import get_template
-from llava.eval.answerer import Generation
+from llava.eval.answering.answerer import Generation
 from llava.families import template_of_config
 from llava.model.builder import load_pretrained_model
 from llava.serve.chat import ChatSession

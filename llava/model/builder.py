@@ -10,8 +10,8 @@ import torch
 from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 
-from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
-from llava.model.checkpoint import (
+from llava.checkpoint.hf_llava import KEY_MAPPING
+from llava.checkpoint.old_folder import (
     NON_LORA,
     PROJECTOR,
     Checkpoint,
@@ -19,14 +19,14 @@ from llava.model.checkpoint import (
     Kind,
     read_checkpoint,
 )
-from llava.model.hf_llava import KEY_MAPPING
+from llava.checkpoint.resolve import family_config, resolve, resolve_base, stored_dtype
+from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.model.merge import attach_lora, merge_lora
 from llava.model.missing_weights import from_pretrained_whole
 from llava.model.multimodal_encoder.builder import VisionTowerError, build_vision_tower
 from llava.model.multimodal_encoder.tower_weights import trained_tower_files
 from llava.model.multimodal_projector.builder import check_projector_weights, read_projector
 from llava.model.quantization import quantization_for
-from llava.model.resolve import family_config, resolve, resolve_base, stored_dtype
 
 __all__ = ["family_config", "load_base", "load_pretrained_model", "load_tokenizer", "resolve_base"]
 _DEFAULT_CONTEXT = 2048

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from llava.model.checkpoint import Checkpoint, CheckpointError
+from llava.checkpoint.old_folder import Checkpoint, CheckpointError
 
 
 def attach_lora(model: Any, checkpoint: Checkpoint) -> Any:

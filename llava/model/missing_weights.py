@@ -4,8 +4,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from llava.checkpoint.old_folder import CheckpointError, read_checkpoint
 from llava.families import ModelFamily
-from llava.model.checkpoint import CheckpointError, read_checkpoint
 
 _MADE_LATER = ("mm_projector.", "vision_tower.")
 """Parts of a LLaVA that a plain language model does not bring; whoever loads puts theirs in place."""

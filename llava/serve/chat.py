@@ -16,7 +16,7 @@ from llava.constants import (
     IMAGE_TOKEN_INDEX,
 )
 from llava.conversation import Conversation
-from llava.eval.answerer import Generation
+from llava.eval.answering.answerer import Generation
 from llava.mm_utils import process_images, tokenizer_image_token
 
 

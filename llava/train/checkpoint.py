@@ -12,9 +12,9 @@ from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import nn
 
+from llava.checkpoint.base_identity import write_fingerprint
+from llava.checkpoint.old_folder import ADAPTER_WEIGHTS, NON_LORA, PROJECTOR, CheckpointError
 from llava.files import written_whole
-from llava.model.base_identity import write_fingerprint
-from llava.model.checkpoint import ADAPTER_WEIGHTS, NON_LORA, PROJECTOR, CheckpointError
 from llava.train.zero import gathered
 
 _REQUIRED_TO_RESUME = ("trainer_state.json", "optimizer.pt", "scheduler.pt")

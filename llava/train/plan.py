@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from llava.checkpoint.old_folder import CheckpointError, Kind, read_checkpoint
 from llava.conversation import Conversation, TemplateError, get_template
 from llava.data.check import cheap_problems
 from llava.data.records import DataFormatError, Records, open_records
 from llava.families import ModelFamily, UnknownFamilyError
 from llava.mm_utils import IMAGE_ASPECT_RATIOS
 from llava.model.builder import family_config, load_tokenizer
-from llava.model.checkpoint import CheckpointError, Kind, read_checkpoint
 from llava.model.multimodal_encoder.builder import VisionTowerError, build_vision_tower
 from llava.model.multimodal_projector.builder import (
     ProjectorError,

@@ -14,13 +14,13 @@ import torch
 import transformers
 from transformers import set_seed
 
+from llava.checkpoint.base_identity import fingerprint
+from llava.checkpoint.old_folder import local_folder, read_checkpoint
 from llava.data.collate import DataCollatorForSupervisedDataset
 from llava.data.dataset import LazySupervisedDataset
 from llava.data.feature_cache import FeatureCache
 from llava.data.records import Records
-from llava.model.base_identity import fingerprint
 from llava.model.builder import load_base
-from llava.model.checkpoint import local_folder, read_checkpoint
 from llava.model.multimodal_encoder.tower_weights import record_trained_tower, trained_tower_files
 from llava.model.quantization import quantization_for
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, parse_arguments

@@ -20,10 +20,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from llava.eval.answerer import Answerer
-from llava.eval.arguments import add_model_flags, check_flags, make_answerer, template_of
-from llava.eval.questions import Question, check_images, read_questions
-from llava.eval.runner import answer_stream
+from llava.eval.answering.answerer import Answerer
+from llava.eval.answering.arguments import add_model_flags, check_flags, make_answerer, template_of
+from llava.eval.answering.questions import Question, check_images, read_questions
+from llava.eval.answering.runner import answer_stream
 
 _READERS = 4
 """Upstream's number of workers that read images ahead."""

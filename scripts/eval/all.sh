@@ -4,4 +4,4 @@
 # playground/data/eval/results/NAME. Run again, it passes over what is finished, while the checkpoint is unchanged.
 set -euo pipefail
 export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}."
-exec ${DRY_RUN:+echo} ${PYTHON:-python} -m llava.eval.all "$@"
+exec ${DRY_RUN:+echo} ${PYTHON:-python} -m llava.eval.suite.all "$@"

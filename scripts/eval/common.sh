@@ -22,7 +22,7 @@ run() {
 
 # answer MODULE ANSWERS [flags]: has the checkpoint answer, on every GPU; ANSWERS is there, whole, when this returns.
 answer() {
-    run "$PYTHON" -m llava.eval.launch ${GPUS:+--gpus "$GPUS"} "llava.eval.$1" \
+    run "$PYTHON" -m llava.eval.answering.launch ${GPUS:+--gpus "$GPUS"} "llava.eval.$1" \
         --model-path "$CHECKPOINT" \
         --answers-file "$2" \
         --temperature 0 \

@@ -3,4 +3,4 @@
 # RESULTS: what all.sh left in playground/data/eval/results/. The first is the reference, as a rule the all-layers model.
 set -euo pipefail
 export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}."
-exec ${DRY_RUN:+echo} ${PYTHON:-python} -m llava.eval.compare "$@"
+exec ${DRY_RUN:+echo} ${PYTHON:-python} -m llava.eval.suite.compare "$@"

@@ -9,7 +9,7 @@ METHOD=${METHOD:-generate}
 DATA=${DATA:-./playground/data/eval/mmlu}
 QUESTIONS=${QUESTIONS:-questions}
 if [ -n "${LIMIT_PER_TASK:-}" ]; then
-    run "$PYTHON" -m llava.eval.subset --question-file "$DATA/$QUESTIONS.jsonl" --per-category "$LIMIT_PER_TASK" \
+    run "$PYTHON" -m llava.eval.answering.subset --question-file "$DATA/$QUESTIONS.jsonl" --per-category "$LIMIT_PER_TASK" \
         --output "$DATA/$QUESTIONS.limit-$LIMIT_PER_TASK.jsonl"
     QUESTIONS=$QUESTIONS.limit-$LIMIT_PER_TASK
 fi

@@ -24,15 +24,15 @@ QUESTIONS_DIR=playground/data/eval/easy_vqa
 # The backbone has no projector, and an image means nothing to it: it gets the same questions without images. Without
 # them the region-tuned model is asked once more, so that what the images bring it can be seen.
 SEEN=questions_1200.limit-$PER_KIND BLIND=questions_1200.limit-$PER_KIND.blind
-"$PYTHON" -m llava.eval.subset --question-file "$QUESTIONS_DIR/questions_1200.jsonl" --per-category "$PER_KIND" \
+"$PYTHON" -m llava.eval.answering.subset --question-file "$QUESTIONS_DIR/questions_1200.jsonl" --per-category "$PER_KIND" \
     --output "$QUESTIONS_DIR/$SEEN.jsonl"
-"$PYTHON" -m llava.eval.subset --question-file "$QUESTIONS_DIR/$SEEN.jsonl" --without-images \
+"$PYTHON" -m llava.eval.answering.subset --question-file "$QUESTIONS_DIR/$SEEN.jsonl" --without-images \
     --output "$QUESTIONS_DIR/$BLIND.jsonl"
 
-"$PYTHON" -m llava.eval.all "$REGION" --only easy_vqa --questions easy_vqa="$SEEN" --results "$OUT/region" "${SEEING[@]}"
-"$PYTHON" -m llava.eval.all "$REGION" --only bbh perplexity --results "$OUT/region" "${FLAGS[@]}"
-"$PYTHON" -m llava.eval.all "$REGION" --only easy_vqa --questions easy_vqa="$BLIND" --results "$OUT/region, no images" "${FLAGS[@]}"
-"$PYTHON" -m llava.eval.all "$BACKBONE" --only easy_vqa --questions easy_vqa="$BLIND" --results "$OUT/backbone, no images" "${FLAGS[@]}"
-"$PYTHON" -m llava.eval.all "$BACKBONE" --only bbh perplexity --results "$OUT/backbone, no images" "${FLAGS[@]}"
+"$PYTHON" -m llava.eval.suite.all "$REGION" --only easy_vqa --questions easy_vqa="$SEEN" --results "$OUT/region" "${SEEING[@]}"
+"$PYTHON" -m llava.eval.suite.all "$REGION" --only bbh perplexity --results "$OUT/region" "${FLAGS[@]}"
+"$PYTHON" -m llava.eval.suite.all "$REGION" --only easy_vqa --questions easy_vqa="$BLIND" --results "$OUT/region, no images" "${FLAGS[@]}"
+"$PYTHON" -m llava.eval.suite.all "$BACKBONE" --only easy_vqa --questions easy_vqa="$BLIND" --results "$OUT/backbone, no images" "${FLAGS[@]}"
+"$PYTHON" -m llava.eval.suite.all "$BACKBONE" --only bbh perplexity --results "$OUT/backbone, no images" "${FLAGS[@]}"
 
-"$PYTHON" -m llava.eval.compare "$OUT/backbone, no images" "$OUT/region" "$OUT/region, no images" --output "$OUT/comparison"
+"$PYTHON" -m llava.eval.suite.compare "$OUT/backbone, no images" "$OUT/region" "$OUT/region, no images" --output "$OUT/comparison"

@@ -8,12 +8,12 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from llava.conversation import get_template
-from llava.eval.answerer import Answerer, Generation
-from llava.eval.questions import Question
+from llava.eval.answering.answerer import Answerer, Generation
+from llava.eval.answering.questions import Question
 from llava.families import FAMILIES
 from llava.model.builder import load_pretrained_model, load_tokenizer
+from llava.model.export import ExportError, check_exportable, export
 from llava.tokenization import end_turns_with
-from visual_region.export import ExportError, check_exportable, export
 
 
 def whole(family, base, tower, folder, **changes):

@@ -14,10 +14,10 @@ from pathlib import Path
 import openpyxl
 import pytest
 
-from llava.eval import launch
+from llava.eval.answering import launch
 from llava.eval.prepare import load_preparer
 from llava.eval.prepare.common import Options
-from llava.eval.report import read_report
+from llava.eval.scoring.report import read_report
 from tests.conftest import REPOSITORY
 from tests.made_benchmarks import MAKERS
 
@@ -49,7 +49,7 @@ def execute(command, monkeypatch):
     """Runs a command of a script in this process, which has torch loaded already."""
     assert command[1] == "-m"
     words = command[2:]
-    if words[0] == "llava.eval.launch":
+    if words[0] == "llava.eval.answering.launch":
         words = words[words.index(next(w for w in words[1:] if w.startswith("llava."))) :]
     monkeypatch.setattr(sys, "argv", words)
     with warnings.catch_warnings():
@@ -239,7 +239,7 @@ def test_without_a_score_nothing_is_checked(script, tmp_path):
     environment = os.environ | {"DRY_RUN": "1", "DATA": str(tmp_path), "NO_SCORE": "1"}
     line = ["bash", f"scripts/eval/{script}.sh", "checkpoint"]
     result = subprocess.run(line, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
-    assert "llava.eval.launch" in result.stdout
+    assert "llava.eval.answering.launch" in result.stdout
     assert "llava.eval.eval_" not in result.stdout
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from llava.eval.mmlu import LETTERS
+from llava.eval.benchmarks.mmlu import LETTERS
 from llava.eval.prepare import load_preparer
 from llava.eval.prepare.common import Options
 from llava.model.builder import load_pretrained_model

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from llava.checkpoint.average import average_checkpoints
+from llava.checkpoint.old_folder import CheckpointError
 from llava.mm_utils import tokenizer_image_token
-from llava.model.average import average_checkpoints
 from llava.model.builder import load_pretrained_model
-from llava.model.checkpoint import CheckpointError
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, Qwen2Config
 
+from llava.checkpoint.old_folder import CheckpointError, read_checkpoint
 from llava.model.builder import load_pretrained_model
-from llava.model.checkpoint import CheckpointError, read_checkpoint
 from visual_region.importance.score_file import identity_of
 from visual_region.pruning import pruned_config
 from visual_region.surgery import LayerCut, layer_of, region_now, remove_layers
@@ -263,7 +263,7 @@ def test_where_the_output_must_not_lie(command, tiny_llava, tmp_path):
 
 
 def test_an_interrupted_write_leaves_nothing(command, tiny_llava, tmp_path, monkeypatch):
-    from visual_region import rewrite
+    from llava.checkpoint import rewrite
 
     def fail(*args):
         raise OSError("disk full")

@@ -5,8 +5,8 @@ import sys
 import pytest
 import torch
 
+from llava.checkpoint.old_folder import CheckpointError
 from llava.model.builder import load_pretrained_model
-from llava.model.checkpoint import CheckpointError
 from visual_region.layers import LayerSelection
 from visual_region.surgery import (
     SurgeryError,

@@ -17,13 +17,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Loads a checkpoint, merges its LoRA, and writes LlavaForConditionalGeneration with processor and tokenizer."""
+    from llava.checkpoint.resolve import planned_config, resolve, stored_dtype
     from llava.conversation import get_template
-    from llava.eval.arguments import DTYPES, recorded_template
+    from llava.eval.answering.arguments import DTYPES, recorded_template
     from llava.model.builder import load_pretrained_model
+    from llava.model.export import check_exportable, export
     from llava.model.multimodal_encoder.builder import build_vision_tower
-    from llava.model.resolve import planned_config, resolve, stored_dtype
-    from visual_region.export import check_exportable, export
-    from visual_region.outputs import check_output
+    from llava.outputs import check_output
 
     checkpoint, base, _ = resolve(args.model_path, args.model_base)
     check_output(args.output, [checkpoint.path, base, args.vision_tower], 0, args.overwrite)

@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from visual_region.folders import read_config
+from llava.checkpoint.side_files import read_config
+from llava.outputs import OutputError, check_apart, check_cache, check_folder
 from visual_region.layers import GRAMMAR, LayerSelection
-from visual_region.outputs import OutputError, check_apart, check_cache, check_folder
 from visual_region.surgery import PROVENANCE, SurgeryError
 
 HELP = "distil a pruned model from the unpruned one"
@@ -35,11 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Trains and writes a folder that loads; run again it goes on where it stopped."""
+    from llava.checkpoint.old_folder import read_checkpoint
     from llava.model.builder import family_config
-    from llava.model.checkpoint import read_checkpoint
     from llava.train.attention import AUTO
-    from llava.train.distill import Distillation, DistillationTrainer
     from llava.train.train import train
+    from visual_region.distill import Distillation, DistillationTrainer
 
     _check_numbers(args)
     student = read_checkpoint(args.model_path)
@@ -93,8 +93,8 @@ def check_pair(args: argparse.Namespace, student: Any, config: Any) -> list[Path
     Raises:
         SurgeryError: everything that does not fit.
     """
+    from llava.checkpoint.old_folder import Kind, read_checkpoint
     from llava.model.builder import family_config, load_tokenizer, resolve_base
-    from llava.model.checkpoint import Kind, read_checkpoint
 
     if student.kind is not Kind.FULL:
         raise SurgeryError(
@@ -125,7 +125,7 @@ def check_pair(args: argparse.Namespace, student: Any, config: Any) -> list[Path
 
 def trainer_argv(args: argparse.Namespace, config: Any) -> list[str]:
     """The trainer's flags: the student's own settings, and what was asked for; --trainer flags come last and win."""
-    from llava.eval.arguments import recorded_template
+    from llava.eval.answering.arguments import recorded_template
 
     flags: dict[str, Any] = {
         "model_name_or_path": args.model_path,

@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from llava.eval.arguments import add_model_flags
+from llava.eval.answering.arguments import add_model_flags
 from llava.files import write_json
+from llava.outputs import PERPLEXITIES, check_cache, check_files
 from visual_region.layers import LayerSelection
-from visual_region.outputs import PERPLEXITIES, check_cache, check_files
 from visual_region.surgery import SurgeryError
 
 HELP = "perplexity of text and answers, with blocks of layers set back to the backbone"
@@ -37,9 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """A table: a row a variant, a column a corpus. Each cell is kept as soon as it is measured."""
+    from llava.checkpoint.side_files import family_at
     from llava.conversation import get_template
     from llava.eval.perplexity import load
-    from visual_region.folders import family_at
     from visual_region.reversion import reverted_shards
     from visual_region.surgery import weights_replaced
 
@@ -90,12 +90,12 @@ def _corpora(args: argparse.Namespace) -> dict[str, Any]:
 
 def _backbone(args: argparse.Namespace, config: Any) -> tuple[dict[str, Any], list[int]]:
     """The backbone's tensors, and which of its layers each of the model's was."""
+    from llava.checkpoint.hf_llava import our_name
+    from llava.checkpoint.old_folder import Kind, read_checkpoint
+    from llava.checkpoint.rewrite import stored_tensors
+    from llava.checkpoint.side_files import family_at
     from llava.model.builder import resolve_base
-    from llava.model.checkpoint import Kind, read_checkpoint
-    from llava.model.hf_llava import our_name
-    from visual_region.folders import family_at
     from visual_region.reversion import backbone_index
-    from visual_region.rewrite import stored_tensors
 
     checkpoint = read_checkpoint(args.model_path)
     folder = args.backbone
@@ -115,8 +115,8 @@ def _backbone(args: argparse.Namespace, config: Any) -> tuple[dict[str, Any], li
 
 def _decoder_folder(args: argparse.Namespace) -> Path:
     """The folder that holds the decoder's tensors: the checkpoint's own, or its base's."""
+    from llava.checkpoint.old_folder import Kind, read_checkpoint
     from llava.model.builder import resolve_base
-    from llava.model.checkpoint import Kind, read_checkpoint
 
     checkpoint = read_checkpoint(args.model_path)
     return checkpoint.path if checkpoint.kind is Kind.FULL else Path(resolve_base(checkpoint, args.model_base))
@@ -144,8 +144,8 @@ def _backbone_weights(
 
 def _open_table(args: argparse.Namespace, corpora: dict[str, Any], variants: dict[str, tuple[int, ...]]) -> Any:
     """The file's content where it is of this very measurement, else an empty table."""
+    from llava.checkpoint.old_folder import read_checkpoint
     from llava.files import sha256_of
-    from llava.model.checkpoint import read_checkpoint
     from visual_region.importance.score_file import identity_of
 
     settings = {

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="bars: a score file's metrics by layer; heatmap: samples by layers, a panel for each score file (the "
         "paper's Figure 5); curves: accuracy against layers removed, a panel for each curve.json (its Figure 4)",
     )
-    parser.add_argument("files", nargs="+", help="score files, or curves of llava.eval.pruning_curve")
+    parser.add_argument("files", nargs="+", help="score files, or curves of visual_region.commands.curve")
     parser.add_argument("--metric", help="bars: comma-separated, default all of the paper; heatmap: one")
     parser.add_argument("--mark", help="bars: layers to mark, in the grammar of --tune_layers; default: tuned region")
     parser.add_argument("--names", help="comma-separated titles of the panels; default: names of files")
@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Draws one picture."""
+    from llava.outputs import PICTURE, check_files
     from visual_region.importance import ScoreError
-    from visual_region.outputs import PICTURE, check_files
 
     check_files({"--output": (args.output, PICTURE)}, args.files)
     names = args.names.split(",") if args.names else None
@@ -71,6 +71,6 @@ def _curves(args: argparse.Namespace, names: list[str] | None) -> None:
             if not entries or not all({"removed", "protected", "accuracy"} <= set(entry) for entry in entries):
                 raise ValueError("no entries with removed, protected and accuracy")
         except (OSError, ValueError, TypeError) as error:
-            raise ScoreError(f"{file} is not a curve of `python -m llava.eval.pruning_curve` ({error})") from error
+            raise ScoreError(f"{file} is not a curve of `python -m visual_region.commands.curve` ({error})") from error
         curves.append((names[i] if names else str(Path(file).with_suffix("")), entries))
     draw_curves(curves, args.output)

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from llava.eval.arguments import DTYPES
+from llava.eval.answering.arguments import DTYPES
 from llava.files import write_json
+from llava.outputs import PLAN, check_files
 from visual_region.activations import ActivationMeter
 from visual_region.cost import MODES, CostError, ModelShape, Recipe, bytes_needed, flops_per_sample, trained_parameters
 from visual_region.layers import GRAMMAR, LayerSelection
-from visual_region.outputs import PLAN, check_files
 
 HELP = "what a selection would train and cost: parameters, FLOPs, memory, files"
 
@@ -96,8 +96,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _read_config(path: str) -> tuple[Any, Any]:
     """Family and config of a checkpoint, a plain language model, or a folder that holds nothing but config.json."""
-    from llava.model.checkpoint import CheckpointError
-    from visual_region.folders import family_at
+    from llava.checkpoint.old_folder import CheckpointError
+    from llava.checkpoint.side_files import family_at
 
     try:
         return family_at("--model-path", path)

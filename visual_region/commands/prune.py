@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from llava.checkpoint.side_files import family_at, read_config
 from llava.files import folder_written_whole, write_json
-from visual_region.folders import family_at, read_config
-from visual_region.outputs import (
+from llava.outputs import (
     BLOCK_SCORES,
     OutputError,
     check_apart,
@@ -64,8 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Removes layers from a checkpoint and writes a folder that loads like any other."""
+    from llava.checkpoint.old_folder import Kind, read_checkpoint
     from llava.model.builder import resolve_base
-    from llava.model.checkpoint import Kind, read_checkpoint
 
     _check_outputs(args)
     checkpoint = read_checkpoint(args.model_path)
@@ -125,7 +125,7 @@ def choose_layers(args: argparse.Namespace, config: Any, layer_path: str) -> tup
 
 def _choose_block(args: argparse.Namespace, depth: int, protected: tuple[int, ...], layer_path: str) -> tuple[int, ...]:
     """The block of lowest distance, from --block-scores or measured now."""
-    from llava.model.checkpoint import read_checkpoint
+    from llava.checkpoint.old_folder import read_checkpoint
     from visual_region.importance.blocks import (
         block_distances,
         block_entry,
@@ -194,8 +194,8 @@ def _prune_full(args: argparse.Namespace, checkpoint: Any, config: Any, cut: Lay
 def _prune_beside_base(
     args: argparse.Namespace, checkpoint: Any, base: Path, base_raw: dict[str, Any], cut: LayerCut, layer_path: str
 ) -> None:
+    from llava.checkpoint.old_adapter import Adapter
     from llava.model.builder import family_config
-    from visual_region.adapter import Adapter
     from visual_region.pruning import cut_shards, difference, prune_adapter, prune_folder, pruned_config
 
     values = pruned_config(checkpoint.config, family_config({**base_raw, **checkpoint.config})[1], cut)
@@ -232,10 +232,10 @@ def _prune_merged(
 ) -> None:
     import torch
 
+    from llava.checkpoint.rewrite import stored_file
+    from llava.checkpoint.weights import weight_files
     from llava.model.builder import load_pretrained_model
-    from llava.model.weights import weight_files
     from visual_region.pruning import cut_shards
-    from visual_region.rewrite import stored_file
 
     dtype = _dtype(args.dtype) or torch.float32
     shards = cut_shards(base, cut, (layer_path,))
@@ -255,6 +255,6 @@ def _prune_merged(
 
 
 def _dtype(name: str | None) -> Any:
-    from llava.eval.arguments import DTYPES
+    from llava.eval.answering.arguments import DTYPES
 
     return DTYPES[name] if name else None

@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from visual_region.folders import family_at, read_config
+from llava.checkpoint.side_files import family_at, read_config
+from llava.outputs import check_output
 from visual_region.layers import GRAMMAR
-from visual_region.outputs import check_output
 from visual_region.surgery import PROVENANCE, SurgeryError, layers_named, layers_told, reverted_record
 
 HELP = "set layers back to the backbone's weights and write a checkpoint"
@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Sets layers back and writes a folder that loads like any other."""
+    from llava.checkpoint.old_folder import Kind, read_checkpoint
     from llava.model.builder import resolve_base
-    from llava.model.checkpoint import Kind, read_checkpoint
 
     checkpoint = read_checkpoint(args.model_path)
     if checkpoint.kind is Kind.PROJECTOR:
@@ -57,9 +57,9 @@ def run(args: argparse.Namespace) -> None:
 def _revert_full(
     args: argparse.Namespace, checkpoint: Any, layers: tuple[int, ...], values: dict[str, Any], config: Any, path: str
 ) -> None:
-    from llava.model.checkpoint import Kind, read_checkpoint
+    from llava.checkpoint.old_folder import Kind, read_checkpoint
+    from llava.checkpoint.rewrite import stored_tensors
     from visual_region.reversion import backbone_index, revert_folder, reverted_shards
-    from visual_region.rewrite import stored_tensors
 
     name = args.backbone or checkpoint.recorded_base
     if not name or not Path(name).is_dir():
@@ -85,7 +85,7 @@ def _revert_full(
 def _revert_lora(
     args: argparse.Namespace, checkpoint: Any, base: Path, layers: tuple[int, ...], values: dict[str, Any], family: Any
 ) -> None:
-    from visual_region.adapter import Adapter
+    from llava.checkpoint.old_adapter import Adapter
     from visual_region.reversion import revert_adapter
 
     adapter = Adapter.read(checkpoint.path)
@@ -104,10 +104,10 @@ def _write_base_and_projector(args: argparse.Namespace, checkpoint: Any, base: P
     """No adapted layer is left, and PEFT knows no empty adapter: the result is a full folder, base and projector."""
     import torch
 
+    from llava.checkpoint.old_folder import NON_LORA, read_checkpoint
+    from llava.checkpoint.rewrite import DTYPES, of_tensor, stored_shards
     from llava.model.builder import strip_wrapper_prefix
-    from llava.model.checkpoint import NON_LORA, read_checkpoint
     from visual_region.reversion import revert_folder
-    from visual_region.rewrite import DTYPES, of_tensor, stored_shards
 
     shards = stored_shards(base)
     dtype = max((s for shard in shards for s in shard), key=lambda stored: stored.nbytes).dtype

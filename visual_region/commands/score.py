@@ -41,10 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Scores layers; see docs/importance.md."""
-    from llava.model.checkpoint import Kind, read_checkpoint
-    from visual_region.folders import family_at
+    from llava.checkpoint.old_folder import Kind, read_checkpoint
+    from llava.checkpoint.side_files import family_at
+    from llava.journal import Journal
     from visual_region.importance.inputs import template_name, wanted_metrics
-    from visual_region.importance.journal import Journal
     from visual_region.importance.score_file import identity_of
 
     _check_outputs(args)
@@ -102,7 +102,7 @@ def _measure(
     args: argparse.Namespace, samples: Any, pair: Any, settings: dict[str, Any], identity: str, journal: Any
 ) -> Any:
     """Measures what the journal does not hold yet, writes the score file and reads it back."""
-    from llava.model.checkpoint import read_checkpoint
+    from llava.checkpoint.old_folder import read_checkpoint
     from visual_region.importance.score_file import ScoreFile, write_scores
 
     metrics = settings["metrics"]
@@ -133,7 +133,7 @@ def _measure(
 
 def _check_outputs(args: argparse.Namespace) -> None:
     """The score file, its journal and its pictures can be written, and replace nothing but their like."""
-    from visual_region.outputs import PICTURE, SCORES, OutputError, check_cache, check_files
+    from llava.outputs import PICTURE, SCORES, OutputError, check_cache, check_files
 
     bars, heatmap = _pictures(args.output)
     check_files(
@@ -174,7 +174,7 @@ def _samples(args: argparse.Namespace, metrics: list[str]) -> Any:
 
 def _weights(args: argparse.Namespace) -> Any:
     """Both checkpoints' weights, found to be of one shape; only their headers are read."""
-    from llava.eval.arguments import DTYPES
+    from llava.eval.answering.arguments import DTYPES
     from visual_region.importance.parameters import check_comparable
     from visual_region.importance.weights import open_weights
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from visual_region.labels import spec_labels
+from llava.names import spec_labels
 from visual_region.layers import GRAMMAR, LayerSelection, LayerSelectionError
 
 HELP = "print layer lists, how they overlap, and how stable they are"
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints each selection, ready for --tune_layers; with several, the table of their overlap."""
-    from visual_region.outputs import PICTURE, SELECTIONS, TABLE, check_files
+    from llava.outputs import PICTURE, SELECTIONS, TABLE, check_files
 
     outputs = {
         "--output": (args.output, SELECTIONS),
@@ -73,7 +73,7 @@ def _depth(args: argparse.Namespace) -> int:
     if args.num_layers is not None:
         return args.num_layers
     if args.model_path:
-        from visual_region.folders import family_at
+        from llava.checkpoint.side_files import family_at
 
         return family_at("--model-path", args.model_path)[1].num_hidden_layers
     from visual_region.importance.score_file import ScoreFile

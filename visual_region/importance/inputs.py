@@ -5,7 +5,7 @@ from pathlib import Path
 
 from llava.conversation import get_template
 from llava.data.feature_cache import FeatureCache
-from llava.eval.arguments import DTYPES, recorded_template
+from llava.eval.answering.arguments import DTYPES, recorded_template
 from llava.model.builder import load_pretrained_model
 from visual_region.importance import DATA_METRICS, METRICS, PARAMETER_METRICS, ScoreError
 from visual_region.importance.samples import Reader, SampleSet, open_samples

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from transformers.utils.logging import tqdm
 
+from llava.journal import Journal
 from visual_region.importance import DATA_METRICS
 from visual_region.importance.angular import ANGLE, AngleRecorder, angular_distance
 from visual_region.importance.angular_param import angular_param
 from visual_region.importance.block_influence import COSINE, CosineRecorder, block_influence
 from visual_region.importance.image_attention import ATTENTION, ImageAttentionRecorder, image_attention
-from visual_region.importance.journal import Journal
 from visual_region.importance.means import Scores
 from visual_region.importance.multimodal_bi import multimodal_bi
 from visual_region.importance.parameter_change import parameter_change

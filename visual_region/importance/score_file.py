@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
+from llava.checkpoint.old_folder import read_checkpoint
+from llava.checkpoint.old_identity import identity_of
 from llava.files import written_whole
-from llava.model.checkpoint import read_checkpoint
 from visual_region.importance import ScoreError
-from visual_region.importance.identity import identity_of
 from visual_region.importance.means import MeanOfMeans, SampleMean, Scores
 from visual_region.importance.resampling import CONFIDENCE, draw_counts, interval
 

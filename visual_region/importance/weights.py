@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
+from llava.checkpoint.hf_llava import our_name
+from llava.checkpoint.old_folder import NON_LORA, Checkpoint, Kind, read_checkpoint
+from llava.checkpoint.rewrite import DTYPES, stored_tensors
 from llava.families import ModelFamily
 from llava.model.builder import family_config, resolve_base, strip_wrapper_prefix
-from llava.model.checkpoint import NON_LORA, Checkpoint, Kind, read_checkpoint
-from llava.model.hf_llava import our_name
 from visual_region.importance import ScoreError
-from visual_region.rewrite import DTYPES, stored_tensors
 
 PIECE = 1 << 17
 """Elements in a piece: in float64 a few of them fit into a core's second-level cache."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from visual_region.labels import numbered
+from llava.names import numbered
 from visual_region.pictures.figure import MARKED, OTHER, new_figure, save
 
 WAYS = ((True, "outside the tuned region", "o-", MARKED), (False, "anywhere", "x--", OTHER))
@@ -15,7 +15,7 @@ def pruning_curve(axes: Any, entries: Sequence[Mapping[str, Any]], floor: float 
     """Draws both lines.
 
     Args:
-        entries: of `llava.eval.pruning_curve`: `removed`, `protected`, `accuracy` in 0..1, and `scores.intervals.all`
+        entries: of `visual_region.commands.curve`: `removed`, `protected`, `accuracy`, and `scores.intervals.all`
             where known; `removed` 0 is the whole model and begins both lines.
         floor: accuracy of answering blind, for a dotted line.
     """

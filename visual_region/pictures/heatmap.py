@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from llava.names import numbered
 from visual_region.importance import METRICS, ScoreError
 from visual_region.importance.score_file import ScoreFile
-from visual_region.labels import numbered
 from visual_region.pictures.figure import layer_ticks, new_figure, save
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.colors import ListedColormap
 
-from visual_region.labels import spec_labels
+from llava.names import spec_labels
 from visual_region.layers import LayerSelection
 from visual_region.pictures.figure import MARKED, layer_ticks, new_figure, save, shortened
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from llava.eval import bbh
+from llava.eval.benchmarks import bbh
 from llava.eval.prepare.common import Options, PrepareError, set_up
 from llava.files import write_json
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llava.eval.answers import ScoringError, read_json, read_jsonl
-from llava.eval.errors import some
-from llava.eval.published import TABLE
+from llava.eval.answering.errors import some
+from llava.eval.benchmarks.published import TABLE
+from llava.eval.scoring.pairing import ScoringError, read_json, read_jsonl
 from llava.files import write_json, written_whole
 
 SHORT = "Answer the question using a single word or phrase."

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from llava.eval.errors import some
-from llava.eval.mmbench import Row, decode_image, options_of, question_of, read_tsv
+from llava.eval.answering.errors import some
+from llava.eval.benchmarks.mmbench import Row, decode_image, options_of, question_of, read_tsv
 from llava.eval.prepare.common import Options, PrepareError, find, place
 
 FILE = "mmbench_dev_20230712.tsv"

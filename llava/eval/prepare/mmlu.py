@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from llava.eval import mmlu
+from llava.eval.benchmarks import mmlu
 from llava.eval.prepare.common import Options, PrepareError, check_published, find, set_up
 from llava.files import write_json
 

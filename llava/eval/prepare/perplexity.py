@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from llava.eval.benchmarks.published import TABLE, words_and_line_ends
 from llava.eval.prepare.common import Options, PrepareError, check_count, find, place
-from llava.eval.published import TABLE, words_and_line_ends
 
 SPLITS = ("valid", "test")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.eval.benchmarks.published import SCIENCEQA_WITH_IMAGE
 from llava.eval.eval_science_qa import OPTIONS, split_problems
 from llava.eval.prepare.common import (
     Options,
@@ -16,7 +17,6 @@ from llava.eval.prepare.common import (
     set_up,
     with_images,
 )
-from llava.eval.published import SCIENCEQA_WITH_IMAGE
 
 
 def prepare(raw: Path, out: Path, options: Options) -> int:

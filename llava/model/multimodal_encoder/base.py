@@ -9,10 +9,10 @@ from torch import nn
 from transformers import AutoImageProcessor, PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor
 
-from llava.model.checkpoint import local_folder
-from llava.model.hf_llava import TOWER_PREFIXES
+from llava.checkpoint.hf_llava import TOWER_PREFIXES
+from llava.checkpoint.old_folder import local_folder
+from llava.checkpoint.weights import WeightFiles
 from llava.model.multimodal_encoder.tower_weights import put_tower_weights, read_tower_weights
-from llava.model.weights import WeightFiles
 
 
 class VisionTower(nn.Module):

@@ -10,12 +10,12 @@ import llava.model.multimodal_encoder.efficientnet_encoder  # noqa: F401
 from llava.families import load_class
 from llava.model.multimodal_encoder.base import VisionTower
 
-_LLAVA, _BUNNY = "llava.model.multimodal_encoder", "bunny.model.multimodal_encoder"
+_LLAVA = "llava.model.multimodal_encoder"
 TOWERS: dict[str, str] = {
     "clip_vision_model": f"{_LLAVA}.clip_encoder:CLIPVisionTower",
     "clip": f"{_LLAVA}.clip_encoder:CLIPVisionTower",
-    "siglip_vision_model": f"{_BUNNY}.siglip_encoder:SiglipVisionTower",
-    "siglip": f"{_BUNNY}.siglip_encoder:SiglipVisionTower",
+    "siglip_vision_model": f"{_LLAVA}.siglip_encoder:SiglipVisionTower",
+    "siglip": f"{_LLAVA}.siglip_encoder:SiglipVisionTower",
     "efficientnet_lite": f"{_LLAVA}.efficientnet_encoder:EfficientNetLiteTower",
 }
 """`model_type` of a tower's config.json -> class, as "module:name"."""

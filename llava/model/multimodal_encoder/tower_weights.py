@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from llava.model.checkpoint import Checkpoint, CheckpointError, read_checkpoint
+from llava.checkpoint.old_folder import Checkpoint, CheckpointError, read_checkpoint
 
 _PREFIX = "vision_tower.vision_tower."
 _LEVEL = "vision_model."

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from llava.checkpoint.old_folder import CheckpointError
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.builder import load_pretrained_model
-from llava.model.checkpoint import CheckpointError
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.train.tower_check import describe_tower
 

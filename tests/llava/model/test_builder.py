@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llava.model.base_identity import FILE, check_base, fingerprint
+from llava.checkpoint.base_identity import FILE, check_base, fingerprint
+from llava.checkpoint.old_folder import CheckpointError, read_checkpoint
+from llava.checkpoint.weights import WeightFiles
 from llava.model.builder import load_pretrained_model
-from llava.model.checkpoint import CheckpointError, read_checkpoint
 from llava.model.multimodal_encoder.builder import VisionTowerError
-from llava.model.weights import WeightFiles
 from llava.train.train import train
 
 IDS = torch.tensor([[1, 5, -200, 7, 9]])

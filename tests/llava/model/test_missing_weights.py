@@ -4,8 +4,8 @@ import shutil
 import pytest
 from safetensors.torch import load_file, save_file
 
+from llava.checkpoint.old_folder import CheckpointError
 from llava.model.builder import load_pretrained_model
-from llava.model.checkpoint import CheckpointError
 
 
 def without(folder, target, part):

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from llava.conversation import get_template
-from llava.eval.answerer import Answerer, Generation
-from llava.eval.questions import Question
+from llava.eval.answering.answerer import Answerer, Generation
+from llava.eval.answering.questions import Question
 from llava.eval.run_llava import eval_model
 from llava.model.builder import load_pretrained_model
 from llava.serve.chat import ChatError, ChatSession, _until

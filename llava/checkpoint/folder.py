@@ -1,0 +1,355 @@
+"""A checkpoint on disk, opened once: what it is, whether it is whole, and what it is loaded on.
+
+`open_checkpoint` makes every check, before any weight is loaded. Whatever needs a checkpoint below the command line
+takes the object that it returns, never a path. What a folder is follows from its files and its config, not its name.
+"""
+
+import json
+import zipfile
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+from llava.checkpoint.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, NON_LORA, Adapter
+from llava.checkpoint.hf_llava import config_from_hf, is_hf_llava
+from llava.checkpoint.identity import base_difference
+from llava.checkpoint.record import LayerRecord
+from llava.checkpoint.tensors import TensorFileError, Tensors, weight_files
+from llava.families import ModelFamily, UnknownFamilyError, family_of, template_of_config
+from llava.names import some
+
+PROJECTOR = "mm_projector.bin"
+_CONFIG_PATTERNS = ("*.json", "*.model", "*.jinja")
+_WEIGHT_PATTERNS = ("*.safetensors", "*.bin")
+_WIDTHS = ("hidden_size", "intermediate_size", "num_attention_heads")
+
+
+class CheckpointError(ValueError):
+    """A folder that cannot be loaded; the message says what is missing and what to do."""
+
+
+class Kind(Enum):
+    """What a checkpoint holds, and what a training run writes."""
+
+    FULL = "full"
+    LORA = "LoRA"
+    PROJECTOR = "projector"
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A checkpoint that was opened and found whole. Its files are read when they are asked for, each once.
+
+    Attributes:
+        name: the folder or hub id, as the user gave it.
+        path: the folder.
+        stored: its config.json as it stands; empty for a LoRA without one.
+        own: the same in our terms (`stored`, except for transformers' own LLaVA).
+        tensors: its weights: a whole model's, or what was trained besides a LoRA or in stage 1.
+        adapter: of a LoRA.
+        base: what a LoRA or a projector is loaded on, itself opened; None for a full checkpoint.
+        hf: a folder of transformers' own LLaVA, whose weights have other names.
+        family: the backbone's entry in the families table.
+    """
+
+    name: str
+    path: Path
+    kind: Kind
+    stored: dict[str, Any]
+    own: dict[str, Any]
+    tensors: Tensors
+    family: ModelFamily
+    adapter: Adapter | None = None
+    base: "Checkpoint | None" = None
+    hf: bool = False
+
+    @property
+    def whole(self) -> "Checkpoint":
+        """The checkpoint that holds the language model's weights: the base of a LoRA or a projector, else itself."""
+        return self.base or self
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The settings that a model is built with: its own on top of its base's."""
+        if self.base is None:
+            return self.own | {"model_type": self.family.model_type}
+        # How a run held its frozen base says nothing about how this one is to be loaded.
+        own = {name: value for name, value in self.own.items() if name != "quantization_config"}
+        return self.base.model_config().to_dict() | own | {"model_type": self.family.model_type}
+
+    def model_config(self, vision_tower: str | None = None) -> Any:
+        """A new config object of the family's class; transformers fills in what config.json leaves out.
+
+        Args:
+            vision_tower: a tower in place of the recorded one.
+        """
+        config = self.family.load_config_class().from_dict(self.config)
+        if vision_tower:
+            config.mm_vision_tower = vision_tower
+        return config
+
+    @property
+    def depth(self) -> int:
+        """The number of decoder layers."""
+        return self.model_config().num_hidden_layers
+
+    @property
+    def record(self) -> LayerRecord:
+        """What the checkpoint records of its decoder layers."""
+        return LayerRecord.of(self.model_config())
+
+    @property
+    def tower(self) -> str | None:
+        """The vision tower that the config names: a folder or a hub id; None for a plain language model."""
+        return self.config.get("mm_vision_tower")
+
+    @property
+    def template(self) -> str:
+        """The conversation template that it is asked in: the recorded one, else its family's."""
+        return template_of_config(self.config)
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """The folder with its tokenizer: its own, or its base's."""
+        own = self.base is None or (self.path / "tokenizer_config.json").is_file()
+        return self.path if own else self.base.path
+
+    @property
+    def folders(self) -> list[Path]:
+        """Every folder that loading reads, for those who must not write there: its own, its base's, its tower's."""
+        parts = [self.path, *([self.base.path] if self.base else []), *([Path(self.tower)] if self.tower else [])]
+        return [path for path in parts if path.exists()]
+
+    @cached_property
+    def stored_dtype(self) -> torch.dtype:
+        """The dtype that the language model's weights have on disk.
+
+        transformers' `dtype="auto"` would take the config's word for it, and a LoRA's config says how its run
+        computed: a float16 base would be rounded to bfloat16 before the LoRA is added.
+        """
+        found = (s.torch_dtype for s in self.whole.tensors if "layers." in s.name and "vision" not in s.name)
+        # A base that is stored in 8 or 4 bits still has its norms in the dtype it computes in.
+        return next((dtype for dtype in found if dtype.is_floating_point), torch.float32)
+
+
+def open_checkpoint(
+    path: str | Path,
+    base: "str | Path | Checkpoint | None" = None,
+    *,
+    package: str | None = None,
+    flag: str = "",
+    weights: bool = True,
+    cache_dir: str | None = None,
+) -> Checkpoint:
+    """Opens a checkpoint: recognises it by its files and makes every check that needs no weights in memory.
+
+    Args:
+        path: folder, or hub id.
+        base: base of a LoRA or a projector; default: the one that its files record. A full checkpoint ignores it.
+        package: "llava" or "bunny": whose model a plain language model is to become (`family_of`).
+        flag: the flag that named the path; begins the message if the family is not supported.
+        weights: False accepts a folder without weights, and downloads none: config.json is enough.
+        cache_dir: where hub files are kept; default: the hub's own cache.
+
+    Raises:
+        CheckpointError: no such folder, one from an interrupted write, or one that lacks its base or has another base
+            than it was trained on.
+        UnknownFamilyError: its model_type is not supported.
+        HFLlavaError: a LLaVA of transformers that our classes cannot express.
+    """
+    name, path = str(path), local_folder(path, cache_dir, weights=weights)
+    if path.name.endswith(".partial"):
+        raise CheckpointError(f"checkpoint {path} is what an interrupted write left behind; use one without .partial")
+    if (path / ADAPTER_CONFIG).is_file():
+        return _open_lora(name, path, base, package, flag, cache_dir)
+    if not (path / "config.json").is_file():
+        found = some(sorted(item.name for item in path.iterdir())) or "nothing"
+        raise _not_whole(path, f"no config.json and no {ADAPTER_CONFIG}; it holds {found}")
+    stored = _read_json(path / "config.json")
+    files = _full_weight_files(path) if weights else []
+    if not weights or files:
+        hf = is_hf_llava(stored)
+        own = config_from_hf(stored, str(path)) if hf else stored
+        family = _family(own, package, f"{flag} {name}".strip())
+        return Checkpoint(name, path, Kind.FULL, stored, own, _whole_tensors(path, files), family, hf=hf)
+    if (path / PROJECTOR).is_file():
+        opened = _open_base(name, path, Kind.PROJECTOR, stored, None, base, package, cache_dir)
+        family = _family({**opened.own, **stored}, package, f"{flag} {name}".strip())
+        return Checkpoint(name, path, Kind.PROJECTOR, stored, stored, Tensors([path / PROJECTOR]), family, base=opened)
+    raise _not_whole(path, f"config.json is there, but neither weights nor {PROJECTOR}")
+
+
+def local_folder(name: str | Path, cache_dir: str | None = None, download: bool = True, weights: bool = True) -> Path:
+    """The folder of a checkpoint: a folder here, or what the hub holds under that id.
+
+    Args:
+        cache_dir: where hub files are kept; default: the hub's own cache.
+        download: False takes a hub id's files only if they are in the cache already.
+        weights: False leaves the files with weights out.
+
+    Raises:
+        CheckpointError: neither.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    try:
+        return Path(
+            snapshot_download(
+                str(name),
+                cache_dir=cache_dir,
+                local_files_only=not download,
+                allow_patterns=[*_CONFIG_PATTERNS, *(_WEIGHT_PATTERNS if weights else ())],
+                ignore_patterns=["training_args.bin"],
+            )
+        )
+    except (HFValidationError, RepositoryNotFoundError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"checkpoint {name} does not exist: it is no folder here, and the hub gave nothing under that id "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+
+
+def _open_lora(
+    name: str, path: Path, base: str | Path | Checkpoint | None, package: str | None, flag: str, cache_dir: str | None
+) -> Checkpoint:
+    settings = _read_json(path / ADAPTER_CONFIG)
+    file = next((path / name for name in ADAPTER_WEIGHTS if (path / name).is_file()), None)
+    if file is None:
+        raise _not_whole(path, f"{ADAPTER_CONFIG} is there, but none of {', '.join(ADAPTER_WEIGHTS)}")
+    stored = _read_json(path / "config.json") if (path / "config.json").is_file() else {}
+    adapter = Adapter(settings, _whole_tensors(path, [file]))
+    beside = path / NON_LORA
+    if stored.get("mm_vision_tower") and not beside.is_file():
+        raise _not_whole(path, f"a LLaVA LoRA needs {NON_LORA} (it holds the trained projector)")
+    opened = _open_base(name, path, Kind.LORA, stored, adapter, base, package, cache_dir)
+    family = _family({**opened.own, **stored}, package, f"{flag} {name}".strip())
+    tensors = Tensors([beside] if beside.is_file() else [])
+    return Checkpoint(name, path, Kind.LORA, stored, stored, tensors, family, adapter, opened)
+
+
+def _open_base(
+    name: str,
+    path: Path,
+    kind: Kind,
+    stored: dict[str, Any],
+    adapter: Adapter | None,
+    given: str | Path | Checkpoint | None,
+    package: str | None,
+    cache_dir: str | None,
+) -> Checkpoint:
+    """The base of a LoRA or a projector, checked to fit, and to be the one that it was trained on."""
+    recorded = (adapter.config if adapter else {}).get("base_model_name_or_path") or stored.get("_name_or_path")
+    wanted = given or recorded
+    if not wanted:
+        raise CheckpointError(f"{path} is a {kind.value} checkpoint and records no base; give --model-base")
+    try:
+        base = (
+            wanted if isinstance(wanted, Checkpoint) else open_checkpoint(wanted, package=package, cache_dir=cache_dir)
+        )
+    except CheckpointError as error:
+        if given is not None:
+            raise
+        raise CheckpointError(
+            f"{path} is a {kind.value} checkpoint of base {wanted!r}, which cannot be used ({error}); give "
+            "--model-base the folder of that model"
+        ) from error
+    if base.kind is not Kind.FULL:
+        raise CheckpointError(
+            f"the base {base.name} is a {base.kind.value} checkpoint itself; merge it first "
+            "(scripts/merge_lora_weights.py)"
+        )
+    config = base.model_config()
+    wrong = [
+        f"{field} {stored[field]} against {getattr(config, field)}"
+        for field in _WIDTHS
+        if field in stored and stored[field] != getattr(config, field)
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{path} was not trained on the base {base.name}: {'; '.join(wrong)}. Give --model-base the model that it "
+            "was trained on"
+        )
+    if adapter is not None:
+        _check_adapter_fits(path, stored, adapter, base, config.num_hidden_layers)
+    differing = base_difference(path, base.tensors)
+    if differing:
+        raise CheckpointError(
+            f"{path} was trained on another base than {base.name}: {differing}. Give --model-base the very model that "
+            "it was trained on (for a LoRA trained on top of a LLaVA that is that LLaVA, not the plain language model)"
+        )
+    return base
+
+
+def _check_adapter_fits(path: Path, stored: dict[str, Any], adapter: Adapter, base: Checkpoint, have: int) -> None:
+    """A LoRA must have been trained on as many layers, in the same places, as its base now has.
+
+    PEFT drops weights of layers that do not exist without a word, and adapts the wrong ones after a removal.
+    """
+    trained_on = stored.get("num_hidden_layers", have)
+    kept, trained_kept = base.record.kept, LayerRecord.of({"num_hidden_layers": trained_on, **stored}).kept
+    if trained_on != have or (adapter.layers and adapter.layers[-1] >= have) or kept != trained_kept:
+        pruned = " (some were removed from it)" if kept and kept != trained_kept else ""
+        raise CheckpointError(
+            f"the LoRA {path} was trained on a model of {trained_on} layers (it adapts layers "
+            f"{', '.join(map(str, adapter.layers))}), but its base {base.name} has {have}{pruned}; load it on the base "
+            "that it was trained on, merge it there, and remove layers afterwards"
+        )
+
+
+def _family(config: dict[str, Any], package: str | None, what: str) -> ModelFamily:
+    try:
+        return family_of(config, package)
+    except UnknownFamilyError as error:
+        raise UnknownFamilyError(f"{what}: {error}") from error
+
+
+def _full_weight_files(path: Path) -> list[Path]:
+    try:
+        files = weight_files(path)
+    except (ValueError, KeyError) as error:
+        raise _not_whole(path, f"its index of weights cannot be read ({error})") from error
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise _not_whole(path, f"its index names {', '.join(missing)}, which are missing")
+    return files
+
+
+def _whole_tensors(path: Path, files: list[Path]) -> Tensors:
+    """The tensors of files that were found whole: safetensors by their headers, .bin files by their archives."""
+    tensors = Tensors(files)
+    for file in files:
+        if file.suffix != ".safetensors":
+            with open(file, "rb") as handle:
+                zipped = handle.read(2) == b"PK"
+            # The archive's table of contents is at its end. Files from before torch 1.6 are no archives.
+            if (zipped and not zipfile.is_zipfile(file)) or not file.stat().st_size:
+                raise _not_whole(path, f"{file.name} ends too early")
+    try:
+        if files and all(file.suffix == ".safetensors" for file in files):
+            _ = tensors.shards
+    except TensorFileError as error:
+        raise _not_whole(path, str(error)) from error
+    return tensors
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _not_whole(path.parent, f"{path.name} is not valid JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise _not_whole(path.parent, f"{path.name} holds no JSON object")
+    return values
+
+
+def _not_whole(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"checkpoint {path} is not whole: {why}. It looks like an interrupted write or copy; "
+        "use an earlier checkpoint or copy it again"
+    )

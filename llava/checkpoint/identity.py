@@ -1,0 +1,174 @@
+"""What tells one checkpoint from another, at three depths.
+
+base_values    shape and two values of every tensor: whether a LoRA's base is the model that it was trained on. It
+               does not depend on the file format or on the dtype, as a digest would.
+digest         a SHA-256 of settings and of a part of every tensor: scores, blocks and perplexities belong to one
+               model. It does not depend on how tensors are spread over files.
+file_state     sizes and times of change of the weights, content of the small files: answers and scores stay valid
+               as long as none of these changes. It takes no time.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from llava.checkpoint.hf_llava import our_name
+from llava.checkpoint.tensors import Stored, Tensors
+from llava.files import write_json
+
+if TYPE_CHECKING:
+    from llava.checkpoint.folder import Checkpoint
+
+BASE_FILE = "base_fingerprint.json"
+_VALUES = 2
+_RELATIVE, _ABSOLUTE = 1e-2, 1e-6
+_BLOCK, _PLACES = 1 << 13, 8
+_ELSEWHERE = {
+    *("_name_or_path", "architectures", "transformers_version", "mm_vision_tower", "torch_dtype", "dtype", "use_cache"),
+    *("base_model_name_or_path", "revision", "inference_mode", "peft_version", "task_type", "auto_mapping"),
+}
+"""Settings that say where things lie and who wrote them: a model that is moved, or its tower, stays the same model."""
+_UNORDERED = ("target_modules", "modules_to_save", "exclude_modules")
+"""Lists that PEFT writes from sets."""
+_SMALL = ("*config.json", "*token*.json", "*.index.json", "*.model", "vocab.*", "merges.txt")
+"""Files besides the weights that loading reads: configs, the tokenizer's files, indexes of weights."""
+
+
+def base_values(tensors: Tensors) -> dict[str, Any] | None:
+    """Shape and two values of every tensor of the language model, by name; None for a folder without weights.
+
+    One row of each tensor is read: some 300 small reads for a 7B model.
+    """
+    found = {}
+    for stored in tensors:
+        name = our_name(stored.name)
+        if "mm_projector" in name or "vision_tower" in name or name.endswith("rotary_emb.inv_freq"):
+            continue
+        row = stored.row(stored.shape[0] // 2).flatten().float()
+        values = [row[i * (len(row) - 1) // max(_VALUES - 1, 1)].item() for i in range(_VALUES)]
+        found[name] = {"shape": list(stored.shape), "values": values}
+    return {"tensors": dict(sorted(found.items()))} if found else None
+
+
+def write_base_values(folder: Path, values: Mapping[str, Any] | None) -> None:
+    """Records beside an adapter or a projector which base it was trained on."""
+    if values is not None:
+        write_json(folder / BASE_FILE, values)
+
+
+def rename_base_values(folder: Path, rename: Callable[[str], str | None]) -> None:
+    """Renames the tensors of a recorded base, if there is one; those whose new name is None are left out."""
+    file = folder / BASE_FILE
+    if file.is_file():
+        values = json.loads(file.read_text(encoding="utf-8"))
+        named = {rename(name): value for name, value in values["tensors"].items()}
+        write_json(file, values | {"tensors": {name: value for name, value in named.items() if name is not None}})
+
+
+def base_difference(folder: Path, base: Tensors) -> str | None:
+    """How a base differs from the one that `folder` records; None if it does not, or if nothing is recorded."""
+    file = folder / BASE_FILE
+    if not file.is_file():
+        return None
+    recorded = json.loads(file.read_text(encoding="utf-8"))["tensors"]
+    found = (base_values(base) or {"tensors": {}})["tensors"]
+    differing = [name for name in recorded if name not in found or not _same(recorded[name], found[name])]
+    # A model with tied embeddings may store its head or leave it out.
+    differing = [name for name in differing if not (name == "lm_head.weight" and name not in found)]
+    return f"{len(differing)} of {len(recorded)} tensors differ, first {differing[0]}" if differing else None
+
+
+def _same(recorded: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    return recorded["shape"] == found["shape"] and all(
+        abs(a - b) <= _ABSOLUTE + _RELATIVE * max(abs(a), abs(b))
+        for a, b in zip(recorded["values"], found["values"], strict=True)
+    )
+
+
+def digest(checkpoint: "Checkpoint") -> str:
+    """A digest that tells checkpoints apart without reading them whole.
+
+    It is taken of every tensor (`digest_of`), and of config.json and adapter_config.json without paths and versions;
+    for a LoRA or a projector also of the base. What was removed or set back is in config.json, and so is part of it.
+    """
+    parts: list[Any] = [_settings(checkpoint.own), _settings(checkpoint.adapter.config if checkpoint.adapter else {})]
+    if checkpoint.base is None:
+        parts.append(digest_of(checkpoint.tensors))
+    else:
+        own = [Tensors([file]) for file in checkpoint.tensors.files]
+        parts += [
+            digest_of(tensors) for tensors in [*own, *([checkpoint.adapter.tensors] if checkpoint.adapter else [])]
+        ]
+        parts += [_settings(checkpoint.base.own), digest_of(checkpoint.base.tensors)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in values.items() if name not in _ELSEWHERE}
+    return kept | {name: sorted(kept[name]) for name in _UNORDERED if isinstance(kept.get(name), list)}
+
+
+def digest_of(tensors: Iterable[Stored]) -> str:
+    """SHA-256 of each tensor's name, dtype and shape, and of 8 blocks of 8 KiB of it (all of a small tensor).
+
+    A little of every tensor is read, so that a change of any layer changes the digest.
+    """
+    found = hashlib.sha256()
+    for stored in sorted(tensors, key=lambda stored: stored.name):
+        found.update(json.dumps([stored.name, stored.dtype, stored.shape]).encode())
+        for block in _blocks(stored):
+            found.update(block)
+    return found.hexdigest()
+
+
+def _blocks(stored: Stored) -> Iterator[bytes]:
+    """Bytes of a tensor: from its first to its last, and at even distances between."""
+    size, length, starts = stored.nbytes, _BLOCK, [0]
+    if size <= _BLOCK * _PLACES:
+        length = size
+    else:
+        starts = [(size - _BLOCK) * place // (_PLACES - 1) for place in range(_PLACES)]
+    if stored.file is not None:
+        with open(stored.file, "rb", buffering=0) as file:
+            for start in starts:
+                file.seek(stored.start + start)
+                yield file.read(length)
+    elif size:
+        raw = stored.tensor().detach().contiguous().reshape(-1).view(torch.uint8)
+        for start in starts:
+            yield raw[start : start + length].numpy().tobytes()
+
+
+def file_state(checkpoint: "Checkpoint", vision_tower: str | None = None, sees: bool = True) -> dict[str, Any]:
+    """The folders that a checkpoint is loaded from, and the state of their files.
+
+    Args:
+        vision_tower: a tower in place of the recorded one.
+        sees: whether images are read: without images the tower changes nothing.
+
+    Returns:
+        `{"folders": {part: folder}, "files": {"part/file": [bytes, nanoseconds] or a digest}}`; the parts are `model`,
+        `base` (of a LoRA or a projector) and `tower`. For a tower that is not a folder here (the hub's) the name is
+        kept.
+    """
+    parts = {"model": checkpoint.path}
+    weights = [*checkpoint.tensors.files, *(checkpoint.adapter.tensors.files if checkpoint.adapter else [])]
+    if checkpoint.base is not None:
+        parts["base"] = checkpoint.base.path
+        weights += checkpoint.base.tensors.files
+    tower = vision_tower or checkpoint.tower
+    if sees and tower and not any(path.samefile(tower) for path in parts.values() if Path(tower).exists()):
+        parts["tower"] = Path(tower)
+        weights += [file for kind in ("*.safetensors", "*.bin") for file in Path(tower).glob(kind)]
+    files: dict[str, Any] = {}
+    for part, folder in parts.items():
+        for file in sorted({file for pattern in _SMALL for file in folder.glob(pattern)}):
+            files[f"{part}/{file.name}"] = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+        for file in sorted(file for file in weights if file.parent == folder):
+            files[f"{part}/{file.name}"] = [file.stat().st_size, file.stat().st_mtime_ns]
+    folders = {part: str(path.resolve() if path.is_dir() else path) for part, path in parts.items()}
+    return {"folders": folders, "files": files}

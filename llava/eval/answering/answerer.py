@@ -1,0 +1,242 @@
+"""From questions to texts: the prompt around a question, its image, and how the answer is decoded."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.conversation import Conversation
+from llava.data.feature_cache import FeatureCache
+from llava.eval.answering.batching import Batch, BatchSize, plan
+from llava.eval.answering.decoding import Prompt, Sampling, decode
+from llava.eval.answering.questions import Question, open_question_image
+from llava.mm_utils import process_image, tokenizer_image_token
+
+_TOWER_BATCH = 32
+_NEUTRAL = {
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "min_length": 0,
+    "min_new_tokens": 0,
+    "bad_words_ids": None,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "sequence_bias": None,
+    "guidance_scale": 1,
+}
+"""Settings of generation_config.json that change which token is chosen, and the value at which they do not."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How answers are made; part of what a resumed run must share with its first part.
+
+    Attributes:
+        temperature: 0 takes the most probable token.
+        stop_strings: texts that end an answer and are cut off with all that follows.
+        seed: with the question's place in its file, what sampling starts from.
+    """
+
+    max_new_tokens: int = 128
+    temperature: float = 0.0
+    top_p: float | None = None
+    num_beams: int = 1
+    stop_strings: tuple[str, ...] = ()
+    seed: int = 0
+
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of transformers' `generate`."""
+        sampling = (
+            {"do_sample": True, "temperature": self.temperature} if self.temperature > 0 else {"do_sample": False}
+        )
+        if self.top_p is not None and self.temperature > 0:
+            sampling["top_p"] = self.top_p
+        return {"max_new_tokens": self.max_new_tokens, "num_beams": self.num_beams, **sampling}
+
+    def seed_of(self, index: int) -> int:
+        """The seed of one question; torch's generator on a CPU takes in 32 bits only."""
+        return (self.seed * 0x9E3779B1 + index) % (1 << 32)
+
+
+@dataclass
+class Answerer:
+    """A model with all that turns a question into its answer.
+
+    Attributes:
+        processor: image processor; unused where `feature_cache` is given.
+        template: the conversation around a question; None gives the model the question's text as it is.
+        image_folder: where the questions' images are.
+    """
+
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    processor: Any
+    template: Conversation | None
+    image_folder: Path
+    generation: Generation = field(default_factory=Generation)
+    feature_cache: FeatureCache | None = None
+
+    def __post_init__(self) -> None:
+        self._blocks: dict[str, torch.Tensor] = {}
+
+    def prompt_ids(self, question: Question) -> torch.Tensor:
+        """Ids `(length,)` of the prompt, open for the answer; -200 where the image goes."""
+        text = f"{DEFAULT_IMAGE_TOKEN}\n{question.text}" if question.image else question.text
+        if self.template is not None:
+            conversation = self.template.copy()
+            conversation.append_message(conversation.roles[0], text)
+            conversation.append_message(conversation.roles[1], None)
+            text = conversation.get_prompt()
+        return tokenizer_image_token(text, self.tokenizer, return_tensors="pt")
+
+    def prompt(self, question: Question) -> Prompt:
+        ids = tuple(self.prompt_ids(question).tolist())
+        return Prompt(ids, (question.image,) if question.image else ())
+
+    def batches(
+        self, questions: Sequence[Question], size: BatchSize | int | None = None, share: bool | None = None
+    ) -> list[Batch]:
+        """The questions' prompts dealt to batches.
+
+        Args:
+            size: a number, or a size that can be halved; None takes what fits.
+            share: as `llava.eval.answering.batching.plan` takes it.
+        """
+        new_tokens = self.generation.max_new_tokens
+        if size is None:
+            size = BatchSize.fitting(self.model, new_tokens)
+        elif isinstance(size, int):
+            size = BatchSize(size)
+        prompts = [self.prompt(question) for question in questions]
+        return plan(prompts, self.image_tokens, size, share if self.decodes_itself else False, new_tokens)
+
+    @property
+    def image_tokens(self) -> int:
+        """How many tokens an image takes in the prompt; 0 for a model without a tower."""
+        tower = self.model.get_vision_tower()
+        return 0 if tower is None else tower.num_patches
+
+    @property
+    def decodes_itself(self) -> bool:
+        """Whether `decoding` can do it; beam search and the rarer settings are left to transformers' `generate`."""
+        config = self.model.generation_config
+        plain = all(getattr(config, name, None) in (None, value) for name, value in _NEUTRAL.items())
+        return plain and self.generation.num_beams == 1
+
+    def load(self, question: Question) -> torch.Tensor:
+        """The question's image: pixels `(3, height, width)`, or features `(tokens, mm_hidden_size)` of the cache."""
+        if self.feature_cache is not None:
+            return self.feature_cache.features(self.image_folder / question.image)
+        ratio = getattr(self.model.config, "image_aspect_ratio", None)
+        return process_image(open_question_image(question, self.image_folder), self.processor, ratio)
+
+    def inputs(self, questions: Sequence[Question]) -> dict[str, Any]:
+        """Arguments of `generate`: ids padded on the left with their mask, and pixels or features."""
+        rows = [self.prompt_ids(question) for question in questions]
+        longest = max(map(len, rows))
+        pad = self.tokenizer.pad_token_id or 0
+        batch: dict[str, Any] = {
+            "inputs": torch.stack([torch.nn.functional.pad(r, (longest - len(r), 0), value=pad) for r in rows]),
+            "attention_mask": torch.stack(
+                [torch.nn.functional.pad(torch.ones_like(r), (longest - len(r), 0)) for r in rows]
+            ),
+        }
+        loaded = [self.load(question) for question in questions if question.image]
+        if loaded:
+            batch["images" if self.feature_cache is None else "image_features"] = torch.stack(loaded)
+        return {name: value.to(self.model.device) for name, value in batch.items()}
+
+    @torch.inference_mode()
+    def answer(
+        self,
+        questions: Sequence[Question],
+        prompts: Sequence[Prompt] | None = None,
+        loaded: Mapping[str, torch.Tensor] | None = None,
+    ) -> list[str]:
+        """The answers' texts, without special tokens, stripped, cut before a stop string.
+
+        Args:
+            prompts: the questions' prompts, where a plan says which ids they share.
+            loaded: image name -> what `load` gives, where images were loaded ahead.
+        """
+        ids, strings = self.stops()
+        if not self.decodes_itself:
+            output = self._generate(questions, ids)
+        else:
+            prompts = [self.prompt(question) for question in questions] if prompts is None else prompts
+            output = decode(
+                self.model,
+                prompts,
+                self._image_blocks(questions, loaded or {}),
+                self.generation.max_new_tokens,
+                ids,
+                (lambda tokens: self._holds_stop(tokens, strings)) if strings else None,
+                Sampling(self.generation.temperature, self.generation.top_p)
+                if self.generation.temperature > 0
+                else None,
+                [self.generation.seed_of(question.index) for question in questions],
+            )
+        texts = self.tokenizer.batch_decode(output, skip_special_tokens=True)
+        return [_cut(text, strings).strip() for text in texts]
+
+    def _generate(self, questions: Sequence[Question], stop_ids: set[int]) -> list[list[int]]:
+        if self.generation.temperature > 0:
+            torch.manual_seed(self.generation.seed_of(questions[0].index))
+        output = self.model.generate(
+            **self.inputs(questions),
+            **self.generation.arguments(),
+            use_cache=True,
+            pad_token_id=self.tokenizer.pad_token_id,
+            eos_token_id=sorted(stop_ids),
+        )
+        return output.tolist()
+
+    def _image_blocks(self, questions: Sequence[Question], loaded: Mapping[str, torch.Tensor]) -> dict:
+        """Image name -> image tokens, each image encoded once; those of the last batch are kept, as the next batch
+        often goes on with the same image."""
+        wanted = {question.image: question for question in questions if question.image}
+        self._blocks = {name: block for name, block in self._blocks.items() if name in wanted}
+        new = [name for name in wanted if name not in self._blocks]
+        for start in range(0, len(new), _TOWER_BATCH):
+            names = new[start : start + _TOWER_BATCH]
+            stack = torch.stack([loaded[name] if name in loaded else self.load(wanted[name]) for name in names])
+            stack = stack.to(self.model.device)
+            encode = self.model.encode_images if self.feature_cache is None else self.model.project_features
+            self._blocks.update(zip(names, encode(stack), strict=True))
+        return self._blocks
+
+    def stops(self) -> tuple[set[int], tuple[str, ...]]:
+        """Tokens that end an answer, and strings that do."""
+        known = self.model.generation_config.eos_token_id
+        ids = {self.tokenizer.eos_token_id, *(known if isinstance(known, list | tuple) else [known])}
+        strings = self.generation.stop_strings
+        stop = None if self.template is None else self.template.stop
+        for string in (*strings, stop) if stop else strings:
+            encoded = self.tokenizer(string, add_special_tokens=False).input_ids
+            if len(encoded) == 1 and self.tokenizer.convert_tokens_to_ids(string) == encoded[0]:
+                ids.add(encoded[0])
+            elif string == stop:
+                strings = (*strings, stop)
+        return {token for token in ids if isinstance(token, int) and token >= 0}, strings
+
+    def forget_images(self) -> None:
+        """Drops the image tokens that are kept for the next batch."""
+        self._blocks = {}
+
+    def _holds_stop(self, tokens: list[int], strings: Sequence[str]) -> bool:
+        # Each token is at least one byte of text, and a stop that ended earlier would have been seen then.
+        window = 4 + max(len(string.encode()) for string in strings)
+        text = self.tokenizer.decode(tokens[-window:], skip_special_tokens=True)
+        return any(string in text for string in strings)
+
+
+def _cut(text: str, stop_strings: Sequence[str]) -> str:
+    for string in stop_strings:
+        text = text.split(string, 1)[0]
+    return text

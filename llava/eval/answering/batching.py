@@ -1,0 +1,197 @@
+"""Which prompts are answered together: of like length, with what they share read once, as many as fit."""
+
+import itertools
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llava.constants import IMAGE_TOKEN_INDEX
+from llava.eval.answering.decoding import Prompt
+
+_SMALLEST_SAVING = 32
+"""Tokens that a group must save for its prefix to be worth a row of its own."""
+
+_FORWARD_OVERHEAD = 256
+"""What a second forward for the prefixes costs a batch, in tokens; on a GPU it is the launching of kernels."""
+
+_MOST_ROWS = {"cpu": 64, "cuda": 256}
+_MOST_TOKENS = {"cpu": 1 << 13, "cuda": 1 << 18}
+"""Beyond these a batch gains no speed: the processor is busy, and memory is only held."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompts to be answered together; `rows` says which they are of those that were planned."""
+
+    rows: list[int]
+    prompts: list[Prompt]
+
+
+@dataclass
+class BatchSize:
+    """How much goes into one batch.
+
+    Attributes:
+        rows: prompts at most.
+        tokens: prompts times tokens of the longest at most; None sets no bound.
+        given: set by the user, and so never changed.
+    """
+
+    rows: int
+    tokens: int | None = None
+    given: bool = True
+
+    @classmethod
+    def fitting(cls, model: Any, new_tokens: int = 0) -> "BatchSize":
+        """As much as the free memory holds by an estimate; `halve` corrects it where it was too high.
+
+        Args:
+            new_tokens: how many tokens each prompt may still grow by.
+        """
+        kind = "cuda" if model.device.type == "cuda" else "cpu"
+        room = int(0.6 * _free_bytes(model.device)) // _bytes_per_token(model)
+        return cls(_MOST_ROWS[kind], max(1, min(room, _MOST_TOKENS[kind] + new_tokens * _MOST_ROWS[kind])), False)
+
+    def halve(self) -> bool:
+        """Half as much, after memory ran out; False where the size was given or cannot be halved."""
+        if self.given or self.rows == 1:
+            return False
+        self.rows //= 2
+        self.tokens = None if self.tokens is None else max(1, self.tokens // 2)
+        return True
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    info = Path("/proc/meminfo")
+    if info.exists():
+        fields = dict(line.split(":", 1) for line in info.read_text().splitlines())
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 1 << 31
+
+
+def _bytes_per_token(model: Any) -> int:
+    """Keys and values of a token in all layers, and its activations in one."""
+    config, width = model.config, model.dtype.itemsize
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    states = 2 * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or heads) * size
+    # Growing a cache by concatenation holds one layer twice; the MLP's two inner products and the residual stream.
+    return width * (states + states // config.num_hidden_layers + 3 * config.intermediate_size + 8 * config.hidden_size)
+
+
+def length_of(prompt: Prompt, image_tokens: int) -> int:
+    """Tokens that the model reads: ids, with `image_tokens` in place of each -200."""
+    return len(prompt.ids) + prompt.ids.count(IMAGE_TOKEN_INDEX) * (image_tokens - 1)
+
+
+def plan(
+    prompts: Sequence[Prompt],
+    image_tokens: int,
+    size: BatchSize,
+    share: bool | None = None,
+    new_tokens: int = 0,
+) -> list[Batch]:
+    """Deals all prompts to batches, longest first, so that running out of memory shows at once.
+
+    Args:
+        image_tokens: tokens that an image becomes.
+        share: read the ids that prompts begin with alike (an image, few-shot examples) once a batch; None: where
+            that saves more than it costs.
+        new_tokens: tokens that may be generated for each prompt.
+    """
+    alone = [Prompt(prompt.ids, prompt.images) for prompt in prompts]
+    apart = _batches(alone, range(len(alone)), image_tokens, size, new_tokens)
+    if share is False or len(prompts) < 2:
+        return apart
+    shared, saved = _with_prefixes(alone, image_tokens)
+    groups = [i for i, prompt in enumerate(shared) if prompt.shared]
+    single = [i for i, prompt in enumerate(shared) if not prompt.shared]
+    together = _batches(shared, groups, image_tokens, size, new_tokens)
+    rest = _batches(shared, single, image_tokens, size, new_tokens)
+    worth = saved > _FORWARD_OVERHEAD * (2 * len(together) + len(rest) - len(apart))
+    return together + rest if worth or (share and groups) else apart
+
+
+def _batches(
+    prompts: Sequence[Prompt], rows: Sequence[int], image_tokens: int, size: BatchSize, new_tokens: int
+) -> list[Batch]:
+    """Rows in batches: prompts of one prefix beside each other, long prefixes first, then long suffixes."""
+    before = {i: length_of(prompts[i].prefix(), image_tokens) for i in rows}
+    after = {i: length_of(prompts[i], image_tokens) - before[i] for i in rows}
+    longest: dict[Prompt, int] = {}
+    keys = {i: prompts[i].prefix() for i in rows}
+    for i in rows:
+        longest[keys[i]] = max(longest.get(keys[i], 0), after[i])
+    first: dict[Prompt, int] = {}
+    for i in rows:
+        first.setdefault(keys[i], i)
+    ordered = sorted(rows, key=lambda i: (-before[i], -longest[keys[i]], first[keys[i]], -after[i], i))
+    batches: list[list[int]] = []
+    widest = [0, 0]
+    for i in ordered:
+        now = [max(widest[0], before[i]), max(widest[1], after[i])] if batches else [before[i], after[i]]
+        count = len(batches[-1]) + 1 if batches else 1
+        full = count > size.rows or (size.tokens is not None and count * (sum(now) + new_tokens) > size.tokens)
+        if not batches or full:
+            batches.append([i])
+            widest = [before[i], after[i]]
+        else:
+            batches[-1].append(i)
+            widest = now
+    return [Batch(batch, [prompts[i] for i in batch]) for batch in batches]
+
+
+def _with_prefixes(prompts: Sequence[Prompt], image_tokens: int) -> tuple[list[Prompt], int]:
+    """The prompts with `shared` filled in, and how many tokens that saves.
+
+    Sorted, prompts that begin alike are neighbours. They are parted where two neighbours have much less in common
+    than one of them has with its other neighbour.
+    """
+    names: dict[Any, int] = {}
+    keys = []
+    for prompt in prompts:
+        images = iter(prompt.images)
+        # Each image has an id of its own below -200, so that comparing ids compares images.
+        keys.append(
+            [
+                IMAGE_TOKEN_INDEX - 1 - names.setdefault(next(images), len(names)) if i == IMAGE_TOKEN_INDEX else i
+                for i in prompt.ids
+            ]
+        )
+    order = sorted(range(len(prompts)), key=keys.__getitem__)
+    common = [_common(keys[a], keys[b]) for a, b in itertools.pairwise(order)]
+
+    def weight(key: list[int], count: int) -> int:
+        return count + sum(i < IMAGE_TOKEN_INDEX for i in key[:count]) * (image_tokens - 1)
+
+    weights = [weight(keys[row], count) for row, count in zip(order, common, strict=False)]
+    best = [max(weights[i - 1] if i else 0, weights[i] if i < len(weights) else 0) for i in range(len(order))]
+    result, saved = list(prompts), 0
+    start = 0
+    for i in range(len(order)):
+        if i < len(weights) and 2 * weights[i] >= max(best[i], best[i + 1]):
+            continue
+        members = order[start : i + 1]
+        if len(members) > 1:
+            count = min(*common[start:i], *(len(keys[row]) - 1 for row in members))
+            gain = (len(members) - 1) * weight(keys[members[0]], count)
+            if gain >= _SMALLEST_SAVING:
+                saved += gain
+                for row in members:
+                    result[row] = replace(result[row], shared=count)
+        start = i + 1
+    return result, saved
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many leading entries two sequences share."""
+    for i, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return i
+    return min(len(a), len(b))

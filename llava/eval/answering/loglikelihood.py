@@ -1,0 +1,128 @@
+"""Log-likelihoods of given continuations, as lm-eval asks for them: which of several endings the model finds likelier.
+
+Contexts that begin alike (few-shot examples) are read once a batch, and continuations whose last token alone differs
+(letters) take one row together.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+from transformers.utils.logging import tqdm
+
+from llava.eval.answering.batching import BatchSize, plan
+from llava.eval.answering.decoding import Prompt, read_prompts
+from llava.tokenization import encoder_for
+
+
+@dataclass(frozen=True)
+class Loglikelihood:
+    """What the model thinks of one continuation.
+
+    Attributes:
+        total: sum of the natural-log probabilities of its tokens.
+        greedy: whether each of its tokens is the most probable one.
+        tokens: how many tokens it has.
+        cut: how many tokens of the context were dropped at its beginning, as it did not fit.
+    """
+
+    total: float
+    greedy: bool
+    tokens: int
+    cut: int = 0
+
+
+def encode_pair(
+    tokenizer: PreTrainedTokenizerBase, context: str, continuation: str, bos: bool = True
+) -> tuple[list[int], list[int]]:
+    """Ids of context and continuation by lm-eval's rule (lm_eval/api/model.py, `_encode_pair`).
+
+    Blanks at the end of the context go to the continuation, the two are encoded together, and the continuation's
+    ids are those beyond the length of the context's own. An empty context is the bos (or eos) token.
+
+    Args:
+        bos: begin with bos where the tokenizer does so by itself.
+    """
+    encoder = encoder_for(tokenizer)
+    first = encoder.bos if bos else []
+    kept = context.rstrip()
+    whole, alone = encoder.encode(context + continuation)[0], encoder.encode(kept)[0]
+    ids = whole[len(alone) :]
+    if not ids:
+        raise ValueError(f"the continuation {continuation!r} adds no token to its context")
+    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    return [*first, *whole[: len(alone)]] or [start], ids
+
+
+@torch.inference_mode()
+def loglikelihoods(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[tuple[str, Sequence[str]]],
+    batch_size: int | None = None,
+    context_length: int | None = None,
+    bos: bool = True,
+    progress: bool = False,
+) -> list[list[Loglikelihood]]:
+    """Log-likelihood of each continuation of each request.
+
+    Args:
+        model: a causal language model of this stack; its tower is not used.
+        requests: `(context, continuations)`.
+        batch_size: rows at once; None chooses.
+        context_length: tokens that the model may read; default its `max_position_embeddings`. Longer contexts lose
+            their beginning, as in lm-eval, and say so in `cut`.
+
+    Returns:
+        In the order of the requests, one entry for each continuation.
+    """
+    results: list[list[Loglikelihood | None]] = [[None] * len(continuations) for _, continuations in requests]
+    for place, number, found in iterate_loglikelihoods(
+        model, tokenizer, requests, batch_size, context_length, bos, progress
+    ):
+        results[place][number] = found
+    return results
+
+
+@torch.inference_mode()
+def iterate_loglikelihoods(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[tuple[str, Sequence[str]]],
+    batch_size: int | None = None,
+    context_length: int | None = None,
+    bos: bool = True,
+    progress: bool = False,
+) -> Iterator[tuple[int, int, Loglikelihood]]:
+    """As `loglikelihoods`, as they come: `(request, continuation, what was found)`, so that a caller can keep them."""
+    limit = context_length or getattr(model.config, "max_position_embeddings", None) or 2048
+    # Continuations with the same ids but for the last one are read as one row.
+    rows: dict[tuple[int, ...], list[tuple[int, int, list[int], int]]] = {}
+    for place, (context, continuations) in enumerate(requests):
+        for number, continuation in enumerate(continuations):
+            before, ids = encode_pair(tokenizer, context, continuation, bos)
+            whole = [*before, *ids][:-1]
+            if len(ids) > limit:
+                raise ValueError(f"continuation {number} of request {place} is longer than the model's {limit} tokens")
+            kept = tuple(whole[-limit:])
+            rows.setdefault(kept, []).append((place, number, ids, len(whole) - len(kept)))
+    inputs = list(rows)
+    bar = tqdm(total=len(inputs), desc="log-likelihoods", unit="prompt", disable=not progress)
+    size = BatchSize.fitting(model) if batch_size is None else BatchSize(batch_size)
+    for batch in plan([Prompt(ids) for ids in inputs], 0, size):
+        wanted = [rows[inputs[i]] for i in batch.rows]
+        keep = max(len(ids) for row in wanted for _, _, ids, _ in row)
+        # A shared prefix must leave the positions whose logits are wanted to the suffix.
+        prompts = [Prompt(p.ids, shared=max(0, min(p.shared, len(p.ids) - keep))) for p in batch.prompts]
+        logits = read_prompts(model, prompts, {}, keep).logits.float()
+        for row, entries in zip(logits, wanted, strict=True):
+            for place, number, ids, cut in entries:
+                steps = row[len(row) - len(ids) :].log_softmax(-1)
+                targets = torch.tensor(ids, device=steps.device)
+                said = steps.gather(-1, targets[:, None]).sum()
+                greedy = bool((steps.argmax(-1) == targets).all())
+                yield place, number, Loglikelihood(float(said), greedy, len(ids), cut)
+        bar.update(len(wanted))
+    bar.close()

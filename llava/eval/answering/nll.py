@@ -1,0 +1,273 @@
+"""Sums of log-probabilities: of text in sliding windows, and of answers to images.
+
+Each token is scored once, with as much before it as its window holds. States are turned into logits a few hundred
+positions at a time, and only where a token is scored.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+from transformers.utils.logging import tqdm
+
+from llava.constants import IGNORE_INDEX
+from llava.conversation import Conversation
+from llava.data.collate import DataCollatorForSupervisedDataset
+from llava.data.dataset import LazySupervisedDataset
+from llava.data.records import Records
+from llava.eval.answering.errors import EvaluationError
+from llava.journal import Journal
+from llava.tokenization import encoder_for
+
+_POSITIONS_AT_ONCE = 256
+"""Rows of logits at one time: at a vocabulary of 152,000 a whole window's would be over a gigabyte."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What is drawn by the bootstrap: a document, a sample, or a window of a stream.
+
+    Attributes:
+        nll: sum of the negative natural-log probabilities of its scored tokens.
+        tokens: how many were scored; bytes (UTF-8) and words (between blanks): of the text that they stand for.
+    """
+
+    key: str
+    nll: float
+    tokens: int
+    bytes: int
+    words: int
+
+
+@dataclass(frozen=True)
+class Document:
+    """Token ids without bos, and for each token where it ends in the text."""
+
+    key: str
+    text: str
+    ids: list[int]
+    ends: list[int]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Tokens `begin` to `end` of a document, of which those from `first` on are scored."""
+
+    document: int
+    begin: int
+    first: int
+    end: int
+
+
+def windows_of(document: int, length: int, context: int, stride: int) -> Iterator[Window]:
+    """The windows of one document; every token is scored in exactly one."""
+    scored = 0
+    for begin in range(0, length, stride):
+        end = min(begin + context, length)
+        yield Window(document, begin, scored, end)
+        scored = end
+        if end == length:
+            return
+
+
+@torch.inference_mode()
+def token_nll(model: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Negative log-probabilities, float64 `(n,)`, of `targets` `(n,)` after states `(n, hidden_size)`."""
+    head = model.get_output_embeddings()
+    parts = []
+    for states, wanted in zip(hidden.split(_POSITIONS_AT_ONCE), targets.split(_POSITIONS_AT_ONCE), strict=True):
+        logits = head(states)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        parts.append(torch.nn.functional.cross_entropy(logits, wanted.to(logits.device), reduction="none").double())
+    return torch.cat(parts).cpu()
+
+
+def encode_documents(tokenizer: PreTrainedTokenizerBase, texts: Mapping[str, str]) -> list[Document]:
+    """Documents by key, tokenised whole; empty ones are left out."""
+    encoder = encoder_for(tokenizer)
+    encoded = ((key, text, *encoder.encode(text)) for key, text in texts.items())
+    return [Document(key, text, ids, [end for _, end in offsets]) for key, text, ids, offsets in encoded if ids]
+
+
+def first_tokens(documents: Sequence[Document], count: int | None) -> list[Document]:
+    """The documents up to so many tokens in all, the last one cut; None takes all."""
+    kept, left = [], count
+    for document in documents:
+        if left is not None and len(document.ids) > left:
+            ends = document.ends[:left]
+            document = Document(document.key, document.text[: ends[-1]], document.ids[:left], ends)
+        kept.append(document)
+        if left is not None:
+            left -= len(document.ids)
+            if not left:
+                break
+    return kept
+
+
+@torch.inference_mode()
+def text_pieces(
+    model: Any,
+    documents: Sequence[Document],
+    bos: Sequence[int],
+    context: int,
+    stride: int,
+    batch_size: int = 1,
+    journal: Journal | None = None,
+) -> list[Piece]:
+    """Scores documents; the vision tower has no part in it.
+
+    Args:
+        bos: ids before every window, which take their place in its context; without any, a document's first token
+            is not scored.
+        journal: keeps what is done.
+
+    Returns:
+        a piece a document, or a piece a window where there is one document.
+    """
+    body = context - len(bos)
+    if body < 2:
+        raise EvaluationError(f"--context {context} is too small: a window needs {len(bos) + 2} tokens, bos included")
+    if not 1 <= stride <= body:
+        raise EvaluationError(f"--stride must be from 1 to {body}, the context without bos; it is {stride}")
+    windows = [w for d, document in enumerate(documents) for w in windows_of(d, len(document.ids), body, stride)]
+    done = dict(journal.entries) if journal else {}
+    left = [w for w in windows if _key(w) not in done]
+    left.sort(key=lambda w: (w.begin - w.end, w.document, w.begin))
+    bar = tqdm(total=len(windows), initial=len(windows) - len(left), desc="windows", unit="window")
+    for start in range(0, len(left), batch_size):
+        batch = left[start : start + batch_size]
+        values = _window_nll(model, [(documents[w.document], w) for w in batch], list(bos))
+        entries = {_key(w): nll for w, nll in zip(batch, values, strict=True)}
+        done |= entries
+        if journal:
+            journal.add(entries)
+        bar.update(len(batch))
+    bar.close()
+    return _pieces(documents, windows, done, skip_first=not bos)
+
+
+def _key(window: Window) -> str:
+    return f"window {window.document} {window.begin}"
+
+
+def _window_nll(model: Any, batch: Sequence[tuple[Document, Window]], bos: list[int]) -> list[float]:
+    rows = [torch.tensor(bos + document.ids[w.begin : w.end]) for document, w in batch]
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(model.device)
+    lengths = torch.tensor([len(row) for row in rows])
+    mask = (torch.arange(ids.shape[1]) < lengths.unsqueeze(1)).to(model.device)
+    hidden = model.get_model()(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    sums = []
+    for i, (_, window) in enumerate(batch):
+        first = len(bos) + window.first - window.begin
+        first, end = max(first, 1), int(lengths[i])
+        sums.append(
+            token_nll(model, hidden[i, first - 1 : end - 1], ids[i, first:end]).sum().item() if end > first else 0.0
+        )
+    return sums
+
+
+def _pieces(
+    documents: Sequence[Document], windows: Sequence[Window], nll: Mapping[str, float], skip_first: bool
+) -> list[Piece]:
+    alone = len(documents) == 1
+    pieces: dict[str, Piece] = {}
+    for window in windows:
+        document = documents[window.document]
+        begin = document.ends[window.first - 1] if window.first else 0
+        text = document.text[begin : document.ends[window.end - 1]]
+        key = f"{document.key}, tokens {window.first} to {window.end}" if alone else document.key
+        old = pieces.get(key, Piece(key, 0.0, 0, 0, 0))
+        # A word belongs to the window in which it begins.
+        before = document.text[begin - 1 : begin]
+        words = len(text.split()) - int(bool(before and text) and not before.isspace() and not text[0].isspace())
+        pieces[key] = Piece(
+            key,
+            old.nll + nll[_key(window)],
+            old.tokens + window.end - window.first - int(skip_first and window.first == 0),
+            old.bytes + len(text.encode()),
+            old.words + words,
+        )
+    return [piece for piece in pieces.values() if piece.tokens]
+
+
+@torch.inference_mode()
+def answer_pieces(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    processor: Any,
+    template: Conversation,
+    records: Records,
+    indices: Sequence[int],
+    image_folder: Path,
+    batch_size: int = 8,
+    feature_cache: Any = None,
+    journal: Journal | None = None,
+) -> list[Piece]:
+    """Scores the answers of conversations, given what comes before them; samples without an image run no tower.
+
+    The token that ends an answer is scored too. Samples of which nothing is left to score (cut off by
+    `tokenizer_model_max_length`) are left out.
+    """
+    config = model.config
+    limit = getattr(config, "tokenizer_model_max_length", None)
+    ratio = getattr(config, "image_aspect_ratio", None) or "square"
+    marks = bool(getattr(config, "mm_use_im_start_end", False))
+    dataset = LazySupervisedDataset(
+        records, tokenizer, template, image_folder, processor, ratio, limit, feature_cache, mm_use_im_start_end=marks
+    )
+    collate = DataCollatorForSupervisedDataset(tokenizer, limit)
+    done = dict(journal.entries) if journal else {}
+    # Samples with and without an image apart: a batch of text then runs no tower.
+    order = sorted(indices, key=lambda i: (not records.has_image[i], -int(records.words[i]), i))
+    left = [i for i in order if f"sample {i}" not in done]
+    bar = tqdm(total=len(indices), initial=len(indices) - len(left), desc="samples", unit="sample")
+    for seen in (True, False):
+        kind = [i for i in left if bool(records.has_image[i]) is seen]
+        for start in range(0, len(kind), batch_size):
+            group = kind[start : start + batch_size]
+            results = _answer_nll(model, collate([dataset[i] for i in group]))
+            entries = {f"sample {i}": list(result) for i, result in zip(group, results, strict=True)}
+            done |= entries
+            if journal:
+                journal.add(entries)
+            bar.update(len(group))
+    bar.close()
+    pieces = []
+    for i in indices:
+        nll, tokens = done[f"sample {i}"]
+        text = [answer for answer in records[i].turns[1::2]]
+        sizes = sum(len(answer.encode()) for answer in text), sum(len(answer.split()) for answer in text)
+        pieces.append(Piece(str(records[i].id), nll, tokens, *sizes))
+    return [piece for piece in pieces if piece.tokens]
+
+
+def _answer_nll(model: Any, batch: dict[str, Any]) -> list[tuple[float, int]]:
+    """For each row the sum over its labelled tokens, and their number."""
+    device, dtype = model.device, model.dtype
+    images = {
+        key: [x.to(device, dtype) for x in batch[key]] if isinstance(batch[key], list) else batch[key].to(device, dtype)
+        for key in ("images", "image_features")
+        if key in batch
+    }
+    ids, labels, mask = (batch[key].to(device) for key in ("input_ids", "labels", "attention_mask"))
+    ids, _, mask, _, embeds, labels = model.prepare_inputs_labels_for_multimodal(
+        ids,
+        None,
+        mask,
+        None,
+        labels,
+        images.get("images"),
+        image_features=images.get("image_features"),
+        padding_side="right",
+    )
+    given = {"input_ids": ids} if embeds is None else {"inputs_embeds": embeds}
+    hidden = model.get_model()(**given, attention_mask=mask, use_cache=False).last_hidden_state
+    results = []
+    for row, wanted in zip(hidden, labels, strict=True):
+        chosen = wanted[1:] != IGNORE_INDEX
+        count = int(chosen.sum())
+        results.append((token_nll(model, row[:-1][chosen], wanted[1:][chosen]).sum().item() if count else 0.0, count))
+    return results

@@ -1,0 +1,304 @@
+"""Answers a file of questions: batched, resumable, the same text as one by one."""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils.logging import tqdm
+
+from llava.checkpoint.old_folder import read_checkpoint
+from llava.data.dataset import BrokenImageError
+from llava.eval.answering.answerer import Answerer, Generation
+from llava.eval.answering.answers_file import AnswersFile, skipped_before
+from llava.eval.answering.arguments import SHARE, check_flags, check_sees, make_answerer, settings, template_of
+from llava.eval.answering.batching import Batch, BatchSize, length_of
+from llava.eval.answering.errors import EvaluationError
+from llava.eval.answering.questions import (
+    Question,
+    check_images,
+    chunk,
+    described,
+    open_question_image,
+    read_questions,
+    unusable_images,
+)
+from llava.eval.answering.shards import merge_when_complete, take_torchrun_part
+from llava.mm_utils import get_model_name_from_path
+
+__all__ = [
+    "Answerer",
+    "AnswersFile",
+    "EvaluationError",
+    "Generation",
+    "Question",
+    "check_images",
+    "chunk",
+    "evaluate",
+    "read_questions",
+    "run",
+]
+
+_AHEAD = 2
+"""Batches whose images are being read while another is answered."""
+
+
+def main(parser: argparse.ArgumentParser, read: Callable[[argparse.Namespace], list[Question]]) -> None:
+    """Runs a model_vqa program; what is wrong with its input is one line, not a traceback.
+
+    Args:
+        read: the program's questions, from its flags.
+    """
+    args = parser.parse_args()
+    try:
+        check_flags(args)
+        read_checkpoint(args.model_path)
+        whole = take_torchrun_part(args)
+        evaluate(args, read(args))
+        if whole is not None:
+            merge_when_complete(whole, args.num_chunks)
+    except (BrokenImageError, ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on from here")
+
+
+def evaluate(args: argparse.Namespace, everything: Sequence[Question]) -> None:
+    """One answers file for one checkpoint.
+
+    Args:
+        args: flags of `llava.eval.answering.arguments.question_parser`.
+        everything: all questions of the file; the chunk is taken here.
+    """
+    folder = Path(args.image_folder)
+    asked = chunk(everything, args.num_chunks, args.chunk_idx)
+    unusable = _unusable(args, everything, folder)
+    questions = [q for q in asked if q.image not in unusable]
+    sees = any(q.image for q in questions)
+    if sees:
+        check_sees(args.model_path)
+        if args.vision_feature_cache and any(q.image_data for q in questions):
+            raise EvaluationError("--vision-feature-cache keeps features of image files; these images are in the TSV")
+    # Of the whole file, so that all parts of it were made with the same settings.
+    known = settings(args, sees=any(q.image and q.image not in unusable for q in everything))
+    answers = AnswersFile(args.answers_file, known, (args.num_chunks, args.chunk_idx))
+    if answers.finished_before(questions):
+        print(f"{args.answers_file} answers these questions already, with the same settings")
+        return
+    model_id = get_model_name_from_path(args.model_path)
+    if any(q.index not in answers.lines for q in questions):
+        print(f"conversation template: {known['conv_mode'] or 'none (raw prompts)'}")
+        answerer = make_answerer(args, template_of(args), folder, sees)
+        skip = args.skip_missing_images
+        broken = keep_features(answerer, questions, skip) if answerer.feature_cache is not None else {}
+        left = [q for q in questions if q.image not in broken]
+        share, workers = SHARE[args.share_prefix], args.num_workers
+        broken |= answer_all(answerer, left, answers, model_id, args.batch_size, share, workers, skip)
+        if broken:
+            print(f"{described(broken, questions, folder)}; they are left out")
+            unusable |= broken
+            questions = [q for q in questions if q.image not in broken or q.index in answers.lines]
+            if not questions:
+                raise EvaluationError(f"none of the questions has an image under {folder} that can be opened")
+    kept = {q.index for q in questions}
+    skipped = [
+        {"index": q.index, "question_id": q.question_id, "image": q.image, "why": unusable[q.image]}
+        for q in asked
+        if q.index not in kept
+    ]
+    answers.finish(questions, {"model_id": model_id, "questions": len(everything), "skipped": skipped})
+    left_out = f"; {len(skipped)} questions were left out" if skipped else ""
+    print(f"{len(questions)} answers are in {args.answers_file}{left_out}")
+
+
+def _unusable(args: argparse.Namespace, questions: Sequence[Question], folder: Path) -> dict[str, str]:
+    """Missing and broken images, told aloud; an error unless questions without their image may be left out."""
+    if not args.skip_missing_images:
+        check_images(questions, folder)
+        return {}
+    unusable = unusable_images(questions, folder)
+    for question in skipped_before(Path(args.answers_file), questions):
+        if question.image not in unusable:
+            # Its header is whole: an earlier run met the damage further down.
+            try:
+                open_question_image(question, folder)
+            except BrokenImageError as error:
+                unusable[question.image] = error.why
+    if unusable:
+        print(f"{described(unusable, questions, folder)}; they are left out")
+    if questions and all(q.image in unusable for q in questions):
+        raise EvaluationError(f"none of the {len(questions)} questions has its image under {folder}")
+    return unusable
+
+
+def run(
+    answerer: Answerer,
+    questions: Sequence[Question],
+    answers: AnswersFile,
+    model_id: str,
+    batch_size: int | None = None,
+    share: bool | None = None,
+    workers: int = 0,
+) -> None:
+    """Answers what is not answered yet and writes the file; arguments as in `answer_all`."""
+    answer_all(answerer, questions, answers, model_id, batch_size, share, workers)
+    answers.finish(questions)
+
+
+def answer_all(
+    answerer: Answerer,
+    questions: Sequence[Question],
+    answers: AnswersFile,
+    model_id: str,
+    batch_size: int | None = None,
+    share: bool | None = None,
+    workers: int = 0,
+    skip_broken: bool = False,
+) -> dict[str, str]:
+    """Answers what is not answered yet; each batch is kept for good before the next begins.
+
+    Args:
+        model_id: what the answer lines call the model.
+        batch_size: questions at once; None takes what fits, and halves it when memory runs out.
+        share: as `llava.eval.answering.batching.plan` takes it.
+        workers: threads that read images ahead; 0 reads them when they are needed.
+        skip_broken: leave out the questions of an image that turns out to be broken.
+
+    Returns:
+        The broken images: name -> what is wrong. Their questions have no answers.
+
+    Raises:
+        EvaluationError: memory ran out and the batch cannot be made smaller; an image is broken.
+    """
+    left = [q for q in questions if q.index not in answers.lines]
+    if len(left) < len(questions):
+        print(f"{len(questions) - len(left)} of {len(questions)} questions were answered before")
+    if batch_size is None:
+        size = BatchSize.fitting(answerer.model, answerer.generation.max_new_tokens)
+    else:
+        size = BatchSize(batch_size)
+    broken: dict[str, str] = {}
+    warned = False
+    # Closed before an error is told: else the bar would be drawn once more, over it.
+    with contextlib.closing(tqdm(total=len(left), desc="answers", unit="question")) as bar:
+        while left:
+            batches = answerer.batches(left, size, share)
+            if not warned:
+                _warn_of_long_prompts(answerer, batches)
+                warned = True
+            try:
+                with contextlib.closing(answer_stream(answerer, left, batches, workers)) as stream:
+                    for asked, texts in stream:
+                        answers.add(
+                            {q.index: answer_line(q, text, model_id) for q, text in zip(asked, texts, strict=True)}
+                        )
+                        bar.update(len(asked))
+            except BrokenImageError as error:
+                broken |= _broken(error, left, answerer.image_folder, skip_broken)
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+                rows = size.rows
+                if not size.halve():
+                    raise EvaluationError(
+                        f"memory ran out with {rows} questions at once; "
+                        + ("use a smaller --batch-size, or auto" if size.given else "this model does not fit")
+                    ) from error
+                print(f"memory ran out; going on with {size.rows} questions at once")
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            left = [q for q in left if q.index not in answers.lines and q.image not in broken]
+    return broken
+
+
+def keep_features(answerer: Answerer, questions: Sequence[Question], skip_broken: bool = False) -> dict[str, str]:
+    """Puts the features of all images into the answerer's cache; returns the broken ones, as `answer_all` does."""
+    model, folder, broken = answerer.model, answerer.image_folder, {}
+    while True:
+        images = dict.fromkeys(folder / q.image for q in questions if q.image and q.image not in broken)
+        try:
+            answerer.feature_cache.ensure(images, model.get_vision_tower(), device=model.device)
+        except BrokenImageError as error:
+            broken |= _broken(error, questions, folder, skip_broken)
+        else:
+            return broken
+
+
+def _broken(error: BrokenImageError, questions: Sequence[Question], folder: Path, skip: bool) -> dict[str, str]:
+    """The image that an error is of, by the name that questions give it; an `EvaluationError` where none is skipped."""
+    if not skip:
+        raise EvaluationError(
+            f"the image {error.image} cannot be opened ({error.why}); mend it, or give --skip-missing-images to leave "
+            "its questions out; either way the same command goes on from here"
+        ) from error
+    return {next(q.image for q in questions if q.image and error.image in (q.image, str(folder / q.image))): error.why}
+
+
+def answer_stream(
+    answerer: Answerer, questions: Sequence[Question], batches: Sequence[Batch], workers: int
+) -> Iterator[tuple[list[Question], list[str]]]:
+    """Batch by batch, its questions and their texts; images are read ahead by `workers` threads."""
+    with contextlib.closing(_with_images(answerer, questions, batches, workers)) as stream:
+        for batch, loaded in stream:
+            asked = [questions[i] for i in batch.rows]
+            yield asked, answerer.answer(asked, batch.prompts, loaded)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+
+
+def _warn_of_long_prompts(answerer: Answerer, batches: Sequence[Batch]) -> None:
+    limit = getattr(answerer.model.config, "max_position_embeddings", None)
+    lengths = [length_of(prompt, answerer.image_tokens) for batch in batches for prompt in batch.prompts]
+    room = (limit or 0) - answerer.generation.max_new_tokens
+    long = sum(length > room for length in lengths)
+    if limit and long:
+        print(
+            f"{long} of {len(lengths)} prompts with their answers may be longer than the {limit} positions of the "
+            f"model (longest prompt: {max(lengths)} tokens); they are not cut"
+        )
+
+
+def _with_images(
+    answerer: Answerer, questions: Sequence[Question], batches: Sequence[Batch], workers: int
+) -> Iterator[tuple[Batch, dict[str, torch.Tensor]]]:
+    """The batches with their images, read by threads while earlier batches are answered."""
+    if not workers or not answerer.decodes_itself or not any(q.image for q in questions):
+        yield from ((batch, {}) for batch in batches)
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="images") as pool:
+        waiting: list[dict[str, Future]] = []
+        try:
+            for number, batch in enumerate(batches):
+                for ahead in batches[number + len(waiting) : number + 1 + _AHEAD]:
+                    # An image that the batch before has needs no second reading.
+                    before = waiting[-1] if waiting else {}
+                    wanted = {questions[i].image: questions[i] for i in ahead.rows if questions[i].image}
+                    waiting.append(
+                        {name: before.get(name) or pool.submit(answerer.load, q) for name, q in wanted.items()}
+                    )
+                yield batch, {name: future.result() for name, future in waiting.pop(0).items()}
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def answer_line(question: Question, text: str, model_id: str) -> str:
+    """Upstream's answer line; its random `answer_id` is made from the content, so that equal runs write equal files."""
+    content = f"{model_id}\n{question.index}\n{question.question_id}\n{text}"
+    line: dict[str, Any] = {"question_id": question.question_id, "prompt": question.prompt, "text": text}
+    if "round_id" in question.extra:
+        line = {"question_id": question.question_id, "round_id": question.extra["round_id"], **line}
+    line |= question.extra
+    line |= {
+        "answer_id": hashlib.sha256(content.encode()).hexdigest()[:22],
+        "model_id": model_id,
+        "metadata": {},
+    }
+    return json.dumps(line, ensure_ascii=False)

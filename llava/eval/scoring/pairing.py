@@ -1,0 +1,214 @@
+"""Reading answers and setting them against annotations: every mismatch is an error, and nothing is left out unsaid."""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from llava.eval.answering.errors import some
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+MISSING = ("error", "wrong", "skip")
+SCORE_WITHOUT = (
+    "MISSING=wrong or MISSING=skip before a script of scripts/eval, or the scorer's --missing wrong or --missing skip, "
+    "scores without them"
+)
+"""What goes on where questions are not answered."""
+
+
+class ScoringError(ValueError):
+    """Answers and annotations that do not belong together, or cannot be read."""
+
+
+class InputsFit(Exception):
+    """Flags, annotations and questions were read and belong together: the end of a run with --check."""
+
+
+_checking = ContextVar("checking", default=False)
+"""Whether --check was given: there are no answers yet."""
+
+
+def read_json(path: str | Path) -> Any:
+    """A JSON file; raises `ScoringError` that names it."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ScoringError(f"{path} does not exist") from error
+    except ValueError as error:
+        raise ScoringError(f"{path} is not valid JSON ({error}); is the download complete?") from error
+
+
+def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
+    """Lines of a JSON-lines file; an unreadable one is named by its number."""
+    rows = []
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ScoringError(f"{path} does not exist") from error
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise ScoringError(f"{path}, line {number} is not valid JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise ScoringError(f"{path}, line {number} is not a JSON object")
+            rows.append(row)
+    return rows
+
+
+def read_answers(path: str | Path) -> list[dict[str, Any]]:
+    """An answers file: JSON lines with `question_id` and `text`.
+
+    Raises:
+        ScoringError: no answers, or a line without these two.
+    """
+    if _checking.get():
+        return []
+    try:
+        rows = read_jsonl(path)
+    except ScoringError as error:
+        if not Path(path).is_file():
+            raise
+        raise ScoringError(f"{error}; if it was cut off, run the model again, which answers what is lacking") from error
+    if not rows:
+        raise ScoringError(f"{path} holds no answers; did the model run finish?")
+    for row in rows:
+        if "question_id" not in row or not isinstance(row.get("text"), str):
+            raise ScoringError(f"{path}: an answer needs question_id and text; this one has neither or not both: {row}")
+    return rows
+
+
+def model_of(answers: Iterable[Mapping[str, Any]]) -> str | None:
+    """The `model_id` that the answers carry; None where they carry none.
+
+    Raises:
+        ScoringError: answers of several models in one file.
+    """
+    names = {str(line["model_id"]) for line in answers if line.get("model_id")}
+    if len(names) > 1:
+        raise ScoringError(f"the answers are of several models: {some(sorted(names))}")
+    return next(iter(names), None)
+
+
+@dataclass(frozen=True)
+class Reply(Generic[T]):
+    """One annotated question with what the model said; `text` and `line` are None where it said nothing."""
+
+    key: str
+    text: str | None
+    truth: T
+    line: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Paired(Generic[T]):
+    """Questions to score, in the order of the annotations, and what a reader of the score must know."""
+
+    replies: list[Reply[T]]
+    warnings: list[str] = field(default_factory=list)
+
+
+def pair(
+    answers: Sequence[Mapping[str, Any]],
+    annotations: Mapping[K, T],
+    key: Callable[[Mapping[str, Any]], K] = lambda line: str(line["question_id"]),
+    asked: Iterable[K] | None = None,
+    missing: str = "error",
+    name: Callable[[K], str] = str,
+) -> Paired[T]:
+    """Sets answers against annotations.
+
+    Args:
+        annotations: key -> truth, of every question of the benchmark.
+        key: the key of an answer line.
+        asked: keys of the questions that were asked (a subset run); default: all annotated ones.
+        missing: what to do about a question that was asked and has no answer: `error`, count it `wrong`, or `skip`
+            it; the last two leave a warning.
+        name: how a key is called in the report.
+
+    Raises:
+        ScoringError: a question answered twice, unknown to the annotations, or not answered (unless `missing` says
+            otherwise); all such problems at once.
+        InputsFit: there is none, in a run with --check.
+    """
+    if missing not in MISSING:
+        raise ScoringError(f"missing={missing!r}; allowed: {', '.join(MISSING)}")
+    if not annotations:
+        raise ScoringError("there are no annotations to score against")
+    keys = [key(line) for line in answers]
+    lines = dict(zip(keys, answers, strict=True))
+    wanted = list(dict.fromkeys(asked)) if asked is not None else list(annotations)
+    known = set(wanted)
+    unanswered = [k for k in wanted if k not in lines]
+    problems = {
+        "answered more than once": [k for k, n in Counter(keys).items() if n > 1],
+        "not among the annotations": [k for k in dict.fromkeys([*keys, *wanted]) if k not in annotations],
+        "answered but not asked": [k for k in lines if k in annotations and k not in known],
+        "not answered": unanswered if missing == "error" and not _checking.get() else [],
+    }
+    found = [f"{len(bad)} question ids are {what}: {some(map(name, bad))}" for what, bad in problems.items() if bad]
+    if found:
+        hint = f" ({SCORE_WITHOUT})" if problems["not answered"] else ""
+        raise ScoringError("; ".join(found) + hint)
+    if _checking.get():
+        raise InputsFit
+    warnings = []
+    if len(wanted) < len(annotations):
+        warnings.append(f"a subset: {len(wanted)} of the {len(annotations)} annotated questions were asked")
+    if unanswered:
+        how = "count as wrong" if missing == "wrong" else "are left out"
+        warnings.append(f"{len(unanswered)} of {len(wanted)} questions have no answer and {how}")
+    kept = wanted if missing == "wrong" else [k for k in wanted if k in lines]
+    if not kept:
+        raise ScoringError("there are no answers to score")
+    replies = [Reply(name(k), lines[k]["text"] if k in lines else None, annotations[k], lines.get(k)) for k in kept]
+    return Paired(replies, warnings)
+
+
+def asked_ids(path: str | None) -> list[str] | None:
+    """Ids of a question file in JSON lines, for `asked`; None without a file.
+
+    Raises:
+        ScoringError: no questions, or lines without an id; counts and names them.
+    """
+    if path is None:
+        return None
+    rows = read_jsonl(path)
+    without = [f"question {number}" for number, row in enumerate(rows, start=1) if "question_id" not in row]
+    if without or not rows:
+        what = f"{len(without)} questions have no question_id: {some(without)}" if without else "it holds no questions"
+        raise ScoringError(f"question file {path}: {what}; expected JSON lines with question_id, one for each question")
+    return [str(row["question_id"]) for row in rows]
+
+
+def scorer_parser(
+    description: str | None, answers: str = "answers, as model_vqa_*.py write them", required: bool = True
+) -> argparse.ArgumentParser:
+    """A parser with the flags that all scorers share; --result-file may have another flag in its place."""
+    parser = argparse.ArgumentParser(description=(description or "").split("\n")[0])
+    parser.add_argument("--result-file", required=required, help=answers)
+    parser.add_argument("--question-file", help="the questions that were asked, where they are not the whole benchmark")
+    parser.add_argument("--missing", choices=MISSING, default="error", help="what to do about unanswered questions")
+    parser.add_argument("--report-file", help="the score as JSON; default: beside the answers, NAME.score.json")
+    parser.add_argument("--check", action="store_true", help="read all but the answers, and say what is wrong with it")
+    return parser
+
+
+def run_scorer(main: Callable[[], None]) -> None:
+    """Runs an entry point; what is wrong with its input is one line, not a traceback."""
+    token = _checking.set("--check" in sys.argv[1:])
+    try:
+        main()
+    except InputsFit:
+        return
+    except (ScoringError, OSError) as error:
+        sys.exit(f"error: {error}")
+    finally:
+        _checking.reset(token)

@@ -1,0 +1,179 @@
+"""The one shape of a score: what every scorer returns, prints and writes as JSON.
+
+The JSON file holds `benchmark`, `metric` (the headline's name), its `value`, `low`, `high` (95%; null where there
+is no interval) and `samples`;
+`unit` ("share" of 1, or another); `answers`, `parse_failures` (replies that could not be read, or empty ones) and
+`parse_failure_rate`; `metrics` (every metric by name, the headline too, each with value, low, high, samples);
+`groups` (kind -> group -> the same four); `details` (rules, frames, files that the number depends on); `warnings`;
+`model`; and `per_question` (question -> the headline's score), from which two checkpoints can be compared in pairs.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llava.eval.scoring.statistics import Interval, bootstrap_mean, wilson
+from llava.files import write_json
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A metric's value with its 95% interval (None where there is none) and the number of samples behind it."""
+
+    value: float
+    low: float | None
+    high: float | None
+    samples: int
+
+    @classmethod
+    def of(cls, scores: Sequence[float]) -> "Measure":
+        """Mean of one score per question: Wilson's interval where all are 0 or 1, else the bootstrap's.
+
+        Equal scores between 0 and 1 say nothing of how far the mean may be off: there is no interval.
+        """
+        if not len(scores):
+            raise ValueError("a measure needs at least one sample")
+        value = sum(scores) / len(scores)
+        binary = all(score in (0, 1) for score in scores)
+        if not binary and len(set(scores)) == 1:
+            return cls.with_interval(value, None, len(scores))
+        interval = wilson(sum(scores), len(scores)) if binary else bootstrap_mean(scores)
+        return cls.with_interval(value, interval, len(scores))
+
+    @classmethod
+    def with_interval(cls, value: float, interval: Interval | None, samples: int) -> "Measure":
+        if interval is None:
+            return cls(float(value), None, None, samples)
+        return cls(float(value), float(interval[0]), float(interval[1]), samples)
+
+    def interval_text(self, scale: float = 1) -> str:
+        """The interval as it is printed beside the value, in brackets."""
+        if self.low is None or self.high is None:
+            return "(no interval)"
+        return f"({scale * self.low:.2f} to {scale * self.high:.2f})"
+
+
+@dataclass
+class Report:
+    """A benchmark's score.
+
+    Attributes:
+        metric: name of the headline among `metrics`.
+        answers: replies read; more than the samples where several replies make one sample.
+        per_question: question -> the headline's score.
+    """
+
+    benchmark: str
+    metric: str
+    metrics: dict[str, Measure]
+    answers: int
+    parse_failures: int
+    per_question: dict[str, float] = field(default_factory=dict)
+    groups: dict[str, dict[str, Measure]] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    model: str | None = None
+    unit: str = "share"
+
+    def __post_init__(self) -> None:
+        if self.metric not in self.metrics:
+            raise ValueError(f"{self.metric} is not among the metrics {', '.join(self.metrics)}")
+
+    @property
+    def headline(self) -> Measure:
+        return self.metrics[self.metric]
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the JSON file holds."""
+        return {
+            "benchmark": self.benchmark,
+            "metric": self.metric,
+            **asdict(self.headline),
+            "unit": self.unit,
+            "answers": self.answers,
+            "parse_failures": self.parse_failures,
+            "parse_failure_rate": self.parse_failures / self.answers if self.answers else 0.0,
+            "model": self.model,
+            "metrics": {name: asdict(measure) for name, measure in self.metrics.items()},
+            "groups": {
+                kind: {name: asdict(measure) for name, measure in groups.items()}
+                for kind, groups in self.groups.items()
+            },
+            "details": self.details,
+            "warnings": self.warnings,
+            "per_question": self.per_question,
+        }
+
+    def table(self) -> str:
+        """The score as lines of text; shares in percent."""
+        rate = 100 * self.parse_failures / self.answers if self.answers else 0.0
+        lines = [
+            f"{self.benchmark}: {self.answers} answers, {self.parse_failures} unreadable or empty ({rate:.2f}%)",
+            *(f"warning: {text}" for text in self.warnings),
+        ]
+        rows = [("* " if name == self.metric else "  ") + name for name in self.metrics]
+        cells = list(self.metrics.values())
+        for kind, groups in self.groups.items():
+            rows += [f"  {kind}: {name}" for name in groups]
+            cells += list(groups.values())
+        width = max(map(len, rows))
+        lines += [f"{name:<{width}}  {self._cell(measure)}" for name, measure in zip(rows, cells, strict=True)]
+        return "\n".join(lines)
+
+    def _cell(self, measure: Measure) -> str:
+        scale, sign = (100, "%") if self.unit == "share" else (1, "")
+        return f"{scale * measure.value:7.2f}{sign}  {measure.interval_text(scale)}  of {measure.samples}"
+
+    def write(self, path: str | Path) -> None:
+        write_json(path, self.as_dict())
+
+    def publish(self, path: str | Path) -> None:
+        """Prints the table and writes the JSON file."""
+        print(self.table())
+        self.write(path)
+        print(f"score written to {path}")
+
+
+def read_report(path: str | Path) -> Report:
+    """A report from its JSON file.
+
+    Raises:
+        ValueError: another kind of file.
+    """
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        return Report(
+            metrics={name: Measure(**measure) for name, measure in data["metrics"].items()},
+            groups={kind: {n: Measure(**m) for n, m in groups.items()} for kind, groups in data["groups"].items()},
+            **{
+                name: data[name]
+                for name in (
+                    "benchmark",
+                    "metric",
+                    "answers",
+                    "parse_failures",
+                    "per_question",
+                    "details",
+                    "warnings",
+                    "model",
+                    "unit",
+                )
+            },
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a score written by llava.eval ({error!r})") from error
+
+
+def report_path(report_file: str | None, result_file: str | Path) -> Path:
+    """Where a score goes: what was asked for, else beside the answers as NAME.score.json."""
+    return Path(report_file) if report_file else Path(result_file).with_suffix(".score.json")
+
+
+def group(keys: Sequence[str], scores: Sequence[float]) -> dict[str, Measure]:
+    """A measure for each group, by name."""
+    sorted_scores: Mapping[str, list[float]] = {name: [] for name in sorted(set(keys))}
+    for name, score in zip(keys, scores, strict=True):
+        sorted_scores[name].append(score)
+    return {name: Measure.of(values) for name, values in sorted_scores.items()}

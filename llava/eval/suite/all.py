@@ -1,0 +1,195 @@
+"""Runs the paper's whole evaluation on one checkpoint and ends in the paper's table row (scripts/eval/all.sh).
+
+Each benchmark is `scripts/eval/NAME.sh`, in a process of its own; its score goes to RESULTS/NAME.json. A benchmark that
+was finished before is passed over as long as the checkpoint, the flags and the questions are the same.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from llava.checkpoint.model_state import model_state
+from llava.checkpoint.old_folder import read_checkpoint
+from llava.eval.suite.program_flags import check_program_flags
+from llava.eval.suite.summary import STATE, read_state, summarise
+from llava.eval.suite.table import BENCHMARKS, BY_NAME, Benchmark, missing_data
+from llava.files import write_json
+from llava.mm_utils import get_model_name_from_path
+
+DATA = Path("playground/data/eval")
+SCRIPTS = Path("scripts/eval")
+SETTINGS = (
+    "CONV",
+    "LIMIT_PER_TASK",
+    "MAX_TOKENS",
+    "METHOD",
+    "CONTEXT",
+    "STRIDE",
+    "LAST_MATCH",
+    "FRAME",
+    "MISSING",
+    "ANSWER_KEY",
+)
+"""Environment variables by which the scripts are set."""
+
+
+class AllError(ValueError):
+    """Nothing that can be run, or something that failed."""
+
+
+def fingerprint(model_path: Path, benchmark: Benchmark, flags: Sequence[str], data: Path = DATA) -> dict[str, Any]:
+    """What a score depends on, as far as files tell: a finished benchmark is passed over while this is the same.
+
+    The checkpoint is told by `model_state`, as it is for its answers; questions by size and time of change, as their
+    content takes minutes to read.
+    """
+    heeded = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    heeded.add_argument("--model-base")
+    heeded.add_argument("--vision-tower")
+    named, _ = heeded.parse_known_args(flags)
+    questions = [data / file for file in benchmark.data]
+    return {
+        "checkpoint": model_state(model_path, named.model_base, named.vision_tower),
+        "questions": [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in questions],
+        "flags": list(flags),
+        "environment": {key: os.environ[key] for key in SETTINGS if key in os.environ},
+    }
+
+
+def runnable(
+    names: Sequence[str] | None, require_all: bool, data: Path = DATA, questions: Mapping[str, str] | None = None
+) -> list[Benchmark]:
+    """The benchmarks that have their data; the others are named aloud.
+
+    Args:
+        names: these only; default: the paper's.
+        questions: benchmark -> another question file, by its name without the suffix.
+
+    Raises:
+        AllError: none has, or `require_all` and one has not.
+    """
+    wanted = [BY_NAME[name] for name in names] if names else [b for b in BENCHMARKS if b.paper]
+    wanted = [b.asking(questions[b.name]) if b.name in (questions or {}) else b for b in wanted]
+    lacking = {b.name: missing for b in wanted if (missing := missing_data(b, data))}
+    for name, missing in lacking.items():
+        print(f"NO DATA for {name}: {', '.join(map(str, missing))} is missing", flush=True)
+    if lacking:
+        print(
+            f"{len(lacking)} of {len(wanted)} benchmarks have no data; {data}/README.md says where to get it",
+            flush=True,
+        )
+    if lacking and require_all:
+        raise AllError(f"--require-all: no data for {', '.join(lacking)}")
+    ready = [benchmark for benchmark in wanted if benchmark.name not in lacking]
+    if not ready:
+        raise AllError(f"no benchmark has its data under {data}")
+    return ready
+
+
+def run(
+    model_path: Path, benchmarks: Sequence[Benchmark], results: Path, flags: Sequence[str], data: Path
+) -> list[str]:
+    """Runs what is not done; returns the names of those that failed.
+
+    A score stays until a new one takes its place. Meanwhile, and after a failure, the summary leaves it out.
+    """
+    failed = []
+    state = read_state(results)
+    prints = {b.name: fingerprint(model_path, b, flags, data) for b in benchmarks}
+    unfinished = {
+        name: "not finished" for name, now in prints.items() if not _is_done(results / f"{name}.json", state, now)
+    }
+    if unfinished:
+        summarise(results, prints[benchmarks[0].name]["checkpoint"], unfinished)
+    for number, benchmark in enumerate(benchmarks, start=1):
+        report = results / f"{benchmark.name}.json"
+        now = fingerprint(model_path, benchmark, flags, data)
+        state = read_state(results)
+        where = f"[{number}/{len(benchmarks)}] {benchmark.name}"
+        if _is_done(report, state, now):
+            print(f"{where}: done before", flush=True)
+            continue
+        if benchmark.name in state:
+            print(f"{where}: the checkpoint, the questions or the settings have changed since; once more", flush=True)
+        print(f"{where}: begins", flush=True)
+        begin = time.monotonic()
+        aside = results / f".{benchmark.name}.{os.getpid()}.json"
+        environment = os.environ | {"RESULT": str(aside), "NAME": results.name, "PYTHON": _python()}
+        # A folder or a question file of one benchmark is none of the others'.
+        for name in ("DATA", "QUESTIONS", "IMAGES"):
+            environment.pop(name, None)
+        if benchmark != BY_NAME[benchmark.name]:
+            environment["QUESTIONS"] = Path(benchmark.data[0]).stem
+        command = ["bash", str(SCRIPTS / f"{benchmark.name}.sh"), str(model_path), *flags]
+        try:
+            code = subprocess.run(command, env=environment, check=False).returncode
+            if code or not aside.is_file():
+                print(f"{where}: FAILED ({' '.join(command)} ended with {code}); going on with the rest", flush=True)
+                failed.append(benchmark.name)
+                continue
+            os.replace(aside, report)
+        finally:
+            with suppress(FileNotFoundError):
+                aside.unlink()
+        # Read again: another benchmark may have been finished meanwhile by a run beside this one.
+        write_json(results / STATE, read_state(results) | {benchmark.name: now})
+        print(f"{where}: done in {time.monotonic() - begin:.0f} s; the score is now {report}", flush=True)
+    return failed
+
+
+def _is_done(report: Path, state: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    return state.get(report.stem) == now and report.is_file()
+
+
+def _questions(arguments: Sequence[str]) -> dict[str, str]:
+    pairs = {name: file for name, _, file in (argument.partition("=") for argument in arguments)}
+    wrong = [f"{name}={file}" for name, file in pairs.items() if name not in BY_NAME or not file]
+    if wrong:
+        raise AllError(f"--questions takes NAME=FILE, NAME one of {', '.join(BY_NAME)}; not {', '.join(wrong)}")
+    return pairs
+
+
+def _python() -> str:
+    return os.environ.get("PYTHON") or sys.executable
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The paper's whole evaluation on one checkpoint", allow_abbrev=False)
+    parser.add_argument("model_path", metavar="CHECKPOINT", type=Path)
+    parser.add_argument("--results", type=Path, help="folder; default: playground/data/eval/results/NAME")
+    parser.add_argument("--data", type=Path, default=DATA, help=argparse.SUPPRESS)
+    parser.add_argument("--only", nargs="+", choices=list(BY_NAME), help="these benchmarks only")
+    parser.add_argument(
+        "--questions", nargs="+", metavar="NAME=FILE", default=[], help="e.g. tdiuc=questions.sample-20000"
+    )
+    parser.add_argument("--require-all", action="store_true", help="stop at once where a benchmark lacks its data")
+    args, flags = parser.parse_known_args()
+    try:
+        read_checkpoint(args.model_path)
+        results = args.results or args.data / "results" / get_model_name_from_path(str(args.model_path))
+        benchmarks = runnable(args.only, args.require_all, args.data, _questions(args.questions))
+        check_program_flags(benchmarks, flags, own=parser._option_string_actions)
+        read_state(results)
+        results.mkdir(parents=True, exist_ok=True)
+        failed = run(args.model_path, benchmarks, results, flags, args.data)
+        done = [benchmark.name for benchmark in benchmarks if benchmark.name not in failed]
+        checkpoint = fingerprint(args.model_path, benchmarks[0], flags, args.data)["checkpoint"]
+        text = summarise(results, checkpoint, dict.fromkeys(failed, "failed when it was run last"))
+        if not done:
+            raise AllError(f"every benchmark failed: {', '.join(failed)}")
+        print(f"\n{text}")
+        print(f"The scores are in {results}: summary.md, summary.json and NAME.json for each benchmark")
+        if failed:
+            raise AllError(f"without {', '.join(failed)}, which failed; run again to try them once more")
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""Several checkpoints side by side: the paper's table, what is kept of the reference, paired intervals, a picture.
+
+`python -m llava.eval.suite.compare ALL=RESULTS SPARSE=RESULTS ... --output FOLDER`, where RESULTS is what
+`scripts/eval/all.sh` left. The first is the reference (the all-layers model), unless --reference names another.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llava.eval.scoring.report import Report
+from llava.eval.suite.compare_picture import draw
+from llava.eval.suite.paired import (
+    ComparisonError,
+    PairedDraws,
+    check_comparable,
+    is_mean_of_questions,
+    mean_of_draws,
+    paired_draws,
+    perplexity_draws,
+    questions_of,
+)
+from llava.eval.suite.summary import left_out
+from llava.eval.suite.table import BENCHMARKS, BY_NAME, NONE, VISUAL, Benchmark, markdown_table, read_results, row
+from llava.files import write_json, written_whole
+
+Results = Mapping[str, Mapping[str, Report]]
+
+
+def compare(results: Results, reference: str, notes: Sequence[str] = ()) -> dict[str, Any]:
+    """Everything that the table and the picture show.
+
+    Args:
+        results: checkpoint -> benchmark -> report.
+        reference: the checkpoint that the others are held against.
+        notes: what is known of the results already, to be told with the rest.
+
+    Returns:
+        `reference`; `rows` (checkpoint -> table row); `differences`: checkpoint -> column -> `value`, `low`, `high` (in
+        points; perplexity in its own unit, with the `ratio`), `questions`, `interval` (False where only the value is
+        known, and `low` and `high` are absent);
+        `kept`: checkpoint -> `value`, `low`, `high` in percent of the reference's average, over `benchmarks`; `notes`.
+
+    Raises:
+        ComparisonError: results of different questions, metrics or rules; nothing in common.
+    """
+    others = [name for name in results if name != reference]
+    notes = list(notes)
+    for benchmark in BENCHMARKS:
+        have = {name: results[name][benchmark.name] for name in results if benchmark.name in results[name]}
+        if reference in have:
+            check_comparable(benchmark.column, {reference: have[reference], **have})
+        if have and len(have) < len(results):
+            lacking = ", ".join(name for name in results if name not in have)
+            notes.append(f"{benchmark.column} is not measured for {lacking}")
+        for name, report in have.items():
+            notes += [f"{benchmark.column}, {name}: {text}" for text in report.warnings]
+    differences: dict[str, dict[str, Any]] = {name: {} for name in others}
+    kept: dict[str, Any] = {}
+    for name in others:
+        draws: dict[str, PairedDraws] = {}
+        shared = [b for b in BENCHMARKS if b.name in results[name] and b.name in results[reference]]
+        if not shared:
+            raise ComparisonError(f"{name} and {reference} have no benchmark in common")
+        for seed, benchmark in enumerate(shared):
+            ours, theirs = results[name][benchmark.name], results[reference][benchmark.name]
+            differences[name][benchmark.column], drawn = _difference(benchmark, ours, theirs, seed)
+            if drawn is not None:
+                draws[benchmark.name] = drawn
+        kept[name] = _kept(results[name], results[reference], draws)
+    return {
+        "reference": reference,
+        "rows": {name: row(reports) for name, reports in results.items()},
+        "differences": differences,
+        "kept": kept,
+        "notes": list(dict.fromkeys(notes)),
+    }
+
+
+def _difference(
+    benchmark: Benchmark, ours: Report, theirs: Report, seed: int
+) -> tuple[dict[str, Any], PairedDraws | None]:
+    scale = 100 if ours.unit == "share" else 1
+    value = scale * (ours.headline.value - theirs.headline.value)
+    entry: dict[str, Any] = {"value": value, "questions": len(questions_of(ours)), "interval": False}
+    if "pieces" in ours.details:
+        draws = perplexity_draws(ours, theirs, seed=seed)
+        (low, high), ratio = draws.difference(), draws.ratio()
+        entry["ratio"] = {"value": ours.headline.value / theirs.headline.value}
+        if len(questions_of(ours)) > 1:
+            entry |= {"low": low, "high": high, "interval": True}
+            entry["ratio"] |= {"low": ratio[0], "high": ratio[1]}
+        return entry, None
+    if not (is_mean_of_questions(ours) and is_mean_of_questions(theirs)):
+        return entry, None
+    # A seed of its own keeps the benchmarks' draws independent of each other.
+    draws = paired_draws(ours.per_question, theirs.per_question, seed=seed)
+    low, high = draws.difference()
+    # Where all questions differ alike (all equal, or a single one) drawing them again says nothing.
+    return (entry | {"low": scale * low, "high": scale * high, "interval": True} if low < high else entry), draws
+
+
+def _kept(
+    ours: Mapping[str, Report], theirs: Mapping[str, Report], draws: Mapping[str, PairedDraws]
+) -> dict[str, Any] | None:
+    """Share of the reference's average over the visual benchmarks that both have; None without any."""
+    names = [name for name in VISUAL if name in ours and name in theirs]
+    base = sum(theirs[name].headline.value for name in names)
+    if not names or base == 0:
+        return None
+    entry: dict[str, Any] = {
+        "value": 100 * sum(ours[name].headline.value for name in names) / base,
+        "benchmarks": names,
+        "interval": False,
+    }
+    if all(name in draws for name in names):
+        ratio = mean_of_draws([draws[name] for name in names]).ratio()
+        if ratio is not None and ratio[0] < ratio[1]:
+            entry |= {"low": 100 * ratio[0], "high": 100 * ratio[1], "interval": True}
+    return entry
+
+
+def markdown(comparison: Mapping[str, Any]) -> str:
+    reference = comparison["reference"]
+    lines = ["# Comparison", "", markdown_table(comparison["rows"])]
+    lines += _kept_lines(comparison["kept"], reference)
+    columns = [b.column for b in BENCHMARKS if any(b.column in d for d in comparison["differences"].values())]
+    lines += [
+        f"Difference to {reference}, question by question, with its 95% interval (points; perplexity as it is, and as "
+        "a ratio):",
+        "",
+        f"| | {' | '.join(columns)} |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for name, entries in comparison["differences"].items():
+        cells = [
+            f"{entries[column]['value']:+.2f}{_interval(entries[column])}{_ratio(entries[column])}"
+            if column in entries
+            else NONE
+            for column in columns
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    if comparison["notes"]:
+        lines += ["", *(f"- {note}" for note in comparison["notes"])]
+    return "\n".join(lines) + "\n"
+
+
+def _kept_lines(kept: Mapping[str, Any], reference: str) -> list[str]:
+    """Nothing where no checkpoint shares a visual benchmark with the reference."""
+    if not any(kept.values()):
+        return []
+    lines = [f"Percent of {reference} kept, over the visual benchmarks that both have (95% interval, paired):", ""]
+    for name, entry in kept.items():
+        if entry is None:
+            lines.append(f"- {name}: no visual benchmark in common with {reference}")
+            continue
+        among = "" if len(entry["benchmarks"]) == len(VISUAL) else f", over {', '.join(entry['benchmarks'])} only"
+        lines.append(f"- {name}: {entry['value']:.2f}%{_interval(entry)}{among}")
+    return [*lines, ""]
+
+
+def _ratio(entry: Mapping[str, Any]) -> str:
+    ratio = entry.get("ratio")
+    if not ratio:
+        return ""
+    return f", x{ratio['value']:.3f}" + (
+        f" ({ratio['low']:.3f} to {ratio['high']:.3f})" if entry["interval"] else " (no interval)"
+    )
+
+
+def _interval(entry: Mapping[str, Any]) -> str:
+    return f" ({entry['low']:.2f} to {entry['high']:.2f})" if entry["interval"] else " (no interval)"
+
+
+def named_results(arguments: list[str]) -> dict[str, Path]:
+    """`NAME=FOLDER` or `FOLDER` (named by its last part) -> folders by name."""
+    named: dict[str, Path] = {}
+    for argument in arguments:
+        name, equals, folder = argument.partition("=")
+        path = Path(folder if equals else argument)
+        name = name if equals else path.resolve().name
+        if name in named:
+            raise ComparisonError(f"two results are called {name}; give names: NAME=FOLDER")
+        named[name] = path
+    return named
+
+
+def current_results(folders: Mapping[str, Path]) -> tuple[dict[str, dict[str, Report]], list[str]]:
+    """The scores in each folder, and notes on those that the folder's last run left out as no longer the checkpoint's.
+
+    Raises:
+        ValueError: a folder without a score, or with a broken one.
+    """
+    results, notes = {}, []
+    for name, folder in folders.items():
+        old = left_out(folder)
+        reports = read_results(folder)
+        results[name] = {key: report for key, report in reports.items() if key not in old}
+        notes += [f"{BY_NAME[key].column}, {name}: left out: {old[key]}" for key in reports if key in old]
+        if not results[name]:
+            raise ComparisonError(f"{folder} holds old scores only ({'; '.join(old.values())}); run all.sh again")
+    return results, notes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Several checkpoints side by side")
+    parser.add_argument("results", nargs="+", metavar="[NAME=]FOLDER", help="results of scripts/eval/all.sh")
+    parser.add_argument("--reference", help="which is the all-layers model; default: the first")
+    parser.add_argument("--only", nargs="+", choices=[b.name for b in BENCHMARKS], help="these benchmarks only")
+    parser.add_argument("--output", type=Path, default=Path("comparison"), help="folder for the three files")
+    args = parser.parse_args()
+    try:
+        folders = named_results(args.results)
+        if len(folders) < 2:
+            raise ComparisonError("a comparison needs at least two results")
+        reference = args.reference or next(iter(folders))
+        if reference not in folders:
+            raise ComparisonError(f"--reference {reference} is not among {', '.join(folders)}")
+        results, notes = current_results(folders)
+        if args.only:
+            results = {n: {k: v for k, v in reports.items() if k in args.only} for n, reports in results.items()}
+        comparison = compare(results, reference, notes)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    text = markdown(comparison)
+    write_json(args.output / "comparison.json", comparison)
+    with written_whole(args.output / "comparison.md") as aside:
+        aside.write_text(text, encoding="utf-8")
+    draw(comparison, args.output / "comparison.png")
+    try:
+        print(text)
+        print(f"The comparison is in {args.output}: comparison.md, comparison.json, comparison.png", flush=True)
+    except BrokenPipeError:
+        # Whoever reads (head, less) has seen enough; the files are written. The interpreter's own last flush is let go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Two checkpoints on the same questions: differences and ratios of scores with paired bootstrap intervals."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from llava.eval.scoring.report import Report
+from llava.eval.scoring.statistics import RESAMPLES, Interval, draw_counts, percentiles
+
+_SETTINGS = ("bos", "context", "shots", "stride")
+_PLACES = ("corpus",)
+"""Paths: what lies there is told apart by its sha256."""
+
+
+class ComparisonError(ValueError):
+    """Results that were not got on the same questions by the same rule."""
+
+
+def check_comparable(benchmark: str, reports: Mapping[str, Report]) -> None:
+    """Raises `ComparisonError` unless all reports are of the same questions, metric and rules.
+
+    Args:
+        reports: checkpoint's name -> its report of this benchmark; the first is what the others are held against.
+    """
+    (first, reference), *others = reports.items()
+    for name, report in others:
+        same = {"metric": (reference.metric, report.metric), "unit": (reference.unit, report.unit)}
+        for key in sorted(reference.details.keys() & report.details.keys()):
+            # Rules, frames and methods are texts; most numbers among the details are results.
+            if key in _SETTINGS or (isinstance(reference.details[key], str) and key not in _PLACES):
+                same[key] = (reference.details[key], report.details[key])
+        differing = [f"{key}: {a!r} and {b!r}" for key, (a, b) in same.items() if a != b]
+        if differing:
+            raise ComparisonError(f"{benchmark}: {first} and {name} were scored differently ({'; '.join(differing)})")
+        ours, theirs = questions_of(reference), questions_of(report)
+        if ours != theirs:
+            apart = [*sorted(ours - theirs), *sorted(theirs - ours)]
+            raise ComparisonError(
+                f"{benchmark}: {first} was scored on {len(ours)} questions and {name} on {len(theirs)}, "
+                f"{len(ours & theirs)} of them the same (not in both: {', '.join(apart[:3])}, ...); "
+                "score both on the same question file"
+            )
+
+
+@dataclass(frozen=True)
+class PairedDraws:
+    """Bootstrap draws of two checkpoints' scores on the same resampled questions: each `(resamples,)`."""
+
+    ours: np.ndarray
+    reference: np.ndarray
+
+    def difference(self) -> Interval:
+        return percentiles(self.ours - self.reference)
+
+    def ratio(self) -> Interval | None:
+        """None where the reference's score can be 0."""
+        return percentiles(self.ours / self.reference) if self.reference.min() > 0 else None
+
+
+def paired_draws(
+    ours: Mapping[str, float], reference: Mapping[str, float], resamples: int = RESAMPLES, seed: int = 0
+) -> PairedDraws:
+    """Means of both on resampled questions; each question's two scores stay together.
+
+    Args:
+        ours, reference: question -> score, of the same questions.
+    """
+    scores = np.array([(ours[key], reference[key]) for key in sorted(reference)], dtype=np.float64)
+    distinct, counts = np.unique(scores, axis=0, return_counts=True)
+    means = draw_counts(counts, resamples, np.random.default_rng(seed), lambda drawn: drawn @ distinct / len(scores))
+    return PairedDraws(means[:, 0], means[:, 1])
+
+
+def questions_of(report: Report) -> set[str]:
+    """What was scored: question ids, or for perplexity the pieces of text with their numbers of tokens."""
+    if "pieces" in report.details:
+        return {f"{key} ({tokens} tokens)" for key, _, tokens, *_ in report.details["pieces"]}
+    return set(report.per_question)
+
+
+def perplexity_draws(ours: Report, reference: Report, resamples: int = RESAMPLES, seed: int = 0) -> PairedDraws:
+    """Perplexities on resampled pieces of the same text, in the unit of the headline; pieces are `[key, negative
+    log-likelihood, tokens, bytes, words]`, as `llava.eval.perplexity` writes them."""
+    column = 2 + ("token", "byte", "word").index(ours.details["unit"])
+    first, second = ({piece[0]: piece for piece in report.details["pieces"]} for report in (ours, reference))
+    keys = sorted(second)
+    sizes = np.array([second[key][column] for key in keys], dtype=np.float64)
+    nll = np.array([(first[key][1], second[key][1]) for key in keys], dtype=np.float64)
+
+    def perplexities(drawn: np.ndarray) -> np.ndarray:
+        return np.exp(drawn @ nll / np.maximum(drawn @ sizes, 1)[:, None])
+
+    values = draw_counts(np.ones(len(keys), dtype=np.int64), resamples, np.random.default_rng(seed), perplexities)
+    return PairedDraws(values[:, 0], values[:, 1])
+
+
+def is_mean_of_questions(report: Report) -> bool:
+    """Whether the headline is the mean of the questions' scores, so that resampling questions resamples it."""
+    scores = report.per_question.values()
+    return bool(scores) and abs(sum(scores) / len(scores) - report.headline.value) < 1e-6
+
+
+def mean_of_draws(draws: Sequence[PairedDraws]) -> PairedDraws:
+    """Draws of the mean over benchmarks, which are independent of each other and weigh the same."""
+    return PairedDraws(
+        np.mean([draw.ours for draw in draws], axis=0), np.mean([draw.reference for draw in draws], axis=0)
+    )

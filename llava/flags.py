@@ -1,0 +1,75 @@
+"""Flags that several programs share, and the one way in which every program ends on an error.
+
+Nothing here imports torch: `--help` and a wrong flag are answered at once.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+INTERRUPTED = 130
+"""The exit status that a shell gives to a program that Ctrl-C ended."""
+DTYPE_NAMES = ("fp32", "fp16", "bf16")
+"""Values of --dtype; `llava.dtypes.DTYPES` maps them to torch's."""
+
+
+def run_program(
+    main: Callable[[], None],
+    expected: tuple[type[BaseException], ...] = (ValueError, OSError),
+    interrupted: str = "the same command goes on from here",
+) -> None:
+    """Runs an entry point. Bad input ends it with one line on standard error, not with a traceback.
+
+    Set LLAVA_TRACEBACK=1 to see the traceback all the same.
+
+    Args:
+        expected: the errors that a user can cause and correct; every other error keeps its traceback.
+        interrupted: what Ctrl-C prints after "interrupted"; empty where nothing was kept.
+    """
+    try:
+        main()
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough. The interpreter's own last flush goes to the null device.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print("\ninterrupted" + (f"; {interrupted}" if interrupted else ""), file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except expected as error:
+        if os.environ.get("LLAVA_TRACEBACK"):
+            raise
+        sys.exit(f"error: {error}")
+
+
+def add_checkpoint_flags(parser: argparse.ArgumentParser, dtype_help: str = "default: as stored") -> None:
+    """--model-path, --model-base, --vision-tower and --dtype: which checkpoint is loaded, and how."""
+    parser.add_argument("--model-path", required=True, help="checkpoint: full, LoRA, projector, merged or pruned")
+    parser.add_argument("--model-base", help="base of a LoRA or a projector; default: the recorded one")
+    parser.add_argument("--vision-tower", help="tower folder, if config.json records one of another machine")
+    parser.add_argument("--dtype", choices=DTYPE_NAMES, help=dtype_help)
+
+
+def add_output_flags(parser: argparse.ArgumentParser, output_help: str = "folder to write") -> None:
+    """--output and --overwrite, for a program that writes a checkpoint."""
+    parser.add_argument("--output", required=True, help=output_help)
+    parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint that --output holds")
+
+
+def positive(text: str) -> int:
+    """For `type=`: a whole number from 1 on."""
+    return _whole(text, 1)
+
+
+def not_negative(text: str) -> int:
+    """For `type=`: a whole number from 0 on."""
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+    return number

@@ -1,0 +1,264 @@
+"""Out of this stack: a folder that stock transformers loads, tower, tokenizer and processor included.
+
+Any model whose parts transformers has becomes a `LlavaForConditionalGeneration`: full, merged, region-tuned, pruned.
+Weights are written under the names that every release of that class reads (`language_model.model.`...).
+"""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import save_torch_state_dict
+from tokenizers import AddedToken
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_MAPPING,
+    LlavaForConditionalGeneration,
+    LlavaImageProcessor,
+    LlavaProcessor,
+    PreTrainedTokenizerBase,
+)
+from transformers import LlavaConfig as HFLlavaConfig
+from transformers.image_processing_utils import BaseImageProcessor
+
+from llava.chat_template import chat_template
+from llava.checkpoint.hf_llava import CARRIED, PROJECTOR_TYPE
+from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.conversation import Conversation
+from llava.families import family_of
+from llava.files import folder_written_whole
+
+_ROUND_VOCABULARY_TO = 64
+
+
+class ExportError(ValueError):
+    """A model that transformers' own LLaVA cannot express."""
+
+
+def check_exportable(config: Any, tower: Any) -> None:
+    """Everything that stands in the way, told at once; needs no weights.
+
+    Args:
+        config: of our model. tower: its vision tower, a stub will do; None for a model without.
+
+    Raises:
+        ExportError: what transformers' LLaVA lacks.
+    """
+    if tower is None:
+        raise ExportError("the model has no vision tower: it is a plain language model, which needs no export")
+    problems = []
+    vision = tower.cfg_only
+    if type(vision) not in MODEL_MAPPING:
+        problems.append(
+            f"transformers has no vision model of type {vision.model_type!r} (the tower {tower.vision_tower_name}); "
+            "towers that can be exported: CLIP, SigLIP"
+        )
+    elif tower.hidden_size != vision.hidden_size:
+        problems.append(
+            f"the tower gives features of {tower.hidden_size} values, its network {vision.hidden_size}: several scales "
+            "(S2) have no place in transformers' LLaVA"
+        )
+    kind = getattr(config, "mm_projector_type", "linear")
+    if kind != PROJECTOR_TYPE:
+        problems.append(f"the projector is {kind!r}, transformers' LLaVA has {PROJECTOR_TYPE!r} only")
+    if getattr(config, "mm_use_im_start_end", False):
+        problems.append("mm_use_im_start_end: images between marks of their own have no place in its processor")
+    if problems:
+        raise ExportError("the model cannot be exported: " + "; ".join(problems))
+
+
+def export(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    processor: BaseImageProcessor,
+    output: str | Path,
+    template: Conversation | None = None,
+) -> list[str]:
+    """Writes the folder; it appears whole or not at all.
+
+    Args:
+        model: a loaded LLaVA of this stack with its tower, LoRA merged.
+        template: becomes the chat template of tokenizer and processor.
+
+    Returns:
+        what a user should know about the result, a sentence each.
+
+    Raises:
+        ExportError: see `check_exportable`.
+    """
+    tower = model.get_vision_tower()
+    check_exportable(model.config, tower)
+    tokenizer, notes = _with_image_token(tokenizer)
+    image_token = tokenizer.convert_tokens_to_ids(DEFAULT_IMAGE_TOKEN)
+    state = _stock_state(model, tower, rows=_vocabulary(model, tokenizer))
+    config = _stock_config(model, tower, image_token, len(state["language_model.model.embed_tokens.weight"]))
+    _check_against_stock(config, state, tower.file_prefix)
+    if config.tie_word_embeddings:
+        del state["language_model.lm_head.weight"]
+    jinja = chat_template(template) if template is not None else None
+    stock_processor = _stock_processor(model, tower, tokenizer, processor, config, jinja)
+    if getattr(model.config, "image_aspect_ratio", None) == "pad":
+        notes.append("images are padded to a square by LlavaImageProcessor, which releases before 4.50 do not have")
+    with folder_written_whole(output) as aside:
+        save_torch_state_dict(state, aside, max_shard_size="5GB")
+        config.architectures = [LlavaForConditionalGeneration.__name__]
+        config.save_pretrained(aside)
+        _stock_generation(model, tokenizer, image_token, template).save_pretrained(aside)
+        stock_processor.save_pretrained(aside)
+        _keep_tokenizer_as_is(aside)
+    return notes
+
+
+def _with_image_token(tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedTokenizerBase, list[str]]:
+    """A copy that knows `<image>` as one token and pads on the left, for batches that generate."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.add_tokens([AddedToken(DEFAULT_IMAGE_TOKEN, special=True, normalized=False)], special_tokens=True)
+    tokenizer.padding_side = "left"
+    notes = []
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+        notes.append(f"the tokenizer had no padding token; {tokenizer.pad_token} pads")
+    return tokenizer, notes
+
+
+def _vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Rows of the embeddings: as they are where `<image>` finds a free one, else more, a round number."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) <= rows:
+        return rows
+    return -(-len(tokenizer) // _ROUND_VOCABULARY_TO) * _ROUND_VOCABULARY_TO
+
+
+def _stock_state(model: Any, tower: Any, rows: int) -> dict[str, torch.Tensor]:
+    """Weights by the stock class's names. New rows are the mean of the old: such a token is never the likeliest."""
+    inside = "model.vision_tower.vision_tower."
+    state = {}
+    for name, tensor in model.state_dict().items():
+        if name.startswith(inside):
+            name = f"vision_tower.{tower.file_prefix}{name.removeprefix(inside)}"
+        elif name.startswith("model.mm_projector."):
+            index, rest = name.removeprefix("model.mm_projector.").split(".", 1)
+            name = f"multi_modal_projector.linear_{1 + int(index) // 2}.{rest}"
+        else:
+            name = f"language_model.{name}"
+        if name in ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight"):
+            extra = rows - len(tensor)
+            if extra:
+                tensor = torch.cat([tensor, tensor.float().mean(0, keepdim=True).to(tensor.dtype).expand(extra, -1)])
+        state[name] = tensor.detach().contiguous()
+    return state
+
+
+def _stock_config(model: Any, tower: Any, image_token: int, rows: int) -> HFLlavaConfig:
+    ours = model.config.to_dict()
+    text_class = CONFIG_MAPPING[family_of(model.config).backbone_type]
+    known = set(text_class().to_dict()) - {"model_type", "architectures", "transformers_version", "_name_or_path"}
+    text = text_class(**{name: ours[name] for name in known if name in ours} | {"vocab_size": rows})
+    # A class token stands in front of the patches in CLIP, and not in SigLIP.
+    positions = tower.vision_tower.state_dict()
+    positions = next(len(value) for name, value in positions.items() if name.endswith("position_embedding.weight"))
+    config = HFLlavaConfig(
+        vision_config=tower.cfg_only,
+        text_config=text,
+        image_token_index=image_token,
+        image_seq_length=tower.num_patches,
+        vision_feature_layer=getattr(tower, "select_layer", -2),
+        vision_feature_select_strategy="default" if positions == tower.num_patches + 1 else "full",
+        tie_word_embeddings=bool(ours.get("tie_word_embeddings")),
+        dtype=model.dtype,
+    )
+    for name in CARRIED:
+        if ours.get(name) is not None:
+            setattr(config, name, ours[name])
+    return config
+
+
+def _check_against_stock(config: HFLlavaConfig, state: dict[str, torch.Tensor], file_prefix: str) -> None:
+    """The stock class, without its weights, must have exactly these names and shapes."""
+    with torch.device("meta"):
+        stock = LlavaForConditionalGeneration(config)
+    wanted = {}
+    for name, tensor in stock.state_dict().items():
+        for new, old in (
+            ("model.language_model.", "language_model.model."),
+            ("lm_head.", "language_model.lm_head."),
+            ("model.vision_tower.", f"vision_tower.{file_prefix}"),
+            ("model.multi_modal_projector.", "multi_modal_projector."),
+        ):
+            if name.startswith(new):
+                wanted[old + name.removeprefix(new)] = tuple(tensor.shape)
+                break
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if found != wanted:
+        differing = sorted(set(found.items()) ^ set(wanted.items()))
+        raise ExportError(
+            f"the model's weights are not those of transformers' LLaVA over {config.text_config.model_type}: "
+            f"{len(differing)} differ, such as {differing[0]}"
+        )
+
+
+def _stock_generation(model: Any, tokenizer: PreTrainedTokenizerBase, image_token: int, template: Any) -> Any:
+    """Generation settings: stops at the template's end of turn, and never says `<image>`."""
+    generation = copy.deepcopy(model.generation_config)
+    stops = {tokenizer.eos_token_id}
+    if template is not None and template.stop is not None:
+        stop = tokenizer.convert_tokens_to_ids(template.stop)
+        if stop != tokenizer.unk_token_id:
+            stops.add(stop)
+    stops = sorted(token for token in stops if isinstance(token, int))
+    generation.eos_token_id = stops[0] if len(stops) == 1 else stops
+    generation.pad_token_id = tokenizer.pad_token_id
+    generation.suppress_tokens = [image_token]
+    return generation
+
+
+def _stock_processor(
+    model: Any,
+    tower: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    processor: BaseImageProcessor,
+    config: HFLlavaConfig,
+    jinja: str | None,
+) -> LlavaProcessor:
+    """Images as our `process_image` makes them: padding to a square is what LlavaImageProcessor's `do_pad` means."""
+    if getattr(model.config, "image_aspect_ratio", None) == "pad":
+        settings = {
+            name: value for name, value in processor.to_dict().items() if not name.startswith("image_processor")
+        }
+        settings |= {"do_pad": True, "do_center_crop": bool(settings.get("do_center_crop"))}
+        processor = LlavaImageProcessor(**settings)
+    if jinja is not None:
+        tokenizer.chat_template = jinja
+    class_token = int(config.vision_feature_select_strategy == "default" or _has_class_token(tower))
+    return LlavaProcessor(
+        image_processor=processor,
+        tokenizer=tokenizer,
+        patch_size=tower.cfg_only.patch_size,
+        vision_feature_select_strategy=config.vision_feature_select_strategy,
+        num_additional_image_tokens=class_token,
+        chat_template=jinja,
+    )
+
+
+def _has_class_token(tower: Any) -> bool:
+    return tower.num_patches == (tower.cfg_only.image_size // tower.cfg_only.patch_size) ** 2 + 1
+
+
+def _keep_tokenizer_as_is(folder: Path) -> None:
+    """Makes transformers take tokenizer.json to the letter, and keeps the word-start mark behind an image.
+
+    A class that builds its rules anew would drop both. SentencePiece, piece by piece as our prompts are encoded, puts
+    a mark in front of the line break that follows an image; in one pass over the whole text a rule must do that.
+    """
+    file = folder / "tokenizer.json"
+    tokenizer = json.loads(file.read_text(encoding="utf-8"))
+    scheme = (tokenizer.get("pre_tokenizer") or {}).get("prepend_scheme")
+    if scheme == "first" and tokenizer.get("normalizer") is None:
+        tokenizer["normalizer"] = {"type": "Replace", "pattern": {"Regex": "\\A\\n"}, "content": " \n"}
+        file.write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
+    settings_file = folder / "tokenizer_config.json"
+    settings = json.loads(settings_file.read_text(encoding="utf-8"))
+    settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    settings_file.write_text(json.dumps(settings, indent=2, ensure_ascii=False), encoding="utf-8")

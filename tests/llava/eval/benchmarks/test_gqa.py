@@ -1,0 +1,108 @@
+import json
+import sys
+
+import pytest
+
+from llava.eval import eval_gqa
+from llava.eval.benchmarks import convert_gqa
+from llava.eval.eval_gqa import normalise, score, steps
+from llava.eval.scoring.pairing import ScoringError
+
+
+def question(answer, structural="query", semantic="attr", text="What color is it?", operations=(), group=None, **more):
+    return {
+        "question": text,
+        "answer": answer,
+        "isBalanced": True,
+        "types": {"structural": structural, "semantic": semantic, "detailed": "x"},
+        "groups": {"global": group, "local": None},
+        "semantic": [{"operation": o, "argument": a, "dependencies": []} for o, a in operations],
+    } | more
+
+
+QUESTIONS = {
+    "1": question("no", "verify", "global", "Is it overcast?", [("select", "scene"), ("verify weather", "overcast")]),
+    "2": question("red", operations=[("select", "shirt (1)"), ("query", "color")], group="color"),
+    "3": question("blue", operations=[("select", "hat (2)"), ("query", "color")], group="color"),
+    "4": question("dog", semantic="obj", operations=[("select", "x"), ("relate", "y"), ("query", "name")]),
+    "5": question("yes", isBalanced=False),
+}
+
+
+def said(**texts):
+    return [{"question_id": i[1:], "text": text} for i, text in texts.items()]
+
+
+ANSWERS = said(q1="No.", q2="Red", q3="red", q4="a dog")
+
+
+def test_by_hand():
+    report = score(ANSWERS, QUESTIONS)
+    # "a dog" is not "dog": equality is strict, articles count.
+    assert report.per_question == {"1": 1, "2": 1, "3": 0, "4": 0}
+    assert report.headline.value == 0.5
+    assert (report.metrics["binary"].value, report.metrics["binary"].samples) == (1, 1)
+    assert report.metrics["open"].value == pytest.approx(1 / 3)
+    assert {name: m.value for name, m in report.groups["structural type"].items()} == {
+        "query": pytest.approx(1 / 3),
+        "verify": 1,
+    }
+    assert {name: m.value for name, m in report.groups["semantic type"].items()} == {"attr": 0.5, "global": 1, "obj": 0}
+    assert {name: m.samples for name, m in report.groups["steps"].items()} == {"02": 4}
+    assert {name: m.samples for name, m in report.groups["words"].items()} == {"03": 1, "04": 3}
+    # Group colour: gold red 1, blue 1; given red 2, blue 0. (1 + 1) / 1 over one group.
+    assert report.details["distribution"] == pytest.approx(2)
+
+
+def test_steps_leave_out_the_one_that_asks():
+    assert steps(QUESTIONS["4"]) == 2
+    assert steps(question("x", operations=[("exist", "?"), ("choose name", "a|b"), ("select", "z")])) == 1
+
+
+@pytest.mark.parametrize(("text", "form"), [("Yes.", "yes"), ("U.S..", "u.s"), ("a dog ", "a dog "), ("", "")])
+def test_conversion_is_upstreams(text, form):
+    assert normalise(text) == form
+
+
+def test_no_group_no_distribution():
+    report = score(said(q1="no"), {"1": QUESTIONS["1"]})
+    assert report.details["distribution"] is None
+
+
+@pytest.mark.parametrize(
+    ("answers", "questions", "words"),
+    [
+        (ANSWERS[:3], QUESTIONS, "1 question ids are not answered: 4"),
+        (ANSWERS + said(q9="x"), QUESTIONS, "not among the annotations: 9"),
+        (ANSWERS, {"1": {"question": "?"}}, "not in GQA's official form"),
+        (ANSWERS, [], "not in GQA's official form"),
+        (ANSWERS, {"5": QUESTIONS["5"]}, "no annotations"),
+    ],
+)
+def test_bad_input(answers, questions, words):
+    with pytest.raises(ScoringError, match=words):
+        score(answers, questions)
+
+
+def test_unbalanced_questions_do_not_count():
+    assert score(ANSWERS + said(q5="yes"), QUESTIONS).headline.samples == 4
+
+
+def test_from_answers_over_predictions_to_the_score(tmp_path, monkeypatch, capsys):
+    (tmp_path / "testdev_balanced_questions.json").write_text(json.dumps(QUESTIONS))
+    (tmp_path / "merge.jsonl").write_text("".join(json.dumps(line) + "\n" for line in ANSWERS))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["x", "--src", "merge.jsonl", "--dst", "testdev_balanced_predictions.json"])
+    convert_gqa.main()
+    predictions = json.loads((tmp_path / "testdev_balanced_predictions.json").read_text())
+    assert predictions[0] == {"questionId": "1", "prediction": "no"}
+    monkeypatch.setattr(sys, "argv", ["x", "--tier", "testdev_balanced"])
+    eval_gqa.main()
+    official = json.loads((tmp_path / "testdev_balanced_predictions.score.json").read_text())
+    monkeypatch.setattr(
+        sys, "argv", ["x", "--annotation-file", "testdev_balanced_questions.json", "--result-file", "merge.jsonl"]
+    )
+    eval_gqa.main()
+    assert official == json.loads((tmp_path / "merge.score.json").read_text())
+    assert official["value"] == 0.5
+    assert "Distribution: 2.00" in capsys.readouterr().out

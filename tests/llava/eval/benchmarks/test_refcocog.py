@@ -1,0 +1,176 @@
+import json
+import random
+import sys
+
+import pytest
+
+from llava.eval import eval_refcocog
+from llava.eval.eval_refcocog import score
+from llava.eval.scoring.boxes import frame_of, parse_box, to_pixels, to_shares
+from llava.eval.scoring.pairing import ScoringError
+
+
+@pytest.mark.parametrize(
+    ("text", "box"),
+    [
+        ("[0.1, 0.2, 0.3, 0.4]", (0.1, 0.2, 0.3, 0.4)),
+        ("It is at [0,0,1,1.0].", (0, 0, 1, 1)),
+        ("[ .5 , 0.5 ,1. , 1e0 ]", (0.5, 0.5, 1, 1)),
+        # The first box counts.
+        ("[0.1, 0.1, 0.2, 0.2] or [0.3, 0.3, 0.4, 0.4]", (0.1, 0.1, 0.2, 0.2)),
+        ("[1, 2, 3]", None),
+        ("[1, 2, 3, 4, 5]", None),
+        ("(0.1, 0.2, 0.3, 0.4)", None),
+        ("0.1, 0.2, 0.3, 0.4", None),
+        ("[a, b, c, d]", None),
+        ("", None),
+    ],
+)
+def test_parsing(text, box):
+    assert parse_box(text) == box
+
+
+@pytest.mark.parametrize(
+    ("box", "size", "frame", "pixels"),
+    [
+        # A wide image: 100 x 50 in a square of 100, 25 rows above it.
+        ((0.1, 0.25, 0.5, 0.75), (100, 50), "padded", (10, 0, 50, 50)),
+        ((0.1, 0.25, 0.5, 0.75), (100, 50), "original", (10, 12.5, 50, 37.5)),
+        # A tall one, with an odd margin: (60 - 35) // 2 = 12 columns on the left.
+        ((0.5, 0.5, 1.0, 1.0), (35, 60), "padded", (18, 30, 35, 60)),
+        # Corners are put in order, what reaches beyond is clipped.
+        ((0.9, 0.8, 0.1, -0.2), (10, 10), "padded", (1, 0, 9, 8)),
+        ((0, 0, 9e999, 7), (10, 20), "original", (0, 0, 10, 20)),
+    ],
+)
+def test_frames_by_hand(box, size, frame, pixels):
+    assert to_pixels(box, *size, frame) == pytest.approx(pixels)
+
+
+def test_padding_is_llavas():
+    """Seen on an image: expand2square puts a marked rectangle where the padded frame says."""
+    from PIL import Image
+
+    from llava.mm_utils import expand2square
+
+    for size in ((31, 50), (50, 31), (40, 40)):
+        image = Image.new("RGB", size, "black")
+        image.paste("white", (5, 7, 20, 24))
+        square = expand2square(image, (0, 0, 0))
+        x1, y1, x2, y2 = square.convert("L").point(lambda p: 255 * (p > 128)).getbbox()
+        side = square.width
+        assert to_pixels((x1 / side, y1 / side, x2 / side, y2 / side), *size, "padded") == pytest.approx((5, 7, 20, 24))
+
+
+def test_shares_are_the_inverse():
+    draw = random.Random(0)
+    for _ in range(300):
+        width, height = draw.randrange(1, 700), draw.randrange(1, 700)
+        xs = sorted(draw.uniform(0, width) for _ in range(2))
+        ys = sorted(draw.uniform(0, height) for _ in range(2))
+        box = (xs[0], ys[0], xs[1], ys[1])
+        for frame in ("padded", "original"):
+            assert to_pixels(to_shares(box, width, height, frame), width, height, frame) == pytest.approx(box)
+
+
+def entry(number, bbox, size=(100, 50)):
+    return {"question_id": number, "bbox": list(bbox), "width": size[0], "height": size[1], "image": "x.jpg"}
+
+
+ANNOTATIONS = {
+    "split": "test",
+    "split_by": "umd",
+    # xywh in pixels.
+    "data": [
+        entry(1, (10, 0, 40, 50)),
+        entry(2, (0, 0, 100, 50)),
+        entry(3, (20, 10, 10, 10)),
+        entry(4, (0, 0, 50, 50)),
+    ],
+}
+ANSWERS = [
+    {"question_id": 1, "text": "[0.10, 0.25, 0.50, 0.75]"},
+    {"question_id": 2, "text": "[0.00, 0.25, 0.50, 0.75]"},
+    {"question_id": 3, "text": "on the left"},
+    {"question_id": 4, "text": "[0, 0, 10, 10]"},
+]
+
+
+def test_by_hand():
+    report = score(ANSWERS, ANNOTATIONS, "padded")
+    # Equal; exactly one half, which is a hit; no box; clipped to the whole image, again one half.
+    assert report.per_question == pytest.approx({"1": 1, "2": 0.5, "3": 0, "4": 0.5})
+    assert report.metrics["mean_iou"].value == pytest.approx(0.5)
+    assert report.metrics["accuracy_at_0.5"].value == pytest.approx(0.75)
+    assert report.parse_failures == 1
+    assert "1 boxes reach beyond 0..1" in report.warnings[0]
+    assert report.details == {
+        "frame": {"boxes_are_shares_of": "padded"},
+        "boxes_beyond_the_image": 1,
+        "split": "test",
+        "split_by": "umd",
+    }
+    assert score(ANSWERS, ANNOTATIONS, "original").per_question["1"] == pytest.approx(0.5)
+    assert score(ANSWERS[::-1], ANNOTATIONS, "padded") == report
+
+
+@pytest.mark.parametrize("frame", ["padded", "original"])
+def test_the_true_box_scores_one(frame):
+    answers = []
+    for e in ANNOTATIONS["data"]:
+        x, y, w, h = e["bbox"]
+        shares = to_shares((x, y, x + w, y + h), e["width"], e["height"], frame)
+        answers.append({"question_id": e["question_id"], "text": str(list(shares))})
+    report = score(answers, ANNOTATIONS, frame)
+    assert report.metrics["mean_iou"].value == pytest.approx(1)
+    assert report.metrics["accuracy_at_0.5"].value == 1
+
+
+def test_the_checkpoint_says_its_frame():
+    assert frame_of({"model_type": "llava_llama", "image_aspect_ratio": "pad"})[0] == "padded"
+    assert frame_of({"model_type": "llava_llama", "image_aspect_ratio": None})[0] == "original"
+    assert "image_aspect_ratio is 'square'" in frame_of({"model_type": "llava", "image_aspect_ratio": "square"})[1]
+    # Bunny pads its images too, but its training boxes are shares of the original ones.
+    assert frame_of({"model_type": "bunny-llama", "image_aspect_ratio": "pad"})[0] == "original"
+    with pytest.raises(ScoringError, match="give --frame"):
+        frame_of({"model_type": "gpt9"})
+    with pytest.raises(ScoringError, match="give --frame"):
+        frame_of({})
+
+
+@pytest.mark.parametrize(
+    ("answers", "annotations", "words"),
+    [
+        (ANSWERS[1:], ANNOTATIONS, "not answered: 1"),
+        (ANSWERS, {"data": [{"question_id": 1, "bbox": [1, 2, 3]}]}, "prepare refcocog"),
+        (ANSWERS, [], "prepare refcocog"),
+    ],
+)
+def test_bad_input(answers, annotations, words):
+    with pytest.raises(ScoringError, match=words):
+        score(answers, annotations, "padded")
+
+
+def test_command_line(tmp_path, tiny_llava, monkeypatch, capsys):
+    (tmp_path / "ann.json").write_text(json.dumps(ANNOTATIONS))
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in ANSWERS))
+    flags = ["x", "--annotation-file", f"{tmp_path}/ann.json", "--result-file", f"{tmp_path}/a.jsonl"]
+    monkeypatch.setattr(sys, "argv", flags)
+    with pytest.raises(ScoringError, match="--model-path"):
+        eval_refcocog.main()
+    # A name that says something else: the config decides.
+    named = tmp_path / "bunny-original"
+    named.symlink_to(tiny_llava)
+    monkeypatch.setattr(sys, "argv", [*flags, "--model-path", str(named)])
+    eval_refcocog.main()
+    assert "shares of the padded image: family llava_llama" in capsys.readouterr().out
+    frame = json.loads((tmp_path / "a.score.json").read_text())["details"]["frame"]
+    assert frame["boxes_are_shares_of"] == "padded"
+    assert "image_aspect_ratio is 'pad'" in frame["because"]
+    monkeypatch.setattr(sys, "argv", [*flags, "--frame", "original"])
+    eval_refcocog.main()
+    frame = json.loads((tmp_path / "a.score.json").read_text())["details"]["frame"]
+    assert frame == {"boxes_are_shares_of": "original", "because": "given as --frame"}
+    monkeypatch.setattr(sys, "argv", [*flags, "--model-path", str(tmp_path / "no")])
+    with pytest.raises(ScoringError, match="or give --frame"):
+        eval_refcocog.main()
