@@ -3,7 +3,7 @@ import io
 import json
 
 import pytest
-from llava.eval.benchmarks.science_questions import read_science_questions
+from llava.eval.benchmarks.scienceqa import read_science_questions
 from PIL import Image
 
 from llava.data.dataset import BrokenImageError
