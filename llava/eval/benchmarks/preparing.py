@@ -3,11 +3,10 @@
 import json
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llava.eval.benchmarks.base import Published
+from llava.eval.benchmarks.base import Options, Published
 from llava.eval.scoring.pairing import ScoringError, read_json, read_jsonl
 from llava.files import write_json, written_whole
 from llava.images import missing_images
@@ -20,28 +19,6 @@ Rows = list[Row]
 
 class PrepareError(ValueError):
     """A download that is not whole, or not the benchmark's."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a benchmark is prepared.
-
-    Attributes:
-        check_counts: whether the counts must be the published ones.
-        skip_missing_images: leave out questions whose image is missing, instead of stopping.
-        overwrite: replace question files that exist and differ.
-        sample: ask only so many questions, drawn at random with `seed`.
-        ocr: whether TextVQA's prompts hold the OCR tokens, as LLaVA's do.
-        template: RefCOCOg's prompt, with {} for the expression.
-    """
-
-    check_counts: bool = True
-    skip_missing_images: bool = False
-    overwrite: bool = False
-    sample: int | None = None
-    seed: int = 0
-    ocr: bool = True
-    template: str | None = None
 
 
 def find(raw: Path, *candidates: str) -> Path:
