@@ -248,6 +248,8 @@ class Benchmark:
                 report = self.score(answers, truths, asked=asked, missing=missing, **options)
                 if self.published and (found := self.count(truths, args)) is not None:
                     report.warnings += self.published.warning(found)
+                if self.annotation_help:
+                    report.details["file"] = Path(args.annotation_file).name
                 self.finish(args, report, file)
                 report.publish(report_path(args.report_file, file))
 

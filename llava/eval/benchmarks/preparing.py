@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ Row = dict[str, Any]
 Rows = list[Row]
 
 
-class PrepareError(ValueError):
+class PrepareError(ScoringError):
     """A download that is not whole, or not the benchmark's."""
 
 
@@ -56,14 +56,6 @@ def place(source: Path, target: Path) -> None:
         target.unlink()
     target.parent.mkdir(parents=True, exist_ok=True)
     target.symlink_to(source.resolve(), target_is_directory=source.is_dir())
-
-
-def load(path: Path) -> Any:
-    """A JSON file of a download."""
-    try:
-        return read_json(path)
-    except ScoringError as error:
-        raise PrepareError(str(error)) from error
 
 
 def check_count(published: Published, found: int, options: Options) -> None:
@@ -177,12 +169,3 @@ def _keys(rows: Sequence[Mapping[str, Any]], key: Callable[[Mapping[str, Any]], 
         return sorted(str(key(row)) for row in rows)
     except (KeyError, TypeError, ValueError):
         return None
-
-
-def unique(ids: Iterable[Any], what: str) -> None:
-    """Raises `PrepareError` if an id occurs twice."""
-    seen: set[str] = set()
-    for item in map(str, ids):
-        if item in seen:
-            raise PrepareError(f"{what} {item} occurs twice")
-        seen.add(item)
