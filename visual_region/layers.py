@@ -7,12 +7,12 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
+from llava.checkpoint.record import LayerRecord
 from visual_region.strategies import PAPER_LAYERS, PAPER_LISTS, STRATEGIES, LayerSelectionError
 
 # argparse expands % in its help, so there it goes in as GRAMMAR.replace("%", "%%").
@@ -67,17 +67,15 @@ class LayerSelection:
         return cls(tuple(sorted(layers)), num_layers, spec.strip())
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "LayerSelection":
-        """Read back `to_dict`; the layers are taken as recorded, since a score file in the spec may be gone."""
-        try:
-            layers, num_layers, spec = data["layers"], data["num_layers"], data["tune_layers"]
-        except (KeyError, TypeError) as error:
-            raise LayerSelectionError(f"not a recorded layer selection: {data!r}") from error
-        return cls(tuple(layers) if isinstance(layers, list) else layers, num_layers, spec)
+    def of_record(cls, record: LayerRecord) -> "LayerSelection":
+        """The tuned layers of a record, numbered as before any removal; the spec is not read, its file may be gone."""
+        layers = record.layers
+        return cls(tuple(layers) if isinstance(layers, list) else layers, record.original_depth, record.spec)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return what config.json records under `visual_region`."""
-        return {"tune_layers": self.spec, "layers": list(self.layers), "num_layers": self.num_layers}
+    @property
+    def record(self) -> LayerRecord:
+        """What a model of this depth records after a training of these layers."""
+        return LayerRecord({}, self.num_layers).tuned(self.spec, self.layers)
 
     def __len__(self) -> int:
         return len(self.layers)

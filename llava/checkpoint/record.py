@@ -45,7 +45,7 @@ class LayerRecord:
 
     @property
     def spec(self) -> str | None:
-        """The --tune_layers of the last training."""
+        """The --tune_layers of the last training; None where none was recorded."""
         return self.values.get("tune_layers")
 
     @property
@@ -70,14 +70,17 @@ class LayerRecord:
 
     @property
     def removed(self) -> list[int]:
+        """The layers that are gone."""
         return list(self.values.get("removed_layers", ()))
 
     @property
     def reverted(self) -> list[int]:
+        """The layers that have the backbone's weights again."""
         return list(self.values.get("reverted_layers", ()))
 
     @property
     def healed(self) -> Mapping[str, Any] | None:
+        """The settings of the last distillation; None where there was none."""
         return self.values.get("healed")
 
     @property

@@ -16,7 +16,9 @@ from llava.data.collate import DataCollatorForSupervisedDataset
 from llava.data.dataset import LazySupervisedDataset
 from llava.data.records import DataFormatError, Record, Records, open_records
 from llava.files import cache_root, sha256_of, write_json
-from visual_region.importance import ScoreError
+from llava.images import missing_images
+from llava.names import some
+from visual_region.importance.errors import ScoreError
 from visual_region.importance.tokens import ANSWER, IMAGE, PADDING, PROMPT, TokenBatch
 
 CAPTION_TEMPLATE = "plain"
@@ -41,13 +43,17 @@ class SampleSet:
     def with_images(self) -> int:
         return int(self.records.has_image[list(self.indices)].sum())
 
+    @property
+    def images(self) -> list[str]:
+        """The names of the images, each once."""
+        return list(dict.fromkeys(name for i in self.indices for name in self.records[i].images))
+
     def check_images(self, folder: Path) -> None:
         """Raises `ScoreError` that counts and names missing images, before a model is loaded."""
-        names = dict.fromkeys(name for i in self.indices for name in self.records[i].images)
-        missing = [name for name in names if not (folder / name).is_file()]
+        missing = missing_images(self.images, folder)
         if missing:
             raise ScoreError(
-                f"{len(missing)} of {len(names)} images are missing under {str(folder)!r}: {', '.join(missing[:5])}; "
+                f"{len(missing)} of {len(self.images)} images are missing under {str(folder)!r}: {some(missing)}; "
                 "give --image-folder the folder that the paths of the data file begin in"
             )
 

@@ -18,12 +18,15 @@ from typing import Any
 
 import torch
 
-from llava.checkpoint.old_folder import read_checkpoint
-from llava.checkpoint.old_identity import identity_of
+from llava.checkpoint import identity
+from llava.checkpoint.folder import Checkpoint
 from llava.files import written_whole
-from visual_region.importance import ScoreError
+from llava.outputs import FileKind
+from visual_region.importance.errors import ScoreError
 from visual_region.importance.means import MeanOfMeans, SampleMean, Scores
-from visual_region.importance.resampling import CONFIDENCE, draw_counts, interval
+from visual_region.importance.resampling import CONFIDENCE, interval
+
+SCORES = FileKind("a score file", keys=frozenset({"metrics", "num_layers"}))
 
 
 @dataclass(frozen=True)
@@ -77,16 +80,15 @@ class ScoreFile:
         rows = [nothing if row is None else row for row in entry["per_sample"]]
         return SampleMean(torch.tensor(rows, dtype=torch.float64), torch.tensor(entry["weights"], dtype=torch.float64))
 
-    def check_fits(self, model_path: str, model_base: str | None = None) -> None:
+    def check_fits(self, checkpoint: Checkpoint) -> None:
         """Raises `ScoreError` unless the scores are of this very checkpoint."""
-        found = identity_of(read_checkpoint(model_path), model_base)
-        if self.content.get("identity") != found:
+        if self.content.get("identity") != identity.digest(checkpoint):
             # Before `run` was written, identities were taken from fewer bytes: those cannot be compared.
             old = "" if "run" in self.content else ", or was written before models were told apart by every tensor"
             raise ScoreError(
                 f"{self.path} holds the scores of another model ({self.content.get('model', 'unknown')}, "
-                f"{self.num_layers} layers) than {model_path}{old}; score this one: python -m visual_region score "
-                f"--model-path {model_path} ..."
+                f"{self.num_layers} layers) than {checkpoint.name}{old}; score this one: python -m visual_region "
+                f"score --model-path {checkpoint.name} ..."
             )
 
 
@@ -100,7 +102,7 @@ def entry_of(scores: Scores, resamples: int, seed: int, parts: tuple[str, ...] =
     rows = [None if row.isnan().any() else row.tolist() for row in per_sample]
     samples, bounds = sum(row is not None for row in rows), {}
     if samples > 1:
-        low, high = interval(scores, draw_counts(len(per_sample), resamples, seed))
+        low, high = interval(scores, resamples, seed)
         bounds = {"low": low.tolist(), "high": high.tolist(), "confidence": CONFIDENCE}
     return {
         "values": scores.values().tolist(),
