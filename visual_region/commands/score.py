@@ -8,7 +8,7 @@ from llava.checkpoint import identity
 from llava.checkpoint.folder import Checkpoint, open_checkpoint
 from llava.dtypes import DTYPES
 from llava.flags import add_checkpoint_flags
-from llava.journal import Journal
+from llava.journal import Journal, journal_path
 from llava.outputs import PICTURE, OutputError, check_cache, check_files
 from llava.tables import text_table
 from visual_region.importance import METRICS, PARAMETER_METRICS, SAMPLE_METRICS, ScoreError, inputs
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
         content |= _measure(args, checkpoint, samples, pair, settings, journal)
         write_scores(args.output, content)
         scores = ScoreFile.read(args.output)
-    journal.close()
+    journal.remove()
     pictures = _draw(scores, marked)
     print(_table(scores, metrics))
     print(f"scores are in {args.output}, pictures in {', '.join(map(str, pictures))}")
@@ -138,8 +138,8 @@ def _check_outputs(args: argparse.Namespace) -> None:
         "the heat map beside --output,": (heatmap, PICTURE),
     }
     check_files(outputs, [args.data_path])
-    if Path(f"{args.output}.journal").is_dir():
-        raise OutputError(f"{args.output}.journal is a folder; give another --output")
+    if journal_path(args.output).is_dir():
+        raise OutputError(f"{journal_path(args.output)} is a folder; give another --output")
     check_cache(args.vision_feature_cache)
 
 
