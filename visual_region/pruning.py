@@ -40,7 +40,8 @@ def cut_shards(checkpoint: Checkpoint, cut: LayerCut, dtype: torch.dtype | None 
                 kept.append(stored.renamed(new) if dtype is None else stored.renamed(new).cast(dtype))
         result.append(kept)
     if missing:
-        raise SurgeryError(f"{checkpoint.path} holds no weights of layers {sorted(missing)} under {' or '.join(paths)!r}")
+        where = " or ".join(paths)
+        raise SurgeryError(f"{checkpoint.path} holds no weights of layers {sorted(missing)} under {where!r}")
     return result
 
 
@@ -60,9 +61,7 @@ def pruned_config(stored: Mapping[str, Any], config: Any, cut: LayerCut) -> dict
     return values
 
 
-def prune_adapter(
-    lora: Checkpoint, output: Path, base_output: Path, values: Mapping[str, Any], cut: LayerCut
-) -> None:
+def prune_adapter(lora: Checkpoint, output: Path, base_output: Path, values: Mapping[str, Any], cut: LayerCut) -> None:
     """Writes a LoRA folder whose adapter is renumbered for the pruned base `base_output`."""
 
     def rename(name: str) -> str | None:

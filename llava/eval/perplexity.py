@@ -18,6 +18,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from llava.checkpoint.old_folder import read_checkpoint
+from llava.checkpoint.old_identity import identity_of
 from llava.conversation import get_template
 from llava.data.records import Records, open_records
 from llava.eval.answering.arguments import DTYPES, add_model_flags, recorded_template
@@ -30,7 +31,6 @@ from llava.files import sha256_of
 from llava.journal import Journal
 from llava.model.builder import family_config, load_pretrained_model
 from llava.tokenization import encoder_for
-from visual_region.importance.score_file import identity_of
 
 DEFAULT_CONTEXT = 2048
 UNITS = ("token", "byte", "word")

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from llava.outputs import BLOCK_SCORES, PICTURE, SCORES, TABLE, OutputError, check_files, check_output
+from llava.outputs import PICTURE, TABLE, OutputError, check_files, check_output
+from visual_region.importance.blocks import BLOCK_SCORES
+from visual_region.importance.score_file import SCORES
 
 SCORE_FILE = {
     "num_layers": 6,
@@ -34,7 +36,7 @@ def refused(command, place, monkeypatch):
         raise AssertionError("weights were loaded")
 
     def run(words, *arguments):
-        monkeypatch.setattr("llava.model.builder.load_pretrained_model", no_work)
+        monkeypatch.setattr("llava.model.builder.load_base", no_work)
         before = {path: path.is_file() and path.read_bytes() for path in place.rglob("*")}
         with pytest.raises(SystemExit, match=words):
             command(*arguments)

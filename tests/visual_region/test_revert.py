@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from llava.checkpoint.record import LayerRecord
 from llava.model.builder import load_pretrained_model
-from visual_region.surgery import region_now, weights_replaced
+from visual_region.surgery import weights_replaced
 
 TEXT = torch.tensor([[1, 5, 6, 7, 9]])
 
@@ -53,7 +54,7 @@ def test_full_equals_copying_the_layers_in_memory(command, logits, tiny, tuned, 
     assert not torch.equal(expected, before)
     assert record(output)["reverted_layers"] == [1, 2, 3]
     # Layer 3 was tuned and is the backbone's again: pruning need not protect it.
-    assert region_now(load_pretrained_model(str(output), device="cpu")[1].config) == (0,)
+    assert LayerRecord.of(load_pretrained_model(str(output), device="cpu")[1].config).region == (0,)
 
 
 def test_twice_is_once(command, tiny, tuned, tmp_path):

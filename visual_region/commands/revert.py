@@ -17,7 +17,7 @@ from visual_region.surgery import SurgeryError, describe_layers, layers_named
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model-path", required=True, help="full, merged or LoRA folder")
-    parser.add_argument("--backbone", help="folder of the plain language model; not needed for a LoRA, which has a base")
+    parser.add_argument("--backbone", help="folder of the plain language model; a LoRA needs none, it has its base")
     parser.add_argument("--model-base", help="base of a LoRA; default: the one that it records")
     parser.add_argument("--layers", required=True, help="layers to set back: " + GRAMMAR.replace("%", "%%"))
     add_output_flags(parser)
@@ -58,9 +58,7 @@ def _revert_full(
     _write(checkpoint, output, shards, values)
 
 
-def _revert_lora(
-    args: argparse.Namespace, lora: Checkpoint, layers: tuple[int, ...], values: dict[str, Any]
-) -> None:
+def _revert_lora(args: argparse.Namespace, lora: Checkpoint, layers: tuple[int, ...], values: dict[str, Any]) -> None:
     if args.backbone and Path(args.backbone).resolve() != lora.base.path.resolve():
         raise SurgeryError(
             f"a LoRA's layers go back to its base {lora.base.path}, not to --backbone {args.backbone}; merge the LoRA "

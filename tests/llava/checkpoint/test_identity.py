@@ -8,14 +8,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from llava.checkpoint.old_folder import read_checkpoint
-from llava.checkpoint.old_identity import identity_of
+from llava.checkpoint.folder import open_checkpoint
+from llava.checkpoint.identity import digest
 
 LAYERS = 8
 
 
 def identity(folder):
-    return identity_of(read_checkpoint(folder))
+    return digest(open_checkpoint(folder))
 
 
 @pytest.fixture(scope="module")
