@@ -136,6 +136,7 @@ def test_bad_input_writes_nothing(command, tiny, tuned, tiny_lora, parity, tmp_p
         LlamaForCausalLM(LlamaConfig(**values)).save_pretrained(tmp_path / name)
         return tmp_path / name
 
+    projector = ("revert", "--model-path", parity / "c_pretrain", "--model-base", parity / "tiny-vicuna")
     wide, deep = llm("wide", intermediate_size=48), llm("deep", num_hidden_layers=7)
     full, output = ("revert", "--model-path", tuned, "--layers", "1"), ("--output", tmp_path / "out")
     before = {p.name for p in tmp_path.iterdir()}
@@ -153,7 +154,7 @@ def test_bad_input_writes_nothing(command, tiny, tuned, tiny_lora, parity, tmp_p
         ((*full, "--backbone", tiny_lora), "is a LoRA checkpoint"),
         (("revert", "--model-path", tuned, "--backbone", tiny.llm, "--layers", "6"), "there is no layer 6"),
         (("revert", "--model-path", tiny_lora, "--layers", "0", "--backbone", wide), "go back to its base"),
-        (("revert", "--model-path", parity / "c_pretrain", "--layers", "0"), "holds a projector only"),
+        ((*projector, "--layers", "0"), "holds a projector only"),
         ((*full, "--backbone", tiny.llm, "--output", tuned), "lie in each other"),
     ]
     for flags, words in cases:
