@@ -11,9 +11,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from llava.conversation import get_template
-from llava.eval.answering.arguments import add_model_flags, make_answerer, recorded_template
-from llava.eval.answering.runner import Answerer, Question, check_images, read_questions
+from llava.eval.answering.answerer import Answerer
+from llava.eval.answering.arguments import add_model_flags, make_answerer, open_model
+from llava.eval.answering.questions import Question, check_images, read_questions
 from llava.eval.eval_easy_vqa import score
 from llava.families import family_of
 from llava.files import write_json
@@ -88,8 +88,7 @@ def main() -> None:
     values = json.loads(Path(args.scores).read_text())["metrics"]["angular"]["values"]
     output = Path(args.output)
     done = json.loads(output.read_text()) if output.exists() else []
-    template = get_template(args.conv_mode or recorded_template(args.model_path))
-    answerer = make_answerer(args, template, Path(args.image_folder))
+    answerer = make_answerer(args, open_model(args))
     try:
         for entries in curve(answerer, questions, annotations, values, args.most, args.batch_size, done):
             # After each point, so that a run that is cut off goes on from there.

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
     """A table: a row a variant, a column a corpus. Each cell is kept as soon as it is measured."""
     from llava.checkpoint.side_files import family_at
     from llava.conversation import get_template
-    from llava.eval.perplexity import load
+    from llava.eval.answering.arguments import load, open_model
     from visual_region.reversion import reverted_shards
     from visual_region.surgery import weights_replaced
 
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
         reverted_shards(_decoder_folder(args), names, layers, index, family.layer_path)
     table = _open_table(args, corpora, variants)
 
-    tokenizer, model, processor = load(args, any(corpus.needs_tower for corpus in corpora.values()))
+    tokenizer, model, processor = load(args, open_model(args), any(corpus.needs_tower for corpus in corpora.values()))
     for variant, layers in variants.items():
         if all(name in table["rows"][variant]["perplexity"] for name in corpora):
             continue
@@ -73,16 +73,17 @@ def run(args: argparse.Namespace) -> None:
 
 def _corpora(args: argparse.Namespace) -> dict[str, Any]:
     """Each corpus by its path, found to be there."""
-    from llava.eval.perplexity import Corpus, check_flags
+    from llava.eval.answering.arguments import open_model
+    from llava.eval.answering.perplexity import Corpus, check_flags
 
-    corpora = {}
+    corpora, checkpoint = {}, open_model(args)
     for kind, paths in (("text_file", args.text_file), ("data_path", args.data_path)):
         for path in paths:
             one = argparse.Namespace(**{**vars(args), "text_file": None, "data_path": None, kind: path})
             if kind == "data_path":
                 one.context = one.stride = one.max_tokens = None
-            check_flags(one)
-            corpora[str(path)] = Corpus.open(one)
+            check_flags(one, checkpoint)
+            corpora[str(path)] = Corpus.open(one, checkpoint)
     if not corpora:
         raise SurgeryError("give at least one --text-file or --data-path")
     return corpora
@@ -174,7 +175,7 @@ def _open_table(args: argparse.Namespace, corpora: dict[str, Any], variants: dic
 def _measure(args: argparse.Namespace, table: Any, variant: str, name: str, corpus: Any, parts: tuple) -> None:
     from dataclasses import asdict
 
-    from llava.eval.perplexity import report_of
+    from llava.eval.answering.perplexity import report_of
 
     model, tokenizer, processor = parts
     print(f"{variant}, {name}")

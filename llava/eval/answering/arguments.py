@@ -9,11 +9,13 @@ from transformers import PreTrainedTokenizerBase
 
 from llava.checkpoint.folder import Checkpoint, open_checkpoint
 from llava.checkpoint.identity import file_state
+from llava.checkpoint.old_folder import read_checkpoint
 from llava.conversation import get_template
 from llava.data.feature_cache import FeatureCache
 from llava.dtypes import DTYPES
 from llava.eval.answering.answerer import Answerer, Generation
 from llava.eval.answering.errors import EvaluationError
+from llava.families import template_of_config
 from llava.files import sha256_of
 from llava.flags import add_checkpoint_flags, positive
 from llava.model.builder import load_checkpoint
@@ -108,6 +110,11 @@ def template_name(args: argparse.Namespace, checkpoint: Checkpoint) -> str | Non
     if vars(args).get("raw_prompt"):
         return None
     return args.conv_mode or checkpoint.template
+
+
+def recorded_template(model_path: str) -> str:
+    """For callers that have not moved yet."""
+    return template_of_config(read_checkpoint(model_path).config)
 
 
 def check_sees(checkpoint: Checkpoint) -> None:

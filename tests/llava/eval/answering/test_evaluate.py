@@ -147,9 +147,7 @@ def test_broken_images_are_left_out_as_missing_ones(flags, questions, damaged, t
         mine += ["--vision-feature-cache", str(tmp_path / "cache")]
     with monkeypatch.context() as patch:
         patch.setattr(runner, "make_answerer", lambda *arguments: pytest.fail("weights were loaded first"))
-        with pytest.raises(
-            EvaluationError, match=r"^1 image cannot be opened: 2\.png \(0 bytes\) \(3 of 20 questions"
-        ):
+        with pytest.raises(EvaluationError, match=r"^1 image cannot be opened: 2\.png \(0 bytes\) \(3 of 20 questions"):
             answer(mine)
     skipping = [*mine, "--skip-missing-images"]
     lines = answer(skipping)

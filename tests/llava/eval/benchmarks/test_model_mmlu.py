@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from llava.eval.answering.arguments import open_model
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.benchmarks.mmlu import LETTERS, Item, likelihood_prompt
 from llava.eval.eval_mmlu import score
-from llava.eval.answering.arguments import open_model
 from llava.eval.model_mmlu import CONTINUATIONS, _most_probable, fitted, read_items
 from llava.eval.model_mmlu import answer as answer_with
 from llava.eval.prepare.common import Options
