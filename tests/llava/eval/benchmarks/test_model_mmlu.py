@@ -8,10 +8,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from llava.eval.answering.arguments import open_model
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.benchmarks.mmlu import LETTERS, Item, likelihood_prompt
 from llava.eval.eval_mmlu import score
-from llava.eval.model_mmlu import CONTINUATIONS, _most_probable, answer, fitted, read_items
+from llava.eval.model_mmlu import CONTINUATIONS, _most_probable, fitted, read_items
+from llava.eval.model_mmlu import answer as answer_with
 from llava.eval.prepare.common import Options
 from llava.eval.prepare.mmlu import prepare as prepare_mmlu
 from llava.model.builder import load_pretrained_model
@@ -58,8 +60,13 @@ def arguments(model, data, answers, method, **changes):
         "seed": 0,
         "raw_prompt": False,
         "device": "cpu",
+        "share_prefix": "auto",
     }
     return SimpleNamespace(**(flags | changes))
+
+
+def answer(args):
+    answer_with(args, open_model(args))
 
 
 def lines(path):
@@ -150,7 +157,7 @@ def test_what_does_not_fit_at_all():
 
 def test_files_that_do_not_belong_together(data, tmp_path):
     (tmp_path / "q.jsonl").write_text('{"question_id": 1, "text": "a"}\n')
-    with pytest.raises(EvaluationError, match="line 1 is no MMLU question"):
+    with pytest.raises(EvaluationError, match="line 1 is not an MMLU question"):
         read_items(tmp_path / "q.jsonl", data / "shots.json")
     (tmp_path / "s.json").write_text('{"virology": []}')
     with pytest.raises(EvaluationError, match="has no examples of anatomy"):
