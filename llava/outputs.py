@@ -142,7 +142,7 @@ def check_files(
         if twin:
             raise OutputError(f"{twin} and {flag} are the same file {path}; give each its own")
         if path.exists() and not kind.recognises(path):
-            raise OutputError(f"{flag} {path} is there and is not {kind.title}; delete it, or give another file")
+            raise OutputError(f"{flag} {path} exists and is not {kind.title}; delete it, or give another file")
         written[flag] = path
 
 
@@ -150,7 +150,7 @@ def _check_file(flag: str, path: Path, kind: FileKind) -> None:
     if path.is_dir():
         raise OutputError(f"{flag} {path} is a folder; give a file, such as {path / f'result{kind.suffix}'}")
     if path.exists() and not path.is_file():
-        raise OutputError(f"{flag} {path} is no ordinary file; give another")
+        raise OutputError(f"{flag} {path} is not an ordinary file; give another")
     suffix = path.suffix.lower()
     if suffix in _SUFFIXES and suffix != kind.suffix:
         raise OutputError(f"{flag} {path}: {kind.title} is written there; give a name that ends in {kind.suffix}")

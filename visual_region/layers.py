@@ -97,7 +97,7 @@ class LayerSelection:
         return 100 * len(self) / self.num_layers
 
     def picture(self) -> str:
-        """Draw the stack from layer 0 on, one character a layer."""
+        """Draw the stack from layer 0 on, one character per layer."""
         return "".join("■" if layer in self else "□" for layer in range(self.num_layers))
 
     def as_list_spec(self) -> str:
@@ -202,7 +202,7 @@ def _from_scores(part: str, n: int) -> list[int]:
 
 
 def _read_scores(path: str, metric: str, n: int) -> list[float]:
-    """Read one value a layer from {"num_layers": n, "metrics": {metric: {"values": [...]}}}."""
+    """Read one value per layer from {"num_layers": n, "metrics": {metric: {"values": [...]}}}."""
     try:
         scores = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
         depth, metrics = scores["num_layers"], {name: entry["values"] for name, entry in scores["metrics"].items()}
@@ -219,7 +219,7 @@ def _read_scores(path: str, metric: str, n: int) -> list[float]:
         raise LayerSelectionError(f"{path!r} has no metric {metric!r}; it has {', '.join(metrics) or 'none'}{hint}")
     values = metrics[metric]
     if not isinstance(values, list) or len(values) != n:
-        raise LayerSelectionError(f"{metric!r} in {path!r} needs a list of {n} values, one a layer")
+        raise LayerSelectionError(f"{metric!r} in {path!r} needs a list of {n} values, one per layer")
     # NaN has no rank and an infinite score is a fault of the measurement; json reads both.
     wrong = [i for i, x in enumerate(values) if not (_is_int(x) or (isinstance(x, float) and math.isfinite(x)))]
     if wrong:

@@ -49,7 +49,7 @@ def pruned_config(stored: Mapping[str, Any], config: Any, cut: LayerCut) -> dict
     """A config.json after the cut.
 
     Args:
-        stored: config.json as it stands; fields that do not change are kept as they are. Transformers' own LLaVA has
+        stored: config.json as it is; fields that do not change are kept as they are. Transformers' own LLaVA has
             the language model's fields one level down.
         config: the same as an object of ours, with what its class derives (layer_types of an older Qwen2 folder).
     """

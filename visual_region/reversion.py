@@ -27,7 +27,7 @@ def named_tensors(checkpoint: Checkpoint) -> dict[str, Stored]:
 
 
 def backbone_index(model: Checkpoint, backbone: Checkpoint) -> list[int]:
-    """For each layer as the model stands now, the backbone's layer that it was.
+    """For each layer as the model is now, the backbone's layer that it was.
 
     The backbone is either whole, or pruned in the same way as the model.
 

@@ -34,7 +34,7 @@ class LayerCut:
 
     @classmethod
     def without(cls, layers: Sequence[int], record: LayerRecord) -> "LayerCut":
-        """The cut that removes `layers`, indices of the model as it stands now.
+        """The cut that removes `layers`, indices of the model as it is now.
 
         Raises:
             SurgeryError: indices that do not exist, or none would remain.
@@ -56,7 +56,7 @@ class LayerCut:
         """The name of a tensor or module after the cut, with or without PEFT's prefix; None if it is removed.
 
         Args:
-            layer_paths: where the decoder layers are; several where formats differ in that.
+            layer_paths: where the decoder layers are; several if formats differ in that.
         """
         layer_path = next((path for path in layer_paths if layer_of(name, path) is not None), None)
         if layer_path is None:
@@ -88,7 +88,7 @@ def layer_of(name: str, layer_path: str) -> int | None:
 
 
 def layers_named(spec: str, record: LayerRecord) -> tuple[int, ...]:
-    """The layers that `spec` names in the model as it stands now.
+    """The layers that `spec` names in the model as it is now.
 
     Raises:
         LayerSelectionError: also says what was removed before, for users who mean layers of the unpruned model.
@@ -102,7 +102,7 @@ def layers_named(spec: str, record: LayerRecord) -> tuple[int, ...]:
 
 
 def describe_layers(layers: Sequence[int], record: LayerRecord) -> str:
-    """Layers as the model stands now, and, if some were removed before, what they were in the unpruned model."""
+    """Layers as the model is now, and, if some were removed before, what they were in the unpruned model."""
     text = f"layers {', '.join(map(str, layers))}"
     if record.removed:
         text += f" (of the unpruned model {', '.join(str(record.original[i]) for i in layers)})"
@@ -113,7 +113,7 @@ def lowest_outside(scores: Sequence[float], count: int, protected: Sequence[int]
     """The `count` layers of lowest score that are not protected, sorted by index.
 
     Raises:
-        SurgeryError: fewer lie outside.
+        SurgeryError: fewer are outside.
     """
     free = [i for i in range(len(scores)) if i not in set(protected)]
     if count > len(free):
@@ -131,7 +131,7 @@ def remove_layers(model: nn.Module, layers: Sequence[int], layer_path: str) -> n
     key-value cache), what `LayerCut` changes in the config, and the record.
 
     Args:
-        layers: indices as the model stands now.
+        layers: indices as the model is now.
         layer_path: attribute path of the decoder layers ("model.layers").
 
     Returns:
@@ -196,7 +196,7 @@ def _numbering(record: LayerRecord) -> str:
     text = f"the model's layers are 0..{record.depth - 1}"
     if record.removed:
         text += (
-            f", counted as it stands now; layers {', '.join(map(str, record.removed))} of the "
+            f", counted as it is now; layers {', '.join(map(str, record.removed))} of the "
             f"{record.original_depth} that it had were removed already, and those that remain were "
             f"{', '.join(map(str, record.original))}"
         )

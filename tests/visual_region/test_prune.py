@@ -241,7 +241,7 @@ def test_scores_of_another_depth_and_layers_removed_before(command, tiny_llava, 
     scores.write_text(json.dumps(of_once))
     with pytest.raises(SystemExit, match="holds the scores of another model"):
         command("prune", "--model-path", other, "--scores", scores, "--output", tmp_path / "no")
-    with pytest.raises(ValueError, match=r"0\.\.4, counted as it stands now; layers 1 of the 6 .* removed already"):
+    with pytest.raises(ValueError, match=r"0\.\.4, counted as it is now; layers 1 of the 6 .* removed already"):
         LayerCut.without((5,), open_checkpoint(once).record)
 
 
@@ -340,7 +340,7 @@ def test_a_block_is_measured_and_removed(command, logits, tiny, tiny_llava, tmp_
 def test_a_file_that_holds_no_block_distances_is_named(command, tiny_llava, tmp_path, content):
     file = tmp_path / "blocks.json"
     file.write_text(content)
-    with pytest.raises(SystemExit, match=r"--block-scores .*blocks\.json is (there and is )?not a file of block"):
+    with pytest.raises(SystemExit, match=r"--block-scores .*blocks\.json (exists and )?is not a file of block"):
         command("prune", "--model-path", tiny_llava, "--block", 2, "--block-scores", file, "--output", tmp_path / "o")
     assert file.read_text() == content
 

@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _corpora(args: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, Corpus]:
-    """Each corpus by its path, found to be there."""
+    """Each corpus by its path, after its checks."""
     corpora = {}
     for kind, paths in (("text_file", args.text_file), ("data_path", args.data_path)):
         for path in paths:
@@ -129,7 +129,7 @@ def _open_table(
     corpora: Mapping[str, Corpus],
     variants: Mapping[str, Sequence[int]],
 ) -> dict[str, Any]:
-    """The file's content if it is of this very measurement, else an empty table."""
+    """The file's content if it is of the same measurement, else an empty table."""
     settings = {
         "model": str(args.model_path),
         "identity": identity.digest(checkpoint),

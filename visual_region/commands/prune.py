@@ -37,7 +37,7 @@ from visual_region.surgery import (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_flags(parser, "default: as stored; of a merged LoRA fp32")
-    which = parser.add_argument_group("which layers (numbers are of the model as it stands now)")
+    which = parser.add_argument_group("which layers (numbers are of the model as it is now)")
     which.add_argument("--layers", help="layers to remove, in the grammar of --tune_layers")
     which.add_argument("--scores", help="score file; removes the layers of lowest score")
     which.add_argument("--metric", default="angular", help="a metric of the score file")
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
     if record.removed:
         print(
             f"layers {', '.join(map(str, record.removed))} of the unpruned model were removed before; numbers are of "
-            f"the {record.depth} layers as they stand now"
+            f"the {record.depth} layers as they are now"
         )
     cut = LayerCut.without(choose_layers(args, checkpoint), record)
     if checkpoint.kind is Kind.FULL:
@@ -135,7 +135,7 @@ def _choose_block(args: argparse.Namespace, checkpoint: Checkpoint, protected: t
 
 
 def _read_scores(args: argparse.Namespace, checkpoint: Checkpoint) -> list[float]:
-    """One value per layer of `--metric`, found to be of this very model."""
+    """One value per layer of `--metric`, after a check that it is of this model."""
     scores, record = ScoreFile.read(args.scores), checkpoint.record
     values = scores.entry(args.metric)["values"]
     if scores.num_layers != record.depth:
@@ -143,7 +143,7 @@ def _read_scores(args: argparse.Namespace, checkpoint: Checkpoint) -> list[float
         before = f" (layers {gone} were removed from it before)" if gone else ""
         raise SurgeryError(
             f"{args.scores} is of {scores.num_layers} layers, the model has {record.depth}{before}; "
-            "score the model as it stands now"
+            "score the model as it is now"
         )
     scores.check_fits(checkpoint)
     return values

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
     journal = Journal(args.output, settings | others)
     scores = measured_before(args, journal.digest)
     if scores:
-        print(f"{args.output} holds the scores of this very model, data and settings; nothing is measured again")
+        print(f"{args.output} holds the scores of this model, data and settings; nothing is measured again")
     else:
         content = {"model": str(checkpoint.path.resolve()), "identity": digest, "run": journal.digest}
         content |= _measure(args, checkpoint, samples, pair, settings, journal)
@@ -149,7 +149,7 @@ def _pictures(output: str | Path) -> tuple[Path, Path]:
 
 
 def _samples(args: argparse.Namespace, checkpoint: Checkpoint, metrics: list[str]) -> SampleSet:
-    """The samples, found to be there and to have what the metrics need."""
+    """The samples, after a check that they have what the metrics need."""
     if args.resamples < 1:
         raise ScoreError(f"--resamples is a whole number from 1 on, not {args.resamples}")
     samples = inputs.checked_samples(args, checkpoint)

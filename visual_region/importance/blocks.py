@@ -123,5 +123,5 @@ def read_block_values(path: str | Path, size: int, depth: int, identity: str) ->
             f"blocks of {size} of this model"
         )
     if not whole or len(values) != depth - size + 1:
-        raise SurgeryError(f"--block-scores {path} does not hold {depth - size + 1} finite distances; measure anew")
+        raise SurgeryError(f"--block-scores {path} does not hold {depth - size + 1} finite distances; measure again")
     return values

@@ -62,7 +62,7 @@ class ImageAttentionRecorder(Recorder):
         attention_mask: torch.Tensor | None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, None]:
-        """The attention of transformers, and besides it what each query gives to the image."""
+        """The attention of transformers; also records what each query gives to the image."""
         output = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         if self._any_image:
             # Shares of attention are small numbers that are summed by the hundred: half precision is too coarse.

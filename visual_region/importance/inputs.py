@@ -59,7 +59,7 @@ def checked_samples(args: argparse.Namespace, checkpoint: Checkpoint) -> SampleS
 
 
 def make_reader(args: argparse.Namespace, checkpoint: Checkpoint, samples: SampleSet) -> Reader:
-    """The model with all that makes batches for it."""
+    """The model, and what makes batches for it."""
     tokenizer, model, processor, _ = load_checkpoint(
         checkpoint,
         dtype=dtype_of(args.dtype),

@@ -1,4 +1,4 @@
-"""Parameter change ratio: how far training moved a layer's weights, relative to where they stood.
+"""Parameter change ratio: how far training moved a layer's weights, relative to what they were before.
 
 The paper, Appendix A: R_i = mean over the layer's parameters of |(theta' - theta) / theta|. Where theta is 0 the ratio
 has no value: such elements are left out, and counted.

@@ -47,7 +47,7 @@ class Stability:
 
 
 def stability(scores: Scores, k: int, lowest: bool, resamples: int = RESAMPLES, seed: int = 0) -> Stability:
-    """Resamples the samples and ranks the layers anew each time."""
+    """Resamples the samples and ranks the layers again each time."""
     values = resampled(scores, resamples, seed)
     values = values[~values.isnan().any(1)]
     chosen = _first(scores.values().unsqueeze(0), k, lowest)[0]

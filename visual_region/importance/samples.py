@@ -61,7 +61,7 @@ class SampleSet:
 def open_samples(path: str, count: int | None, seed: int) -> SampleSet:
     """`count` random samples of a data file (None: all).
 
-    They are run by length, and equal lengths by content, so that the order of the file changes nothing, not even
+    They are run in the order of length, then of content, so that the order of the file changes nothing, not even
     which samples share a batch.
 
     Args:
@@ -99,7 +99,7 @@ def _holds_captions(path: Path) -> bool:
 
 
 def _captions_as_llava(path: Path) -> Path:
-    """The pairs as LLaVA JSON in the cache, one item a caption; named after the file's content."""
+    """The pairs as LLaVA JSON in the cache, one item per caption; named after the file's content."""
     target = cache_root() / "captions" / f"{path.stem}-{sha256_of(path)[:16]}.json"
     if target.exists():
         return target
@@ -116,7 +116,7 @@ def _captions_as_llava(path: Path) -> Path:
         good = isinstance(captions, list) and captions and all(isinstance(c, str) and c.strip() for c in captions)
         if not good or not isinstance(image, str) or not image:
             raise DataFormatError(
-                f"{path}: item {i} is no image-caption pair; it needs 'image' (a path) and 'caption' (a text or a "
+                f"{path}: item {i} is not an image-caption pair; it needs 'image' (a path) and 'caption' (a text or a "
                 "list of texts)"
             )
         items += [
@@ -196,6 +196,6 @@ def _to(images: Any, device: torch.device, dtype: torch.dtype) -> Any:
 
 
 def groups_of(samples: SampleSet, batch_size: int) -> list[tuple[int, ...]]:
-    """The samples in batches of like length, longest first, so that running out of memory shows at once."""
+    """The samples in batches of like length, longest first, so that a lack of memory shows at once."""
     longest_first = samples.indices[::-1]
     return [longest_first[start : start + batch_size] for start in range(0, len(longest_first), batch_size)]

@@ -5,9 +5,9 @@
      "samples": [{"id", "tokens": {"image", "prompt", "answer"}}],
      "metrics": {NAME: {"values", "low", "high", "samples", "per_sample", "weights" or "parts"}}}
 
-`run` is a digest of all that the numbers depend on: by it a finished run is known again. `values`, `low` and `high`
-hold one number a layer: the score and its interval. `per_sample` holds a row a sample (null: the sample has no part in
-the metric) and `weights` each row's weight in the mean; a metric of `parts` is the mean of those metrics. One sample
+`run` is a digest of everything that the numbers depend on; it shows that a run is finished. `values`, `low` and `high`
+hold one number per layer: the score and its interval. `per_sample` holds one row per sample (null: the sample has no
+part in the metric) and `weights` each row's weight in the mean; a metric of `parts` is the mean of those metrics. One sample
 gives no interval. Metrics of parameters have no samples and so none either; they say how many elements they left out.
 """
 
@@ -38,7 +38,7 @@ class ScoreFile:
 
     @classmethod
     def read(cls, path: str | Path) -> "ScoreFile":
-        """Raises `ScoreError` for what is no score file."""
+        """Raises `ScoreError` for a file that is not a score file."""
         try:
             content = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
             depth = content["num_layers"]
@@ -46,7 +46,7 @@ class ScoreFile:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ScoreError(f"{path} is not a score file of `python -m visual_region score` ({error})") from error
         if wrong:
-            raise ScoreError(f"{path} has {depth} layers, but not so many values in {', '.join(wrong)}")
+            raise ScoreError(f"{path} has {depth} layers, but another number of values in {', '.join(wrong)}")
         return cls(str(path), content)
 
     @property
@@ -58,7 +58,7 @@ class ScoreFile:
         return list(self.content["metrics"])
 
     def entry(self, metric: str) -> dict[str, Any]:
-        """Raises `ScoreError` that lists the metrics for one that is not there."""
+        """The metric's entry; raises `ScoreError` that lists the metrics for an unknown one."""
         if metric not in self.content["metrics"]:
             raise ScoreError(f"{self.path} has no metric {metric!r}; it has {', '.join(self.names) or 'none'}")
         return self.content["metrics"][metric]
@@ -74,7 +74,7 @@ class ScoreFile:
             return MeanOfMeans(tuple(self.scores(part) for part in entry["parts"]))
         if not self.has_samples(metric):
             raise ScoreError(
-                f"{metric!r} in {self.path} has no values by sample, so nothing can be said of other samples"
+                f"{metric!r} in {self.path} has no values per sample, so nothing can be said of other samples"
             )
         nothing = [torch.nan] * self.num_layers
         rows = [nothing if row is None else row for row in entry["per_sample"]]
@@ -84,7 +84,7 @@ class ScoreFile:
         """Raises `ScoreError` unless the scores are of this very checkpoint."""
         if self.content.get("identity") != identity.digest(checkpoint):
             # Before `run` was written, identities were taken from fewer bytes: those cannot be compared.
-            old = "" if "run" in self.content else ", or was written before models were told apart by every tensor"
+            old = "" if "run" in self.content else ", or was written before every tensor counted for a model's identity"
             raise ScoreError(
                 f"{self.path} holds the scores of another model ({self.content.get('model', 'unknown')}, "
                 f"{self.num_layers} layers) than {checkpoint.name}{old}; score this one: python -m visual_region "
@@ -114,7 +114,7 @@ def entry_of(scores: Scores, resamples: int, seed: int, parts: tuple[str, ...] =
 
 
 def write_scores(path: str | Path, content: dict[str, Any]) -> None:
-    """Writes the file whole or not at all; raises `ScoreError` for a score that is no finite number."""
+    """Writes the file whole or not at all; raises `ScoreError` for a score that is not a finite number."""
     for name, entry in content["metrics"].items():
         wrong = [i for i, value in enumerate(entry["values"]) if not torch.isfinite(torch.tensor(value))]
         if wrong:

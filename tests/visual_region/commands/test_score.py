@@ -223,13 +223,13 @@ def test_scores_of_another_model_are_told(scored, tiny_llava, tiny, tmp_path):
         ScoreFile.read(scored).check_fits(open_checkpoint(tmp_path / "other"))
     older = {name: value for name, value in json.loads(scored.read_text()).items() if name != "run"}
     (tmp_path / "old.json").write_text(json.dumps(older | {"identity": "0" * 64}))
-    with pytest.raises(ScoreError, match="or was written before models were told apart by every tensor"):
+    with pytest.raises(ScoreError, match="or was written before every tensor counted for a model"):
         ScoreFile.read(tmp_path / "old.json").check_fits(open_checkpoint(tiny_llava))
 
 
 def test_a_file_that_is_no_score_file(tmp_path):
     (tmp_path / "s.json").write_text('{"num_layers": 3, "metrics": {"bi": {"values": [1, 2]}}}')
-    with pytest.raises(ScoreError, match="3 layers, but not so many values in bi"):
+    with pytest.raises(ScoreError, match="3 layers, but another number of values in bi"):
         ScoreFile.read(tmp_path / "s.json")
     (tmp_path / "s.json").write_text("[]")
     with pytest.raises(ScoreError, match="is not a score file"):
@@ -319,7 +319,7 @@ def test_pictures(scored, tmp_path):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ScoreError, match="is not a curve"):
         call(picture, "curves", scored, "--output", tmp_path / "no.png")
-    with pytest.raises(ScoreError, match="has no values by sample"):
+    with pytest.raises(ScoreError, match="has no values per sample"):
         call(picture, "heatmap", scored, "--metric", "parameter-change", "--output", tmp_path / "no.png")
     assert not (tmp_path / "no.png").exists()
 

@@ -334,5 +334,5 @@ def test_missing_images_are_counted_before_anything_is_loaded(tiny):
 
 def test_a_caption_without_its_image(tmp_path):
     (tmp_path / "pairs.json").write_text('[{"image": "a.png", "caption": "a"}, {"caption": "b"}]')
-    with pytest.raises(ValueError, match="item 1 is no image-caption pair"):
+    with pytest.raises(ValueError, match="item 1 is not an image-caption pair"):
         open_samples(str(tmp_path / "pairs.json"), None, 0)
