@@ -28,7 +28,7 @@ class SampleMean:
 
 @dataclass(frozen=True)
 class MeanOfMeans:
-    """The mean of several means with equal weight, whatever their own weights (multimodal BI: visual and text tokens)."""
+    """The mean of several means, each with equal weight (multimodal BI: of visual and of text tokens)."""
 
     parts: tuple[SampleMean, ...]
 

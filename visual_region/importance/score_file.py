@@ -7,8 +7,8 @@
 
 `run` is a digest of everything that the numbers depend on; it shows that a run is finished. `values`, `low` and `high`
 hold one number per layer: the score and its interval. `per_sample` holds one row per sample (null: the sample has no
-part in the metric) and `weights` each row's weight in the mean; a metric of `parts` is the mean of those metrics. One sample
-gives no interval. Metrics of parameters have no samples and so none either; they say how many elements they left out.
+part in the metric) and `weights` each row's weight in the mean; a metric of `parts` is the mean of those metrics.
+One sample gives no interval, and neither do metrics of parameters; these hold how many elements they left out.
 """
 
 import json
