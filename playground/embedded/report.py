@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.checkpoint.record import LayerRecord
-from llava.eval.eval_easy_vqa import KINDS
+from llava.eval.benchmarks.easy_vqa import KINDS
 from llava.files import write_json, written_whole
 from llava.flags import run_program
 from llava.tables import markdown_table

@@ -15,7 +15,7 @@ from llava.checkpoint.record import LayerRecord
 from llava.eval.answering.answerer import Answerer
 from llava.eval.answering.arguments import add_model_flags, make_answerer, open_model
 from llava.eval.answering.questions import Question, check_images, read_questions
-from llava.eval.eval_easy_vqa import score
+from llava.eval.benchmarks.easy_vqa import score
 from llava.families import family_of
 from llava.files import write_json
 from visual_region.importance.score_file import ScoreFile
