@@ -3,7 +3,6 @@ import io
 import json
 
 import pytest
-from llava.eval.benchmarks.scienceqa import read_science_questions
 from PIL import Image
 
 from llava.data.dataset import BrokenImageError
@@ -17,6 +16,7 @@ from llava.eval.answering.questions import (
     unusable_images,
 )
 from llava.eval.benchmarks.mmbench import read_mmbench_questions
+from llava.eval.benchmarks.scienceqa import read_science_questions
 
 LETTER = "Answer with the option's letter from the given choices directly."
 
