@@ -1,6 +1,6 @@
 """Packaging. constraints.txt holds the versions that were tested together."""
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, find_packages, setup
 
 setup(
     name="llava-visual-region",
@@ -8,7 +8,10 @@ setup(
     description="Train, study and slim LLaVA-style vision-language models, by decoder layer",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["llava", "llava.*", "bunny", "bunny.*", "visual_region", "visual_region.*"]),
+    packages=[
+        *find_packages(include=["llava", "llava.*", "bunny", "bunny.*", "visual_region", "visual_region.*"]),
+        *find_namespace_packages(include=["llava_plugins"]),
+    ],
     install_requires=[
         "torch>=2.6",
         "transformers>=5.20",

@@ -1,7 +1,7 @@
 """Bunny's conversation templates (upstream: bunny/conversation.py), in llava's machinery.
 
 All are Vicuna's words with the end token of the language model. Text and labels follow from llava's segments; whether
-a tokenizer puts bos in front is seen at run time, so that no template is told apart by it.
+a tokenizer puts bos in front is seen at run time, so that no template depends on it.
 """
 
 import dataclasses

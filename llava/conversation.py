@@ -2,14 +2,15 @@
 
 A conversation renders to segments: pieces of text, each either supervised (what the model learns to say, with its
 end token) or not. The prompt is the segments joined; the labels follow from the same segments, so that text and
-mask cannot disagree.
+mask cannot disagree. Another package adds its templates to `conv_templates` when it is imported (llava/plugins.py).
 """
 
 import dataclasses
-import importlib
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import NamedTuple
+
+from llava.plugins import load_plugins
 
 
 class SeparatorStyle(Enum):
@@ -203,18 +204,13 @@ conv_templates: dict[str, Conversation] = {
 default_conversation = conv_templates["vicuna_v1"]
 
 
-_MORE_TEMPLATES = ("bunny.conversation",)
-"""Modules that add their templates to `conv_templates` when they are imported."""
-
-
 class TemplateError(ValueError):
     """A template that does not exist or does not fit the tokenizer."""
 
 
 def known_templates() -> dict[str, Conversation]:
     """All templates by name, those of the other packages too."""
-    for module in _MORE_TEMPLATES:
-        importlib.import_module(module)
+    load_plugins()
     return conv_templates
 
 

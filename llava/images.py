@@ -85,7 +85,11 @@ def missing_images(names: Iterable[str], folder: str | Path) -> list[str]:
 
 
 def unreadable_images(
-    names: Iterable[str], folder: str | Path, data: Mapping[str, str] | None = None, whole: bool = False
+    names: Iterable[str],
+    folder: str | Path,
+    data: Mapping[str, str] | None = None,
+    whole: bool = False,
+    workers: int = _READERS,
 ) -> dict[str, str]:
     """The images that are missing or broken: name -> what is wrong, sorted by name.
 
@@ -93,12 +97,13 @@ def unreadable_images(
         data: name -> image in base64, for images that the data file carries itself.
         whole: decode every pixel. Otherwise only the header is read, which finds missing, empty and foreign files in
             a fraction of the time; an image that is cut off further down is found when it is opened.
+        workers: threads that read.
     """
     names, data = list(dict.fromkeys(names)), data or {}
     missing = set(missing_images([name for name in names if name not in data], folder))
     check = partial(_problem, folder=Path(folder), data=data, whole=whole)
     left = [name for name in names if name not in missing]
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         # The bar appears only if this takes a while.
         found = list(tqdm(pool.map(check, left), total=len(left), desc="checking images", unit="image", delay=3))
     problems = {name: why for name, why in zip(left, found, strict=True) if why} | dict.fromkeys(missing, MISSING)

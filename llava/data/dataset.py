@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
@@ -13,42 +12,9 @@ from llava.conversation import Conversation
 from llava.data.feature_cache import FeatureCache
 from llava.data.preprocess import preprocess
 from llava.data.records import Records
+from llava.images import _UNREADABLE as UNREADABLE  # noqa: F401
+from llava.images import BrokenImageError, open_image  # noqa: F401
 from llava.mm_utils import process_image
-
-UNREADABLE = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises for a file that is missing, cut off, no image, or too large to be meant."""
-
-
-class BrokenImageError(RuntimeError):
-    """An image that cannot be opened; the message names the file and the sample.
-
-    Attributes:
-        image: its path, or its name where it is no file.
-        why: what is wrong with it.
-    """
-
-    def __init__(self, message: str, image: str = "", why: str = "") -> None:
-        super().__init__(message)
-        self.image = image
-        self.why = why
-
-
-def open_image(path: Path, sample: str) -> Image.Image:
-    """The image as RGB.
-
-    Raises:
-        BrokenImageError: missing, cut off, or no image.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except UNREADABLE as error:
-        raise BrokenImageError(
-            f"image {path} of sample {sample} cannot be opened ({error}); `python -m llava.data.check` finds all such "
-            "images before a run",
-            str(path),
-            str(error),
-        ) from error
 
 
 class LazySupervisedDataset(Dataset):
@@ -104,7 +70,7 @@ class LazySupervisedDataset(Dataset):
             item["image_features"] = [self.feature_cache.features(path) for path in paths]
         elif paths:
             item["images"] = [
-                process_image(open_image(path, record.id), self.image_processor, self.image_aspect_ratio)
+                process_image(open_image(path, f"sample {record.id}"), self.image_processor, self.image_aspect_ratio)
                 for path in paths
             ]
         return item

@@ -18,6 +18,7 @@ import torch
 from transformers.utils.logging import tqdm
 
 from llava.files import sha256_of, write_json
+from llava.images import open_image
 from llava.mm_utils import process_image
 from llava.model.multimodal_encoder.base import VisionTower
 
@@ -77,8 +78,6 @@ class FeatureCache:
 
     def ensure(self, paths: Iterable[str | Path], tower: VisionTower, device: Any = None, batch_size: int = 32) -> int:
         """Computes what is missing for these images; returns how many images that were."""
-        from llava.data.dataset import open_image
-
         with self._locked():
             self._rows, self._files, self._map = None, {}, None
             rows = self._rows_by_content()
@@ -99,7 +98,9 @@ class FeatureCache:
                 for start in range(0, len(items), batch_size):
                     batch = items[start : start + batch_size]
                     pixels = [
-                        process_image(open_image(path, "(cache)"), tower.image_processor, self.image_aspect_ratio)
+                        process_image(
+                            open_image(path, "the feature cache"), tower.image_processor, self.image_aspect_ratio
+                        )
                         for _, path in batch
                     ]
                     features = tower(torch.stack(pixels)).to(self.dtype).cpu().contiguous()

@@ -10,7 +10,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from llava.conversation import get_template
 from llava.eval.answering.answerer import Answerer, Generation
 from llava.eval.answering.questions import Question
-from llava.families import FAMILIES
+from llava.families import known_families
 from llava.model.builder import load_pretrained_model, load_tokenizer
 from llava.model.export import ExportError, check_exportable, export
 from llava.tokenization import end_turns_with
@@ -33,9 +33,9 @@ def whole(family, base, tower, folder, **changes):
     return load_pretrained_model(str(folder), device="cpu")
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", known_families())
 def test_same_logits_and_text(name, backbones, siglip, tiny, tmp_path):
-    family = FAMILIES[name]
+    family = known_families()[name]
     tower = siglip if family.package == "bunny" else tiny.tower
     tokenizer, model, processor, _ = whole(family, backbones[name], tower, tmp_path / "ours")
     template = get_template(family.template)
@@ -62,7 +62,7 @@ def test_same_logits_and_text(name, backbones, siglip, tiny, tmp_path):
 
 
 def test_several_scales_have_no_place(backbones, siglip, tmp_path):
-    family = FAMILIES["bunny-llama"]
+    family = known_families()["bunny-llama"]
     _, model, _, _ = whole(family, backbones["bunny-llama"], siglip, tmp_path / "s2", use_s2=True, s2_scales="28,56")
     with pytest.raises(ExportError, match=r"features of 48 values, its network 24: several scales \(S2\)"):
         check_exportable(model.config, model.get_vision_tower())

@@ -5,22 +5,24 @@ from typing import Any
 
 from transformers import AutoConfig
 
-# Registers the model_type efficientnet_lite with transformers.
-import llava.model.multimodal_encoder.efficientnet_encoder  # noqa: F401
-from llava.families import load_class
 from llava.model.multimodal_encoder.base import VisionTower
+from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower, CLIPVisionTowerS2
+from llava.model.multimodal_encoder.efficientnet_encoder import EfficientNetLiteTower
+from llava.model.multimodal_encoder.siglip_encoder import SiglipVisionTower, SiglipVisionTowerS2
 
-_LLAVA = "llava.model.multimodal_encoder"
-TOWERS: dict[str, str] = {
-    "clip_vision_model": f"{_LLAVA}.clip_encoder:CLIPVisionTower",
-    "clip": f"{_LLAVA}.clip_encoder:CLIPVisionTower",
-    "siglip_vision_model": f"{_LLAVA}.siglip_encoder:SiglipVisionTower",
-    "siglip": f"{_LLAVA}.siglip_encoder:SiglipVisionTower",
-    "efficientnet_lite": f"{_LLAVA}.efficientnet_encoder:EfficientNetLiteTower",
+TOWERS: dict[str, type[VisionTower]] = {
+    "clip_vision_model": CLIPVisionTower,
+    "clip": CLIPVisionTower,
+    "siglip_vision_model": SiglipVisionTower,
+    "siglip": SiglipVisionTower,
+    "efficientnet_lite": EfficientNetLiteTower,
 }
-"""`model_type` of a tower's config.json -> class, as "module:name"."""
-S2_TOWERS: dict[str, str] = {
-    name: f"{reference}S2" for name, reference in TOWERS.items() if name != "efficientnet_lite"
+"""`model_type` of a tower's config.json -> class."""
+S2_TOWERS: dict[str, type[VisionTower]] = {
+    "clip_vision_model": CLIPVisionTowerS2,
+    "clip": CLIPVisionTowerS2,
+    "siglip_vision_model": SiglipVisionTowerS2,
+    "siglip": SiglipVisionTowerS2,
 }
 """The same with S2."""
 
@@ -55,7 +57,7 @@ def build_vision_tower(vision_tower_cfg: Any, delay_load: bool = False, **kwargs
         raise VisionTowerError(
             f"{what} {name!r} is of model_type {config.model_type!r}; supported: {', '.join(towers)}"
         )
-    tower = load_class(towers[config.model_type])(name, config, vision_tower_cfg)
+    tower = towers[config.model_type](name, config, vision_tower_cfg)
     tower.inside_llava = inside_llava
     if not delay_load:
         tower.load_model(**kwargs)

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from bunny.model.builder import load_pretrained_model
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.families import FAMILIES
+from llava.families import known_families
 
 CONFIG = {
     "architectures": ["PhiForCausalLM"],
@@ -133,7 +133,7 @@ def test_projector(backbones, siglip, tmp_path):
 def check(name, folder, base, backbone, siglip, trained, deltas, shift):
     images = torch.randn(1, 3, 28, 28, generator=torch.Generator().manual_seed(3))
     tokenizer, model, _, _ = load_pretrained_model(str(folder), base, "any", device="cpu")
-    assert type(model) is FAMILIES[name].load_model_class()
+    assert type(model) is known_families()[name].load_model_class()
     assert tokenizer.eos_token == "<|endoftext|>"
     with torch.no_grad():
         logits = model(input_ids=IDS, images=images).logits

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.families import FAMILIES
+from llava.families import known_families
 from llava.model.builder import load_pretrained_model, load_tokenizer
 
 LORA = {"lora_enable": True, "lora_r": 2, "lora_alpha": 4}
@@ -57,9 +57,9 @@ def weights_of(folder):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", known_families())
 def test_train_save_load_resume(name, mode, tiny, backbones, siglip, train_flags, tmp_path, run):
-    family, whole = FAMILIES[name], tmp_path / "whole"
+    family, whole = known_families()[name], tmp_path / "whole"
     flags = flags_of(family, mode, tiny, backbones, siglip)
     trained = run(family.package, train_flags(whole, **flags))
 
@@ -91,7 +91,10 @@ def test_train_save_load_resume(name, mode, tiny, backbones, siglip, train_flags
 
 def test_end_of_turn_is_in_the_result(tiny, backbones, siglip, train_flags, tmp_path, run):
     """Llama-3-Instruct's own eos is not what Bunny's template ends turns with."""
-    flags = flags_of(FAMILIES["bunny-llama"], "full", tiny, backbones, siglip) | {"max_steps": 1, "save_strategy": "no"}
+    flags = flags_of(known_families()["bunny-llama"], "full", tiny, backbones, siglip) | {
+        "max_steps": 1,
+        "save_strategy": "no",
+    }
     assert load_tokenizer(backbones["bunny-llama"]).eos_token == "<|eot_id|>"
     run("bunny", train_flags(tmp_path / "out", **flags))
     tokenizer, model, _, _ = load_pretrained_model(str(tmp_path / "out"), device="cpu")
