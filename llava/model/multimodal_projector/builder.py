@@ -62,9 +62,16 @@ def read_projector(path: str | Path) -> dict[str, torch.Tensor]:
         raise ProjectorError(f"projector file {path} cannot be read: {str(error).splitlines()[0]}") from error
     if not isinstance(tensors, Mapping):
         raise ProjectorError(f"projector file {path} holds a {type(tensors).__name__}, not named tensors")
+    return projector_weights(tensors, path)
+
+
+def projector_weights(tensors: Mapping[str, torch.Tensor], source: str | Path) -> dict[str, torch.Tensor]:
+    """The projector's among some tensors, as `read_projector` gives them."""
     weights = {name.split("mm_projector.", 1)[1]: value for name, value in tensors.items() if "mm_projector." in name}
     if not weights and tensors:
-        raise ProjectorError(f"projector file {path} holds no mm_projector weights; it has {', '.join(tensors)[:200]}")
+        raise ProjectorError(
+            f"projector file {source} holds no mm_projector weights; it has {', '.join(tensors)[:200]}"
+        )
     return weights
 
 
