@@ -36,12 +36,14 @@ def workplace(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def bash(python) -> Callable[..., subprocess.CompletedProcess]:
+def bash(workplace, python) -> Callable[..., subprocess.CompletedProcess]:
     """Runs a script in the workplace; its programs are started by `python`, or by PYTHON where it is given."""
 
     def run(*command: object, **environment: str) -> subprocess.CompletedProcess:
         variables = os.environ | {"PYTHON": python, "PYTHONPATH": str(ROOT), "CONV": "v1"} | environment
-        return subprocess.run(["bash", *map(str, command)], cwd=workplace, env=variables, capture_output=True, text=True)
+        return subprocess.run(
+            ["bash", *map(str, command)], cwd=workplace, env=variables, capture_output=True, text=True
+        )
 
     return run
 
