@@ -12,10 +12,10 @@ from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 def deal_blocks(blocks: list[torch.Tensor], counts: list[int]) -> list[list[torch.Tensor]]:
     """Image blocks to the rows that have `counts` `<image>` tokens, in reading order.
 
-    Understood are one block a token, and upstream's convention, in which a row without an image brings a dummy too.
+    Accepts one block per token, and upstream's convention, in which a row without an image brings a dummy block.
 
     Raises:
-        ValueError: neither fits the number of blocks.
+        ValueError: the number of blocks fits neither.
     """
     if len(blocks) == sum(counts):
         taken = counts
