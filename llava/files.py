@@ -19,7 +19,7 @@ _RANDOM = 8
 
 @contextlib.contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
-    """Yields a name beside `path` to write to; it becomes `path` when the block ends without an error."""
+    """Yields a name next to `path` to write to; it becomes `path` when the block ends without an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(path)
@@ -39,7 +39,7 @@ def written_whole(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def folder_written_whole(path: str | Path) -> Iterator[Path]:
-    """Yields a folder beside `path` to fill; it becomes `path` (replacing it) when the block ends without an error.
+    """Yields a folder next to `path` to fill; it becomes `path` (replacing it) when the block ends without an error.
 
     A link is followed: the folder that it leads to is the one replaced.
 
@@ -64,9 +64,9 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
 
 
 def remove_abandoned(path: str | Path) -> None:
-    """Removes what runs that were killed left beside `path`: a writer holds a lock on its own for as long as it lives.
+    """Removes what killed runs left next to `path`. A living writer holds a lock on its own, which is kept.
 
-    What stood at `path` before, and was moved aside, goes only where `path` stands again.
+    What was at `path` before, and was moved aside, is removed only if `path` exists again.
     """
     path = Path(path)
     name, random = glob.escape(path.name), "?" * _RANDOM
@@ -74,7 +74,7 @@ def remove_abandoned(path: str | Path) -> None:
         with contextlib.suppress(OSError):
             handle = os.open(left, os.O_RDONLY)
             try:
-                # Refused while the writer lives; and on file systems without locks, where nothing can be told.
+                # Refused while the writer lives; and on file systems without locks, where nobody can know.
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 _remove(left)
             finally:
@@ -96,25 +96,12 @@ def _new_folder(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _held_aside(path: Path, make: Callable[[Path], Path]) -> Iterator[Path]:
-    """A new file or folder beside `path`, locked, so that `remove_abandoned` of other processes leaves it alone."""
-    while True:
-        aside = make(path)
-        try:
-            handle = os.open(aside, os.O_RDONLY)
-        except FileNotFoundError:
-            # Another process took it for abandoned in the moment before it was locked.
-            continue
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            continue
-        except OSError:
-            # A file system without locks: nobody else can lock it either, and so nobody removes it.
-            break
-        if aside.exists():
-            break
-        os.close(handle)
+    """A new file or folder next to `path`, locked so that `remove_abandoned` of other processes keeps it."""
+    aside = make(path)
+    handle = os.open(aside, os.O_RDONLY)
+    # On a file system without locks nobody else can lock it either, and so nobody removes it.
+    with contextlib.suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:
         yield aside
     finally:

@@ -1,82 +1,153 @@
-"""What a scoring run has measured so far, so that an interrupted run goes on where it stopped."""
+"""What a long run has done so far, kept on disk: an interrupted run goes on where it stopped."""
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from visual_region.importance import ScoreError
+from filelock import FileLock, Timeout
 
-_HEAD = '{"settings": "'
+from llava.names import some
+
+_HEAD = b'{"settings": '
+_SHOWN = 100
+"""Characters of a setting that a message shows."""
+
+
+class JournalError(ValueError):
+    """A journal of another run, of a run that is still going on, or a damaged one; the message says what to do."""
+
+
+def journal_path(output: str | Path) -> Path:
+    """Where the journal of a result is kept until the result is written."""
+    return Path(f"{output}.journal")
 
 
 class Journal:
-    """Entries by key, in a file of JSON lines beside the result.
+    """Entries by key, in a file of JSON lines next to the result; it is locked while it is open.
+
+    The first line holds the settings of the run, each further line `[key, value]`. A line counts once its line break
+    is written: a half-written last line, which a kill leaves, is cut off. The file is made with the first entry.
 
     Args:
-        output: the result's path; the journal stands beside it.
-        settings: all that the entries depend on; a journal of other settings is refused.
+        output: the path of the result.
+        settings: everything that the entries depend on; a journal of other settings is refused.
+        what: the flag that names the result, for messages.
 
     Raises:
-        ScoreError: there is a journal of another run, or another file under its name.
+        JournalError: the file is a journal of other settings, of a living process, damaged, or no journal.
     """
 
-    def __init__(self, output: str | Path, settings: Mapping[str, Any]) -> None:
-        self.path = Path(f"{output}.journal")
-        self.digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
-        self.entries: dict[str, Any] = {}
+    def __init__(self, output: str | Path, settings: Mapping[str, Any], what: str = "--output") -> None:
+        self.path = journal_path(output)
+        # The settings as JSON gives them back, so that they compare equal to those of the file.
+        self.settings: dict[str, Any] = json.loads(json.dumps(settings, default=str))
+        self.entries: dict[Any, Any] = {}
+        self._what = what
+        self._lock = FileLock(f"{self.path}.lock")
         if self.path.exists():
-            self._read()
+            self._open()
 
-    def _read(self) -> None:
-        head, *rows = self.path.read_bytes().split(b"\n")
-        if not rows and _torn(head):
-            # Killed before its first line was whole: nothing was kept yet.
-            self.path.unlink()
-            return
-        try:
-            found = json.loads(head)["settings"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ScoreError(
-                f"{self.path} is no journal of a measurement; move it away, or give another --output"
-            ) from error
-        if found != self.digest:
-            raise ScoreError(
-                f"{self.path} was begun with another model, data file or settings; delete it to start anew, or give "
-                "another --output"
-            )
-        good = len(head) + 1
-        # The last row ends without a line's end: it is empty, or was cut off by a kill.
-        for row in rows[:-1]:
-            try:
-                key, value = json.loads(row)
-            except ValueError:
-                break
-            self.entries[key] = value
-            good += len(row) + 1
-        with open(self.path, "r+b") as file:
-            file.truncate(min(good, self.path.stat().st_size))
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the settings."""
+        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
 
-    def add(self, entries: Mapping[str, Any]) -> None:
+    def add(self, entries: Mapping[Any, Any]) -> None:
         """Keeps entries for good: when this returns, they survive a crash."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = not self.path.exists()
-        with open(self.path, "a", encoding="utf-8") as file:
-            if fresh:
-                file.write(_HEAD + f'{self.digest}"}}\n')
-            file.writelines(json.dumps(entry) + "\n" for entry in entries.items())
-            file.flush()
-            os.fsync(file.fileno())
+        if not self._lock.is_locked:
+            self._open()
+        self._append(list(entry) for entry in entries.items())
         self.entries |= entries
 
     def close(self) -> None:
+        """Releases the lock; the file stays."""
+        if self._lock.is_locked:
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock.release()
+
+    def remove(self) -> None:
         """Removes the file, once the result is written."""
         self.path.unlink(missing_ok=True)
+        self.close()
+
+    def _open(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout as error:
+            raise JournalError(
+                f"another process is writing {self.path}; wait for it, or use another {self._what}"
+            ) from error
+        try:
+            self._read()
+        except JournalError:
+            self.close()
+            raise
+
+    def _append(self, rows: Iterable[Any]) -> None:
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _read(self) -> None:
+        head, *rows = (self.path.read_bytes() if self.path.exists() else b"").split(b"\n")
+        if not rows:
+            # A kill, or the zeros that a power failure leaves, before the first line was whole.
+            begun = head.rstrip(b"\0")[: len(_HEAD)]
+            if not _HEAD.startswith(begun):
+                raise self._refusal("it is no journal: it does not begin with the settings of a run")
+            if head:
+                os.truncate(self.path, 0)
+            self._append([{"settings": self.settings}])
+            return
+        self._check_settings(head)
+        if torn := rows.pop():
+            print(f"the last line of {self.path} was half written and is dropped")
+            os.truncate(self.path, self.path.stat().st_size - len(torn))
+        for number, row in enumerate(rows, start=2):
+            try:
+                entry = json.loads(row)
+                # Journals of answers used to hold objects with the place of a question and its answer line.
+                key, value = entry.values() if isinstance(entry, dict) else entry
+                self.entries[key] = value
+            except (ValueError, TypeError) as error:
+                raise self._refusal(f"line {number} is damaged") from error
+
+    def _check_settings(self, head: bytes) -> None:
+        try:
+            begun = json.loads(head)["settings"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._refusal("it is no journal: it does not begin with the settings of a run") from error
+        # Journals of scores used to hold only the digest.
+        if begun not in (self.settings, self.digest):
+            differ = differences(begun, self.settings) if isinstance(begun, dict) else []
+            named = f" ({some(differ)})" if differ else ""
+            raise self._refusal(f"begun with another model, data file or settings{named}")
+
+    def _refusal(self, why: str) -> JournalError:
+        return JournalError(
+            f"{self.path} cannot be continued: {why}; delete it to start anew, or use another {self._what}"
+        )
 
 
-def _torn(head: bytes) -> bool:
-    """Whether these bytes are the beginning of a first line (a power failure may leave zeros in their place)."""
-    begun = head.rstrip(b"\0")
-    return begun.startswith(_HEAD.encode()) or _HEAD.encode().startswith(begun)
+def differences(begun: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What two settings differ in; for a setting that holds others, which of these differ."""
+    found = []
+    for name in {**begun, **now}:
+        old, new = begun.get(name), now.get(name)
+        if old == new:
+            continue
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += [f"{name}: {inner}" for inner in differences(old, new)]
+        else:
+            found.append(f"{name} was {_shown(old)}, now {_shown(new)}")
+    return found
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."

@@ -296,7 +296,9 @@ def main() -> None:
         settings = {name: value for name, value in vars(args).items() if name not in skipped}
         identity = identity_of(read_checkpoint(args.model_path), args.model_base)
         journal = Journal(
-            args.report_file, settings | {"identity": identity, "sha": sha256_of(args.text_file or args.data_path)}
+            args.report_file,
+            settings | {"identity": identity, "sha": sha256_of(args.text_file or args.data_path)},
+            "--report-file",
         )
         tokenizer, model, processor = load(args, corpus.needs_tower)
         pieces, details = corpus.measure(model, tokenizer, processor, journal)
@@ -305,7 +307,7 @@ def main() -> None:
         sys.exit(f"error: {error}")
     print(stated(report))
     report.publish(args.report_file)
-    journal.close()
+    journal.remove()
 
 
 if __name__ == "__main__":

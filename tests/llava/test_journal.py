@@ -2,8 +2,8 @@
 
 import pytest
 
-from llava.journal import Journal
-from visual_region.importance import ScoreError
+from llava.eval.answering.answers_file import AnswersFile
+from llava.journal import Journal, JournalError
 
 
 def test_cut_off_at_any_byte(tmp_path):
@@ -11,6 +11,7 @@ def test_cut_off_at_any_byte(tmp_path):
     whole = Journal(output, settings)
     whole.add({"layer 0": 1.5})
     whole.add({"layer 1": [2.5]})
+    whole.close()
     content = whole.path.read_bytes()
     ends = [i + 1 for i, byte in enumerate(content) if byte == ord("\n")]
     for cut in range(len(content) + 1):
@@ -19,7 +20,10 @@ def test_cut_off_at_any_byte(tmp_path):
         assert len(again.entries) == max(sum(end <= cut for end in ends) - 1, 0), cut
         again.add({"layer 2": 3.5})
         again.add({"layer 3": 4.5})
-        assert Journal(output, settings).entries == again.entries
+        again.close()
+        third = Journal(output, settings)
+        assert third.entries == again.entries
+        third.close()
         whole.path.unlink(missing_ok=True)
 
 
@@ -30,9 +34,32 @@ def test_zeros_of_a_power_failure_are_nothing(tmp_path):
 
 def test_others_are_refused_and_kept(tmp_path):
     Journal(tmp_path / "s.json", {"model": "a"}).add({"layer 0": 1})
-    with pytest.raises(ScoreError, match="begun with another model"):
+    with pytest.raises(JournalError, match="begun with another model"):
         Journal(tmp_path / "s.json", {"model": "b"})
     (tmp_path / "t.json.journal").write_text("my diary")
-    with pytest.raises(ScoreError, match="is no journal of a measurement"):
+    with pytest.raises(JournalError, match=r"t\.json\.journal cannot be continued: it is no journal"):
         Journal(tmp_path / "t.json", {})
     assert (tmp_path / "t.json.journal").read_text() == "my diary"
+
+
+def test_damage_and_a_second_writer_are_refused(tmp_path):
+    first = Journal(tmp_path / "s.json", {}, "--report-file")
+    first.add({"layer 0": 1, "layer 1": 2})
+    with pytest.raises(JournalError, match=r"another process is writing .*; wait .* another --report-file"):
+        Journal(tmp_path / "s.json", {}, "--report-file")
+    first.close()
+    rows = first.path.read_bytes().split(b"\n")
+    first.path.write_bytes(b"\n".join([rows[0], rows[1][:-1], *rows[2:]]))
+    with pytest.raises(JournalError, match="line 2 is damaged; delete it to start anew, or use another --output"):
+        Journal(tmp_path / "s.json", {})
+    first.remove()
+    assert not list(tmp_path.iterdir())
+
+
+def test_journals_of_before_are_continued(tmp_path):
+    """Scores: the digest alone in the first line. Answers: an object per line."""
+    digest = Journal(tmp_path / "new", {"model": "a"}).digest
+    (tmp_path / "s.json.journal").write_text(f'{{"settings": "{digest}"}}\n["layer 0", 1]\n')
+    assert Journal(tmp_path / "s.json", {"model": "a"}).entries == {"layer 0": 1}
+    (tmp_path / "a.jsonl.journal").write_text('{"settings": {"chunk": [1, 0]}}\n{"index": 3, "line": "{}"}\n')
+    assert AnswersFile(tmp_path / "a.jsonl", {}).lines == {3: "{}"}

@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"{args.output} holds the scores of this very model, data and settings; nothing is measured again")
     else:
         scores = _measure(args, samples, pair, settings, identity, journal)
-    journal.close()
+    journal.remove()
     pictures = _draw(scores, region)
     print(_table(scores, metrics))
     print(f"scores are in {args.output}, pictures in {', '.join(map(str, pictures))}")

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.eval.answering.answers_file import basic_record, check_target, journal_path, record_path, whole_lines
+from llava.eval.answering.answers_file import basic_record, check_target, record_path, whole_lines
 from llava.eval.answering.errors import EvaluationError
 from llava.files import write_json, written_whole
+from llava.journal import journal_path
 
 
 def part_path(answers: str | Path, num_chunks: int, chunk_idx: int) -> Path:

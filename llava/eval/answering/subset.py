@@ -1,7 +1,7 @@
 """A stated part of a question file: the same number of questions of every category, always the same ones.
 
-`python -m llava.eval.answering.subset --question-file Q --per-category 20 --output Q20`; --without-images: the questions
-alone, for what a model knows without looking.
+`python -m llava.eval.answering.subset --question-file Q --per-category 20 --output Q20`. With --without-images the
+questions lose their images, which shows what a model knows without looking.
 """
 
 import argparse

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from llava.journal import JournalError
 from visual_region import __main__ as entry
 from visual_region.commands import picture, score, select
 from visual_region.importance import ScoreError, inputs
@@ -152,7 +153,7 @@ def test_a_finished_run_is_not_measured_again_and_another_is(flags, tiny_llava, 
 def test_a_journal_of_another_run_is_refused(flags, tmp_path, monkeypatch):
     (tmp_path / "s.json.journal").write_text('{"settings": "other"}\n')
     monkeypatch.setattr(inputs, "make_reader", None)
-    with pytest.raises(ScoreError, match="begun with another model"):
+    with pytest.raises(JournalError, match="begun with another model"):
         call(score, *flags(tmp_path / "s.json"))
 
 

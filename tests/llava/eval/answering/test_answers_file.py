@@ -9,6 +9,7 @@ from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.launch import launch
 from llava.eval.answering.questions import Question
 from llava.eval.answering.shards import merge, part_path
+from llava.journal import JournalError
 
 QUESTIONS = [Question(i, i // 2, "a", None) for i in range(10)]
 
@@ -19,9 +20,9 @@ def line(i):
 
 def test_settings_that_differ_are_named(tmp_path):
     AnswersFile(tmp_path / "a.jsonl", {"model": "x", "top_p": None}).add({0: "x"})
-    with pytest.raises(EvaluationError, match=r"another model, question file or settings \(model was 'x', now 'y'\)"):
+    with pytest.raises(JournalError, match=r"another model, data file or settings \(model was 'x', now 'y'\)"):
         AnswersFile(tmp_path / "a.jsonl", {"model": "y", "top_p": None})
-    with pytest.raises(EvaluationError, match=r"chunk was \[1, 0\], now \[2, 1\]"):
+    with pytest.raises(JournalError, match=r"chunk was \[1, 0\], now \[2, 1\]"):
         AnswersFile(tmp_path / "a.jsonl", {"model": "x", "top_p": None}, (2, 1))
 
 
@@ -48,7 +49,7 @@ def test_damage_in_the_middle_is_refused(tmp_path):
     rows = answers.journal.read_bytes().split(b"\n")
     answers.close()
     answers.journal.write_bytes(b"\n".join([*rows[:2], rows[2][:9], *rows[3:]]))
-    with pytest.raises(EvaluationError, match="line 3 is damaged; delete it"):
+    with pytest.raises(JournalError, match="line 3 is damaged; delete it"):
         AnswersFile(tmp_path / "a.jsonl", {})
 
 
@@ -88,7 +89,7 @@ def test_a_finished_file_that_was_cut_is_taken_up(tmp_path, monkeypatch, capsys,
     again = AnswersFile(path, {"s": 1})
     assert not again.finished_before(QUESTIONS)
     assert sorted(again.lines) == list(range(left))
-    assert f"has {left} whole lines where its record says 10; {left} of its answers" in capsys.readouterr().out
+    assert f"has {left} whole lines where its record says 10; {left} of its answers are kept" in capsys.readouterr().out
     again.close()
     # They are kept for good: a crash now loses nothing.
     again = AnswersFile(path, {"s": 1})

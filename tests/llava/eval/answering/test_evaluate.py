@@ -19,6 +19,7 @@ from llava.eval.answering.questions import read_questions
 from llava.eval.answering.runner import evaluate
 from llava.eval.benchmarks.mmbench_questions import read_mmbench_questions
 from llava.eval.benchmarks.science_questions import read_science_questions
+from llava.journal import JournalError
 from llava.model.multimodal_encoder.base import VisionTower
 
 
@@ -95,7 +96,7 @@ def test_another_config_makes_answers_anew_and_takes_up_no_journal(flags, questi
         patch.setattr(AnswersFile, "finish", lambda *arguments: None)
         evaluate(args := parse([*mine, "--seed", "1"]), read_questions(args.question_file))
     (model / "config.json").write_text(json.dumps(config))
-    with pytest.raises(EvaluationError, match=r"begun with another model.* \(files: model/config\.json was "):
+    with pytest.raises(JournalError, match=r"begun with another model.* \(files: model/config\.json was "):
         answer([*mine, "--seed", "1"])
 
 
