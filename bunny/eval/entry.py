@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from bunny.model.builder import check_checkpoint
+from llava.checkpoint.folder import open_checkpoint
 
 
 def run(module: str, argv: Sequence[str] | None = None, **defaults: str) -> None:
@@ -25,7 +26,7 @@ def run(module: str, argv: Sequence[str] | None = None, **defaults: str) -> None
     model, _ = parser.parse_known_args(rest)
     if model.model_path:
         try:
-            check_checkpoint(model.model_path, model.model_base, flags.model_type)
+            check_checkpoint(open_checkpoint(model.model_path, model.model_base, package="bunny"), flags.model_type)
         except (ValueError, OSError) as error:
             sys.exit(f"error: {error}")
     given = {word.partition("=")[0] for word in rest}

@@ -7,9 +7,8 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 import llava.model.builder
 from bunny.model.model_types import check_model_type
-from llava.checkpoint.old_folder import read_checkpoint
+from llava.checkpoint.folder import Checkpoint, open_checkpoint
 from llava.conversation import get_template
-from llava.families import ModelFamily, family_of, template_of_config
 from llava.tokenization import end_turns_with
 
 
@@ -39,24 +38,22 @@ def load_pretrained_model(
     Raises:
         ValueError: `model_type` is not what the checkpoint is, or the checkpoint is not one of Bunny.
     """
-    check_checkpoint(model_path, model_base, model_type)
-    tokenizer, model, processor, context = llava.model.builder.load_pretrained_model(
-        model_path, model_base, model_name, load_8bit, load_4bit, device_map, device, **kwargs
+    checkpoint = open_checkpoint(model_path, model_base, package="bunny")
+    check_checkpoint(checkpoint, model_type)
+    tokenizer, model, processor, context = llava.model.builder.load_checkpoint(
+        checkpoint, load_8bit=load_8bit, load_4bit=load_4bit, device_map=device_map, device=device, **kwargs
     )
-    end_turns_with(get_template(template_of_config(model.config)), tokenizer)
+    end_turns_with(get_template(checkpoint.template), tokenizer)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     model.generate_returns_prompt = True
     return tokenizer, model, processor, context
 
 
-def check_checkpoint(model_path: str, model_base: str | None, model_type: str | None) -> ModelFamily:
-    """The family of a checkpoint, by its config or its base's; no weights are loaded."""
-    config = read_checkpoint(model_path).config
-    if "model_type" not in config and model_base is not None:
-        config = read_checkpoint(model_base).config
-    family = family_of(config, "bunny")
-    if family.package != "bunny":
-        raise ValueError(f"{model_path} is a {family.model_type}, not a Bunny; load it with llava.model.builder")
-    check_model_type(model_type, family)
-    return family
+def check_checkpoint(checkpoint: Checkpoint, model_type: str | None) -> None:
+    """Raises `ValueError` for a checkpoint that is not a Bunny, or that is not what `--model_type` says."""
+    if checkpoint.family.package != "bunny":
+        raise ValueError(
+            f"{checkpoint.name} is a {checkpoint.family.model_type}, not a Bunny; load it with llava.model.builder"
+        )
+    check_model_type(model_type, checkpoint.family)

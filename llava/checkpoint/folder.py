@@ -20,7 +20,7 @@ from llava.checkpoint.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, NON_LORA, 
 from llava.checkpoint.hf_llava import config_from_hf, is_hf_llava
 from llava.checkpoint.identity import base_difference
 from llava.checkpoint.record import LayerRecord
-from llava.checkpoint.tensors import TensorFileError, Tensors, weight_files
+from llava.checkpoint.tensors import FolderTensors, TensorFileError, Tensors, weight_files
 from llava.families import ModelFamily, UnknownFamilyError, family_of, template_of_config
 from llava.names import some
 
@@ -145,6 +145,7 @@ def open_checkpoint(
     package: str | None = None,
     flag: str = "",
     weights: bool = True,
+    with_base: bool = True,
     cache_dir: str | None = None,
 ) -> Checkpoint:
     """Opens a checkpoint: recognises it by its files and makes every check that needs no weights in memory.
@@ -155,6 +156,8 @@ def open_checkpoint(
         package: "llava" or "bunny": whose model a plain language model is to become (`family_of`).
         flag: the flag that named the path; begins the message if the family is not supported.
         weights: False accepts a folder without weights, and downloads none: config.json is enough.
+        with_base: False leaves out the base of a LoRA or a projector, which then need not be here: for a program that
+            reads only what the folder itself holds.
         cache_dir: where hub files are kept; default: the hub's own cache.
 
     Raises:
@@ -164,25 +167,44 @@ def open_checkpoint(
         HFLlavaError: a LLaVA of transformers that our classes cannot express.
     """
     name, path = str(path), local_folder(path, cache_dir, weights=weights)
+    wanted = _Wanted(name, base, package, flag, with_base, cache_dir)
     if path.name.endswith(".partial"):
         raise CheckpointError(f"checkpoint {path} is what an interrupted write left behind; use one without .partial")
     if (path / ADAPTER_CONFIG).is_file():
-        return _open_lora(name, path, base, package, flag, cache_dir)
+        return _open_lora(path, wanted)
     if not (path / "config.json").is_file():
         found = some(sorted(item.name for item in path.iterdir())) or "nothing"
         raise _not_whole(path, f"no config.json and no {ADAPTER_CONFIG}; it holds {found}")
     stored = _read_json(path / "config.json")
-    files = _full_weight_files(path) if weights else []
-    if not weights or files:
-        hf = is_hf_llava(stored)
-        own = config_from_hf(stored, str(path)) if hf else stored
-        family = _family(own, package, f"{flag} {name}".strip())
-        return Checkpoint(name, path, Kind.FULL, stored, own, _whole_tensors(path, files), family, hf=hf)
-    if (path / PROJECTOR).is_file():
-        opened = _open_base(name, path, Kind.PROJECTOR, stored, None, base, package, cache_dir)
-        family = _family({**opened.own, **stored}, package, f"{flag} {name}".strip())
+    files = _full_weight_files(path)
+    if not files and (path / PROJECTOR).is_file():
+        opened = _open_base(path, Kind.PROJECTOR, stored, None, wanted)
+        family = wanted.family({**(opened.own if opened else {}), **stored})
         return Checkpoint(name, path, Kind.PROJECTOR, stored, stored, Tensors([path / PROJECTOR]), family, base=opened)
-    raise _not_whole(path, f"config.json is there, but neither weights nor {PROJECTOR}")
+    if not files and weights:
+        raise _not_whole(path, f"config.json is there, but neither weights nor {PROJECTOR}")
+    hf = is_hf_llava(stored)
+    own = config_from_hf(stored, str(path)) if hf else stored
+    tensors = _whole_tensors(path, files) if files else FolderTensors(path)
+    return Checkpoint(name, path, Kind.FULL, stored, own, tensors, wanted.family(own), hf=hf)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What `open_checkpoint` was asked for, besides the folder."""
+
+    name: str
+    base: str | Path | Checkpoint | None
+    package: str | None
+    flag: str
+    with_base: bool
+    cache_dir: str | None
+
+    def family(self, config: dict[str, Any]) -> ModelFamily:
+        try:
+            return family_of(config, self.package)
+        except UnknownFamilyError as error:
+            raise UnknownFamilyError(f"{self.flag} {self.name}: {error}".strip()) from error
 
 
 def local_folder(name: str | Path, cache_dir: str | None = None, download: bool = True, weights: bool = True) -> Path:
@@ -215,9 +237,7 @@ def local_folder(name: str | Path, cache_dir: str | None = None, download: bool 
         ) from error
 
 
-def _open_lora(
-    name: str, path: Path, base: str | Path | Checkpoint | None, package: str | None, flag: str, cache_dir: str | None
-) -> Checkpoint:
+def _open_lora(path: Path, wanted: _Wanted) -> Checkpoint:
     settings = _read_json(path / ADAPTER_CONFIG)
     file = next((path / name for name in ADAPTER_WEIGHTS if (path / name).is_file()), None)
     if file is None:
@@ -227,37 +247,31 @@ def _open_lora(
     beside = path / NON_LORA
     if stored.get("mm_vision_tower") and not beside.is_file():
         raise _not_whole(path, f"a LLaVA LoRA needs {NON_LORA} (it holds the trained projector)")
-    opened = _open_base(name, path, Kind.LORA, stored, adapter, base, package, cache_dir)
-    family = _family({**opened.own, **stored}, package, f"{flag} {name}".strip())
+    base = _open_base(path, Kind.LORA, stored, adapter, wanted)
+    family = wanted.family({**(base.own if base else {}), **stored})
     tensors = Tensors([beside] if beside.is_file() else [])
-    return Checkpoint(name, path, Kind.LORA, stored, stored, tensors, family, adapter, opened)
+    return Checkpoint(wanted.name, path, Kind.LORA, stored, stored, tensors, family, adapter, base)
 
 
 def _open_base(
-    name: str,
-    path: Path,
-    kind: Kind,
-    stored: dict[str, Any],
-    adapter: Adapter | None,
-    given: str | Path | Checkpoint | None,
-    package: str | None,
-    cache_dir: str | None,
-) -> Checkpoint:
+    path: Path, kind: Kind, stored: dict[str, Any], adapter: Adapter | None, wanted: _Wanted
+) -> Checkpoint | None:
     """The base of a LoRA or a projector, checked to fit, and to be the one that it was trained on."""
-    recorded = (adapter.config if adapter else {}).get("base_model_name_or_path") or stored.get("_name_or_path")
-    wanted = given or recorded
-    if not wanted:
+    if not wanted.with_base:
+        return None
+    base = wanted.base or (adapter.config if adapter else {}).get("base_model_name_or_path")
+    base = base or stored.get("_name_or_path")
+    if not base:
         raise CheckpointError(f"{path} is a {kind.value} checkpoint and records no base; give --model-base")
     try:
-        base = (
-            wanted if isinstance(wanted, Checkpoint) else open_checkpoint(wanted, package=package, cache_dir=cache_dir)
-        )
+        if not isinstance(base, Checkpoint):
+            base = open_checkpoint(base, package=wanted.package, cache_dir=wanted.cache_dir)
     except CheckpointError as error:
-        if given is not None:
+        if wanted.base is not None:
             raise
         raise CheckpointError(
-            f"{path} is a {kind.value} checkpoint of base {wanted!r}, which cannot be used ({error}); give "
-            "--model-base the folder of that model"
+            f"{path} is a {kind.value} checkpoint of base {base!r}, which cannot be used ({error}); give --model-base "
+            "the folder of that model"
         ) from error
     if base.kind is not Kind.FULL:
         raise CheckpointError(
@@ -300,13 +314,6 @@ def _check_adapter_fits(path: Path, stored: dict[str, Any], adapter: Adapter, ba
             f"{', '.join(map(str, adapter.layers))}), but its base {base.name} has {have}{pruned}; load it on the base "
             "that it was trained on, merge it there, and remove layers afterwards"
         )
-
-
-def _family(config: dict[str, Any], package: str | None, what: str) -> ModelFamily:
-    try:
-        return family_of(config, package)
-    except UnknownFamilyError as error:
-        raise UnknownFamilyError(f"{what}: {error}") from error
 
 
 def _full_weight_files(path: Path) -> list[Path]:

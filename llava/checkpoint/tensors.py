@@ -139,7 +139,11 @@ class Tensors:
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
-        self.files = list(files)
+        self._given = list(files)
+
+    @cached_property
+    def files(self) -> list[Path]:
+        return self._given
 
     @cached_property
     def shards(self) -> list[list[Stored]]:
@@ -165,6 +169,18 @@ class Tensors:
     def loaded(self) -> dict[str, torch.Tensor]:
         """Every tensor by name, in memory."""
         return {stored.name: stored.tensor() for stored in self}
+
+
+class FolderTensors(Tensors):
+    """The tensors of a folder whose weights may arrive later: of a hub id that only its config was downloaded of."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__([])
+        self.folder = folder
+
+    @cached_property
+    def files(self) -> list[Path]:
+        return weight_files(self.folder)
 
 
 def weight_files(folder: Path) -> list[Path]:

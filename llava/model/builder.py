@@ -3,6 +3,7 @@
 What a folder is follows from its files and its config's model_type, never from its name.
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +11,18 @@ import torch
 from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 
+from llava.checkpoint.adapter import NON_LORA, strip_wrapper_prefix
+from llava.checkpoint.folder import Checkpoint, CheckpointError, Kind, open_checkpoint
 from llava.checkpoint.hf_llava import KEY_MAPPING
-from llava.checkpoint.old_folder import (
-    NON_LORA,
-    PROJECTOR,
-    Checkpoint,
-    CheckpointError,
-    Kind,
-    read_checkpoint,
-)
-from llava.checkpoint.resolve import family_config, resolve, resolve_base, stored_dtype
+from llava.checkpoint.resolve import family_config, resolve_base  # noqa: F401
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.model.merge import attach_lora, merge_lora
 from llava.model.missing_weights import from_pretrained_whole
 from llava.model.multimodal_encoder.builder import VisionTowerError, build_vision_tower
 from llava.model.multimodal_encoder.tower_weights import trained_tower_files
-from llava.model.multimodal_projector.builder import check_projector_weights, read_projector
+from llava.model.multimodal_projector.builder import check_projector_weights, projector_weights
 from llava.model.quantization import quantization_for
 
-__all__ = ["family_config", "load_base", "load_pretrained_model", "load_tokenizer", "resolve_base"]
 _DEFAULT_CONTEXT = 2048
 
 
@@ -49,20 +43,57 @@ def load_pretrained_model(
     quantization_config: BitsAndBytesConfig | None = None,
     **kwargs: Any,
 ) -> tuple[PreTrainedTokenizerBase, Any, BaseImageProcessor | None, int]:
-    """Loads a checkpoint, ready to answer: full, LoRA, projector-only, merged, pruned, or transformers' own LLaVA.
+    """Loads a checkpoint by its path; the signature is upstream's.
 
     Args:
         model_path: folder, or hub id.
         model_base: base of a LoRA or a projector; default: the one its files record.
         model_name: upstream's; accepted and not used.
+
+    The other arguments, the result and the errors are those of `load_checkpoint`.
+    """
+    return load_checkpoint(
+        open_checkpoint(model_path, model_base),
+        load_8bit=load_8bit,
+        load_4bit=load_4bit,
+        device_map=device_map,
+        device=device,
+        use_flash_attn=use_flash_attn,
+        dtype=dtype,
+        vision_tower=vision_tower,
+        load_tower=load_tower,
+        text_only=text_only,
+        quantization_config=quantization_config,
+        **kwargs,
+    )
+
+
+def load_checkpoint(
+    checkpoint: Checkpoint,
+    *,
+    load_8bit: bool = False,
+    load_4bit: bool = False,
+    device_map: Any = "auto",
+    device: str = "cuda",
+    use_flash_attn: bool = False,
+    dtype: torch.dtype | None = None,
+    vision_tower: str | None = None,
+    load_tower: bool = True,
+    text_only: bool = False,
+    quantization_config: BitsAndBytesConfig | None = None,
+    **kwargs: Any,
+) -> tuple[PreTrainedTokenizerBase, Any, BaseImageProcessor | None, int]:
+    """Loads a checkpoint, ready to answer: full, LoRA, projector-only, merged, pruned, or transformers' own LLaVA.
+
+    Args:
         load_8bit, load_4bit: quantise the language model with bitsandbytes (4 bits: NF4, double quantisation).
-            Projector, tower and head stay as they are; a LoRA is then not merged but computed beside its base.
-        device_map: "auto" spreads a model over all GPUs where there are several; else as in from_pretrained.
+            Projector, tower and head stay as they are; a LoRA is then not merged but computed next to its base.
+        device_map: "auto" spreads a model over all GPUs if there are several; else as in from_pretrained.
         device: where to load; "cuda" without a GPU means the CPU.
         dtype: default float16 on a GPU, as upstream, and float32 on a CPU.
-        vision_tower: a tower in place of the path that config.json records, which is somebody else's. Weights of a
-            tower that was trained along are the checkpoint's all the same.
-        load_tower: False leaves the tower a stub, where features come from a cache.
+        vision_tower: a tower in place of the path that config.json records, which may be of another machine. Weights
+            of a tower that was trained along are the checkpoint's in any case.
+        load_tower: False leaves the tower a stub, if features come from a cache.
         text_only: neither tower nor projector: the language model alone, for text. The tower that config.json names
             need not be here.
         quantization_config: in place of what load_8bit and load_4bit stand for.
@@ -72,7 +103,7 @@ def load_pretrained_model(
         `(tokenizer, model, image_processor, context_len)`; image_processor is None for a model without a tower.
 
     Raises:
-        CheckpointError: a folder that is not whole, lacks its base, or has another base than it was trained on.
+        CheckpointError: weights are missing or do not fit, or a LoRA or a projector names no vision tower.
         VisionTowerError: the tower that the config records is not here.
     """
     if device == "cuda" and not torch.cuda.is_available():
@@ -87,10 +118,10 @@ def load_pretrained_model(
     if quantization is not None:
         kwargs["quantization_config"] = quantization
 
-    checkpoint, base, config = resolve(model_path, model_base)
-    # A LoRA is merged before anything is rounded: its base comes in the dtype that it is stored in.
-    first = stored_dtype(base) if checkpoint.kind is Kind.LORA and quantization is None else dtype
-    model = load_base(base, config, first, vision_tower, text_only, **kwargs)
+    _check_parts(checkpoint)
+    # A LoRA is merged before anything is rounded: its base is loaded in the dtype that it is stored in.
+    first = checkpoint.stored_dtype if checkpoint.kind is Kind.LORA and quantization is None else dtype
+    model = load_base(checkpoint.whole, checkpoint.model_config(vision_tower), first, text_only, **kwargs)
     if checkpoint.kind is not Kind.FULL:
         add_trained_weights(model, checkpoint)
     if checkpoint.kind is Kind.LORA:
@@ -102,20 +133,35 @@ def load_pretrained_model(
         model = model.to(dtype=dtype) if placement else model.to(device=device, dtype=dtype)
     model.eval()
     model.config.use_cache = True
-    model.config.name_or_path = str(model_path)
-    own_tokenizer = checkpoint.kind is Kind.FULL or (checkpoint.path / "tokenizer_config.json").is_file()
-    tokenizer = load_tokenizer(checkpoint.path if own_tokenizer else base)
+    model.config.name_or_path = checkpoint.name
+    tokenizer = load_tokenizer(checkpoint.tokenizer_folder)
     add_image_tokens(tokenizer, model)
 
     tower = model.get_vision_tower()
     processor = None
     if tower is not None:
-        tower.trained_files = trained_tower_files(checkpoint, base)
+        tower.trained_files = trained_tower_files(checkpoint)
         processor = tower.load_processor()
         if load_tower:
             tower.load_model(device_map=device, dtype=dtype)
     context = getattr(model.config, "max_sequence_length", None) or _DEFAULT_CONTEXT
     return tokenizer, model, processor, context
+
+
+def _check_parts(checkpoint: Checkpoint) -> None:
+    """A LoRA or a projector must belong to a vision-language model; a LoRA without its projector is noted."""
+    if checkpoint.kind is not Kind.FULL and not checkpoint.tower:
+        raise CheckpointError(
+            f"{checkpoint.path} has no config.json that names a vision tower, and its base {checkpoint.base.path} is a "
+            "plain language model. Upstream's checkpoint-N of a LoRA run holds the LoRA only (its projector was never "
+            "written); use the folder of the finished run"
+        )
+    if checkpoint.kind is Kind.LORA and not checkpoint.tensors.files:
+        print(
+            f"note: {checkpoint.path} has no {NON_LORA}; the projector is its base's. If the LoRA was trained together "
+            "with a projector (upstream's checkpoint-N), that projector is missing and answers will be wrong",
+            file=sys.stderr,
+        )
 
 
 def bits_config(load_8bit: bool, load_4bit: bool, dtype: torch.dtype) -> BitsAndBytesConfig | None:
@@ -136,22 +182,16 @@ def _placement(device_map: Any, device: str, quantized: bool) -> Any:
     return device_map
 
 
-def load_base(
-    path: str | Path,
-    config: Any,
-    dtype: Any,
-    vision_tower: str | None = None,
-    text_only: bool = False,
-    **kwargs: Any,
-) -> Any:
-    """A whole model, its tower a stub; `config` is of a LLaVA, `path` may be of a plain language model.
+def load_base(checkpoint: Checkpoint, config: Any, dtype: Any, text_only: bool = False, **kwargs: Any) -> Any:
+    """A whole model, its tower a stub.
+
+    Args:
+        checkpoint: holds whole weights: of a LLaVA, or of a plain language model.
+        config: of a LLaVA; its settings are the ones that the model gets.
 
     Raises:
-        VisionTowerError: before any weight is read, where the tower that the config records is not here.
+        VisionTowerError: before any weight is read, if the tower that the config records is not here.
     """
-    family, config = family_config(config if isinstance(config, dict) else config.to_dict())
-    if vision_tower:
-        config.mm_vision_tower = vision_tower
     if text_only:
         config.mm_vision_tower = None
     if getattr(config, "mm_vision_tower", None):
@@ -161,14 +201,13 @@ def load_base(
             raise VisionTowerError(
                 f"{error}. The checkpoint's config.json names it; give --vision-tower the tower's folder here"
             ) from error
-    hf = Path(path).is_dir() and read_checkpoint(path).hf
-    if hf:
+    if checkpoint.hf:
         kwargs["key_mapping"] = KEY_MAPPING
-    model = from_pretrained_whole(family, path, config=config, dtype=dtype, **kwargs)
-    # Else transformers would give the weights their old names back on saving.
+    model = from_pretrained_whole(checkpoint, config=config, dtype=dtype, **kwargs)
+    # Without this, transformers would give the weights their old names back on saving.
     model._weight_conversions = None
     clean_generation_config(model)
-    if hf:
+    if checkpoint.hf:
         # There it keeps the model from saying `<image>`, which is no token of ours.
         model.generation_config.suppress_tokens = None
     return model
@@ -216,23 +255,18 @@ def add_trained_weights(model: Any, checkpoint: Checkpoint) -> None:
 
     A trained tower's weights are left to the tower, which is not loaded yet (`trained_tower_files`).
     """
-    file = checkpoint.path / (NON_LORA if checkpoint.kind is Kind.LORA else PROJECTOR)
-    if not file.is_file():
+    if not checkpoint.tensors.files:
         return
-    weights = read_projector(file)
+    file, tensors = checkpoint.tensors.files[0], checkpoint.tensors.loaded()
+    weights = projector_weights(tensors, file)
     if model.get_vision_tower() is not None:
         check_projector_weights(weights, model.config, file)
         model.get_model().mm_projector.load_state_dict(weights)
     other = {
         strip_wrapper_prefix(name): value
-        for name, value in torch.load(file, map_location="cpu", weights_only=True).items()
+        for name, value in tensors.items()
         if "mm_projector." not in name and "vision_tower." not in name
     }
     unexpected = model.load_state_dict(other, strict=False).unexpected_keys
     if unexpected:
         raise CheckpointError(f"{file} holds weights that the model has no place for: {', '.join(unexpected[:3])}")
-
-
-def strip_wrapper_prefix(name: str) -> str:
-    """`base_model.model.model.x`, as PEFT names it, to `model.x`."""
-    return name.removeprefix("base_model.model.")

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from llava.checkpoint.old_folder import Checkpoint, CheckpointError
+from llava.checkpoint.folder import Checkpoint, CheckpointError
 
 
 def attach_lora(model: Any, checkpoint: Checkpoint) -> Any:
@@ -15,11 +15,10 @@ def attach_lora(model: Any, checkpoint: Checkpoint) -> Any:
         CheckpointError: the adapter holds weights that found no place. PEFT drops them without a word.
     """
     from peft import PeftModel
-    from peft.utils import load_peft_weights
 
     wrapped = PeftModel.from_pretrained(model, str(checkpoint.path))
     have = {name.replace(".default.", ".").removesuffix(".default") for name in wrapped.state_dict()}
-    lost = [name for name in load_peft_weights(str(checkpoint.path), device="cpu") if name not in have]
+    lost = [name for name in checkpoint.adapter.tensors.by_name if name not in have]
     if lost:
         raise CheckpointError(
             f"the LoRA {checkpoint.path} holds {len(lost)} weights that its base has no place for, first {lost[0]}"

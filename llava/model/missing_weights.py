@@ -4,14 +4,13 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from llava.checkpoint.old_folder import CheckpointError, read_checkpoint
-from llava.families import ModelFamily
+from llava.checkpoint.folder import Checkpoint, CheckpointError
 
 _MADE_LATER = ("mm_projector.", "vision_tower.")
 """Parts of a LLaVA that a plain language model does not bring; whoever loads puts theirs in place."""
 
 
-def from_pretrained_whole(family: ModelFamily, path: str | Path, **kwargs: Any) -> Any:
+def from_pretrained_whole(checkpoint: Checkpoint, **kwargs: Any) -> Any:
     """`from_pretrained` of the family's model class, where a weight that is not in the files is an error.
 
     A plain language model lacks the projector, which is not reported; a LLaVA that lacks it is not whole.
@@ -20,6 +19,9 @@ def from_pretrained_whole(family: ModelFamily, path: str | Path, **kwargs: Any) 
         CheckpointError: names the first weights that are missing, those that do not fit config.json, or those of
             layers that config.json does not have.
     """
+    family = checkpoint.family
+    # The weights of a hub id of which only the config was read come with the model.
+    path = checkpoint.path if checkpoint.tensors.files else checkpoint.name
     reports: list[str] = []
 
     def keep(record: logging.LogRecord) -> bool:
@@ -38,7 +40,7 @@ def from_pretrained_whole(family: ModelFamily, path: str | Path, **kwargs: Any) 
         raise
     finally:
         logger.removeFilter(keep)
-    later = _MADE_LATER if not _is_llava(path) else ("vision_tower.",)
+    later = ("vision_tower.",) if checkpoint.own.get("mm_vision_tower") else _MADE_LATER
     missing = sorted(name for name in found["missing_keys"] if not any(part in name for part in later))
     if missing:
         raise CheckpointError(
@@ -61,7 +63,3 @@ def _check_left_over(path: str | Path, names: list[str], layer_path: str) -> Non
         )
     if left:
         print(f"{path}: {len(left)} weights are not used: {', '.join(left[:3])}{', ...' if len(left) > 3 else ''}")
-
-
-def _is_llava(path: str | Path) -> bool:
-    return Path(path).is_dir() and bool(read_checkpoint(path).config.get("mm_vision_tower"))

@@ -8,28 +8,27 @@ An empty line ends the chat; Ctrl-C ends an answer.
 import argparse
 import sys
 
+from llava.checkpoint.folder import open_checkpoint
 from llava.conversation import get_template
 from llava.eval.answering.answerer import Generation
-from llava.families import template_of_config
-from llava.model.builder import load_pretrained_model
+from llava.flags import run_program
+from llava.model.builder import load_checkpoint
 from llava.serve.chat import ChatError, ChatSession
 from llava.serve.images import load_image
 
 
 def chat(args: argparse.Namespace) -> None:
     """Reads questions from the terminal until an empty line or the end of the input."""
-    template = get_template(args.conv_mode) if args.conv_mode else None
+    checkpoint = open_checkpoint(args.model_path, args.model_base)
+    template = get_template(args.conv_mode or checkpoint.template)
     images = [load_image(args.image_file)] if args.image_file else []
-    tokenizer, model, processor, _ = load_pretrained_model(
-        args.model_path,
-        args.model_base,
+    tokenizer, model, processor, _ = load_checkpoint(
+        checkpoint,
         load_8bit=args.load_8bit,
         load_4bit=args.load_4bit,
         device=args.device,
         vision_tower=args.vision_tower,
     )
-    if template is None:
-        template = get_template(template_of_config(model.config))
     generation = Generation(max_new_tokens=args.max_new_tokens, temperature=args.temperature)
     session = ChatSession(model, tokenizer, processor, template, images, generation)
     human, assistant = (role.replace("<|im_start|>", "").strip() for role in template.roles)
@@ -74,11 +73,8 @@ def main() -> None:
     parser.add_argument("--load-4bit", action="store_true")
     parser.add_argument("--debug", action="store_true", help="print what the model reads")
     parser.add_argument("--vision-tower", help="tower folder, where config.json records one of another machine")
-    try:
-        chat(parser.parse_args())
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
+    chat(parser.parse_args())
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, interrupted="")

@@ -4,8 +4,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from io import BytesIO
+from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
+
+from llava.images import BrokenImageError, open_image
 
 TIMEOUT_S = 20.0
 """Seconds without an answer after which a web address is given up."""
@@ -26,22 +29,25 @@ def load_image(image_file: str, timeout: float = TIMEOUT_S) -> Image.Image:
     Raises:
         ImageSourceError: no such file, no answer, too large (64 MiB), or no image.
     """
+    if not image_file.startswith(("http://", "https://")):
+        if not Path(image_file).is_file():
+            raise ImageSourceError(f"image file {image_file} does not exist")
+        source: str | BytesIO = image_file
+    else:
+        try:
+            source = BytesIO(_fetch(image_file, timeout))
+        except urllib.error.HTTPError as error:
+            raise ImageSourceError(f"image {image_file}: the server answered {error.code} {error.reason}") from error
+        except urllib.error.URLError as error:
+            raise ImageSourceError(f"image {image_file} cannot be fetched: {error.reason}") from error
+        except TimeoutError as error:
+            raise ImageSourceError(f"image {image_file}: no answer within {timeout:g} s") from error
     try:
-        source = BytesIO(_fetch(image_file, timeout)) if image_file.startswith(("http://", "https://")) else image_file
-        with Image.open(source) as image:
-            return image.convert("RGB")
-    except UnidentifiedImageError as error:
-        raise ImageSourceError(f"{image_file} is not an image that Pillow can read") from error
-    except urllib.error.HTTPError as error:
-        raise ImageSourceError(f"image {image_file}: the server answered {error.code} {error.reason}") from error
-    except urllib.error.URLError as error:
-        raise ImageSourceError(f"image {image_file} cannot be fetched: {error.reason}") from error
-    except TimeoutError as error:
-        raise ImageSourceError(f"image {image_file}: no answer within {timeout:g} s") from error
-    except FileNotFoundError as error:
-        raise ImageSourceError(f"image file {image_file} does not exist") from error
-    except (OSError, SyntaxError) as error:
-        raise ImageSourceError(f"image {image_file} cannot be opened ({error})") from error
+        return open_image(source)
+    except BrokenImageError as error:
+        foreign = isinstance(error.__cause__, UnidentifiedImageError)
+        why = "is not an image that Pillow can read" if foreign else f"cannot be opened ({error.why})"
+        raise ImageSourceError(f"image {image_file} {why}") from error
 
 
 def load_images(image_files: Sequence[str]) -> list[Image.Image]:

@@ -12,8 +12,9 @@ from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import nn
 
-from llava.checkpoint.base_identity import write_fingerprint
-from llava.checkpoint.old_folder import ADAPTER_WEIGHTS, NON_LORA, PROJECTOR, CheckpointError
+from llava.checkpoint.adapter import ADAPTER_WEIGHTS, NON_LORA
+from llava.checkpoint.folder import PROJECTOR, CheckpointError
+from llava.checkpoint.identity import write_base_values
 from llava.files import written_whole
 from llava.train.zero import gathered
 
@@ -49,7 +50,7 @@ def save_trained(model: nn.Module, mode: str, folder: Path, state: dict[str, tor
     folder.mkdir(parents=True, exist_ok=True)
     base = model.get_base_model() if mode == "lora" else model
     named = base.file_names(state)
-    write_fingerprint(folder, getattr(base, "base_fingerprint", None))
+    write_base_values(folder, getattr(base, "base_fingerprint", None))
     if mode == "lora":
         model.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
         with written_whole(folder / NON_LORA) as aside:

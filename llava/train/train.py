@@ -14,8 +14,8 @@ import torch
 import transformers
 from transformers import set_seed
 
-from llava.checkpoint.base_identity import fingerprint
-from llava.checkpoint.old_folder import local_folder, read_checkpoint
+from llava.checkpoint.folder import open_checkpoint
+from llava.checkpoint.identity import base_values
 from llava.data.collate import DataCollatorForSupervisedDataset
 from llava.data.dataset import LazySupervisedDataset
 from llava.data.feature_cache import FeatureCache
@@ -93,14 +93,17 @@ def load_model(plan: RunPlan, model_args: ModelArguments, training_args: Trainin
     )
     if quantization is not None:
         kwargs |= {"quantization_config": quantization, "device_map": {"": training_args.device}}
-    model = load_base(model_args.model_name_or_path, plan.config, dtype, cache_dir=training_args.cache_dir, **kwargs)
+    cache_dir = training_args.cache_dir
+    base = open_checkpoint(
+        model_args.model_name_or_path, package=model_args.package, weights=False, cache_dir=cache_dir
+    )
+    model = load_base(base, plan.config, dtype, cache_dir=cache_dir, **kwargs)
     if plan.mode != "full":
-        model.base_fingerprint = fingerprint(model_args.model_name_or_path, training_args.cache_dir)
+        model.base_fingerprint = base_values(base.tensors)
     # Loading draws random numbers, and how many depends on how weights are held; what is new must start the same.
     set_seed(training_args.seed)
     model.config.use_cache = False
     model.get_model().initialize_vision_modules(model_args)
-    base = read_checkpoint(local_folder(model_args.model_name_or_path, training_args.cache_dir))
     model.get_vision_tower().trained_files = trained_tower_files(base)
     model.label_only_logits = training_args.label_only_logits
     if training_args.gradient_checkpointing:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from llava.checkpoint.average import average_checkpoints
 from llava.checkpoint.old_folder import CheckpointError
+from llava.flags import run_program
 from llava.mm_utils import tokenizer_image_token
 from llava.model.builder import load_pretrained_model
 
@@ -24,7 +25,7 @@ def run_script(name, *words):
     spec.loader.exec_module(module)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [name, *map(str, words)])
-        module.main()
+        run_program(module.main)
 
 
 def test_merge_of_upstreams_lora(parity, tmp_path, capsys):

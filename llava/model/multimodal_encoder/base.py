@@ -9,9 +9,9 @@ from torch import nn
 from transformers import AutoImageProcessor, PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor
 
+from llava.checkpoint.folder import local_folder
 from llava.checkpoint.hf_llava import TOWER_PREFIXES
-from llava.checkpoint.old_folder import local_folder
-from llava.checkpoint.weights import WeightFiles
+from llava.checkpoint.tensors import tensors_in
 from llava.model.multimodal_encoder.tower_weights import put_tower_weights, read_tower_weights
 
 
@@ -60,12 +60,11 @@ class VisionTower(nn.Module):
         """
         if not self.inside_llava:
             return network_class.from_pretrained(self.vision_tower_name, dtype=dtype or "auto")
-        files = WeightFiles(local_folder(self.vision_tower_name))
         weights = {
-            name.removeprefix(prefix): files.tensor(name)
-            for name in files.names()
+            stored.name.removeprefix(prefix): stored.tensor()
+            for stored in tensors_in(local_folder(self.vision_tower_name))
             for prefix in TOWER_PREFIXES
-            if name.startswith(prefix)
+            if stored.name.startswith(prefix)
         }
         dtype = dtype or next((value.dtype for value in weights.values()), None)
         network, found = network_class.from_pretrained(

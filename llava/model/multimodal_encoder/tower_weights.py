@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import nn
 
-from llava.checkpoint.old_folder import Checkpoint, CheckpointError, read_checkpoint
+from llava.checkpoint.folder import Checkpoint, CheckpointError
+from llava.checkpoint.tensors import Tensors
 
 _PREFIX = "vision_tower.vision_tower."
 _LEVEL = "vision_model."
@@ -34,38 +34,34 @@ def tower_was_trained(config: Mapping[str, Any]) -> bool:
     return any(config.get(flag) for flag in _FLAGS)
 
 
-def trained_tower_files(checkpoint: Checkpoint, base: str | Path | None = None) -> list[Path]:
-    """Files that hold the checkpoint's trained tower: its own, else its base's; none where the tower was frozen.
+def trained_tower_files(checkpoint: Checkpoint) -> list[Path]:
+    """Files that hold the checkpoint's trained tower: its own, else its base's; none if the tower was frozen.
 
     Raises:
-        CheckpointError: config.json says that the tower was trained, but its weights are nowhere.
+        CheckpointError: config.json says that the tower was trained, but its weights are in none of the files.
     """
-    if not tower_was_trained(checkpoint.config):
+    if not tower_was_trained(checkpoint.own):
         return []
-    files = [file for file in checkpoint.weight_files if _names(file)]
+    tensors = checkpoint.tensors
+    files = [
+        file
+        for file, shard in zip(tensors.files, tensors.shards, strict=True)
+        if any(_PREFIX in stored.name for stored in shard)
+    ]
     if files:
         return files
-    if base is not None and Path(base) != checkpoint.path:
-        below = read_checkpoint(base)
-        if tower_was_trained(below.config):
-            return trained_tower_files(below)
+    if checkpoint.base is not None and tower_was_trained(checkpoint.base.own):
+        return trained_tower_files(checkpoint.base)
     raise CheckpointError(
-        f"{checkpoint.path} was trained with its vision tower (config.json says so), but holds no tower weights, nor "
-        "does its base; give --model-base the model that it was trained on"
+        f"{checkpoint.path} was trained with its vision tower (config.json says so), but holds no tower weights, and "
+        "neither does its base; give --model-base the model that it was trained on"
     )
 
 
 def read_tower_weights(files: Sequence[Path]) -> dict[str, torch.Tensor]:
     """The tower's tensors of checkpoint files, named as in the tower's own network."""
-    weights = {}
-    for file in files:
-        if file.suffix == ".safetensors":
-            with safe_open(file, framework="pt") as tensors:
-                weights |= {_own_name(name): tensors.get_tensor(name) for name in _names(file)}
-        else:
-            tensors = torch.load(file, map_location="cpu", weights_only=True)
-            weights |= {_own_name(name): tensors[name] for name in _names(file)}
-    return weights
+    tower = (stored for stored in Tensors(files) if _PREFIX in stored.name)
+    return {stored.name.split(_PREFIX, 1)[1]: stored.tensor() for stored in tower}
 
 
 def put_tower_weights(
@@ -96,17 +92,3 @@ def put_tower_weights(
             f"missing {missing[:2]}"
         )
     network.load_state_dict(fitting, strict=False)
-
-
-def _own_name(name: str) -> str:
-    return name.split(_PREFIX, 1)[1]
-
-
-def _names(file: Path) -> list[str]:
-    """Names of the tower's tensors in a file; no tensor is read."""
-    if file.suffix == ".safetensors":
-        with safe_open(file, framework="pt") as tensors:
-            names = list(tensors.keys())
-    else:
-        names = list(torch.load(file, map_location="meta", weights_only=True))
-    return [name for name in names if _PREFIX in name]

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from llava.checkpoint.old_folder import CheckpointError, Kind, read_checkpoint
+from llava.checkpoint.folder import CheckpointError, Kind, open_checkpoint
 from llava.model.builder import load_pretrained_model
 
 
@@ -15,9 +15,9 @@ def folder(tiny_llava, tmp_path):
 
 
 def test_kinds(parity, tiny_llava):
-    assert read_checkpoint(tiny_llava).kind is Kind.FULL
-    assert read_checkpoint(parity / "c_lora").kind is Kind.LORA
-    assert read_checkpoint(parity / "c_pretrain").kind is Kind.PROJECTOR
+    assert open_checkpoint(tiny_llava).kind is Kind.FULL
+    assert open_checkpoint(parity / "c_lora", with_base=False).kind is Kind.LORA
+    assert open_checkpoint(parity / "c_pretrain", with_base=False).kind is Kind.PROJECTOR
 
 
 def test_interrupted_writes(folder):

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llava.checkpoint.base_identity import FILE, check_base, fingerprint
-from llava.checkpoint.old_folder import CheckpointError, read_checkpoint
+from llava.checkpoint.folder import CheckpointError, open_checkpoint
 from llava.checkpoint.weights import WeightFiles
 from llava.model.builder import load_pretrained_model
 from llava.model.multimodal_encoder.builder import VisionTowerError
@@ -161,10 +161,12 @@ def test_how_a_run_computed_does_not_round_its_base(tiny, lora, tmp_path):
 
 def test_hub_ids(tiny_llava, monkeypatch):
     """What is no folder here is asked of the hub; a name that is neither says both."""
-    import huggingface_hub
+    import llava.checkpoint.folder
 
     asked = []
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **kw: asked.append(name) or str(tiny_llava))
+    monkeypatch.setattr(
+        llava.checkpoint.folder, "snapshot_download", lambda name, **kw: asked.append(name) or str(tiny_llava)
+    )
     assert torch.equal(logits("somebody/llava"), logits(tiny_llava))
     assert asked == ["somebody/llava"]
     monkeypatch.undo()
@@ -178,8 +180,8 @@ def test_merged_equals_unmerged(tiny, lora):
 
     from llava.model.builder import add_trained_weights, load_base
 
-    checkpoint = read_checkpoint(lora)
-    model = load_base(tiny.llm, checkpoint.config, torch.float32)
+    checkpoint = open_checkpoint(lora)
+    model = load_base(checkpoint.base, checkpoint.model_config(), torch.float32)
     add_trained_weights(model, checkpoint)
     model.get_vision_tower().load_model(dtype=torch.float32)
     plain = model(input_ids=IDS, images=pixels()).logits
