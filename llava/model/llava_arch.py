@@ -54,7 +54,7 @@ class LlavaMetaForCausalLM:
     def image_tokens(self) -> int:
         """How many tokens an image becomes; 0 for a model without a tower."""
         tower = self.get_vision_tower()
-        return 0 if tower is None else image_tokens(self.config, tower)
+        return 0 if tower is None else image_tokens(self.config, tower.num_patches)
 
     def save_pretrained(
         self,
@@ -140,8 +140,8 @@ class LlavaMetaForCausalLM:
 
         Returns:
             `(None, position_ids, attention_mask, past_key_values, inputs_embeds, labels)`; what came in as None
-            goes back as None. Everything unchanged, with embeds None, if there is nothing to splice: no images given, or
-            a decoding step (length 1).
+            goes back as None. Everything unchanged, with embeds None, if there is nothing to splice: no images, or a
+            decoding step (length 1).
 
         Raises:
             ValueError: the number of images is not the number of `<image>` tokens.

@@ -60,7 +60,7 @@ class LlavaMetaModel:
             self.vision_tower = build_vision_tower(config, delay_load=True)
             self.mm_projector = build_vision_projector(config)
             # Raises, before any weight is loaded, if the projector cannot take as many tokens as the tower gives.
-            image_tokens(config, self.vision_tower)
+            image_tokens(config, self.vision_tower.num_patches)
 
     def get_vision_tower(self) -> VisionTower | None:
         return getattr(self, "vision_tower", None)

@@ -11,6 +11,7 @@ from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
+from llava.checkpoint.folder import Kind
 from llava.data.sampler import EpochSampler
 from llava.train.checkpoint import restore_trained, save_trained, trainable_state
 
@@ -21,12 +22,12 @@ class LLaVATrainer(Trainer):
     """Upstream: llava/train/llava_trainer.py.
 
     Args:
-        mode: "projector", "lora" or "full": what trains, which decides what a checkpoint holds.
+        kind: what is trained, which decides what a checkpoint holds.
     """
 
-    def __init__(self, *args: Any, mode: str, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, kind: Kind, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.mode = mode
+        self.kind = kind
         self._staging = False
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
@@ -55,7 +56,7 @@ class LLaVATrainer(Trainer):
         return self.optimizer
 
     def parameter_groups(self, model: Any) -> list[dict[str, Any]]:
-        """{rest, projector} x {decay, no decay}; the projector's have their own rate where one is given.
+        """{rest, projector} x {decay, no decay}; the projector's have their own rate if one is given.
 
         A tower that trains shares the projector's rate, as in Bunny.
         """
@@ -110,20 +111,20 @@ class LLaVATrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Writes the model's files; every rank calls it, as ZeRO-3 gathers parameters."""
-        if self.mode == "full":
+        if self.kind is Kind.FULL:
             super().save_model(output_dir, _internal_call)
             return
         model = self.accelerator.unwrap_model(self.model)
         state = trainable_state(model)
         if self.args.should_save:
             folder = Path(output_dir or self.args.output_dir)
-            save_trained(model, self.mode, folder, state)
+            save_trained(model, self.kind, folder, state)
             self.processing_class.save_pretrained(folder)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.is_deepspeed_enabled:
             # Frozen weights stay out: they are the base's, and of a 13B model 26 GB in every checkpoint.
-            self.model_wrapped.save_checkpoint(output_dir, exclude_frozen_parameters=True)
+            self.kindl_wrapped.save_checkpoint(output_dir, exclude_frozen_parameters=True)
             if self.args.should_save:
                 torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
         else:
@@ -146,18 +147,18 @@ class LLaVATrainer(Trainer):
 
     def _load_sharded(self, folder: str) -> None:
         # Not strict: frozen weights are not in the folder. check_resumable has compared what trains.
-        deepspeed_load_checkpoint(self.model_wrapped, folder, load_module_strict=False)
+        deepspeed_load_checkpoint(self.kindl_wrapped, folder, load_module_strict=False)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if self.mode == "full":
+        if self.kind is Kind.FULL:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
-            restore_trained(self.model if model is None else model, self.mode, Path(resume_from_checkpoint))
+            restore_trained(self.model if model is None else model, self.kind, Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
         if self.is_deepspeed_enabled:
             self._load_sharded(self.state.best_model_checkpoint)
-        elif self.mode == "full":
+        elif self.kind is Kind.FULL:
             super()._load_best_model()
         else:
-            restore_trained(self.model, self.mode, Path(self.state.best_model_checkpoint))
+            restore_trained(self.model, self.kind, Path(self.state.best_model_checkpoint))

@@ -230,7 +230,7 @@ def _check_vision(vision: VisionSettings, base: Checkpoint, trains_tower: bool) 
         )
     with torch.device("meta"):
         build_vision_projector(config)
-    image_tokens(config, tower)
+    image_tokens(config, tower.num_patches)
     if vision.pretrain_mm_mlp_adapter:
         if base.tower:
             raise ValueError(
@@ -251,8 +251,7 @@ def _eval_records(data: DataArguments, training: TrainingArguments) -> Records |
     problems = cheap_problems(records, data.image_folder)
     if problems.by_kind:
         raise ValueError(
-            f"--eval_data_path {data.eval_data_path} has samples that cannot be measured:\n"
-            f"{problems.describe(records)}"
+            f"--eval_data_path {data.eval_data_path} has samples that cannot be measured:\n{problems.describe(records)}"
         )
     return records
 

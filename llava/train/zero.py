@@ -114,7 +114,7 @@ def weights_whole(training: TrainingArguments) -> Iterator[None]:
     try:
         yield
     finally:
-        if training.hf_deepspeed_config is not None:
+        if training.deepspeed:
             set_hf_deepspeed_config(training.hf_deepspeed_config)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from llava.model.multimodal_encoder.base import VisionTower
 from llava.model.multimodal_projector.pixel_shuffle import PIXEL_SHUFFLE
 from llava.model.multimodal_projector.types import ProjectorError, ProjectorType, Shapes
 
@@ -78,14 +77,17 @@ def build_vision_projector(config: Any, delay_load: bool = False, **kwargs: Any)
     return row.build(match, config.mm_hidden_size, config.hidden_size)
 
 
-def image_tokens(config: Any, tower: VisionTower) -> int:
+def image_tokens(config: Any, tower_tokens: int) -> int:
     """How many tokens the language model reads per image; a loaded model gives it as `model.image_tokens`.
+
+    Args:
+        tower_tokens: the tower's `num_patches`.
 
     Raises:
         ProjectorError: unknown type, or one that cannot take as many tokens as the tower gives.
     """
     row, match = _find(config)
-    return row.tokens(match, tower.num_patches)
+    return row.tokens(match, tower_tokens)
 
 
 def read_projector(path: str | Path) -> dict[str, torch.Tensor]:
