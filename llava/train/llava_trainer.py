@@ -124,7 +124,7 @@ class LLaVATrainer(Trainer):
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.is_deepspeed_enabled:
             # Frozen weights stay out: they are the base's, and of a 13B model 26 GB in every checkpoint.
-            self.kindl_wrapped.save_checkpoint(output_dir, exclude_frozen_parameters=True)
+            self.model_wrapped.save_checkpoint(output_dir, exclude_frozen_parameters=True)
             if self.args.should_save:
                 torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
         else:
@@ -147,7 +147,7 @@ class LLaVATrainer(Trainer):
 
     def _load_sharded(self, folder: str) -> None:
         # Not strict: frozen weights are not in the folder. check_resumable has compared what trains.
-        deepspeed_load_checkpoint(self.kindl_wrapped, folder, load_module_strict=False)
+        deepspeed_load_checkpoint(self.model_wrapped, folder, load_module_strict=False)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if self.kind is Kind.FULL:

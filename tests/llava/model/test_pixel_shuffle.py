@@ -45,6 +45,11 @@ def test_other_grids_are_refused(tokens, words):
         pixel_shuffle(torch.randn(1, tokens, 4), 2)
 
 
+def losses(output):
+    history = json.loads((output / "trainer_state.json").read_text())["log_history"]
+    return [entry["loss"] for entry in history if "loss" in entry]
+
+
 @pytest.fixture(scope="module")
 def runs(tiny, train_flags, tmp_path_factory):
     """Stage 1, and a LoRA that starts from its projector."""
@@ -113,10 +118,16 @@ def test_projector_file_of_another_type(runs, train_flags, tmp_path):
 def test_cached_features_give_the_same_loss(train_flags, runs, tmp_path):
     """The cache holds the tower's features, before the shuffle."""
     file = runs / "stage1" / "mm_projector.bin"
-    flags = train_flags(tmp_path / "out", **SHUFFLE, **LORA, pretrain_mm_mlp_adapter=file, vision_feature_cache=tmp_path)
+    flags = train_flags(
+        tmp_path / "out", **SHUFFLE, **LORA, pretrain_mm_mlp_adapter=file, vision_feature_cache=tmp_path
+    )
     train(argv=flags)
     losses = [
-        [entry["loss"] for entry in json.loads((folder / "trainer_state.json").read_text())["log_history"] if "loss" in entry]
+        [
+            entry["loss"]
+            for entry in json.loads((folder / "trainer_state.json").read_text())["log_history"]
+            if "loss" in entry
+        ]
         for folder in (runs / "lora", tmp_path / "out")
     ]
     assert losses[1] == pytest.approx(losses[0], abs=2e-4)
@@ -135,13 +146,10 @@ def test_batched_answers_equal_one_by_one(answerer, tiny):
 
 def test_plan_prices_fewer_tokens_and_the_wider_layer(command, runs, tiny, tmp_path):
     flags = ("--tune-layers", "0,3", "--lora-r", 4, "--text-tokens", 20, "--samples", 10, "--tflops", 1)
-    plans = {}
+    model, plans = ("--model-path", tiny.llm), {}
     for kind in ("pixel_shuffle2x", "linear"):
-        output = tmp_path / f"{kind}.json"
-        command(
-            "plan", "--model-path", tiny.llm, "--vision-tower", tiny.tower, "--mm-projector-type", kind, *flags,
-            "--output", output,
-        )  # fmt: skip
+        output, tower = tmp_path / f"{kind}.json", ("--vision-tower", tiny.tower)
+        command("plan", *model, *tower, "--mm-projector-type", kind, *flags, "--output", output)
         plans[kind] = json.loads(output.read_text())
     shuffled, linear = plans["pixel_shuffle2x"], plans["linear"]
     assert (shuffled["assumed"]["image_tokens"], linear["assumed"]["image_tokens"]) == (1, 4)
@@ -149,13 +157,19 @@ def test_plan_prices_fewer_tokens_and_the_wider_layer(command, runs, tiny, tmp_p
     assert rows[0]["parameters"]["projector"] == 4 * 24 * 32
     assert rows[0]["plain"]["flops_per_sample"]["forward"] < rows[1]["plain"]["flops_per_sample"]["forward"]
     with pytest.raises(SystemExit, match="gives 4 tokens, a grid of 2 x 2"):
-        command("plan", "--model-path", tiny.llm, "--vision-tower", tiny.tower, "--mm-projector-type", "pixel_shuffle3x")
+        command(
+            "plan", "--model-path", tiny.llm, "--vision-tower", tiny.tower, "--mm-projector-type", "pixel_shuffle3x"
+        )
     # Of the tower that is not here, CLIP-336's grid of 24 x 24 is assumed.
-    command("plan", "--model-path", tiny.llm, "--mm-projector-type", "pixel_shuffle2x", "--output", tmp_path / "clip.json")
+    command(
+        "plan", "--model-path", tiny.llm, "--mm-projector-type", "pixel_shuffle2x", "--output", tmp_path / "clip.json"
+    )
     assert json.loads((tmp_path / "clip.json").read_text())["assumed"]["image_tokens"] == 144
 
 
 def test_stock_transformers_cannot_hold_it(answerer):
     _, model, _ = answerer
-    with pytest.raises(ExportError, match="the projector is 'pixel_shuffle2x', transformers' LLaVA has 'mlp2x_gelu' only"):
+    with pytest.raises(
+        ExportError, match="the projector is 'pixel_shuffle2x', transformers' LLaVA has 'mlp2x_gelu' only"
+    ):
         check_exportable(model.config, model.get_vision_tower())
