@@ -12,16 +12,14 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from llava.checkpoint.hf_llava import our_name
+from llava.checkpoint.opened import Checkpoint
 from llava.checkpoint.tensors import Stored, Tensors
 from llava.files import write_json
-
-if TYPE_CHECKING:
-    from llava.checkpoint.folder import Checkpoint
 
 BASE_FILE = "base_fingerprint.json"
 _VALUES = 2
@@ -89,7 +87,7 @@ def _same(recorded: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
     )
 
 
-def digest(checkpoint: "Checkpoint") -> str:
+def digest(checkpoint: Checkpoint) -> str:
     """A digest that tells checkpoints apart without reading them whole.
 
     It is taken of every tensor (`digest_of`), and of config.json and adapter_config.json without paths and versions;
@@ -143,7 +141,7 @@ def _blocks(stored: Stored) -> Iterator[bytes]:
             yield raw[start : start + length].numpy().tobytes()
 
 
-def file_state(checkpoint: "Checkpoint", vision_tower: str | None = None, sees: bool = True) -> dict[str, Any]:
+def file_state(checkpoint: Checkpoint, vision_tower: str | None = None, sees: bool = True) -> dict[str, Any]:
     """The folders that a checkpoint is loaded from, and the state of their files.
 
     Args:

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-from llava.eval.eval_easy_vqa import COLOURS, SHAPES, blind_baseline, kind_of
+from llava.eval.benchmarks.easy_vqa import COLOURS, SHAPES, blind_baseline, kind_of
 from llava.files import folder_written_whole, write_json
 from playground.embedded.wheels import wheel_folder
 

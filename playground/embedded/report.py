@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from llava.eval.eval_easy_vqa import KINDS
+from llava.eval.benchmarks.easy_vqa import KINDS
 from llava.files import write_json, written_whole
 from visual_region.layers import LayerSelection
 

@@ -14,7 +14,7 @@ from typing import Any
 from llava.conversation import get_template
 from llava.eval.answering.arguments import add_model_flags, make_answerer, recorded_template
 from llava.eval.answering.runner import Answerer, Question, check_images, read_questions
-from llava.eval.eval_easy_vqa import score
+from llava.eval.benchmarks.easy_vqa import score
 from llava.families import family_of
 from llava.files import write_json
 from visual_region.surgery import layers_removed, lowest_outside, region_now

@@ -3,6 +3,7 @@ import io
 import json
 
 import pytest
+from llava.eval.benchmarks.scienceqa import read_science_questions
 from PIL import Image
 
 from llava.data.dataset import BrokenImageError
@@ -15,8 +16,7 @@ from llava.eval.answering.questions import (
     read_questions,
     unusable_images,
 )
-from llava.eval.benchmarks.mmbench_questions import read_mmbench_questions
-from llava.eval.benchmarks.science_questions import read_science_questions
+from llava.eval.benchmarks.mmbench import read_mmbench_questions
 
 LETTER = "Answer with the option's letter from the given choices directly."
 
