@@ -155,33 +155,25 @@ def test_a_metric(package, tiny_llava, tiny, tmp_path, monkeypatch, command):
     module = package(
         "state_growth",
         '''
-        import contextlib
-
         import torch
 
         from visual_region.importance.means import SampleMean
         from visual_region.importance.metric import SampleMetric
+        from visual_region.importance.sweep import Recorder
 
-        class GrowthRecorder:
-            """How much longer the last state of a row is after the layer: `(batch, layers, 1)`."""
+        class GrowthRecorder(Recorder):
+            """How much longer the first state of a row is after the layer: `(batch, layers, 1)`."""
 
-            @contextlib.contextmanager
-            def watching(self, decoder, layers):
-                yield
-
-            def begin(self, kinds):
-                self.rows = []
+            name = "growth"
 
             def layer(self, index, entering, leaving):
-                self.rows.append((leaving[:, -1].norm(dim=-1) / entering[:, -1].norm(dim=-1)).double().cpu())
-
-            def end(self):
-                return {"growth": torch.stack(self.rows, dim=1).unsqueeze(-1)}
+                growth = leaving[:, 0].norm(dim=-1) / entering[:, 0].norm(dim=-1)
+                self.rows.append(growth.double().unsqueeze(-1).cpu())
 
         def scores(numbers, counts):
             return SampleMean(numbers[:, :, 0], torch.ones(len(numbers), dtype=torch.float64))
 
-        METRIC = SampleMetric("state-growth", "growth of the last state", GrowthRecorder, scores)
+        METRIC = SampleMetric("state-growth", "growth of the first state", GrowthRecorder, scores)
         ''',
     )
     monkeypatch.setitem(importance.METRICS, "state-growth", module.METRIC)

@@ -4,24 +4,24 @@
 """
 
 import argparse
-import hashlib
-import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llava.checkpoint.old_folder import read_checkpoint
-from llava.eval.answering.answerer import Answerer, Generation
+from llava.checkpoint.folder import Checkpoint
+from llava.eval.answering.answerer import Answerer
 from llava.eval.answering.answers_file import AnswersFile
-from llava.eval.answering.arguments import DTYPES, add_model_flags, check_flags, generation_of, settings, template_of
+from llava.eval.answering.arguments import SHARE, add_model_flags, check_flags, make_answerer, open_model, settings
+from llava.eval.answering.batching import BatchSize
 from llava.eval.answering.errors import EvaluationError
-from llava.eval.answering.loglikelihood import iterate_loglikelihoods
+from llava.eval.answering.loglikelihood import loglikelihoods
 from llava.eval.answering.questions import Question, chunk
-from llava.eval.answering.text import iterate_texts, load_text_model
+from llava.eval.answering.runner import answer_all, answer_line, unfinished
 from llava.eval.benchmarks.mmlu import LETTERS, METHODS, Item, generation_prompt, likelihood_prompt
 from llava.eval.scoring.pairing import read_json, read_jsonl
 from llava.files import sha256_of
+from llava.flags import run_program
 from llava.mm_utils import get_model_name_from_path
 from llava.tokenization import encoder_for
 
@@ -43,7 +43,7 @@ def read_items(question_file: str | Path, shots_file: str | Path) -> tuple[list[
     for number, row in enumerate(rows, start=1):
         if not {"question_id", "category", "question", "choices"} <= row.keys() or len(row["choices"]) != len(LETTERS):
             raise EvaluationError(
-                f"{question_file}, line {number} is no MMLU question with question_id, category, question and four "
+                f"{question_file}, line {number} is not an MMLU question with question_id, category, question and four "
                 "choices, as llava.eval.prepare writes it"
             )
         if row["category"] not in shots:
@@ -81,108 +81,94 @@ def fitted(
     )
 
 
-def answer(args: argparse.Namespace) -> None:
+def answer(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
     """One answers file for one checkpoint."""
-    check_flags(args)
     rows, shots = read_items(args.question_file, args.shots_file)
     places = [Question(i, row["question_id"], "", None) for i, row in enumerate(rows)]
     places = chunk(places, args.num_chunks, args.chunk_idx)
     how = {"method": args.method, "shots": sha256_of(args.shots_file)}
-    answers = AnswersFile(args.answers_file, settings(args) | how, (args.num_chunks, args.chunk_idx))
-    if answers.finished_before(places):
-        print(f"{args.answers_file} answers these questions already, with the same settings")
+    answers = unfinished(args, settings(args, checkpoint) | how, places)
+    if answers is None:
         return
+    model_id = get_model_name_from_path(args.model_path)
     left = [place.index for place in places if place.index not in answers.lines]
-    if len(left) < len(places):
-        print(f"{len(places) - len(left)} of {len(places)} questions were answered before")
     if left:
-        _answer_rest(args, rows, shots, left, answers)
-    record = {"model_id": get_model_name_from_path(args.model_path), "questions": len(rows), "skipped": []}
-    answers.finish(places, record)
+        answerer = make_answerer(args, checkpoint, sees=False)
+        questions = _questions(args, answerer, rows, shots, left)
+        if args.method == "generate":
+            answer_all(answerer, questions, answers, model_id, args.batch_size, SHARE[args.share_prefix])
+        else:
+            _choose_all(answerer, questions, answers, model_id, args.batch_size)
+    answers.finish(places, {"model_id": model_id, "questions": len(rows), "skipped": []})
     print(f"{len(places)} answers by {args.method} are in {args.answers_file}")
 
 
-def _answer_rest(
+def _questions(
     args: argparse.Namespace,
+    answerer: Answerer,
     rows: Sequence[dict[str, Any]],
     shots: dict[str, list[Item]],
-    left: Sequence[int],
-    answers: AnswersFile,
-) -> None:
-    """Answers the questions whose places are `left`, and keeps each answer for good."""
-    generating = args.method == "generate"
-    template, generation = template_of(args), generation_of(args)
-    dtype = DTYPES[args.dtype] if args.dtype else None
-    tokenizer, model, _ = load_text_model(args.model_path, args.model_base, dtype=dtype, device=args.device)
-    answerer = Answerer(model, tokenizer, None, template, Path(), generation)
-    encoder = encoder_for(tokenizer)
+    places: Sequence[int],
+) -> list[Question]:
+    """The questions at these places, each with as many examples as fit into the model's window."""
+    encoder = encoder_for(answerer.tokenizer)
+    window = getattr(answerer.model.config, "max_position_embeddings", None) or 2048
+    if args.method == "generate":
+        make, room = generation_prompt, window - args.max_new_tokens
+    else:
+        make, room = likelihood_prompt, window
 
     def length(text: str) -> int:
-        if generating:
+        if args.method == "generate":
             return len(answerer.prompt_ids(Question(0, 0, text, None)))
         return len(encoder.bos) + len(encoder.encode(text + CONTINUATIONS[0])[0])
 
-    window = getattr(model.config, "max_position_embeddings", None) or 2048
-    make, room = (generation_prompt, window - args.max_new_tokens) if generating else (likelihood_prompt, window)
-    prompts = [fitted(rows[i], shots[rows[i]["category"]], make, length, room) for i in left]
-    fewer = sum(count < len(shots[rows[i]["category"]]) for i, (_, count) in zip(left, prompts, strict=True))
+    questions = []
+    for i in places:
+        text, count = fitted(rows[i], shots[rows[i]["category"]], make, length, room)
+        extra = {"method": args.method, "shots": count}
+        questions.append(Question(i, rows[i]["question_id"], text, None, extra=extra))
+    fewer = sum(q.extra["shots"] < len(shots[rows[q.index]["category"]]) for q in questions)
     if fewer:
-        print(f"{fewer} of {len(left)} prompts do not fit into {window} tokens with all examples and have fewer")
-    texts = [text for text, _ in prompts]
-    found = (
-        _generated(model, tokenizer, texts, generation, template, args.batch_size)
-        if generating
-        else _most_probable(model, tokenizer, texts, args.batch_size)
-    )
-    model_id = get_model_name_from_path(args.model_path)
-    kept: dict[int, str] = {}
-    try:
-        for place, said, more in found:
-            extra = {"method": args.method, "shots": prompts[place][1], **more}
-            kept[left[place]] = _line(rows[left[place]]["question_id"], texts[place], said, model_id, extra)
-            if len(kept) == _KEEP_EVERY:
-                answers.add(kept)
-                kept = {}
-    finally:
-        # What is answered when the run is interrupted is kept too.
-        answers.add(kept)
+        print(f"{fewer} of {len(questions)} prompts do not fit into {window} tokens with all examples and have fewer")
+    return questions
 
 
-def _generated(
-    model: Any, tokenizer: Any, texts: list[str], generation: Generation, template: Any, batch_size: int | None
-) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    for place, said in iterate_texts(model, tokenizer, texts, generation, template, batch_size, progress=True):
-        yield place, said, {}
+def _choose_all(
+    answerer: Answerer, questions: Sequence[Question], answers: AnswersFile, model_id: str, batch_size: int | None
+) -> None:
+    """Answers every question with the letter of the most probable continuation, and keeps the answers for good."""
+    size = BatchSize.of(batch_size, answerer.model)
+    left = list(questions)
+    while left:
+        kept: dict[int, str] = {}
+        try:
+            for place, values in _most_probable(answerer.model, answerer.tokenizer, [q.text for q in left], size):
+                question = replace(left[place], extra=left[place].extra | {"loglikelihoods": values})
+                # Of equal ones the first, as in lm-eval.
+                kept[question.index] = answer_line(question, max(values, key=values.__getitem__), model_id)
+                if len(kept) == _KEEP_EVERY:
+                    answers.add(kept)
+                    kept = {}
+        except (RuntimeError, MemoryError) as error:
+            size.halve_after(error)
+        finally:
+            # Answers that were found before an interruption are kept too.
+            answers.add(kept)
+        left = [q for q in left if q.index not in answers.lines]
 
 
 def _most_probable(
-    model: Any, tokenizer: Any, texts: list[str], batch_size: int | None
-) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """The letter of the most probable continuation; of equal ones the first, as in lm-eval."""
-    requests = [(text, CONTINUATIONS) for text in texts]
+    model: Any, tokenizer: Any, texts: Sequence[str], size: BatchSize
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """As they come: the place of a text, and the log-likelihood of each letter after it."""
     open_: dict[int, dict[str, float]] = {}
-    for place, number, found in iterate_loglikelihoods(model, tokenizer, requests, batch_size, progress=True):
+    for place, number, found in loglikelihoods(model, tokenizer, [(text, CONTINUATIONS) for text in texts], size):
         values = open_.setdefault(place, {})
         values[LETTERS[number]] = found.total
         if len(values) == len(LETTERS):
-            values = {letter: values[letter] for letter in LETTERS}
+            yield place, {letter: values[letter] for letter in LETTERS}
             del open_[place]
-            yield place, max(values, key=values.__getitem__), {"loglikelihoods": values}
-
-
-def _line(question_id: str, prompt: str, text: str, model_id: str, extra: dict[str, Any]) -> str:
-    content = f"{model_id}\n{question_id}\n{prompt}\n{text}"
-    return json.dumps(
-        {
-            "question_id": question_id,
-            "prompt": prompt,
-            "text": text,
-            "answer_id": hashlib.sha256(content.encode()).hexdigest()[:22],
-            "model_id": model_id,
-            "metadata": {},
-            **extra,
-        }
-    )
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -200,12 +186,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = make_parser().parse_args()
-    try:
-        read_checkpoint(args.model_path)
-        answer(args)
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
+    check_flags(args)
+    answer(args, open_model(args))
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

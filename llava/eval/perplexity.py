@@ -1,282 +1,19 @@
-"""Perplexity of plain text (WikiText-2, samples of the Pile) and of answers to images.
+"""Perplexity of a text or of answers to images, as one number with its interval (llava/eval/answering/perplexity.py).
 
-Text is read in windows of `context` tokens that begin every `stride` tokens; each token is scored once, with as much
-before it as its window holds. A text file is one stream; of JSON lines each document stands alone. Of conversations
-the answers' tokens are scored, given image and question. What was measured is stated with the number: corpus, context,
-stride, bos, unit. The interval is the bootstrap's over documents, samples, or the windows of a stream.
+`python -m llava.eval.perplexity --model-path C --text-file T --report-file R`; interrupted, the same command goes on.
 """
 
 import argparse
-import json
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-from transformers import PreTrainedTokenizerBase
-
-from llava.checkpoint.old_folder import read_checkpoint
-from llava.conversation import get_template
-from llava.data.records import Records, open_records
-from llava.eval.answering.arguments import DTYPES, add_model_flags, recorded_template
-from llava.eval.answering.errors import EvaluationError, some
-from llava.eval.answering.nll import Piece, answer_pieces, encode_documents, first_tokens, text_pieces
-from llava.eval.benchmarks.perplexity import text_not_as_published
-from llava.eval.scoring.report import Measure, Report
-from llava.eval.scoring.statistics import RESAMPLES, draw_counts, percentiles
+from llava.checkpoint.identity import digest
+from llava.eval.answering.arguments import add_model_flags, load, open_model
+from llava.eval.answering.perplexity import Corpus, add_corpus_flags, check_flags, report_of
 from llava.files import sha256_of
+from llava.flags import run_program
 from llava.journal import Journal
-from llava.model.builder import family_config, load_pretrained_model
-from llava.tokenization import encoder_for
-from visual_region.importance.score_file import identity_of
 
-DEFAULT_CONTEXT = 2048
-UNITS = ("token", "byte", "word")
-
-
-def perplexities(pieces: Sequence[Piece], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Measure]:
-    """Perplexity per token, byte and word, and bits per byte, each with its 95% bootstrap interval over the pieces.
-
-    All are of one sum of log-probabilities; they differ in what it is divided by.
-    """
-    if not pieces:
-        raise EvaluationError("nothing was scored")
-    nll = np.array([piece.nll for piece in pieces])
-    result = {}
-    rng_seed = seed
-    for unit, values in (
-        ("token", [piece.tokens for piece in pieces]),
-        ("byte", [piece.bytes for piece in pieces]),
-        ("word", [piece.words for piece in pieces]),
-    ):
-        counts = np.array(values, dtype=np.float64)
-        if not counts.sum():
-            continue
-        draws = draw_counts(
-            np.ones(len(pieces), dtype=np.int64),
-            resamples,
-            np.random.default_rng(rng_seed),
-            lambda drawn, counts=counts: (drawn @ nll) / np.maximum(drawn @ counts, 1),
-        )
-        low, high = percentiles(draws)
-        mean = nll.sum() / counts.sum()
-        result[f"perplexity ({unit})"] = Measure(
-            float(np.exp(mean)), float(np.exp(low)), float(np.exp(high)), len(pieces)
-        )
-        if unit == "byte":
-            scale = 1 / np.log(2)
-            result["bits per byte"] = Measure(mean * scale, low * scale, high * scale, len(pieces))
-    return result
-
-
-def report_of(pieces: Sequence[Piece], unit: str, details: Mapping[str, Any], model: str) -> Report:
-    """The pieces as a score; `details` say what was measured."""
-    warnings = subset_warnings(details) + ([] if len(pieces) > 1 else ["one piece: there is no interval"])
-    totals = {name: sum(getattr(piece, name) for piece in pieces) for name in ("nll", "tokens", "bytes", "words")}
-    rows = [[piece.key, piece.nll, piece.tokens, piece.bytes, piece.words] for piece in pieces]
-    return Report(
-        benchmark="perplexity",
-        metric=f"perplexity ({unit})",
-        metrics=perplexities(pieces),
-        answers=len(pieces),
-        parse_failures=0,
-        details={**details, "unit": unit, "scored": totals, "pieces": rows},
-        warnings=warnings,
-        model=model,
-        unit="perplexity",
-    )
-
-
-def subset_warnings(details: Mapping[str, Any]) -> list[str]:
-    """What of the corpus was not read, and whether the corpus itself is not the published one."""
-    of = details.get("of", {})
-    warnings = [
-        f"a subset: the first {read:,} of {whole:,} {what}" for what, (read, whole) in of.items() if read < whole
-    ]
-    return warnings + list(details.get("not_published", ()))
-
-
-def read_texts(path: str | Path) -> dict[str, str]:
-    """The documents of a text file (one) or of JSON lines with a `text` (one a line), by key.
-
-    Raises:
-        EvaluationError: names the line that is no document.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise EvaluationError(f"text file {path} does not exist")
-    if path.suffix != ".jsonl":
-        return {path.name: path.read_text(encoding="utf-8")}
-    texts = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if line.strip():
-            try:
-                texts[f"line {number}"] = json.loads(line)["text"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise EvaluationError(f"{path}, line {number} is no JSON object with a text ({error!r})") from error
-    return texts
-
-
-def add_corpus_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--text-file", help="plain text (.txt: one stream) or JSON lines with a 'text' (.jsonl)")
-    parser.add_argument("--data-path", help="LLaVA JSON: perplexity of its answers")
-    parser.add_argument("--samples", type=int, help="the first so many documents or samples; default: all")
-    parser.add_argument("--max-tokens", type=int, help="of text: the first so many tokens; default: all")
-    parser.add_argument("--context", type=int, help=f"tokens of a window; default: {DEFAULT_CONTEXT}, or what fits")
-    parser.add_argument("--stride", type=int, help="tokens from window to window; default: the context, no overlap")
-    parser.add_argument("--bos", choices=("auto", "none"), default="auto", help="auto: as the tokenizer does by itself")
-    parser.add_argument("--unit", choices=UNITS, default="token", help="what the headline is per; all are written")
-
-
-def check_flags(args: argparse.Namespace) -> None:
-    """Everything that can be wrong before a model is loaded, told at once."""
-    wrong = []
-    if (args.text_file is None) == (args.data_path is None):
-        wrong.append("give either --text-file or --data-path")
-    for name in ("samples", "max_tokens", "context", "stride", "batch_size"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            wrong.append(f"--{name.replace('_', '-')} {value} must be at least 1")
-    if args.data_path and (args.context or args.stride or args.max_tokens):
-        wrong.append("--context, --stride and --max-tokens are of --text-file; answers are read whole")
-    if args.text_file and not Path(args.text_file).is_file():
-        wrong.append(f"text file {args.text_file} does not exist")
-    if args.data_path and not Path(args.data_path).is_file():
-        wrong.append(f"data file {args.data_path} does not exist")
-    _, config = family_config(args.model_path)
-    longest = getattr(config, "max_position_embeddings", None)
-    if args.context and longest and args.context > longest:
-        wrong.append(f"--context {args.context} is beyond the {longest} positions of the model")
-    least = 2 if args.bos == "none" else 3
-    if args.context and args.context < least:
-        wrong.append(
-            f"--context {args.context} is too small: a window holds "
-            f"{'two tokens' if least == 2 else 'a bos and two tokens (--bos none: two tokens)'}"
-        )
-    elif args.context and args.stride and args.stride > args.context:
-        wrong.append(
-            f"--stride {args.stride} is larger than --context {args.context}: tokens between would be left out"
-        )
-    if wrong:
-        raise EvaluationError("perplexity cannot be measured:\n" + "\n".join(f"- {line}" for line in wrong))
-
-
-@dataclass
-class Corpus:
-    """A corpus that is ready to be scored by any model of one tokenizer."""
-
-    args: argparse.Namespace
-    records: Records | None
-    indices: tuple[int, ...]
-
-    @classmethod
-    def open(cls, args: argparse.Namespace) -> "Corpus":
-        """Reads what needs no model; raises `EvaluationError` for images that are missing."""
-        if args.text_file:
-            if not any(text.strip() for text in read_texts(args.text_file).values()):
-                raise EvaluationError(f"{args.text_file} holds no text")
-            return cls(args, None, ())
-        records = open_records(args.data_path)
-        indices = tuple(range(min(len(records), args.samples or len(records))))
-        names = dict.fromkeys(name for i in indices for name in records[i].images)
-        missing = [name for name in names if not (Path(args.image_folder) / name).is_file()]
-        if missing:
-            raise EvaluationError(
-                f"{len(missing)} of {len(names)} images are missing under {args.image_folder!r}: "
-                f"{some(missing)}; give --image-folder the folder that the paths begin in"
-            )
-        return cls(args, records, indices)
-
-    @property
-    def needs_tower(self) -> bool:
-        return self.records is not None and any(self.records[i].images for i in self.indices)
-
-    def measure(
-        self, model: Any, tokenizer: PreTrainedTokenizerBase, processor: Any, journal: Journal | None = None
-    ) -> tuple[list[Piece], dict[str, Any]]:
-        """The pieces, and what was measured: corpus, context, stride, bos or template."""
-        args = self.args
-        if self.records is None:
-            texts = read_texts(args.text_file)
-            asked = dict(list(texts.items())[: args.samples])
-            whole = encode_documents(tokenizer, asked)
-            documents = first_tokens(whole, args.max_tokens)
-            tokens, of_all = (sum(len(document.ids) for document in part) for part in (documents, whole))
-            bos = encoder_for(tokenizer).bos if args.bos == "auto" else []
-            longest = getattr(model.config, "max_position_embeddings", None) or DEFAULT_CONTEXT
-            context = args.context or min(DEFAULT_CONTEXT, longest)
-            stride = args.stride or context - len(bos)
-            if tokens + len(bos) < 2:
-                raise EvaluationError(f"{args.text_file}: nothing can be scored of {tokens} tokens")
-            pieces = text_pieces(model, documents, bos, context, stride, args.batch_size or 1, journal)
-            details = {
-                "corpus": args.text_file,
-                "sha256": sha256_of(args.text_file),
-                "documents": len(documents),
-                "of": {"documents": [len(asked), len(texts)], "tokens": [tokens, of_all]},
-                "not_published": [warning for text in texts.values() for warning in text_not_as_published(text)],
-                "context": context,
-                "stride": stride,
-                "bos": tokenizer.convert_ids_to_tokens(bos) or "none",
-                "pieces_are": "windows" if len(documents) == 1 else "documents",
-            }
-            return pieces, details
-        name = args.conv_mode or recorded_template(args.model_path)
-        cache = None
-        if args.vision_feature_cache and self.needs_tower:
-            from llava.data.feature_cache import FeatureCache
-
-            ratio = getattr(model.config, "image_aspect_ratio", None)
-            cache = FeatureCache(args.vision_feature_cache, model.get_vision_tower(), ratio, model.dtype)
-            paths = dict.fromkeys(Path(args.image_folder) / n for i in self.indices for n in self.records[i].images)
-            cache.ensure(paths, model.get_vision_tower(), device=model.device)
-        pieces = answer_pieces(
-            model,
-            tokenizer,
-            processor,
-            get_template(name),
-            self.records,
-            self.indices,
-            Path(args.image_folder),
-            args.batch_size or 8,
-            cache,
-            journal,
-        )
-        details = {
-            "corpus": args.data_path,
-            "sha256": sha256_of(args.data_path),
-            "of": {"samples": [len(self.indices), len(self.records)]},
-            "scored_tokens_are": "answers, with the token that ends each",
-            "template": name,
-            "context": getattr(model.config, "tokenizer_model_max_length", None),
-            "stride": None,
-            "bos": "as the template has it",
-            "pieces_are": "samples",
-        }
-        return pieces, details
-
-
-def load(args: argparse.Namespace, tower: bool) -> tuple[PreTrainedTokenizerBase, Any, Any]:
-    """Tokenizer, model and image processor; tower and projector only where images are read."""
-    tokenizer, model, processor, _ = load_pretrained_model(
-        args.model_path,
-        args.model_base,
-        device=args.device,
-        dtype=DTYPES[args.dtype] if args.dtype else None,
-        vision_tower=args.vision_tower,
-        load_tower=not args.vision_feature_cache,
-        text_only=not tower,
-    )
-    return tokenizer, model, processor
-
-
-def stated(report: Report) -> str:
-    """What was measured, in one line."""
-    details = report.details
-    names = ("corpus", "context", "stride", "bos", "template", "unit")
-    return ", ".join(f"{name} {details[name]}" for name in names if details.get(name) is not None)
+_NOT_SETTINGS = ("report_file", "batch_size", "unit")
+_STATED = ("corpus", "context", "stride", "bos", "template", "unit")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -289,26 +26,20 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     args = make_parser().parse_args()
-    try:
-        check_flags(args)
-        corpus = Corpus.open(args)
-        skipped = ("report_file", "batch_size", "unit")
-        settings = {name: value for name, value in vars(args).items() if name not in skipped}
-        identity = identity_of(read_checkpoint(args.model_path), args.model_base)
-        journal = Journal(
-            args.report_file,
-            settings | {"identity": identity, "sha": sha256_of(args.text_file or args.data_path)},
-            "--report-file",
-        )
-        tokenizer, model, processor = load(args, corpus.needs_tower)
-        pieces, details = corpus.measure(model, tokenizer, processor, journal)
-        report = report_of(pieces, args.unit, {**details, "dtype": str(model.dtype)}, str(args.model_path))
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
-    print(stated(report))
+    checkpoint = open_model(args)
+    check_flags(args, checkpoint)
+    corpus = Corpus.open(args, checkpoint)
+    settings = {name: value for name, value in vars(args).items() if name not in _NOT_SETTINGS}
+    settings |= {"identity": digest(checkpoint), "sha": sha256_of(args.text_file or args.data_path)}
+    journal = Journal(args.report_file, settings, "--report-file")
+    tokenizer, model, processor = load(args, checkpoint, corpus.needs_tower)
+    pieces, details = corpus.measure(model, tokenizer, processor, journal)
+    report = report_of(pieces, args.unit, {**details, "dtype": str(model.dtype)}, str(args.model_path))
+    stated = ((name, report.details.get(name)) for name in _STATED)
+    print(", ".join(f"{name} {value}" for name, value in stated if value is not None))
     report.publish(args.report_file)
     journal.remove()
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -31,7 +31,7 @@ def configure(
     config.conversation_template = plan.template_name
     config._name_or_path = plan.base.name
     if plan.selection is not None:
-        LayerRecord.of(config).tuned(plan.selection.spec, list(plan.selection)).put(config)
+        LayerRecord.of(config).tuned(plan.selection.spec, plan.selection.layers).put(config)
 
 
 def finish(config: Any) -> None:

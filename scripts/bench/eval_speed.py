@@ -21,9 +21,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from llava.eval.answering.answerer import Answerer
-from llava.eval.answering.arguments import add_model_flags, check_flags, make_answerer, template_of
+from llava.eval.answering.arguments import add_model_flags, check_flags, make_answerer, open_model
 from llava.eval.answering.questions import Question, check_images, read_questions
 from llava.eval.answering.runner import answer_stream
+from llava.flags import run_program
 
 _READERS = 4
 """Upstream's number of workers that read images ahead."""
@@ -110,7 +111,7 @@ def main() -> None:
     check_flags(args)
     questions = choose(read_questions(args.question_file), args.questions, args.per_image)
     check_images(questions, Path(args.image_folder))
-    answerer = make_answerer(args, template_of(args), Path(args.image_folder))
+    answerer = make_answerer(args, open_model(args))
     model = answerer.model
     if args.image_tokens:
         # `generate` cuts prompts to the length of training, as upstream does; the runner says so and does not.
@@ -151,4 +152,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, interrupted="")

@@ -109,10 +109,8 @@ class Answerer:
             share: as `llava.eval.answering.batching.plan` takes it.
         """
         new_tokens = self.generation.max_new_tokens
-        if size is None:
-            size = BatchSize.fitting(self.model, new_tokens)
-        elif isinstance(size, int):
-            size = BatchSize(size)
+        if not isinstance(size, BatchSize):
+            size = BatchSize.of(size, self.model, new_tokens)
         prompts = [self.prompt(question) for question in questions]
         return plan(prompts, self.image_tokens, size, share if self.decodes_itself else False, new_tokens)
 

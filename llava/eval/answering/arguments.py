@@ -1,29 +1,31 @@
-"""Flags that the model_vqa programs share, and what follows from them before and while a model is loaded."""
+"""Flags that the evaluation programs share, and the one way from flags to a checkpoint, a model and an answerer."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
-from llava.checkpoint.model_state import model_state
-from llava.checkpoint.old_folder import Kind, read_checkpoint
-from llava.conversation import Conversation, get_template
+from llava.checkpoint.folder import Checkpoint, open_checkpoint
+from llava.checkpoint.identity import file_state
+from llava.checkpoint.old_folder import read_checkpoint
+from llava.conversation import get_template
 from llava.data.feature_cache import FeatureCache
+from llava.dtypes import DTYPES
 from llava.eval.answering.answerer import Answerer, Generation
 from llava.eval.answering.errors import EvaluationError
 from llava.families import template_of_config
 from llava.files import sha256_of
-from llava.model.builder import load_pretrained_model
+from llava.flags import add_checkpoint_flags, positive
+from llava.model.builder import load_checkpoint
 
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 SHARE = {"auto": None, "on": True, "off": False}
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """Upstream's flags of model and generation, and ours for speed."""
-    parser.add_argument("--model-path", required=True)
-    parser.add_argument("--model-base")
+    add_checkpoint_flags(parser, "default: fp16 on a GPU, fp32 on a CPU")
     parser.add_argument("--image-folder", default="")
     parser.add_argument("--conv-mode", help="conversation template; default: the one that the checkpoint records")
     parser.add_argument("--temperature", type=float, default=0.2, help="0 takes the most probable token")
@@ -47,17 +49,15 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         "--share-prefix",
         choices=SHARE,
         default="auto",
-        help="read an image, or examples, that several questions begin with once; auto: where that is faster",
+        help="read once what several questions begin with (an image, examples); auto: if that is faster",
     )
     parser.add_argument("--num-workers", type=int, default=4, help="threads that read images ahead")
-    parser.add_argument("--device", default="cuda", help="default: cuda, or cpu where there is none")
-    parser.add_argument("--dtype", choices=DTYPES, help="default: fp16 on a GPU, fp32 on a CPU")
-    parser.add_argument("--vision-tower", help="tower folder, where config.json records one of another machine")
+    parser.add_argument("--device", default="cuda", help="default: cuda, or cpu without a GPU")
     parser.add_argument("--vision-feature-cache", help="folder for features of the frozen tower")
 
 
 def question_parser(description: str, max_new_tokens: int, question_file: str | None = None) -> argparse.ArgumentParser:
-    """A parser with all that a model_vqa program takes.
+    """A parser with all the flags of a model_vqa program.
 
     Args:
         max_new_tokens, question_file: upstream's defaults of that program; None makes the question file required.
@@ -72,25 +72,17 @@ def question_parser(description: str, max_new_tokens: int, question_file: str | 
     parser.add_argument(
         "--skip-missing-images",
         action="store_true",
-        help="answer the other questions where images are missing; NAME.run.json beside the answers lists them",
+        help="answer the other questions if images are missing; NAME.run.json beside the answers lists them",
     )
     return parser
 
 
 def _batch_size(text: str) -> int | None:
-    if text == "auto":
-        return None
-    try:
-        size = int(text)
-    except ValueError:
-        size = 0
-    if size < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number of at least 1")
-    return size
+    return None if text == "auto" else positive(text)
 
 
 def check_flags(args: argparse.Namespace) -> None:
-    """Raises `EvaluationError` that names all flags whose values cannot be meant."""
+    """Raises `EvaluationError` that names all flags with impossible values."""
     wrong = [
         f"{flag} {value}: {allowed}"
         for flag, value, allowed, ok in (
@@ -108,78 +100,84 @@ def check_flags(args: argparse.Namespace) -> None:
         raise EvaluationError("; ".join(wrong))
 
 
-def generation_of(args: argparse.Namespace) -> Generation:
-    return Generation(
-        args.max_new_tokens,
-        args.temperature,
-        args.top_p,
-        args.num_beams,
-        tuple(args.stop),
-        args.seed,
-    )
+def open_model(args: argparse.Namespace) -> Checkpoint:
+    """The checkpoint that --model-path and --model-base name, opened and checked once for the whole program."""
+    return open_checkpoint(args.model_path, args.model_base, flag="--model-path")
 
 
-def template_of(args: argparse.Namespace) -> Conversation | None:
-    """The template that the flags or the checkpoint ask for; None for raw prompts."""
-    if args.raw_prompt:
+def template_name(args: argparse.Namespace, checkpoint: Checkpoint) -> str | None:
+    """The conversation template of the flags, else of the checkpoint; None for raw prompts."""
+    if vars(args).get("raw_prompt"):
         return None
-    return get_template(args.conv_mode or recorded_template(args.model_path))
+    return args.conv_mode or checkpoint.template
 
 
 def recorded_template(model_path: str) -> str:
-    """The template that training wrote into the checkpoint's config; its family's where there is none."""
-    config = read_checkpoint(model_path).config
-    if "model_type" not in config:
-        raise EvaluationError(f"{model_path} records no conversation template; give --conv-mode")
-    return template_of_config(config)
+    """For callers that have not moved yet."""
+    return template_of_config(read_checkpoint(model_path).config)
 
 
-def check_sees(model_path: str) -> None:
+def check_sees(checkpoint: Checkpoint) -> None:
     """Raises `EvaluationError` for a plain language model, which cannot answer questions on images."""
-    checkpoint = read_checkpoint(model_path)
-    if checkpoint.kind is Kind.FULL and not checkpoint.config.get("mm_vision_tower"):
+    if not checkpoint.tower:
         raise EvaluationError(
-            f"the questions have images, but {model_path} has no vision tower; give a vision-language checkpoint, or a "
-            "question file without images"
+            f"the questions have images, but {checkpoint.name} has no vision tower; give a vision-language checkpoint, "
+            "or a question file without images"
         )
 
 
-def make_answerer(args: argparse.Namespace, template: Conversation | None, folder: Path, sees: bool = True) -> Answerer:
-    """Loads the checkpoint that the flags name.
+def load(
+    args: argparse.Namespace, checkpoint: Checkpoint, sees: bool = True
+) -> tuple[PreTrainedTokenizerBase, Any, Any]:
+    """Tokenizer, model and image processor.
 
     Args:
-        sees: whether any question has an image; without one neither tower nor projector is built.
+        sees: whether images are read; without images neither tower nor projector is built.
     """
-    tokenizer, model, processor, _ = load_pretrained_model(
-        args.model_path,
-        args.model_base,
+    tokenizer, model, processor, _ = load_checkpoint(
+        checkpoint,
         device=args.device,
         dtype=DTYPES[args.dtype] if args.dtype else None,
         vision_tower=args.vision_tower,
         load_tower=not args.vision_feature_cache,
         text_only=not sees,
     )
-    cache = None
-    if args.vision_feature_cache and sees:
-        ratio = getattr(model.config, "image_aspect_ratio", None)
-        cache = FeatureCache(args.vision_feature_cache, model.get_vision_tower(), ratio, model.dtype)
-    return Answerer(model, tokenizer, processor, template, folder, generation_of(args), cache)
+    return tokenizer, model, processor
 
 
-def settings(args: argparse.Namespace, sees: bool = False) -> dict[str, Any]:
-    """What answers depend on. Batch size and sharing are left out: they do not change them.
+def feature_cache(args: argparse.Namespace, model: Any) -> FeatureCache | None:
+    """The cache that --vision-feature-cache names, for the tower of this model; None without the flag."""
+    if not args.vision_feature_cache:
+        return None
+    ratio = getattr(model.config, "image_aspect_ratio", None)
+    return FeatureCache(args.vision_feature_cache, model.get_vision_tower(), ratio, model.dtype)
+
+
+def make_answerer(args: argparse.Namespace, checkpoint: Checkpoint, sees: bool = True) -> Answerer:
+    """Loads the checkpoint, ready to answer as the flags say; `sees` as in `load`."""
+    name = template_name(args, checkpoint)
+    tokenizer, model, processor = load(args, checkpoint, sees)
+    generation = Generation(
+        args.max_new_tokens, args.temperature, args.top_p, args.num_beams, tuple(args.stop), args.seed
+    )
+    template = get_template(name) if name else None
+    cache = feature_cache(args, model) if sees else None
+    return Answerer(model, tokenizer, processor, template, Path(args.image_folder), generation, cache)
+
+
+def settings(args: argparse.Namespace, checkpoint: Checkpoint, sees: bool = False) -> dict[str, Any]:
+    """What answers depend on. Batch size and sharing are left out: they do not change answers.
 
     Args:
         sees: whether any question of the whole file has an image.
     """
     flags = vars(args)
-    template = None if flags.get("raw_prompt") else args.conv_mode or recorded_template(args.model_path)
     on_gpu = flags.get("device") != "cpu" and torch.cuda.is_available()
     return {
-        **model_state(args.model_path, args.model_base, args.vision_tower, sees),
+        **file_state(checkpoint, args.vision_tower, sees),
         "questions": sha256_of(args.question_file),
         "question_flags": {name: flags[name] for name in ("single_pred_prompt", "all_rounds", "lang") if name in flags},
-        "conv_mode": template,
+        "conv_mode": template_name(args, checkpoint),
         "max_new_tokens": args.max_new_tokens,
         "temperature": args.temperature,
         "top_p": args.top_p,

@@ -1,16 +1,17 @@
-"""Which prompts are answered together: of like length, with what they share read once, as many as fit."""
+"""Which prompts are answered together: of similar length, as many as fit, and what they share is read once."""
 
 import itertools
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.eval.answering.decoding import Prompt
+from llava.eval.answering.errors import EvaluationError
 
 _SMALLEST_SAVING = 32
 """Tokens that a group must save for its prefix to be worth a row of its own."""
@@ -37,7 +38,7 @@ class BatchSize:
 
     Attributes:
         rows: prompts at most.
-        tokens: prompts times tokens of the longest at most; None sets no bound.
+        tokens: prompts times tokens of the longest at most; None sets no limit.
         given: set by the user, and so never changed.
     """
 
@@ -46,8 +47,13 @@ class BatchSize:
     given: bool = True
 
     @classmethod
+    def of(cls, rows: int | None, model: Any, new_tokens: int = 0) -> "BatchSize":
+        """The size of --batch-size; None (auto) is `fitting`."""
+        return cls.fitting(model, new_tokens) if rows is None else cls(rows)
+
+    @classmethod
     def fitting(cls, model: Any, new_tokens: int = 0) -> "BatchSize":
-        """As much as the free memory holds by an estimate; `halve` corrects it where it was too high.
+        """As much as the free memory holds by an estimate; `halve_after` corrects it if it was too high.
 
         Args:
             new_tokens: how many tokens each prompt may still grow by.
@@ -57,22 +63,44 @@ class BatchSize:
         return cls(_MOST_ROWS[kind], max(1, min(room, _MOST_TOKENS[kind] + new_tokens * _MOST_ROWS[kind])), False)
 
     def halve(self) -> bool:
-        """Half as much, after memory ran out; False where the size was given or cannot be halved."""
+        """Half as much, after memory ran out; False if the size was given or cannot be halved."""
         if self.given or self.rows == 1:
             return False
         self.rows //= 2
         self.tokens = None if self.tokens is None else max(1, self.tokens // 2)
         return True
 
+    def halve_after(self, error: Exception) -> None:
+        """Halves the size after memory ran out, and says so.
+
+        Raises:
+            EvaluationError: the size was given or cannot be halved.
+            Exception: `error` itself, if it has another cause.
+        """
+        if not is_out_of_memory(error):
+            raise error
+        rows = self.rows
+        if not self.halve():
+            raise EvaluationError(
+                f"memory ran out with {rows} questions at once; "
+                + ("use a smaller --batch-size, or auto" if self.given else "this model does not fit")
+            ) from error
+        print(f"memory ran out; going on with {self.rows} questions at once")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocator gave up, on a GPU or a CPU."""
+    # accelerate's test knows the text of the CPU's allocator on Linux, but not "not enough memory" on Windows.
+    given_up = isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    return given_up or should_reduce_batch_size(error)
+
 
 def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    info = Path("/proc/meminfo")
-    if info.exists():
-        fields = dict(line.split(":", 1) for line in info.read_text().splitlines())
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 1 << 31
+    return psutil.virtual_memory().available
 
 
 def _bytes_per_token(model: Any) -> int:

@@ -1,15 +1,7 @@
-"""The error of an evaluation that cannot go on, and names in a message."""
+"""The error of an evaluation that cannot go on."""
 
-from collections.abc import Iterable
-
-_NAMED = 5
+from llava.names import some  # noqa: F401 - for callers that have not moved yet
 
 
 class EvaluationError(ValueError):
     """Questions that cannot be answered, or answers of another run in the way."""
-
-
-def some(names: Iterable[str]) -> str:
-    """The first few names, with dots where there are more."""
-    names = list(names)
-    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")

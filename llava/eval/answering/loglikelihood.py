@@ -1,7 +1,7 @@
-"""Log-likelihoods of given continuations, as lm-eval asks for them: which of several endings the model finds likelier.
+"""Log-likelihoods of given continuations, as lm-eval asks for them: which of several endings is more probable.
 
-Contexts that begin alike (few-shot examples) are read once a batch, and continuations whose last token alone differs
-(letters) take one row together.
+Contexts that begin alike (few-shot examples) are read once per batch. Continuations that differ only in their last
+token (letters) share one row.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,26 +34,21 @@ class Loglikelihood:
     cut: int = 0
 
 
-def encode_pair(
-    tokenizer: PreTrainedTokenizerBase, context: str, continuation: str, bos: bool = True
-) -> tuple[list[int], list[int]]:
+def encode_pair(tokenizer: PreTrainedTokenizerBase, context: str, continuation: str) -> tuple[list[int], list[int]]:
     """Ids of context and continuation by lm-eval's rule (lm_eval/api/model.py, `_encode_pair`).
 
     Blanks at the end of the context go to the continuation, the two are encoded together, and the continuation's
-    ids are those beyond the length of the context's own. An empty context is the bos (or eos) token.
-
-    Args:
-        bos: begin with bos where the tokenizer does so by itself.
+    ids are those beyond the length of the context's own. They begin with bos if the tokenizer adds it by itself; an
+    empty context is the bos (or eos) token.
     """
     encoder = encoder_for(tokenizer)
-    first = encoder.bos if bos else []
     kept = context.rstrip()
     whole, alone = encoder.encode(context + continuation)[0], encoder.encode(kept)[0]
     ids = whole[len(alone) :]
     if not ids:
         raise ValueError(f"the continuation {continuation!r} adds no token to its context")
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    return [*first, *whole[: len(alone)]] or [start], ids
+    return [*encoder.bos, *whole[: len(alone)]] or [start], ids
 
 
 @torch.inference_mode()
@@ -61,57 +56,31 @@ def loglikelihoods(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     requests: Sequence[tuple[str, Sequence[str]]],
-    batch_size: int | None = None,
+    batch_size: BatchSize,
     context_length: int | None = None,
-    bos: bool = True,
-    progress: bool = False,
-) -> list[list[Loglikelihood]]:
-    """Log-likelihood of each continuation of each request.
+) -> Iterator[tuple[int, int, Loglikelihood]]:
+    """Log-likelihood of each continuation of each request, as they come: `(request, continuation, result)`.
 
     Args:
         model: a causal language model of this stack; its tower is not used.
         requests: `(context, continuations)`.
-        batch_size: rows at once; None chooses.
         context_length: tokens that the model may read; default its `max_position_embeddings`. Longer contexts lose
-            their beginning, as in lm-eval, and say so in `cut`.
-
-    Returns:
-        In the order of the requests, one entry for each continuation.
+            their beginning, as in lm-eval, and `cut` says so.
     """
-    results: list[list[Loglikelihood | None]] = [[None] * len(continuations) for _, continuations in requests]
-    for place, number, found in iterate_loglikelihoods(
-        model, tokenizer, requests, batch_size, context_length, bos, progress
-    ):
-        results[place][number] = found
-    return results
-
-
-@torch.inference_mode()
-def iterate_loglikelihoods(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    requests: Sequence[tuple[str, Sequence[str]]],
-    batch_size: int | None = None,
-    context_length: int | None = None,
-    bos: bool = True,
-    progress: bool = False,
-) -> Iterator[tuple[int, int, Loglikelihood]]:
-    """As `loglikelihoods`, as they come: `(request, continuation, what was found)`, so that a caller can keep them."""
     limit = context_length or getattr(model.config, "max_position_embeddings", None) or 2048
     # Continuations with the same ids but for the last one are read as one row.
     rows: dict[tuple[int, ...], list[tuple[int, int, list[int], int]]] = {}
     for place, (context, continuations) in enumerate(requests):
         for number, continuation in enumerate(continuations):
-            before, ids = encode_pair(tokenizer, context, continuation, bos)
+            before, ids = encode_pair(tokenizer, context, continuation)
             whole = [*before, *ids][:-1]
             if len(ids) > limit:
                 raise ValueError(f"continuation {number} of request {place} is longer than the model's {limit} tokens")
             kept = tuple(whole[-limit:])
             rows.setdefault(kept, []).append((place, number, ids, len(whole) - len(kept)))
     inputs = list(rows)
-    bar = tqdm(total=len(inputs), desc="log-likelihoods", unit="prompt", disable=not progress)
-    size = BatchSize.fitting(model) if batch_size is None else BatchSize(batch_size)
-    for batch in plan([Prompt(ids) for ids in inputs], 0, size):
+    bar = tqdm(total=len(inputs), desc="log-likelihoods", unit="prompt")
+    for batch in plan([Prompt(ids) for ids in inputs], 0, batch_size):
         wanted = [rows[inputs[i]] for i in batch.rows]
         keep = max(len(ids) for row in wanted for _, _, ids, _ in row)
         # A shared prefix must leave the positions whose logits are wanted to the suffix.

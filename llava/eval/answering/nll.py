@@ -28,7 +28,7 @@ _POSITIONS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Piece:
-    """What is drawn by the bootstrap: a document, a sample, or a window of a stream.
+    """What the bootstrap draws: a document, a sample, or a window of a stream.
 
     Attributes:
         nll: sum of the negative natural-log probabilities of its scored tokens.
@@ -117,15 +117,15 @@ def text_pieces(
     batch_size: int = 1,
     journal: Journal | None = None,
 ) -> list[Piece]:
-    """Scores documents; the vision tower has no part in it.
+    """Scores documents; the vision tower is not used.
 
     Args:
-        bos: ids before every window, which take their place in its context; without any, a document's first token
-            is not scored.
+        bos: ids before every window, which count as part of its context; without any, a document's first token is
+            not scored.
         journal: keeps what is done.
 
     Returns:
-        a piece a document, or a piece a window where there is one document.
+        one piece per document; of a single document one per window.
     """
     body = context - len(bos)
     if body < 2:
@@ -220,7 +220,7 @@ def answer_pieces(
     )
     collate = DataCollatorForSupervisedDataset(tokenizer, limit)
     done = dict(journal.entries) if journal else {}
-    # Samples with and without an image apart: a batch of text then runs no tower.
+    # Samples with and without an image are kept apart: a batch of text then runs no tower.
     order = sorted(indices, key=lambda i: (not records.has_image[i], -int(records.words[i]), i))
     left = [i for i in order if f"sample {i}" not in done]
     bar = tqdm(total=len(indices), initial=len(indices) - len(left), desc="samples", unit="sample")

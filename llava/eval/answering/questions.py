@@ -1,24 +1,16 @@
 """Questions to be answered: read from upstream's question files, dealt to processes, their images checked."""
 
-import base64
-import io
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from transformers.utils.logging import tqdm
 
-from llava.data.dataset import UNREADABLE, BrokenImageError
-from llava.eval.answering.errors import EvaluationError, some
-
-MISSING = "missing"
-"""What is said of an image that is no file."""
-_READERS = 8
-"""Threads that look at images: most of that time is spent waiting for the disk."""
+from llava.eval.answering.errors import EvaluationError
+from llava.images import decoded, describe_unreadable, open_image, unreadable_images
+from llava.names import count, some
 
 
 @dataclass(frozen=True)
@@ -28,7 +20,7 @@ class Question:
     Attributes:
         index: its place in the file: ids are not unique in every benchmark.
         question_id: its id, as the answer repeats it.
-        text: what the model is asked, without `<image>`, which comes before it where there is an image.
+        text: what the model is asked, without `<image>`, which comes before it if there is an image.
         image: name of the image: a file, or a key of what `image_data` holds; None for a question of text.
         saved_prompt: what the answer line repeats as `prompt`; None repeats `text`.
         extra: further fields of the answer line, as the benchmark's format asks.
@@ -49,7 +41,7 @@ class Question:
 
 
 def read_questions(path: str | Path) -> list[Question]:
-    """The questions of a JSON-lines file (`question_id`, `text`, and `image` where there is one).
+    """The questions of a JSON-lines file (`question_id`, `text`, and `image` if there is one).
 
     Raises:
         EvaluationError: names every unreadable line (the first ones, and how many) by its number.
@@ -78,7 +70,7 @@ def read_questions(path: str | Path) -> list[Question]:
 
 
 def read_text(path: str | Path) -> str:
-    """A question file's text; raises `EvaluationError` where there is none or it is not UTF-8."""
+    """A question file's text; raises `EvaluationError` if the file does not exist or is not UTF-8."""
     try:
         return Path(path).read_text(encoding="utf-8")
     except (FileNotFoundError, IsADirectoryError) as error:
@@ -92,42 +84,14 @@ def unusable_images(questions: Sequence[Question], folder: Path) -> dict[str, st
 
     Pixels are not decoded, which would take minutes: an image that is cut off further down is found when it is needed.
     """
-    # One of the questions stands for its image.
-    images = {q.image: q for q in questions if q.image}
-    with ThreadPoolExecutor(_READERS) as pool:
-        found = pool.map(lambda q: _header_error(q, folder), images.values())
-        # A bar appears only where looking takes a while.
-        found = list(tqdm(found, total=len(images), desc="looking at the images", unit="image", delay=3))
-    return dict(sorted((name, why) for name, why in zip(images, found, strict=True) if why))
-
-
-def _header_error(question: Question, folder: Path) -> str | None:
-    try:
-        if question.image_data is None:
-            path = folder / question.image
-            if not path.is_file():
-                return MISSING
-            if not path.stat().st_size:
-                return "0 bytes"
-            with Image.open(path):
-                return None
-        with Image.open(io.BytesIO(base64.b64decode(question.image_data, validate=True))):
-            return None
-    except UNREADABLE as error:
-        return str(error)
+    data = {q.image: q.image_data for q in questions if q.image_data is not None}
+    return unreadable_images((q.image for q in questions if q.image), folder, data)
 
 
 def described(unusable: Mapping[str, str], questions: Sequence[Question], folder: Path) -> str:
     """What `unusable_images` found: images counted and named, and how many questions need them."""
-    missing = [name for name, why in unusable.items() if why == MISSING]
-    broken = [f"{name} ({why})" for name, why in unusable.items() if why != MISSING]
-    parts = []
-    if missing:
-        parts.append(f"{len(missing)} images are missing under {folder}: {some(missing)}")
-    if broken:
-        parts.append(f"{len(broken)} images cannot be opened: {some(broken)}")
     hit = sum(q.image in unusable for q in questions)
-    return f"{'; '.join(parts)} ({hit} of {len(questions)} questions need them)"
+    return f"{describe_unreadable(unusable, folder)} ({hit} of {count(len(questions), 'question')} need them)"
 
 
 def check_images(questions: Sequence[Question], folder: Path) -> None:
@@ -143,24 +107,14 @@ def open_question_image(question: Question, folder: Path) -> Image.Image:
     """The question's image as RGB.
 
     Raises:
-        BrokenImageError: missing, cut off, or no image; names the question.
+        BrokenImageError: missing, cut off, or not an image; names the question.
     """
-    try:
-        if question.image_data is None:
-            source = folder / question.image
-        else:
-            source = io.BytesIO(base64.b64decode(question.image_data, validate=True))
-        with Image.open(source) as image:
-            return image.convert("RGB")
-    except UNREADABLE as error:
-        name = "" if question.image_data else f" {folder / question.image}"
-        raise BrokenImageError(
-            f"the image{name} of question {question.question_id} cannot be opened ({error})", question.image, str(error)
-        ) from error
+    source = folder / question.image if question.image_data is None else decoded(question.image_data)
+    return open_image(source, f"question {question.question_id}", question.image)
 
 
 def chunk(questions: Sequence[Question], num_chunks: int, chunk_idx: int) -> list[Question]:
-    """Every num_chunks-th question: each chunk exists and all are of like size."""
+    """Every num_chunks-th question: every chunk exists and all have about the same size."""
     if not 0 <= chunk_idx < num_chunks:
         raise EvaluationError(f"--chunk-idx {chunk_idx} does not exist; allowed: 0..{num_chunks - 1}")
     return list(questions[chunk_idx::num_chunks])

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -13,11 +12,10 @@ from typing import Any
 import torch
 from transformers.utils.logging import tqdm
 
-from llava.checkpoint.old_folder import read_checkpoint
-from llava.data.dataset import BrokenImageError
-from llava.eval.answering.answerer import Answerer, Generation
+from llava.checkpoint.folder import Checkpoint
+from llava.eval.answering.answerer import Answerer
 from llava.eval.answering.answers_file import AnswersFile, skipped_before
-from llava.eval.answering.arguments import SHARE, check_flags, check_sees, make_answerer, settings, template_of
+from llava.eval.answering.arguments import SHARE, check_flags, check_sees, make_answerer, open_model, settings
 from llava.eval.answering.batching import Batch, BatchSize, length_of
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.questions import (
@@ -26,50 +24,38 @@ from llava.eval.answering.questions import (
     chunk,
     described,
     open_question_image,
-    read_questions,
     unusable_images,
 )
 from llava.eval.answering.shards import merge_when_complete, take_torchrun_part
+from llava.flags import run_program
+from llava.images import BrokenImageError
 from llava.mm_utils import get_model_name_from_path
-
-__all__ = [
-    "Answerer",
-    "AnswersFile",
-    "EvaluationError",
-    "Generation",
-    "Question",
-    "check_images",
-    "chunk",
-    "evaluate",
-    "read_questions",
-    "run",
-]
+from llava.names import count
 
 _AHEAD = 2
 """Batches whose images are being read while another is answered."""
 
 
 def main(parser: argparse.ArgumentParser, read: Callable[[argparse.Namespace], list[Question]]) -> None:
-    """Runs a model_vqa program; what is wrong with its input is one line, not a traceback.
+    """Runs a model_vqa program.
 
     Args:
         read: the program's questions, from its flags.
     """
-    args = parser.parse_args()
-    try:
+
+    def program() -> None:
+        args = parser.parse_args()
         check_flags(args)
-        read_checkpoint(args.model_path)
+        checkpoint = open_model(args)
         whole = take_torchrun_part(args)
-        evaluate(args, read(args))
+        evaluate(args, checkpoint, read(args))
         if whole is not None:
             merge_when_complete(whole, args.num_chunks)
-    except (BrokenImageError, ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on from here")
+
+    run_program(program)
 
 
-def evaluate(args: argparse.Namespace, everything: Sequence[Question]) -> None:
+def evaluate(args: argparse.Namespace, checkpoint: Checkpoint, everything: Sequence[Question]) -> None:
     """One answers file for one checkpoint.
 
     Args:
@@ -82,19 +68,18 @@ def evaluate(args: argparse.Namespace, everything: Sequence[Question]) -> None:
     questions = [q for q in asked if q.image not in unusable]
     sees = any(q.image for q in questions)
     if sees:
-        check_sees(args.model_path)
+        check_sees(checkpoint)
         if args.vision_feature_cache and any(q.image_data for q in questions):
             raise EvaluationError("--vision-feature-cache keeps features of image files; these images are in the TSV")
     # Of the whole file, so that all parts of it were made with the same settings.
-    known = settings(args, sees=any(q.image and q.image not in unusable for q in everything))
-    answers = AnswersFile(args.answers_file, known, (args.num_chunks, args.chunk_idx))
-    if answers.finished_before(questions):
-        print(f"{args.answers_file} answers these questions already, with the same settings")
+    known = settings(args, checkpoint, sees=any(q.image and q.image not in unusable for q in everything))
+    answers = unfinished(args, known, questions)
+    if answers is None:
         return
     model_id = get_model_name_from_path(args.model_path)
     if any(q.index not in answers.lines for q in questions):
         print(f"conversation template: {known['conv_mode'] or 'none (raw prompts)'}")
-        answerer = make_answerer(args, template_of(args), folder, sees)
+        answerer = make_answerer(args, checkpoint, sees)
         skip = args.skip_missing_images
         broken = keep_features(answerer, questions, skip) if answerer.feature_cache is not None else {}
         left = [q for q in questions if q.image not in broken]
@@ -113,19 +98,31 @@ def evaluate(args: argparse.Namespace, everything: Sequence[Question]) -> None:
         if q.index not in kept
     ]
     answers.finish(questions, {"model_id": model_id, "questions": len(everything), "skipped": skipped})
-    left_out = f"; {len(skipped)} questions were left out" if skipped else ""
-    print(f"{len(questions)} answers are in {args.answers_file}{left_out}")
+    left_out = f"; {count(len(skipped), 'question was', 'questions were')} left out" if skipped else ""
+    print(f"{count(len(questions), 'answer is', 'answers are')} in {args.answers_file}{left_out}")
+
+
+def unfinished(args: argparse.Namespace, known: dict[str, Any], questions: Sequence[Question]) -> AnswersFile | None:
+    """The answers file that the flags name, with what it holds already; None if it is finished."""
+    answers = AnswersFile(args.answers_file, known, (args.num_chunks, args.chunk_idx))
+    if answers.finished_before(questions):
+        print(f"{args.answers_file} answers these questions already, with the same settings")
+        return None
+    before = sum(q.index in answers.lines for q in questions)
+    if before:
+        print(f"{before} of {len(questions)} questions were answered before")
+    return answers
 
 
 def _unusable(args: argparse.Namespace, questions: Sequence[Question], folder: Path) -> dict[str, str]:
-    """Missing and broken images, told aloud; an error unless questions without their image may be left out."""
+    """Missing and broken images, which are printed; an error unless their questions may be left out."""
     if not args.skip_missing_images:
         check_images(questions, folder)
         return {}
     unusable = unusable_images(questions, folder)
     for question in skipped_before(Path(args.answers_file), questions):
         if question.image not in unusable:
-            # Its header is whole: an earlier run met the damage further down.
+            # Its header is whole: an earlier run found the damage further down.
             try:
                 open_question_image(question, folder)
             except BrokenImageError as error:
@@ -135,20 +132,6 @@ def _unusable(args: argparse.Namespace, questions: Sequence[Question], folder: P
     if questions and all(q.image in unusable for q in questions):
         raise EvaluationError(f"none of the {len(questions)} questions has its image under {folder}")
     return unusable
-
-
-def run(
-    answerer: Answerer,
-    questions: Sequence[Question],
-    answers: AnswersFile,
-    model_id: str,
-    batch_size: int | None = None,
-    share: bool | None = None,
-    workers: int = 0,
-) -> None:
-    """Answers what is not answered yet and writes the file; arguments as in `answer_all`."""
-    answer_all(answerer, questions, answers, model_id, batch_size, share, workers)
-    answers.finish(questions)
 
 
 def answer_all(
@@ -168,24 +151,19 @@ def answer_all(
         batch_size: questions at once; None takes what fits, and halves it when memory runs out.
         share: as `llava.eval.answering.batching.plan` takes it.
         workers: threads that read images ahead; 0 reads them when they are needed.
-        skip_broken: leave out the questions of an image that turns out to be broken.
+        skip_broken: leave out the questions of an image that is found broken.
 
     Returns:
-        The broken images: name -> what is wrong. Their questions have no answers.
+        The broken images: name -> what is wrong. Their questions have no answer.
 
     Raises:
         EvaluationError: memory ran out and the batch cannot be made smaller; an image is broken.
     """
     left = [q for q in questions if q.index not in answers.lines]
-    if len(left) < len(questions):
-        print(f"{len(questions) - len(left)} of {len(questions)} questions were answered before")
-    if batch_size is None:
-        size = BatchSize.fitting(answerer.model, answerer.generation.max_new_tokens)
-    else:
-        size = BatchSize(batch_size)
+    size = BatchSize.of(batch_size, answerer.model, answerer.generation.max_new_tokens)
     broken: dict[str, str] = {}
     warned = False
-    # Closed before an error is told: else the bar would be drawn once more, over it.
+    # Closed before an error is printed: else the bar would be drawn once more, over it.
     with contextlib.closing(tqdm(total=len(left), desc="answers", unit="question")) as bar:
         while left:
             batches = answerer.batches(left, size, share)
@@ -201,18 +179,8 @@ def answer_all(
                         bar.update(len(asked))
             except BrokenImageError as error:
                 broken |= _broken(error, left, answerer.image_folder, skip_broken)
-            except RuntimeError as error:
-                if not _is_out_of_memory(error):
-                    raise
-                rows = size.rows
-                if not size.halve():
-                    raise EvaluationError(
-                        f"memory ran out with {rows} questions at once; "
-                        + ("use a smaller --batch-size, or auto" if size.given else "this model does not fit")
-                    ) from error
-                print(f"memory ran out; going on with {size.rows} questions at once")
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            except (RuntimeError, MemoryError) as error:
+                size.halve_after(error)
             left = [q for q in left if q.index not in answers.lines and q.image not in broken]
     return broken
 
@@ -231,11 +199,11 @@ def keep_features(answerer: Answerer, questions: Sequence[Question], skip_broken
 
 
 def _broken(error: BrokenImageError, questions: Sequence[Question], folder: Path, skip: bool) -> dict[str, str]:
-    """The image that an error is of, by the name that questions give it; an `EvaluationError` where none is skipped."""
+    """The image of an error, by its name in the questions; an `EvaluationError` if none may be left out."""
     if not skip:
         raise EvaluationError(
-            f"the image {error.image} cannot be opened ({error.why}); mend it, or give --skip-missing-images to leave "
-            "its questions out; either way the same command goes on from here"
+            f"the image {error.image} cannot be opened ({error.why}); repair it, or give --skip-missing-images to "
+            "leave its questions out; either way the same command goes on from here"
         ) from error
     return {next(q.image for q in questions if q.image and error.image in (q.image, str(folder / q.image))): error.why}
 
@@ -248,10 +216,6 @@ def answer_stream(
         for batch, loaded in stream:
             asked = [questions[i] for i in batch.rows]
             yield asked, answerer.answer(asked, batch.prompts, loaded)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
 
 
 def _warn_of_long_prompts(answerer: Answerer, batches: Sequence[Batch]) -> None:
@@ -290,7 +254,7 @@ def _with_images(
 
 
 def answer_line(question: Question, text: str, model_id: str) -> str:
-    """Upstream's answer line; its random `answer_id` is made from the content, so that equal runs write equal files."""
+    """Upstream's answer line. Its random `answer_id` is made from the content, so that equal runs write equal files."""
     content = f"{model_id}\n{question.index}\n{question.question_id}\n{text}"
     line: dict[str, Any] = {"question_id": question.question_id, "prompt": question.prompt, "text": text}
     if "round_id" in question.extra:

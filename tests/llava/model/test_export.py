@@ -10,7 +10,8 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaForConditionalGeneration
 
 from llava.conversation import get_template
-from llava.eval.answering.runner import Answerer, Generation, Question
+from llava.eval.answering.answerer import Answerer, Generation
+from llava.eval.answering.questions import Question
 from llava.model.builder import load_pretrained_model
 from llava.model.export import ExportError, check_exportable, export
 from visual_region.__main__ import main

@@ -54,7 +54,8 @@ def test_answers(parity):
     from sentencepiece import SentencePieceProcessor
 
     from llava.conversation import get_template
-    from llava.eval.answering.runner import Answerer, read_questions
+    from llava.eval.answering.answerer import Answerer
+    from llava.eval.answering.questions import read_questions
 
     tokenizer, model, processor, _ = load_pretrained_model(
         str(parity / "llava-tiny"), device="cpu", vision_tower=str(parity / "tiny-clip-56")

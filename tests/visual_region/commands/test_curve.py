@@ -3,7 +3,8 @@ import json
 import pytest
 
 from llava.conversation import get_template
-from llava.eval.answering.runner import Answerer, Generation, Question
+from llava.eval.answering.answerer import Answerer, Generation
+from llava.eval.answering.questions import Question
 from llava.model.builder import load_pretrained_model
 from playground.embedded.report import collect, markdown, picture
 from visual_region.commands import curve as pruning_curve

@@ -10,9 +10,11 @@ import sys
 import pytest
 import torch
 
+from llava.checkpoint.folder import open_checkpoint
 from llava.eval.answering import runner
+from llava.eval.answering.answerer import Generation
 from llava.eval.answering.answers_file import AnswersFile, record_path
-from llava.eval.answering.arguments import check_flags, question_parser
+from llava.eval.answering.arguments import check_flags, open_model, question_parser
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.launch import launch
 from llava.eval.answering.questions import read_questions
@@ -20,7 +22,9 @@ from llava.eval.answering.runner import evaluate
 from llava.eval.benchmarks.mmbench import read_mmbench_questions
 from llava.eval.benchmarks.scienceqa import read_science_questions
 from llava.journal import JournalError
+from llava.model.builder import load_checkpoint
 from llava.model.multimodal_encoder.base import VisionTower
+from tests.llava.eval.answering.test_loglikelihood import generate_texts
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -65,7 +69,7 @@ def parse(flags, *names):
 
 def answer(flags):
     args = parse(flags)
-    evaluate(args, read_questions(args.question_file))
+    evaluate(args, open_model(args), read_questions(args.question_file))
     with open(args.answers_file) as file:
         return [json.loads(line) for line in file]
 
@@ -94,7 +98,8 @@ def test_another_config_makes_answers_anew_and_takes_up_no_journal(flags, questi
     assert answer(mine) != first
     with monkeypatch.context() as patch:
         patch.setattr(AnswersFile, "finish", lambda *arguments: None)
-        evaluate(args := parse([*mine, "--seed", "1"]), read_questions(args.question_file))
+        args = parse([*mine, "--seed", "1"])
+        evaluate(args, open_model(args), read_questions(args.question_file))
     (model / "config.json").write_text(json.dumps(config))
     with pytest.raises(JournalError, match=r"begun with another model.* \(files: model/config\.json was "):
         answer([*mine, "--seed", "1"])
@@ -122,7 +127,7 @@ def test_missing_images_are_refused_or_left_out_and_recorded(flags, questions, t
     ]
     args = parse(flags(path, "--skip-missing-images", "--image-folder", str(tmp_path)))
     with pytest.raises(EvaluationError, match="none of the 20 questions has its image"):
-        evaluate(args, read_questions(path))
+        evaluate(args, open_model(args), read_questions(path))
 
 
 @pytest.fixture
@@ -142,9 +147,7 @@ def test_broken_images_are_left_out_as_missing_ones(flags, questions, damaged, t
         mine += ["--vision-feature-cache", str(tmp_path / "cache")]
     with monkeypatch.context() as patch:
         patch.setattr(runner, "make_answerer", lambda *arguments: pytest.fail("weights were loaded first"))
-        with pytest.raises(
-            EvaluationError, match=r"^1 images cannot be opened: 2\.png \(0 bytes\) \(3 of 20 questions"
-        ):
+        with pytest.raises(EvaluationError, match=r"^1 image cannot be opened: 2\.png \(0 bytes\) \(3 of 20 questions"):
             answer(mine)
     skipping = [*mine, "--skip-missing-images"]
     lines = answer(skipping)
@@ -152,7 +155,7 @@ def test_broken_images_are_left_out_as_missing_ones(flags, questions, damaged, t
     assert [line["question_id"] for line in lines] == kept
     assert lines == [line for line in everything if line["question_id"] in kept]
     said = capsys.readouterr().out
-    assert "1 images cannot be opened: 5.png (" in said
+    assert "1 image cannot be opened: 5.png (" in said
     assert "15 answers are in" in said
     assert "5 questions were left out" in said
     skipped = json.loads(record_path(tmp_path / "a.jsonl").read_text())["skipped"]
@@ -188,13 +191,10 @@ def test_questions_of_text_leave_the_tower_unloaded(flags, questions, monkeypatc
 
 
 def test_raw_prompts_and_stops(flags, questions, tiny_llava):
-    from llava.eval.answering.answerer import Generation
-    from llava.eval.answering.text import generate_texts, load_text_model
-
     path = questions(images=0)
     raw = [flag for flag in flags(path, "--raw-prompt") if flag not in ("--conv-mode", "v1")]
     lines = answer(raw)
-    tokenizer, model, _ = load_text_model(str(tiny_llava), device="cpu")
+    tokenizer, model, _, _ = load_checkpoint(open_checkpoint(tiny_llava), device="cpu", text_only=True)
     prompts = [line["prompt"] for line in lines]
     assert [line["text"] for line in lines] == generate_texts(model, tokenizer, prompts, Generation(6))
     stop = next(line["text"][2] for line in lines if len(line["text"]) > 4)
@@ -226,7 +226,7 @@ def test_science_answers(flags, tmp_path):
     ]
     (tmp_path / "s.json").write_text(json.dumps(rows))
     args = parse(flags(tmp_path / "s.json", "--single-pred-prompt"), "--single-pred-prompt")
-    evaluate(args, read_science_questions(args.question_file, True))
+    evaluate(args, open_model(args), read_science_questions(args.question_file, True))
     lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     assert list(lines[0]) == ["question_id", "prompt", "text", "answer_id", "model_id", "metadata"]
     assert [line["question_id"] for line in lines] == list("012345")
@@ -239,7 +239,7 @@ def test_mmbench_answers_with_all_rounds(flags, tiny, tmp_path):
     path = tmp_path / "m.tsv"
     path.write_text("index\tquestion\thint\tA\tB\tC\tD\tanswer\timage\n" + "\n".join(rows) + "\n")
     args = parse(flags(path))
-    evaluate(args, read_mmbench_questions(path, all_rounds=True))
+    evaluate(args, open_model(args), read_mmbench_questions(path, all_rounds=True))
     lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     assert list(lines[0]) == [
         *("question_id", "round_id", "prompt", "text", "options", "option_char", "answer_id", "model_id", "metadata")

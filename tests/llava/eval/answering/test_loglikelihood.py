@@ -1,9 +1,15 @@
+from pathlib import Path
+
 import pytest
 import torch
 
-from llava.eval.answering.answerer import Generation
-from llava.eval.answering.loglikelihood import encode_pair, loglikelihoods
-from llava.eval.answering.text import generate_texts, load_text_model
+from llava.checkpoint.folder import open_checkpoint
+from llava.eval.answering.answerer import Answerer, Generation
+from llava.eval.answering.batching import BatchSize
+from llava.eval.answering.loglikelihood import encode_pair
+from llava.eval.answering.loglikelihood import loglikelihoods as iterate
+from llava.eval.answering.questions import Question
+from llava.model.builder import load_checkpoint
 
 SHOTS = "Which colour has the sky?\nA. blue\nB. red\nAnswer: A\n\n" * 3
 REQUESTS = [
@@ -19,8 +25,26 @@ REQUESTS = [
 
 @pytest.fixture(scope="module")
 def text_model(tiny_llava):
-    tokenizer, model, _ = load_text_model(str(tiny_llava), device="cpu")
+    tokenizer, model, _, _ = load_checkpoint(open_checkpoint(tiny_llava), device="cpu", text_only=True)
     return tokenizer, model
+
+
+def loglikelihoods(model, tokenizer, requests, batch_size=None, context_length=None):
+    """In the order of the requests, one entry for each continuation."""
+    results = [[None] * len(continuations) for _, continuations in requests]
+    size = BatchSize.of(batch_size, model)
+    for place, number, found in iterate(model, tokenizer, requests, size, context_length):
+        results[place][number] = found
+    return results
+
+
+def generate_texts(model, tokenizer, prompts, generation, batch_size=None):
+    answerer = Answerer(model, tokenizer, None, None, Path(), generation)
+    questions = [Question(i, i, prompt, None) for i, prompt in enumerate(prompts)]
+    texts = {}
+    for batch in answerer.batches(questions, batch_size):
+        texts |= zip(batch.rows, answerer.answer([questions[i] for i in batch.rows], batch.prompts), strict=True)
+    return [texts[i] for i in range(len(prompts))]
 
 
 @torch.no_grad()

@@ -3,10 +3,8 @@ import io
 import json
 
 import pytest
-from llava.eval.benchmarks.scienceqa import read_science_questions
 from PIL import Image
 
-from llava.data.dataset import BrokenImageError
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.questions import (
     Question,
@@ -17,6 +15,8 @@ from llava.eval.answering.questions import (
     unusable_images,
 )
 from llava.eval.benchmarks.mmbench import read_mmbench_questions
+from llava.eval.benchmarks.scienceqa import read_science_questions
+from llava.images import BrokenImageError
 
 LETTER = "Answer with the option's letter from the given choices directly."
 
@@ -81,7 +81,7 @@ def test_broken_images_are_counted_with_the_missing_ones(tmp_path, tiny):
     assert (found["0.png"], found["3.png"]) == ("0 bytes", "missing")
     with pytest.raises(
         EvaluationError,
-        match=r"^1 images are missing under .*: 3\.png; 2 images cannot be opened: 0\.png \(0 bytes\), 2\.png \(cannot "
+        match=r"^1 image is missing under .*: 3\.png; 2 images cannot be opened: 0\.png \(0 bytes\), 2\.png \(cannot "
         r"identify .*\) \(6 of 11 questions need them\); --skip-missing-images goes on without these",
     ):
         check_images(questions, tmp_path)

@@ -15,7 +15,7 @@ from llava.eval.answering.answerer import Answerer, Generation
 from llava.eval.answering.answers_file import AnswersFile, record_path
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.questions import read_questions
-from llava.eval.answering.runner import answer_all, run
+from llava.eval.answering.runner import answer_all
 from llava.model.builder import load_pretrained_model
 
 
@@ -57,6 +57,11 @@ def single(answerer, questions):
         texts.append(answerer.tokenizer.decode(output[0], skip_special_tokens=True).strip())
     assert len(set(texts)) > 20, "the answers must differ for a comparison to mean something"
     return texts
+
+
+def run(answerer, rows, answers, model_id, *how, **more):
+    answer_all(answerer, rows, answers, model_id, *how, **more)
+    answers.finish(rows)
 
 
 def texts_of(path):

@@ -8,11 +8,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from llava.eval.answering.arguments import open_model
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.benchmarks.mmlu import LETTERS, Item, likelihood_prompt, score
 from llava.eval.benchmarks.mmlu import prepare as prepare_mmlu
 from llava.eval.benchmarks.preparing import Options
-from llava.eval.model_mmlu import CONTINUATIONS, _most_probable, answer, fitted, read_items
+from llava.eval.model_mmlu import CONTINUATIONS, _most_probable, fitted, read_items
+from llava.eval.model_mmlu import answer as answer_with
 from llava.model.builder import load_pretrained_model
 from llava.tokenization import encoder_for
 
@@ -57,8 +59,13 @@ def arguments(model, data, answers, method, **changes):
         "seed": 0,
         "raw_prompt": False,
         "device": "cpu",
+        "share_prefix": "auto",
     }
     return SimpleNamespace(**(flags | changes))
+
+
+def answer(args):
+    answer_with(args, open_model(args))
 
 
 def lines(path):
@@ -149,7 +156,7 @@ def test_what_does_not_fit_at_all():
 
 def test_files_that_do_not_belong_together(data, tmp_path):
     (tmp_path / "q.jsonl").write_text('{"question_id": 1, "text": "a"}\n')
-    with pytest.raises(EvaluationError, match="line 1 is no MMLU question"):
+    with pytest.raises(EvaluationError, match="line 1 is not an MMLU question"):
         read_items(tmp_path / "q.jsonl", data / "shots.json")
     (tmp_path / "s.json").write_text('{"virology": []}')
     with pytest.raises(EvaluationError, match="has no examples of anatomy"):

@@ -8,14 +8,16 @@ import sys
 import pytest
 import torch
 
+from llava.checkpoint.folder import open_checkpoint
 from llava.conversation import get_template
 from llava.data.preprocess import preprocess
 from llava.data.records import open_records
 from llava.eval import perplexity
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.nll import answer_pieces, encode_documents, first_tokens, text_pieces, windows_of
-from llava.eval.perplexity import Piece, perplexities
+from llava.eval.answering.perplexity import Piece, check_flags, perplexities
 from llava.eval.scoring.report import read_report
+from llava.flags import run_program
 from llava.mm_utils import process_image
 from llava.model.builder import load_pretrained_model
 
@@ -32,7 +34,7 @@ def loaded(tiny_llava):
 def run(monkeypatch):
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["perplexity", *map(str, arguments)])
-        perplexity.main()
+        run_program(perplexity.main)
 
     return call
 
@@ -225,7 +227,7 @@ def test_killed_and_started_again(tiny_llava, loaded, run, tmp_path, monkeypatch
         return original(*args)
 
     monkeypatch.setattr(nll, "_window_nll", dies)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit, match="130"):
         run(*flags, "--report-file", report)
     assert not report.exists()
     monkeypatch.setattr(nll, "_window_nll", original)
@@ -234,7 +236,7 @@ def test_killed_and_started_again(tiny_llava, loaded, run, tmp_path, monkeypatch
 
 
 def test_bad_input_before_the_model(tiny, tiny_llava, run, tmp_path, monkeypatch):
-    monkeypatch.setattr(perplexity, "load_pretrained_model", None)
+    monkeypatch.setattr(perplexity, "load", None)
     text, broken = tmp_path / "text.txt", tmp_path / "broken.jsonl"
     text.write_text(TEXT)
     empty = tmp_path / "empty.txt"
@@ -249,7 +251,7 @@ def test_bad_input_before_the_model(tiny, tiny_llava, run, tmp_path, monkeypatch
         (("--text-file", text, "--context", 1, "--bos", "none"), "--context 1 is too small: a window holds two tokens"),
         (("--text-file", empty), r"empty\.txt holds no text"),
         (("--text-file", tmp_path / "no.txt", "--samples", 0), "does not exist"),
-        (("--text-file", broken), "line 2 is no JSON object with a text"),
+        (("--text-file", broken), "line 2 is not a JSON object with a text"),
         (("--data-path", tiny.data, "--image-folder", tmp_path), "images are missing under"),
         (("--data-path", tiny.data, "--stride", 4), "are of --text-file"),
     ]
@@ -260,9 +262,10 @@ def test_bad_input_before_the_model(tiny, tiny_llava, run, tmp_path, monkeypatch
     with pytest.raises(EvaluationError, match="nothing was scored"):
         perplexities([])
     with pytest.raises(EvaluationError, match="--samples 0"):
-        perplexity.check_flags(
+        check_flags(
             argparse.Namespace(
                 text_file=str(text), data_path=None, samples=0, max_tokens=None, context=None, stride=None,
-                batch_size=1, bos="auto", model_path=str(tiny_llava),
-            )
+                batch_size=1, bos="auto",
+            ),
+            open_checkpoint(tiny_llava),
         )  # fmt: skip

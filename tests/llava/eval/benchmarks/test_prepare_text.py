@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from llava.eval.answering.runner import read_questions
+from llava.eval.answering.questions import read_questions
 from llava.eval.answering.subset import write_subset
 from llava.eval.benchmarks.bbh import prepare as prepare_bbh
 from llava.eval.benchmarks.mmlu import SUBJECTS
