@@ -21,10 +21,10 @@ class LazySupervisedDataset(Dataset):
     """The samples of a data file, made when asked for (upstream: the class of the same name in train.py).
 
     An item holds `input_ids` and `labels`, int64 `(length,)`, and `images`, a list of float32 `(3, h, w)`, or
-    `image_features`, a list of `(tokens, mm_hidden_size)`, where a feature cache is given.
+    `image_features`, a list of `(tokens, mm_hidden_size)`, if a feature cache is given.
 
     Args:
-        indices: the samples to use, where some are left out; default all.
+        indices: the samples to use; default all.
     """
 
     def __init__(

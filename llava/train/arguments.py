@@ -42,7 +42,7 @@ class ModelArguments:
     )
     attn_implementation: str | None = field(
         default=None,
-        metadata={"help": "auto | flash_attention_2 | sdpa | eager; auto: flash where installed and able, else sdpa"},
+        metadata={"help": "auto | flash_attention_2 | sdpa | eager; auto: flash if it can run here, else sdpa"},
     )
     tune_layers: str | None = field(
         default=None, metadata={"help": "decoder layers to train: " + GRAMMAR.replace("%", "%%") + " Default: all"}

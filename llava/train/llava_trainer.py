@@ -64,8 +64,8 @@ class LLaVATrainer(Trainer):
         groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                beside = "mm_projector" in name or "vision_tower" in name
-                key = (beside and self.args.mm_projector_lr is not None, name in decayed)
+                vision = "mm_projector" in name or "vision_tower" in name
+                key = (vision and self.args.mm_projector_lr is not None, name in decayed)
                 groups.setdefault(key, []).append(parameter)
         return [
             {

@@ -1,9 +1,9 @@
 """What a run will do, decided before weights are loaded; everything that is wrong is reported at once."""
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +13,6 @@ from llava.checkpoint.folder import Checkpoint, Kind, open_checkpoint
 from llava.conversation import Conversation, get_template
 from llava.data.check import cheap_problems
 from llava.data.records import Records, open_records
-from llava.families import ModelFamily
 from llava.mm_utils import IMAGE_ASPECT_RATIOS
 from llava.model.builder import load_tokenizer
 from llava.model.multimodal_encoder.builder import build_vision_tower
@@ -41,22 +40,24 @@ class RunPlan:
 
     Attributes:
         kind: what is trained: the projector alone (stage 1), LoRAs, or whole layers.
-        base: the model to start from, opened; of a hub id without its weights, which come with the model.
+        base: the model to start from, opened; of a hub id without its weights, which are loaded with the model.
         vision: tower and projector.
+        trains_tower: the vision tower trains too.
         attention: the `attn_implementation` to load with; None leaves it to transformers.
-        notes: lines to print before the run.
+        attention_line: what is printed of it.
         quantization: how the language model is held; None for 16 bits.
         selection: the decoder layers that train; None in stage 1.
         template_name, template: of the conversations.
         indices: the samples of `records` that are used.
-        trains_tower: the vision tower trains too.
+        eval_records: the samples whose loss is measured; None if none is asked for.
     """
 
     kind: Kind
     base: Checkpoint
     vision: VisionSettings
+    trains_tower: bool
     attention: str | None
-    notes: tuple[str, ...]
+    attention_line: str
     quantization: BitsAndBytesConfig | None
     selection: LayerSelection | None
     tokenizer: PreTrainedTokenizerBase
@@ -64,23 +65,19 @@ class RunPlan:
     template: Conversation
     records: Records
     indices: np.ndarray
-    trains_tower: bool
     eval_records: Records | None
-
-    @property
-    def family(self) -> ModelFamily:
-        return self.base.family
 
 
 class _Errors(list[str]):
-    """Collects what is wrong, so that all of it is reported at once."""
+    """The messages of everything that is wrong, so that all of it is reported at once."""
 
-    @contextlib.contextmanager
-    def collected(self) -> Iterator[None]:
+    def of(self, check: Callable[..., Any], *arguments: Any) -> Any:
+        """The result of a check; None, with its message kept, if it fails."""
         try:
-            yield
+            return check(*arguments)
         except (ValueError, FileNotFoundError) as error:
             self.append(str(error))
+            return None
 
 
 def make_plan(
@@ -94,64 +91,36 @@ def make_plan(
     Raises:
         ConfigurationError: lists every error that was found.
     """
-    errors = _Errors()
-    _check_flags(model, data, training, errors)
-    base = vision = selection = tokenizer = template = records = eval_records = attention = quantization = None
-    template_name, indices, notes = "", np.arange(0), []
-    with errors.collected():
-        wanted, dtype = model.attn_implementation or attn_implementation, training.compute_dtype
-        attention = choose_attention(wanted, dtype)
-        notes.append(describe_attention(wanted, attention, dtype))
-    with errors.collected():
-        quantization = quantization_for(
-            training.bits,
-            training.compute_dtype,
-            double_quant=training.double_quant,
-            quant_type=training.quant_type,
-        )
-    with errors.collected():
-        base = _open_base(model, training.cache_dir)
+    errors = _Errors(_wrong_flags(model, data, training))
+    wanted, dtype = model.attn_implementation or attn_implementation, training.compute_dtype
+    attention = errors.of(choose_attention, wanted, dtype)
+    quantization = errors.of(_quantization, training)
+    base = errors.of(_open_base, model, training.cache_dir)
+    vision = selection = prompts = None
     if base is not None:
-        with errors.collected():
-            model.check_family(base.family)
-        if not model.tune_mm_mlp_adapter:
-            with errors.collected():
-                selection = LayerSelection.parse("all" if model.tune_layers is None else model.tune_layers, base.depth)
-        with errors.collected():
-            vision = _vision(model, base)
-            _check_vision(vision, base, model.unfreeze_vision_tower)
-        with errors.collected():
-            template_name = model.template_name(base.family)
-            template = get_template(template_name)
-            tokenizer = load_tokenizer(base.name)
-            check_template(template_name, tokenizer)
-            end_turns_with(template, tokenizer)
-    with errors.collected():
-        if not data.data_path:
-            raise ValueError("--data_path is missing: give a LLaVA JSON file")
-        records = open_records(data.data_path)
-        if data.image_folder and not Path(data.image_folder).is_dir():
-            raise FileNotFoundError(f"--image_folder {data.image_folder} does not exist")
-        indices = _usable(records, data)
-    with errors.collected():
-        eval_records = _eval_records(data, training)
+        errors.of(model.check_family, base.family)
+        selection = errors.of(_selection, model, base)
+        vision = errors.of(_vision, model, base)
+        prompts = errors.of(_prompts, model.template_name(base.family), base)
+    used = errors.of(_records, data)
+    eval_records = errors.of(_eval_records, data, training)
     if errors:
         raise ConfigurationError("this run cannot start:\n" + "\n".join(f"- {error}" for error in errors))
     return RunPlan(
-        Kind.PROJECTOR if model.tune_mm_mlp_adapter else Kind.LORA if training.lora_enable else Kind.FULL,
-        base,
-        vision,
-        attention,
-        tuple(notes),
-        quantization,
-        selection,
-        tokenizer,
-        template_name,
-        template,
-        records,
-        indices,
-        model.unfreeze_vision_tower,
-        eval_records,
+        kind=Kind.PROJECTOR if model.tune_mm_mlp_adapter else Kind.LORA if training.lora_enable else Kind.FULL,
+        base=base,
+        vision=vision,
+        trains_tower=model.unfreeze_vision_tower,
+        attention=attention,
+        attention_line=describe_attention(wanted, attention, dtype),
+        quantization=quantization,
+        selection=selection,
+        tokenizer=prompts[1],
+        template_name=model.template_name(base.family),
+        template=prompts[0],
+        records=used[0],
+        indices=used[1],
+        eval_records=eval_records,
     )
 
 
@@ -170,7 +139,9 @@ def _open_base(model: ModelArguments, cache_dir: str | None) -> Checkpoint:
     return base
 
 
-def _check_flags(model: ModelArguments, data: DataArguments, training: TrainingArguments, errors: list[str]) -> None:
+def _wrong_flags(model: ModelArguments, data: DataArguments, training: TrainingArguments) -> list[str]:
+    """What is wrong with the flags alone."""
+    errors = []
     if model.freeze_backbone:
         errors.append("--freeze_backbone left lm_head training in upstream; use --tune_mm_mlp_adapter True instead")
     if model.tune_mm_mlp_adapter and model.tune_layers is not None:
@@ -195,14 +166,34 @@ def _check_flags(model: ModelArguments, data: DataArguments, training: TrainingA
         errors.append(f"--image_aspect_ratio {data.image_aspect_ratio!r}; allowed: {', '.join(IMAGE_ASPECT_RATIOS)}")
     if data.bad_samples not in ("fail", "skip"):
         errors.append(f"--bad_samples {data.bad_samples!r}; allowed: fail, skip")
+    return errors
+
+
+def _quantization(training: TrainingArguments) -> BitsAndBytesConfig | None:
+    dtype, kind = training.compute_dtype, training.quant_type
+    return quantization_for(training.bits, dtype, double_quant=training.double_quant, quant_type=kind)
+
+
+def _selection(model: ModelArguments, base: Checkpoint) -> LayerSelection | None:
+    if model.tune_mm_mlp_adapter:
+        return None
+    return LayerSelection.parse("all" if model.tune_layers is None else model.tune_layers, base.depth)
+
+
+def _prompts(template_name: str, base: Checkpoint) -> tuple[Conversation, PreTrainedTokenizerBase]:
+    """The template, and a tokenizer that ends turns as the template does."""
+    template, tokenizer = get_template(template_name), load_tokenizer(base.name)
+    check_template(template_name, tokenizer)
+    end_turns_with(template, tokenizer)
+    return template, tokenizer
 
 
 def _vision(model: ModelArguments, base: Checkpoint) -> VisionSettings:
-    """Tower and projector: the flags' on top of what the base records."""
+    """Tower and projector, of the flags and of what the base records, checked to fit each other and the base."""
     use_s2, scales = getattr(model, "use_s2", False), getattr(model, "s2_scales", None)
     if base.config.get("use_s2"):
         use_s2, scales = True, scales or base.config.get("s2_scales")
-    return VisionSettings(
+    vision = VisionSettings(
         model.vision_tower or base.tower,
         model.mm_vision_select_layer,
         model.mm_vision_select_feature,
@@ -212,12 +203,8 @@ def _vision(model: ModelArguments, base: Checkpoint) -> VisionSettings:
         scales,
         model.pretrain_mm_mlp_adapter,
     )
-
-
-def _check_vision(vision: VisionSettings, base: Checkpoint, trains_tower: bool) -> None:
-    """Tower, projector and projector file fit each other and the language model."""
     tower = build_vision_tower(vision, delay_load=True)
-    if trains_tower and not tower.can_train:
+    if model.unfreeze_vision_tower and not tower.can_train:
         raise ValueError(
             f"--unfreeze_vision_tower: a tower of model_type {tower.cfg_only.model_type!r} cannot be trained along"
         )
@@ -231,18 +218,41 @@ def _check_vision(vision: VisionSettings, base: Checkpoint, trains_tower: bool) 
     with torch.device("meta"):
         build_vision_projector(config)
     image_tokens(config, tower.num_patches)
-    if vision.pretrain_mm_mlp_adapter:
-        if base.tower:
-            raise ValueError(
-                f"--pretrain_mm_mlp_adapter is given, but {base.name} has a trained projector already; leave the flag "
-                "out, or start from the plain language model"
-            )
-        file = vision.pretrain_mm_mlp_adapter
+    file = vision.pretrain_mm_mlp_adapter
+    if file and base.tower:
+        raise ValueError(
+            f"--pretrain_mm_mlp_adapter is given, but {base.name} has a trained projector already; leave the flag out, "
+            "or start from the plain language model"
+        )
+    if file:
         check_projector_weights(read_projector(file), config, file)
+    return vision
+
+
+def _records(data: DataArguments) -> tuple[Records, np.ndarray]:
+    """The samples of --data_path, and the indices of those to train on (--bad_samples skip leaves some out)."""
+    if not data.data_path:
+        raise ValueError("--data_path is missing: give a LLaVA JSON file")
+    records = open_records(data.data_path)
+    if data.image_folder and not Path(data.image_folder).is_dir():
+        raise FileNotFoundError(f"--image_folder {data.image_folder} does not exist")
+    problems = cheap_problems(records, data.image_folder)
+    everything = np.arange(len(records))
+    if not problems.by_kind:
+        return records, everything
+    found = problems.describe(records)
+    if data.bad_samples == "fail":
+        raise ValueError(
+            f"{data.data_path} has samples that cannot be trained; --bad_samples skip leaves them out:\n{found}"
+        )
+    left = np.setdiff1d(everything, np.fromiter(problems.samples, dtype=np.int64))
+    print(f"leaving out {len(everything) - len(left)} of {len(everything)} samples:\n{found}")
+    if not len(left):
+        raise ValueError(f"{data.data_path} has no sample left to train on")
+    return records, left
 
 
 def _eval_records(data: DataArguments, training: TrainingArguments) -> Records | None:
-    """The samples whose loss is measured; None if none is asked for."""
     if not data.eval_data_path:
         if training.eval_strategy != "no":
             raise ValueError(f"--eval_strategy {training.eval_strategy} needs --eval_data_path, a LLaVA JSON file")
@@ -250,25 +260,6 @@ def _eval_records(data: DataArguments, training: TrainingArguments) -> Records |
     records = open_records(data.eval_data_path)
     problems = cheap_problems(records, data.image_folder)
     if problems.by_kind:
-        raise ValueError(
-            f"--eval_data_path {data.eval_data_path} has samples that cannot be measured:\n{problems.describe(records)}"
-        )
+        found = problems.describe(records)
+        raise ValueError(f"--eval_data_path {data.eval_data_path} has samples that cannot be measured:\n{found}")
     return records
-
-
-def _usable(records: Records, data: DataArguments) -> np.ndarray:
-    """Indices of the samples to train on; the cheap part of the preflight decides."""
-    problems = cheap_problems(records, data.image_folder)
-    everything = np.arange(len(records))
-    if not problems.by_kind:
-        return everything
-    told = problems.describe(records)
-    if data.bad_samples == "fail":
-        raise ValueError(
-            f"{data.data_path} has samples that cannot be trained; --bad_samples skip leaves them out:\n{told}"
-        )
-    left = np.setdiff1d(everything, np.fromiter(problems.samples, dtype=np.int64))
-    print(f"leaving out {len(everything) - len(left)} of {len(everything)} samples:\n{told}")
-    if not len(left):
-        raise ValueError(f"{data.data_path} has no sample left to train on")
-    return left

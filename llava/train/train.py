@@ -68,7 +68,7 @@ def _train(
     with training_args.main_process_first(desc="reading the data"):
         plan = make_plan(model_args, data_args, training_args, attn_implementation)
     if training_args.should_log:
-        print(*plan.notes, sep="\n")
+        print(plan.attention_line)
 
     base = load_model(plan, training_args)
     configure(base.config, plan, model_args, data_args, training_args)
@@ -122,7 +122,7 @@ def choose_what_trains(model: Any, plan: RunPlan, training_args: TrainingArgumen
     cannot move. DeepSpeed does so by itself, with copies, and takes weights in the run's dtype.
     """
     model.requires_grad_(False)
-    layer_path = plan.family.layer_path
+    layer_path = plan.base.family.layer_path
     wrapped = model
     if plan.kind is Kind.FULL:
         train_layers(model, plan.selection, layer_path)
