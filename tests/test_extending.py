@@ -134,9 +134,10 @@ def test_a_backbone(tiny, tmp_path):
         Qwen3ForCausalLM(Qwen3Config(**sizes, **heads)).save_pretrained(root / "llm")
         load_tokenizer({str(tiny.llm)!r}).save_pretrained(root / "llm")
         flags = dict(
-            model_name_or_path=root / "llm", version="v1", data_path={str(tiny.data)!r}, image_folder={str(tiny.images)!r},
-            vision_tower={str(tiny.tower)!r}, mm_projector_type="mlp2x_gelu", output_dir=root / "lora", max_steps=1,
-            per_device_train_batch_size=2, lora_enable=True, lora_r=4, tune_layers="0,2", report_to="none", use_cpu=True,
+            model_name_or_path=root / "llm", version="v1", data_path={str(tiny.data)!r},
+            image_folder={str(tiny.images)!r}, vision_tower={str(tiny.tower)!r}, mm_projector_type="mlp2x_gelu",
+            output_dir=root / "lora", max_steps=1, per_device_train_batch_size=2, lora_enable=True, lora_r=4,
+            tune_layers="0,2", report_to="none", use_cpu=True,
         )
         train(argv=[text for name, value in flags.items() for text in (f"--{{name}}", str(value))])
         _, model, _, _ = load_pretrained_model(str(root / "lora"), device="cpu")
