@@ -12,8 +12,7 @@ from llava.conversation import Conversation
 from llava.data.feature_cache import FeatureCache
 from llava.data.preprocess import preprocess
 from llava.data.records import Records
-from llava.images import _UNREADABLE as UNREADABLE  # noqa: F401
-from llava.images import BrokenImageError, open_image  # noqa: F401
+from llava.images import open_image
 from llava.mm_utils import process_image
 
 

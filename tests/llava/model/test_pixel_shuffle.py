@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from llava.conversation import get_template
-from llava.eval.answering.runner import Answerer, Generation, Question
+from llava.eval.answering.answerer import Answerer, Generation
+from llava.eval.answering.questions import Question
 from llava.model.builder import load_pretrained_model
 from llava.model.export import ExportError, check_exportable
 from llava.model.multimodal_projector.pixel_shuffle import pixel_shuffle
