@@ -37,7 +37,8 @@ def test_a_benchmark(package, tmp_path, monkeypatch, capsys):
         "count_dots",
         """
         from llava.eval.benchmarks.base import Benchmark, Published
-        from llava.eval.benchmarks.preparing import check_count, find, load, question, set_up
+        from llava.eval.benchmarks.preparing import check_count, find, question, set_up
+        from llava.eval.scoring.pairing import read_json
         from llava.eval.scoring.rules import exact
         from llava.eval.scoring.short_answers import score_short_answers
 
@@ -45,7 +46,7 @@ def test_a_benchmark(package, tmp_path, monkeypatch, capsys):
 
         def prepare(raw, out, options):
             source = find(raw, "dots.json")
-            entries = load(source)
+            entries = read_json(source)
             check_count(PUBLISHED, len(entries), options)
             rows = [question(key, None, f"How many dots are in {key}?") for key in entries]
             return set_up(out, {"dots.json": source}, "questions.jsonl", rows, options)
