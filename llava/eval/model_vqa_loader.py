@@ -4,12 +4,16 @@ import argparse
 
 from llava.eval.answering.arguments import question_parser
 from llava.eval.answering.questions import read_questions
-from llava.eval.answering.runner import main
+from llava.eval.answering.runner import main as run
 
 
 def make_parser() -> argparse.ArgumentParser:
     return question_parser("Answer a question file", 128)
 
 
+def main() -> None:
+    run(make_parser(), lambda args: read_questions(args.question_file))
+
+
 if __name__ == "__main__":
-    main(make_parser(), lambda args: read_questions(args.question_file))
+    main()
