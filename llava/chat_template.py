@@ -5,7 +5,7 @@ import json
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import Conversation, SeparatorStyle
 
-# Messages hold a string, or parts; images come first, each on a line of its own, as they do in training.
+# A message holds a string, or parts; images come first, each on its own line, as in training.
 _CONTENT = (
     "{%- macro content(message) -%}"
     "{%- if message['content'] is string -%}{{ message['content'] }}{%- else -%}"

@@ -16,7 +16,7 @@ from llava.conversation import Segment
 from llava.tokenization import encode_segments
 
 IMAGE_ASPECT_RATIOS = ("square", "pad")
-"""What can be trained and evaluated here. `anyres` of LLaVA-1.6 needs several views an image."""
+"""The values that are supported. `anyres` of LLaVA-1.6 needs several views per image."""
 
 
 def load_image_from_base64(image: str | bytes) -> Image.Image:
@@ -86,13 +86,13 @@ def tokenizer_image_token(
 
 
 def get_model_name_from_path(model_path: str) -> str:
-    """A readable name for answer files; nothing is decided by it (upstream chose the model's class by it)."""
+    """A readable name for answer files; nothing depends on it (upstream chose the model's class by it)."""
     parts = PurePath(model_path.strip("/")).parts
     return "_".join(parts[-2:]) if parts[-1].startswith("checkpoint-") else parts[-1]
 
 
 class KeywordsStoppingCriteria(StoppingCriteria):
-    """Stops each row once one of the keywords stands in what was generated.
+    """Stops each row as soon as its generated text contains one of the keywords.
 
     Args:
         input_ids: the prompt, `(batch, length)`; pass a width of 0 where generation returns new tokens only.

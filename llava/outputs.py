@@ -1,4 +1,4 @@
-"""Where results may be written: found out before any work, and so that nothing of the user's is lost."""
+"""Where results may be written: checked before any work, so that no file of the user is lost."""
 
 import json
 import os
@@ -24,8 +24,8 @@ class FileKind:
 
     Attributes:
         title: as users call it.
-        suffix: its usual one; another kind's is refused.
-        keys: of a JSON object of this kind.
+        suffix: its usual one; the suffix of another kind is refused.
+        keys: that a JSON object of this kind has.
     """
 
     title: str
@@ -46,11 +46,6 @@ class FileKind:
         return isinstance(value, dict) and self.keys <= value.keys()
 
 
-SCORES = FileKind("a score file", keys=frozenset({"metrics", "num_layers"}))
-BLOCK_SCORES = FileKind("a file of block distances", keys=frozenset({"block", "values"}))
-SELECTIONS = FileKind("a file of selections", keys=frozenset({"selections", "jaccard"}))
-PLAN = FileKind("a plan", keys=frozenset({"assumed", "selections"}))
-PERPLEXITIES = FileKind("a file of perplexities", keys=frozenset({"settings", "rows"}))
 PICTURE = FileKind("a picture", ".png")
 TABLE = FileKind("a table", ".md")
 
@@ -62,12 +57,12 @@ def check_output(
     overwrite: bool = False,
     flag: str = "--output",
 ) -> Path:
-    """The output folder, found to be free and to have room.
+    """The output folder, after a check that it is free and has room.
 
     Args:
-        sources: folders that are read, and other outputs; the output must be none of them, nor above or below one.
+        sources: folders that are read, and other outputs; the output must not be one of them, nor above or below one.
         nbytes: bytes that will be written.
-        flag: what the user gave it with.
+        flag: the flag that named it.
 
     Raises:
         OutputError: says which, and what to type instead.
@@ -80,7 +75,7 @@ def check_output(
             raise OutputError(f"{flag} {output} holds other things than a checkpoint; give another folder")
         if not overwrite:
             raise OutputError(f"{flag} {output} holds a checkpoint already; --overwrite replaces it")
-    # What a killed run left there is as large as what will be written.
+    # What a killed run left there may be as large as what will be written.
     remove_abandoned(output.resolve())
     free = shutil.disk_usage(place).free
     if free < nbytes + _ROOM:
@@ -92,7 +87,7 @@ def check_output(
 
 
 def check_apart(output: str | Path, others: Iterable[str | Path | None], flag: str = "--output") -> None:
-    """Raises `OutputError` where the output is one of the other folders, or above or below one."""
+    """Raises `OutputError` if the output is one of the other folders, or above or below one."""
     target = Path(output).resolve()
     for other in filter(None, others):
         read = Path(other).resolve()
@@ -101,20 +96,20 @@ def check_apart(output: str | Path, others: Iterable[str | Path | None], flag: s
 
 
 def check_folder(path: str | Path, flag: str) -> Path:
-    """The nearest folder above (or at) `path` that is there; raises `OutputError` where no folder can be made."""
+    """The nearest folder above (or at) `path` that exists; raises `OutputError` if no folder can be made."""
     if Path(path).exists() and not Path(path).is_dir():
         raise OutputError(f"{flag} {path} is a file; give a folder")
     return _place(flag, path, Path(path))
 
 
 def check_cache(path: str | Path | None) -> None:
-    """Raises `OutputError` where the folder of --vision-feature-cache (None: not asked for) cannot be one."""
+    """Raises `OutputError` if --vision-feature-cache (None: not given) cannot be a folder."""
     if path:
         check_folder(path, "--vision-feature-cache")
 
 
 def _place(flag: str, path: str | Path, folder: Path) -> Path:
-    """The nearest folder above (or at) `folder` that is there, found to be one that can be written to."""
+    """The nearest folder above (or at) `folder` that exists, after a check that it can be written to."""
     place = folder.resolve()
     while not place.exists():
         place = place.parent
@@ -128,10 +123,10 @@ def _place(flag: str, path: str | Path, folder: Path) -> Path:
 def check_files(
     outputs: Mapping[str, tuple[str | Path | None, FileKind]], inputs: Iterable[str | Path | None] = ()
 ) -> None:
-    """Raises `OutputError` where a file cannot be written, or would be written over something else than its like.
+    """Raises `OutputError` if a file cannot be written, or would replace a file of another kind.
 
     Args:
-        outputs: path and kind by the flag that gave it; None: not asked for.
+        outputs: path and kind by the flag that named it; None: not given.
         inputs: files that are read.
     """
     read = [Path(path) for path in inputs if path]
@@ -147,7 +142,7 @@ def check_files(
         if twin:
             raise OutputError(f"{twin} and {flag} are the same file {path}; give each its own")
         if path.exists() and not kind.recognises(path):
-            raise OutputError(f"{flag} {path} is there and is not {kind.title}; delete it, or give another file")
+            raise OutputError(f"{flag} {path} exists and is not {kind.title}; delete it, or give another file")
         written[flag] = path
 
 
@@ -155,7 +150,7 @@ def _check_file(flag: str, path: Path, kind: FileKind) -> None:
     if path.is_dir():
         raise OutputError(f"{flag} {path} is a folder; give a file, such as {path / f'result{kind.suffix}'}")
     if path.exists() and not path.is_file():
-        raise OutputError(f"{flag} {path} is no ordinary file; give another")
+        raise OutputError(f"{flag} {path} is not an ordinary file; give another")
     suffix = path.suffix.lower()
     if suffix in _SUFFIXES and suffix != kind.suffix:
         raise OutputError(f"{flag} {path}: {kind.title} is written there; give a name that ends in {kind.suffix}")

@@ -4,22 +4,24 @@ python scripts/average_weights.py --model-paths RECIPE1 RECIPE2 --weights 0.42 0
 """
 
 import argparse
-import sys
 
 from llava.checkpoint.average import average_checkpoints
+from llava.checkpoint.folder import open_checkpoint
+from llava.flags import add_output_flags, run_program
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Average the weights of models of one architecture")
     parser.add_argument("--model-paths", nargs="+", required=True, help="full checkpoints; config is the last one's")
-    parser.add_argument("--weights", nargs="+", type=float, help="one each, summing to 1; default: equal")
-    parser.add_argument("--output", required=True, help="folder to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint that --output holds")
+    parser.add_argument("--weights", nargs="+", type=float, help="one per model, summing to 1; default: equal")
+    add_output_flags(parser)
     args = parser.parse_args()
-    try:
-        average_checkpoints(args.model_paths, args.weights, args.output, args.overwrite)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    run_program(lambda: average(args), interrupted="")
+
+
+def average(args: argparse.Namespace) -> None:
+    checkpoints = [open_checkpoint(path, flag="--model-paths") for path in args.model_paths]
+    average_checkpoints(checkpoints, args.weights, args.output, args.overwrite)
     print(f"the average is in {args.output}")
 
 

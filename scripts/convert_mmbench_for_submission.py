@@ -1,7 +1,7 @@
-"""Upstream's name for `python -m llava.eval.benchmarks.convert_mmbench`."""
+"""Upstream's name for `python -m llava.eval.convert_mmbench`."""
 
-from llava.eval.benchmarks.convert_mmbench import main
-from llava.eval.scoring.pairing import run_scorer
+from llava.eval.convert_mmbench import main
+from llava.flags import run_program
 
 if __name__ == "__main__":
-    run_scorer(main)
+    run_program(main)

@@ -57,7 +57,7 @@ stage score "$PYTHON" -m visual_region score --model-path "$OUT/lora" --data-pat
     --image-folder "$IMAGES" --samples 64 --output "$OUT/scores.json" "${EVALUATE[@]}"
 stage prune "$PYTHON" -m visual_region prune --model-path "$OUT/lora" --scores "$OUT/scores.json" --remove 1 \
     --dtype "$DTYPE" --output "$OUT/pruned" --overwrite
-stage curve "$PYTHON" -m visual_region.commands.curve --model-path "$OUT/lora" --scores "$OUT/scores.json" \
+stage curve "$PYTHON" -m visual_region curve --model-path "$OUT/lora" --scores "$OUT/scores.json" \
     --question-file "$QUESTIONS_DIR/questions_1200.jsonl" --annotation-file "$QUESTIONS_DIR/annotations.json" \
     --image-folder "$IMAGES" --limit 600 --output "$OUT/curve.json" "${EVALUATE[@]}"
 

@@ -203,7 +203,6 @@ def tiny_llava(tiny, tmp_path_factory) -> Path:
     from llava.families import FAMILIES
     from llava.model.builder import load_tokenizer
     from visual_region.layers import LayerSelection
-    from visual_region.surgery import record_selection
 
     family = FAMILIES["llava_llama"]
     torch.manual_seed(3)
@@ -219,7 +218,7 @@ def tiny_llava(tiny, tmp_path_factory) -> Path:
         )
     )
     model.config.image_aspect_ratio = "pad"
-    record_selection(model.config, LayerSelection.parse("0,3", TINY_LAYERS))
+    LayerSelection.parse("0,3", TINY_LAYERS).record.put(model.config)
     folder = tmp_path_factory.mktemp("models") / "tiny-llava"
     model.save_pretrained(folder)
     load_tokenizer(tiny.llm).save_pretrained(folder)

@@ -1,33 +1,50 @@
 """`python -m visual_region COMMAND`: see `--help` of each."""
 
 import argparse
+import difflib
 import importlib
 import sys
 
-from visual_region.commands import COMMANDS
+from llava.flags import run_program
+from visual_region.commands import COMMANDS, RESUMABLE
 
-_INTERRUPTED = 130
-"""What a shell gives for a program that Ctrl-C ended."""
+_PROGRAM = "python -m visual_region"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m visual_region", description="Decoder layers: choose, score, remove"
+    name, *arguments = sys.argv[1:] or [""]
+    if name in COMMANDS:
+        left = "the same command goes on from here" if name in RESUMABLE else ""
+        run_program(lambda: _run(name, arguments), interrupted=left)
+    elif name in ("-h", "--help"):
+        print(_help())
+    elif name:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
+        sys.exit(f"error: there is no command {name!r}; {hint}")
+    else:
+        sys.exit(_help())
+
+
+def _run(name: str, arguments: list[str]) -> None:
+    module = importlib.import_module(f"visual_region.commands.{name}")
+    parser = argparse.ArgumentParser(prog=f"{_PROGRAM} {name}", description=COMMANDS[name])
+    module.add_arguments(parser)
+    module.run(parser.parse_args(arguments))
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {line}" for name, line in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"usage: {_PROGRAM} COMMAND ...",
+            "",
+            "Decoder layers: choose, score, remove. Each command has its own --help.",
+            "",
+            *lines,
+        ]
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, module_name in COMMANDS.items():
-        module = importlib.import_module(module_name)
-        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
-        module.add_arguments(command)
-        command.set_defaults(run=module.run)
-    args = parser.parse_args()
-    try:
-        args.run(args)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        sys.exit(_INTERRUPTED)
 
 
 if __name__ == "__main__":

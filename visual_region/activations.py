@@ -78,7 +78,7 @@ class ActivationMeter:
         self._known: dict[tuple[Any, ...], tuple[int, int]] = {}
 
     def layer(self, kind: str, recipe: Recipe, rows: int) -> tuple[int, int]:
-        """Bytes of one decoder layer, and of what comes once (rotary tables, final norm), for `rows` samples."""
+        """Bytes of one decoder layer, and of what exists once (rotary tables, final norm), for `rows` samples."""
         key = (kind, recipe.length, recipe.lora_r, rows)
         if key not in self._known:
             one, two = (self._model(kind, depth, recipe, rows) for depth in (1, 2))

@@ -36,7 +36,7 @@ class Recipe:
         text_tokens, image_tokens: of one sample; image_tokens 0 means text only.
         labelled_tokens: positions with a label.
         label_only_logits: the head runs on those alone.
-        train_projector: False where it is frozen.
+        train_projector: False if it is frozen.
     """
 
     mode: str
@@ -91,10 +91,10 @@ class ModelShape:
     """What prices need of a model.
 
     Attributes:
-        layers: one each, from the input up.
+        layers: one shape per layer, from the input up.
         language_model: all parameters of the language model, tied ones once.
         projector: `(in, out)` of its linear modules; projector_parameters: their number.
-        tower_flops, tower_parameters: one image through the frozen tower; None where it is not known.
+        tower_flops, tower_parameters: one image through the frozen tower; None if it is not known.
     """
 
     layers: tuple[LayerShape, ...]

@@ -4,14 +4,14 @@ Used to heal a model from which layers were removed, with the unpruned model as 
 step; recipes of depth pruning with knowledge distillation do the same on text.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch.nn import functional
 
+from llava.checkpoint.record import LayerRecord
 from llava.train.llava_trainer import LLaVATrainer
-from visual_region.surgery import PROVENANCE
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Distillation:
     """The loss: T^2 KL(teacher || student) at temperature T, plus `ce_weight` times cross-entropy on the labels.
 
     Attributes:
-        teacher: what it was, for the record.
+        teacher: its folder, for the record.
     """
 
     temperature: float = 1.0
@@ -50,12 +50,11 @@ class DistillationTrainer(LLaVATrainer):
 
     Args:
         teacher: a loaded LLaVA of the same tokenizer and vision tower. It sees the features that the student sees.
-        record: what the student's config recorded before this run (config.visual_region): its tuned region is not
-            what is healed here, and stays.
+        record: what the student recorded before this run: its tuned region is not what is healed here, and stays.
     """
 
     def __init__(
-        self, *args: Any, teacher: Any, distillation: Distillation, record: dict[str, Any], **kwargs: Any
+        self, *args: Any, teacher: Any, distillation: Distillation, record: LayerRecord, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
         self.distillation = distillation
@@ -65,7 +64,7 @@ class DistillationTrainer(LLaVATrainer):
         self.teacher.config.tokenizer_padding_side = student.config.tokenizer_padding_side
         for model in (student, self.teacher):
             model.label_only_logits = model.keep_label_logits = True
-        _record_healing(student.config, record, distillation)
+        LayerRecord.of(student.config).after_healing(record, **asdict(distillation)).put(student.config)
 
     def _student(self) -> Any:
         model = self.accelerator.unwrap_model(self.model)
@@ -96,17 +95,3 @@ class DistillationTrainer(LLaVATrainer):
         with torch.no_grad():
             features = tower(images)
         return {name: value for name, value in inputs.items() if name != "images"} | {"image_features": features}
-
-
-def _record_healing(config: Any, before: dict[str, Any], distillation: Distillation) -> None:
-    """The region stays as it was recorded; what is healed is noted beside it, in the unpruned model's numbering."""
-    healed = (getattr(config, PROVENANCE, None) or {}).get("layers", [])
-    record = {name: value for name, value in before.items() if name != "reverted_layers"}
-    back = [i for i in before.get("reverted_layers", ()) if i not in healed]
-    record["healed"] = {
-        "layers": list(healed),
-        "teacher": distillation.teacher,
-        "temperature": distillation.temperature,
-        "ce_weight": distillation.ce_weight,
-    }
-    setattr(config, PROVENANCE, record | ({"reverted_layers": back} if back else {}))

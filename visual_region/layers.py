@@ -7,12 +7,12 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
+from llava.checkpoint.record import LayerRecord
 from visual_region.strategies import PAPER_LAYERS, PAPER_LISTS, STRATEGIES, LayerSelectionError
 
 # argparse expands % in its help, so there it goes in as GRAMMAR.replace("%", "%%").
@@ -67,17 +67,15 @@ class LayerSelection:
         return cls(tuple(sorted(layers)), num_layers, spec.strip())
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "LayerSelection":
-        """Read back `to_dict`; the layers are taken as recorded, since a score file in the spec may be gone."""
-        try:
-            layers, num_layers, spec = data["layers"], data["num_layers"], data["tune_layers"]
-        except (KeyError, TypeError) as error:
-            raise LayerSelectionError(f"not a recorded layer selection: {data!r}") from error
-        return cls(tuple(layers) if isinstance(layers, list) else layers, num_layers, spec)
+    def of_record(cls, record: LayerRecord) -> "LayerSelection":
+        """The tuned layers of a record, numbered as before any removal; the spec is not read, its file may be gone."""
+        layers = record.layers
+        return cls(tuple(layers) if isinstance(layers, list) else layers, record.original_depth, record.spec)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return what config.json records under `visual_region`."""
-        return {"tune_layers": self.spec, "layers": list(self.layers), "num_layers": self.num_layers}
+    @property
+    def record(self) -> LayerRecord:
+        """What a model of this depth records after a training of these layers."""
+        return LayerRecord({}, self.num_layers).tuned(self.spec, self.layers)
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -99,7 +97,7 @@ class LayerSelection:
         return 100 * len(self) / self.num_layers
 
     def picture(self) -> str:
-        """Draw the stack from layer 0 on, one character a layer."""
+        """Draw the stack from layer 0 on, one character per layer."""
         return "".join("■" if layer in self else "□" for layer in range(self.num_layers))
 
     def as_list_spec(self) -> str:
@@ -204,7 +202,7 @@ def _from_scores(part: str, n: int) -> list[int]:
 
 
 def _read_scores(path: str, metric: str, n: int) -> list[float]:
-    """Read one value a layer from {"num_layers": n, "metrics": {metric: {"values": [...]}}}."""
+    """Read one value per layer from {"num_layers": n, "metrics": {metric: {"values": [...]}}}."""
     try:
         scores = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
         depth, metrics = scores["num_layers"], {name: entry["values"] for name, entry in scores["metrics"].items()}
@@ -221,7 +219,7 @@ def _read_scores(path: str, metric: str, n: int) -> list[float]:
         raise LayerSelectionError(f"{path!r} has no metric {metric!r}; it has {', '.join(metrics) or 'none'}{hint}")
     values = metrics[metric]
     if not isinstance(values, list) or len(values) != n:
-        raise LayerSelectionError(f"{metric!r} in {path!r} needs a list of {n} values, one a layer")
+        raise LayerSelectionError(f"{metric!r} in {path!r} needs a list of {n} values, one per layer")
     # NaN has no rank and an infinite score is a fault of the measurement; json reads both.
     wrong = [i for i, x in enumerate(values) if not (_is_int(x) or (isinstance(x, float) and math.isfinite(x)))]
     if wrong:

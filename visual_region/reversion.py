@@ -9,55 +9,61 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llava.checkpoint.adapter import NON_LORA
+from llava.checkpoint.folder import Checkpoint, Kind
 from llava.checkpoint.hf_llava import our_name
-from llava.checkpoint.old_adapter import ADAPTER_CONFIG, FINGERPRINT, Adapter, write_renamed_rest
-from llava.checkpoint.rewrite import DTYPES, Stored, stored_shards, write_shards
-from llava.checkpoint.side_files import copy_side_files, write_config
-from llava.files import folder_written_whole
-from visual_region.surgery import SurgeryError, layer_of, original_layers
+from llava.checkpoint.tensors import Stored
+from llava.checkpoint.write import rewritten_folder, write_renamed_bin
+from visual_region.surgery import SurgeryError, layer_of
 
 _VISION = ("model.mm_projector.", "model.vision_tower.")
 """What a backbone has no part in."""
+_HEAD, _EMBEDDINGS = "lm_head.weight", "model.embed_tokens.weight"
 
 
-def backbone_index(
-    config: Any, backbone: Any, tensors: Mapping[str, Stored], backbone_tensors: Mapping[str, Stored]
-) -> list[int]:
-    """For each layer as the model stands now, the backbone's layer that it was.
+def named_tensors(checkpoint: Checkpoint) -> dict[str, Stored]:
+    """The tensors of a full checkpoint by our names, whatever its format."""
+    return {our_name(stored.name): stored for stored in checkpoint.tensors}
+
+
+def backbone_index(model: Checkpoint, backbone: Checkpoint) -> list[int]:
+    """For each layer as the model is now, the backbone's layer that it was.
 
     The backbone is either whole, or pruned in the same way as the model.
 
     Args:
-        config, backbone: configs of the two.
-        tensors, backbone_tensors: what their folders hold.
+        model: a full checkpoint, as the backbone.
 
     Raises:
-        SurgeryError: its depth is neither; names the first tensor that differs.
+        SurgeryError: the backbone is no full checkpoint, or its depth is neither; names the first tensor that differs.
     """
-    own, depth = original_layers(config), config.num_hidden_layers
-    theirs = original_layers(backbone)
-    if own == theirs:
-        return list(range(depth))
-    whole = (getattr(config, "visual_region", None) or {}).get("num_layers", depth)
-    if backbone.num_hidden_layers == whole and theirs == list(range(whole)):
-        return own
+    if backbone.kind is not Kind.FULL:
+        raise SurgeryError(
+            f"--backbone {backbone.name} is a {backbone.kind.value} checkpoint; give a folder with whole weights"
+        )
+    ours, theirs = model.record, backbone.record
+    if ours.original == theirs.original:
+        return list(range(ours.depth))
+    whole = ours.original_depth
+    if theirs.depth == whole and theirs.original == list(range(whole)):
+        return ours.original
     raise SurgeryError(
-        f"the backbone has {backbone.num_hidden_layers} layers; the model has {depth}"
-        + (f" of the {whole} that it was made with" if whole != depth else "")
-        + first_difference(tensors, backbone_tensors)
+        f"the backbone has {theirs.depth} layers; the model has {ours.depth}"
+        + (f" of the {whole} that it was made with" if whole != ours.depth else "")
+        + _first_difference(model, backbone)
         + ". Give --backbone the language model that it was trained from"
     )
 
 
-def first_difference(tensors: Mapping[str, Stored], backbone: Mapping[str, Stored]) -> str:
+def _first_difference(model: Checkpoint, backbone: Checkpoint) -> str:
     """The first tensor of the language model that only one of two models has, or that has another shape; else ""."""
 
-    def shapes(stored: Mapping[str, Stored]) -> dict[str, str]:
-        named = {our_name(name): tensor for name, tensor in stored.items()}
+    def shapes(checkpoint: Checkpoint) -> dict[str, str]:
+        named = named_tensors(checkpoint)
         return {name: _shape(t) for name, t in named.items() if not name.startswith(_VISION) and "inv_freq" not in name}
 
-    ours, theirs = shapes(tensors), shapes(backbone)
-    for name in sorted({*ours, *theirs} - {"lm_head.weight"}, key=_by_number):
+    ours, theirs = shapes(model), shapes(backbone)
+    for name in sorted({*ours, *theirs} - {_HEAD}, key=_by_number):
         if ours.get(name) != theirs.get(name):
             return (
                 f"; the first tensor that differs is {name}, {theirs.get(name, 'absent')} in the backbone and "
@@ -72,7 +78,12 @@ def _by_number(name: str) -> list[tuple[int, str]]:
 
 
 def backbone_names(names: Iterable[str], layers: Sequence[int], index: Sequence[int], path: str) -> dict[str, str]:
-    """For each tensor that goes back, by its name in the model (whatever its format), its name in the backbone."""
+    """For each tensor that goes back, by its name in the model (whatever its format), its name in the backbone.
+
+    Args:
+        index: of `backbone_index`.
+        path: where the decoder layers are, in our names.
+    """
     everything = len(set(layers)) == len(index)
     result = {}
     for name in names:
@@ -85,69 +96,49 @@ def backbone_names(names: Iterable[str], layers: Sequence[int], index: Sequence[
     return result
 
 
-def reverted_shards(
-    folder: Path, backbone: Mapping[str, Stored], layers: Sequence[int], index: Sequence[int], path: str
-) -> list[list[Stored]]:
-    """The folder's tensors with the backbone's in the given layers, in the folder's own dtypes.
+def reverted_shards(model: Checkpoint, backbone: Checkpoint, layers: Sequence[int]) -> list[list[Stored]]:
+    """The model's tensors with the backbone's in the given layers, in the model's own dtypes.
+
+    Args:
+        model: a full checkpoint, as the backbone.
 
     Raises:
         SurgeryError: names the first tensor that the backbone lacks or has in another shape.
     """
-    shards = stored_shards(folder)
-    backbone = {our_name(name): stored for name, stored in backbone.items()}
-    names = backbone_names((stored.name for shard in shards for stored in shard), layers, index, path)
-    tied = "model.embed_tokens.weight"
-    result = []
-    for shard in shards:
-        new = []
-        for stored in shard:
-            if stored.name not in names:
-                new.append(stored)
-                continue
-            wanted = names[stored.name]
-            if wanted == "lm_head.weight" and wanted not in backbone and tied in backbone:
-                wanted = tied
-            if wanted not in backbone:
-                if wanted.endswith("rotary_emb.inv_freq"):
-                    new.append(stored)
-                    continue
-                raise SurgeryError(f"the backbone has no tensor {wanted}, which the model has as {stored.name}")
-            theirs = backbone[wanted]
-            if theirs.shape != stored.shape:
-                raise SurgeryError(
-                    f"the backbone is of another shape: {wanted} is {_shape(theirs)}, in the model {_shape(stored)}"
-                )
-            new.append(theirs.renamed(stored.name).cast(DTYPES[stored.dtype]))
-        result.append(new)
-    absent = set(layers) - {layer_of(our_name(name), path) for name in names}
-    if absent:
-        raise SurgeryError(f"{folder} holds no weights of layers {sorted(absent)} under {path!r}")
-    return result
+    path, theirs = model.family.layer_path, named_tensors(backbone)
+    names = backbone_names(model.tensors.by_name, layers, backbone_index(model, backbone), path)
+    missing = set(layers) - {layer_of(our_name(name), path) for name in names}
+    if missing:
+        raise SurgeryError(f"{model.path} holds no weights of layers {sorted(missing)} under {path!r}")
+    return [[_reverted(stored, names.get(stored.name), theirs) for stored in shard] for shard in model.tensors.shards]
 
 
-def revert_folder(source: Path, output: Path, shards: Sequence[Sequence[Stored]], values: Mapping[str, Any]) -> None:
-    """Writes a full checkpoint: `shards` as `reverted_shards` gives them, `values` the new config.json."""
-    with folder_written_whole(output) as aside:
-        copy_side_files(source, aside, leave=(ADAPTER_CONFIG, FINGERPRINT))
-        write_shards(shards, aside, "reverting")
-        write_config(aside, values)
+def _reverted(stored: Stored, wanted: str | None, backbone: Mapping[str, Stored]) -> Stored:
+    if wanted == _HEAD and wanted not in backbone and _EMBEDDINGS in backbone:
+        wanted = _EMBEDDINGS
+    # Old checkpoints store the rotation's frequencies, which follow from the config.
+    if wanted is None or (wanted not in backbone and wanted.endswith("rotary_emb.inv_freq")):
+        return stored
+    if wanted not in backbone:
+        raise SurgeryError(f"the backbone has no tensor {wanted}, which the model has as {stored.name}")
+    theirs = backbone[wanted]
+    if theirs.shape != stored.shape:
+        raise SurgeryError(
+            f"the backbone is of another shape: {wanted} is {_shape(theirs)}, in the model {_shape(stored)}"
+        )
+    return theirs.renamed(stored.name).cast(stored.torch_dtype)
 
 
-def revert_adapter(
-    source: Path, output: Path, adapter: Adapter, layers: Sequence[int], values: Mapping[str, Any], path: str
-) -> None:
+def revert_adapter(lora: Checkpoint, output: Path, layers: Sequence[int], values: Mapping[str, Any]) -> None:
     """Writes a LoRA folder without the adapter's deltas of the given layers."""
 
     def rename(name: str) -> str | None:
-        return None if layer_of(name, path) in layers else name
+        return None if layer_of(name, lora.family.layer_path) in layers else name
 
-    left = adapter.renamed(rename)
-    with folder_written_whole(output) as aside:
-        copy_side_files(source, aside)
-        # What lies beside the adapter stays: a base's fingerprint is of the base, which does not change.
-        write_renamed_rest(source, aside, lambda name: name)
-        left.write(aside)
-        write_config(aside, values)
+    with rewritten_folder(lora.path, output, values) as aside:
+        lora.adapter.write(aside, rename)
+        # What was trained besides the adapter stays, and so does the fingerprint of the base.
+        write_renamed_bin(lora.path / NON_LORA, aside / NON_LORA, str)
 
 
 def _shape(stored: Stored) -> str:

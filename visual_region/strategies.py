@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 
 class LayerSelectionError(ValueError):
-    """A layer selection that cannot be meant; the message names each wrong part and what was probably meant."""
+    """A wrong layer selection; the message names each wrong part and what was probably meant."""
 
 
 def _sparse_uniform(n: int, k: int) -> Iterable[int]:

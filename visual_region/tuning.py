@@ -106,7 +106,7 @@ def trained_layers(model: nn.Module, layer_path: str) -> tuple[int, ...]:
 
 
 def assert_trains_exactly(model: nn.Module, layers: Iterable[int], layer_path: str) -> None:
-    """Raises `TuningError` where the trainable decoder layers are not exactly these."""
+    """Raises `TuningError` if the trainable decoder layers are not exactly these."""
     found, wanted = trained_layers(model, layer_path), tuple(layers)
     if found != wanted:
         raise TuningError(f"layers {found} would train, but {wanted} were asked for")

@@ -1,4 +1,4 @@
-"""How Bunny's evaluation programs are llava's: the same flags, and upstream's `--model-type`, which is checked."""
+"""Runs llava's evaluation programs for Bunny: the same flags, and upstream's `--model-type`, which is checked."""
 
 import argparse
 import runpy
@@ -10,9 +10,9 @@ from llava.checkpoint.folder import open_checkpoint
 
 
 def run(module: str, argv: Sequence[str] | None = None, **defaults: str) -> None:
-    """Runs an evaluation program of llava, on a checkpoint of Bunny where it takes one.
+    """Runs an evaluation program of llava, and checks that its checkpoint, if it takes one, is a Bunny.
 
-    Images are padded as the checkpoint was trained, in ScienceQA too, where upstream's program never pads.
+    Images are padded as in the checkpoint's training, also in ScienceQA, where upstream's program never pads.
 
     Args:
         module: the program, such as "llava.eval.model_vqa_loader".

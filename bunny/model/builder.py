@@ -1,4 +1,4 @@
-"""Loading under Bunny's signature (upstream: bunny/model/builder.py); the work is llava's."""
+"""Loading with Bunny's signature (upstream: bunny/model/builder.py); llava does the work."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def load_pretrained_model(
 ) -> tuple[PreTrainedTokenizerBase, Any, BaseImageProcessor | None, int]:
     """Loads any checkpoint of Bunny: full, LoRA, projector-only, merged or pruned, with a trained tower or without.
 
-    Files and config decide what it is. Further arguments are those of `llava.model.builder.load_pretrained_model`.
+    Files and config decide what it is. Further arguments are those of `llava.model.builder.load_checkpoint`.
 
     Args:
         model_name: upstream's; accepted and not used.

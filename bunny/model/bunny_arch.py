@@ -1,4 +1,4 @@
-"""What all of Bunny's models share (upstream: bunny/model/bunny_arch.py); the rest is llava's."""
+"""What all of Bunny's models share (upstream: bunny/model/bunny_arch.py); everything else is llava's."""
 
 from typing import Any
 
@@ -9,22 +9,22 @@ from llava.model.llava_arch import LlavaMetaForCausalLM, LlavaMetaModel
 
 
 class BunnyConfig:
-    """Mixed into a language model's config: what Bunny means where a checkpoint does not say."""
+    """A mixin for a language model's config: Bunny's defaults for settings that a checkpoint does not record."""
 
     mm_projector_type = "mlp2x_gelu"
     mm_vision_select_layer = -2
 
 
 class BunnyMetaModel(LlavaMetaModel):
-    """Mixed into the decoder stack."""
+    """A mixin for the decoder stack."""
 
 
 class BunnyMetaForCausalLM(LlavaMetaForCausalLM):
-    """Mixed in front of a causal language model of transformers."""
+    """A mixin in front of a causal language model of transformers."""
 
     generate_returns_prompt = False
     """Upstream's Bunny returns the prompt in front of the answer, and its callers cut it off. Bunny's own
-    `load_pretrained_model` sets this for them; everything of this repository takes the new tokens only."""
+    `load_pretrained_model` sets this for them; the code of this repository uses the new tokens only."""
 
     @torch.no_grad()
     def generate(self, inputs: torch.Tensor | None = None, **kwargs: Any) -> Any:

@@ -1,7 +1,7 @@
 """Transformers' own LLaVA (`LlavaForConditionalGeneration`, the llava-hf repositories) in our terms.
 
-Such a folder differs from ours in its config (text and vision configs nested), in its weight names (two layouts: the
-one of transformers up to 4.51 and the one since), and in that it holds its tower.
+Such a folder differs from ours in three points: text and vision configs are nested in its config, its weights have
+other names (one layout up to transformers 4.51, another since), and it holds its own tower.
 """
 
 import re
@@ -23,7 +23,7 @@ KEY_MAPPING = {
     r"^model\.multi_modal_projector\.linear_2\.": "model.mm_projector.2.",
     r"^vision_tower\.": "model.vision_tower.vision_tower.",
 }
-"""Names in either layout -> ours; the newer layout's tower is `model.vision_tower.`, which is ours but for a level."""
+"""Names in either layout -> ours. The newer layout's tower is `model.vision_tower.`; ours has one level more."""
 TOWER_PREFIXES = ("vision_tower.", "model.vision_tower.")
 CARRIED = ("visual_region", "conversation_template", "image_aspect_ratio", "max_sequence_length")
 """Settings of ours that an exported folder keeps in its config.json."""
@@ -75,7 +75,7 @@ def config_from_hf(values: dict[str, Any], folder: str) -> dict[str, Any]:
 
 
 def our_name(name: str) -> str:
-    """A weight's name in either layout of transformers, or in ours already, as ours."""
+    """The name that a weight has in our layout, given its name in ours or in either layout of transformers."""
     for pattern, replacement in KEY_MAPPING.items():
         name = re.sub(pattern, replacement, name)
     return name

@@ -45,7 +45,7 @@ class LayerRecord:
 
     @property
     def spec(self) -> str | None:
-        """The --tune_layers of the last training."""
+        """The --tune_layers of the last training; None where none was recorded."""
         return self.values.get("tune_layers")
 
     @property
@@ -70,24 +70,27 @@ class LayerRecord:
 
     @property
     def removed(self) -> list[int]:
+        """The layers that are gone."""
         return list(self.values.get("removed_layers", ()))
 
     @property
     def reverted(self) -> list[int]:
+        """The layers that have the backbone's weights again."""
         return list(self.values.get("reverted_layers", ()))
 
     @property
     def healed(self) -> Mapping[str, Any] | None:
+        """The settings of the last distillation; None if there was none."""
         return self.values.get("healed")
 
     @property
     def region(self) -> tuple[int, ...]:
-        """The tuned layers as indices of the model as it stands now, without those that were set back."""
+        """The tuned layers as indices of the model as it is now, without those that were set back."""
         tuned = set(self.layers or ()) - set(self.reverted)
         return tuple(position for position, original in enumerate(self.original) if original in tuned)
 
     def tuned(self, spec: str, layers: Sequence[int]) -> "LayerRecord":
-        """After a training of `layers`, indices of the model as it stands now."""
+        """After a training of `layers`, indices of the model as it is now."""
         original = self.original
         trained = [original[i] for i in layers]
         changes = {"tune_layers": spec, "layers": trained, "num_layers": self.original_depth}
@@ -95,7 +98,7 @@ class LayerRecord:
         return self._with(changes, reverted=[i for i in self.reverted if i not in trained])
 
     def cut(self, keep: Sequence[int]) -> "LayerRecord":
-        """After a removal that keeps the layers `keep`, indices of the model as it stands now."""
+        """After a removal that keeps the layers `keep`, indices of the model as it is now."""
         original, depth = self.original, self.original_depth
         kept = [original[i] for i in keep]
         changes = {
@@ -106,7 +109,7 @@ class LayerRecord:
         return LayerRecord(dict(self.values) | changes, len(kept))
 
     def set_back(self, layers: Sequence[int]) -> "LayerRecord":
-        """After `layers`, indices of the model as it stands now, got the backbone's weights again."""
+        """After `layers`, indices of the model as it is now, got the backbone's weights again."""
         original = self.original
         back = sorted({*self.reverted, *(original[i] for i in layers)})
         return self._with({"num_layers": self.original_depth}, reverted=back)

@@ -79,7 +79,11 @@ class Stored:
         old = self.torch_dtype
         if old == dtype or not old.is_floating_point:
             return self
-        return Stored(self.name, _NAMES[dtype], self.shape, load=lambda: self.tensor().to(dtype))
+        return self.changed(lambda: self.tensor().to(dtype), dtype)
+
+    def changed(self, load: Callable[[], torch.Tensor], dtype: torch.dtype | None = None) -> "Stored":
+        """The tensor with other values of the same shape: what `load` returns, in `dtype` (default: the stored one)."""
+        return Stored(self.name, _NAMES[dtype] if dtype else self.dtype, self.shape, load=load)
 
     def tensor(self) -> torch.Tensor:
         """The whole tensor, as stored."""

@@ -43,6 +43,19 @@ def rewritten_folder(
         write_config(aside, config)
 
 
+def write_checkpoint(
+    source: Path,
+    output: str | Path,
+    shards: Sequence[Iterable[Stored]],
+    config: Mapping[str, Any],
+    desc: str,
+    leave: Sequence[str] = (),
+) -> None:
+    """Writes a full checkpoint: `shards` as its weights, `config` as config.json, the other files from `source`."""
+    with rewritten_folder(source, output, config, leave) as aside:
+        write_shards(shards, aside, desc)
+
+
 def copy_side_files(source: Path, target: Path, leave: Sequence[str] = ()) -> None:
     """Copies tokenizer, generation config and the like: every file that is neither weights nor of a training run."""
     for file in sorted(source.iterdir()):
@@ -61,6 +74,11 @@ def write_renamed_bin(source: Path, target: Path, rename: Callable[[str], str | 
         torch.save({new: value for name, value in tensors.items() if (new := rename(name)) is not None}, target)
 
 
+def nbytes_of(shards: Iterable[Iterable[Stored]]) -> int:
+    """Bytes of all tensors of some shards."""
+    return sum(stored.nbytes for shard in shards for stored in shard)
+
+
 def write_shards(shards: Sequence[Iterable[Stored]], folder: Path, desc: str) -> int:
     """Writes `model.safetensors`, or shards with their index, into `folder`; an empty shard is not written.
 
@@ -69,7 +87,7 @@ def write_shards(shards: Sequence[Iterable[Stored]], folder: Path, desc: str) ->
     """
     full = [list(shard) for shard in shards]
     full = [shard for shard in full if shard]
-    total = sum(stored.nbytes for shard in full for stored in shard)
+    total = nbytes_of(full)
     names = (
         ["model.safetensors"]
         if len(full) == 1

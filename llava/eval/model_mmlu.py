@@ -18,8 +18,7 @@ from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.loglikelihood import loglikelihoods
 from llava.eval.answering.questions import Question, chunk
 from llava.eval.answering.runner import answer_all, answer_line, unfinished
-from llava.eval.benchmarks.mmlu import LETTERS, Item, generation_prompt, likelihood_prompt
-from llava.eval.eval_mmlu import METHODS
+from llava.eval.benchmarks.mmlu import LETTERS, METHODS, Item, generation_prompt, likelihood_prompt
 from llava.eval.scoring.pairing import read_json, read_jsonl
 from llava.files import sha256_of
 from llava.flags import run_program

@@ -4,7 +4,7 @@ import argparse
 
 from llava.eval.answering.arguments import question_parser
 from llava.eval.answering.runner import main
-from llava.eval.benchmarks.mmbench_questions import SUFFIXES, read_mmbench_questions
+from llava.eval.benchmarks.mmbench import SUFFIXES, read_mmbench_questions
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -4,7 +4,7 @@ import argparse
 
 from llava.eval.answering.arguments import question_parser
 from llava.eval.answering.runner import main
-from llava.eval.benchmarks.science_questions import read_science_questions
+from llava.eval.benchmarks.scienceqa import read_science_questions
 
 
 def make_parser() -> argparse.ArgumentParser:

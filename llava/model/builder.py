@@ -1,6 +1,6 @@
 """Loading any checkpoint of this stack (upstream: llava/model/builder.py).
 
-What a folder is follows from its files and its config's model_type, never from its name.
+What a folder is follows from its files and the model_type of its config, never from its name.
 """
 
 import sys
@@ -214,7 +214,7 @@ def load_base(checkpoint: Checkpoint, config: Any, dtype: Any, text_only: bool =
 
 
 def clean_generation_config(model: Any) -> None:
-    """Drops sampling values that contradict `do_sample` false.
+    """Removes sampling values that contradict `do_sample` false.
 
     Vicuna's generation_config has temperature and top_p with greedy decoding; transformers refuses to save that, which
     upstream's users met after the last step of a training (LLaVA#1144).
@@ -227,7 +227,7 @@ def clean_generation_config(model: Any) -> None:
 
 
 def add_image_tokens(tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
-    """Adds the marks that checkpoints before LLaVA-1.5 use, where the config asks for them, and room for them."""
+    """Adds the image marks of checkpoints before LLaVA-1.5, if the config asks for them, and embeddings for them."""
     wanted = []
     if getattr(model.config, "mm_use_im_patch_token", False):
         wanted.append(DEFAULT_IMAGE_PATCH_TOKEN)
@@ -243,7 +243,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder. Padding is by position and mask here, so a missing pad token is only filled in."""
     tokenizer = AutoTokenizer.from_pretrained(path)
     if hasattr(tokenizer, "legacy"):
-        # Saving writes what stands here; without it a legacy tokenizer comes back as one that gives other ids.
+        # Saving writes this value; without it a legacy tokenizer is loaded again as one with other ids.
         tokenizer.init_kwargs["legacy"] = bool(tokenizer.legacy)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
@@ -251,7 +251,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
 
 
 def add_trained_weights(model: Any, checkpoint: Checkpoint) -> None:
-    """Puts a LoRA's or stage 1's trained projector in place; every tensor must find its parameter.
+    """Loads a LoRA's or stage 1's trained projector into the model; every tensor must have its parameter.
 
     A trained tower's weights are left to the tower, which is not loaded yet (`trained_tower_files`).
     """

@@ -38,7 +38,7 @@ class ExportError(ValueError):
 
 
 def check_exportable(config: Any, tower: Any) -> None:
-    """Everything that stands in the way, told at once; needs no weights.
+    """Reports every obstacle at once; needs no weights.
 
     Args:
         config: of our model. tower: its vision tower, a stub will do; None for a model without.
@@ -156,7 +156,7 @@ def _stock_config(model: Any, tower: Any, image_token: int, rows: int) -> HFLlav
     text_class = CONFIG_MAPPING[family_of(model.config).backbone_type]
     known = set(text_class().to_dict()) - {"model_type", "architectures", "transformers_version", "_name_or_path"}
     text = text_class(**{name: ours[name] for name in known if name in ours} | {"vocab_size": rows})
-    # A class token stands in front of the patches in CLIP, and not in SigLIP.
+    # CLIP has a class token before the patches, SigLIP has none.
     positions = tower.vision_tower.state_dict()
     positions = next(len(value) for name, value in positions.items() if name.endswith("position_embedding.weight"))
     config = HFLlavaConfig(
@@ -249,7 +249,7 @@ def _has_class_token(tower: Any) -> bool:
 def _keep_tokenizer_as_is(folder: Path) -> None:
     """Makes transformers take tokenizer.json to the letter, and keeps the word-start mark behind an image.
 
-    A class that builds its rules anew would drop both. SentencePiece, piece by piece as our prompts are encoded, puts
+    A class that builds its own rules would drop both. SentencePiece, piece by piece as our prompts are encoded, puts
     a mark in front of the line break that follows an image; in one pass over the whole text a rule must do that.
     """
     file = folder / "tokenizer.json"

@@ -11,14 +11,14 @@ def loss_where_labelled(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean cross-entropy over the positions that have a label, in float32, and the logits there.
 
-    The same sum as over the whole `(batch, length, vocabulary)` logits, which at a vocabulary of 32,000 to 152,000
-    are most of a step's activation memory and are needed nowhere else.
+    The sum is the same as over all `(batch, length, vocabulary)` logits. Those take most of the activation memory of a
+    step at a vocabulary of 32,000 to 152,000, and nothing else needs them.
     """
     targets = labels[:, 1:]
     chosen = targets != IGNORE_INDEX
     logits = head(hidden[:, :-1][chosen]).float()
     if not len(logits):
-        # No label in the whole batch: nothing to learn, but the graph must reach every parameter (the head's too), as
-        # the other ranks of a sharded run wait for its gradient.
+        # The batch has no label and nothing to learn. The graph must still reach every parameter, the head's too,
+        # because the other ranks of a sharded run wait for its gradient.
         return logits.sum() + hidden.sum() * 0.0, logits
     return nn.functional.cross_entropy(logits, targets[chosen].to(logits.device)), logits

@@ -25,7 +25,7 @@ Images = torch.Tensor | list[torch.Tensor]
 
 
 class LlavaMetaModel:
-    """Mixed into the decoder stack: holds `vision_tower` and `mm_projector`."""
+    """A mixin for the decoder stack: holds `vision_tower` and `mm_projector`."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -67,7 +67,7 @@ class LlavaMetaModel:
 
 
 class LlavaMetaForCausalLM:
-    """Mixed in front of a causal language model of transformers; `decoder_class` is its decoder with vision."""
+    """A mixin in front of a causal language model of transformers; `decoder_class` is its decoder with vision."""
 
     decoder_class: ClassVar[type[LlavaMetaModel]]
 
@@ -77,12 +77,12 @@ class LlavaMetaForCausalLM:
     _keys_to_ignore_on_load_unexpected = (r"vision_tower\.",)
 
     label_only_logits = False
-    """Compute logits only where a label exists when labels are given; the output then has `logits=None`."""
+    """If labels are given, compute logits only at positions with a label; the output then has `logits=None`."""
     keep_label_logits = False
-    """With `label_only_logits`: give those logits too, float32 `(labels, vocabulary)` in reading order."""
+    """With `label_only_logits`: return those logits too, float32 `(labels, vocabulary)` in reading order."""
 
     def __init__(self, config: Any) -> None:
-        # The language model's own __init__ would build its plain decoder, only to be thrown away.
+        # The language model's own __init__ would build its plain decoder, which is not used.
         PreTrainedModel.__init__(self, config)
         self.model = self.decoder_class(config)
         self.vocab_size = config.vocab_size
@@ -103,12 +103,12 @@ class LlavaMetaForCausalLM:
         state_dict: dict[str, torch.Tensor] | None = None,
         **kwargs: Any,
     ) -> None:
-        """As transformers', with the tower under the names that upstream's files have."""
+        """Saves as transformers does, with the tower under the names that upstream's files have."""
         state_dict = self.file_names(self.state_dict() if state_dict is None else state_dict)
         super().save_pretrained(save_directory, is_main_process=is_main_process, state_dict=state_dict, **kwargs)
 
     def file_names(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Tensors by the names that they have in upstream's files; the tower's differ by a level."""
+        """Tensors by their names in upstream's files; the tower's names there have one level more."""
         prefix = getattr(self.get_vision_tower(), "file_prefix", "")
         inside = "vision_tower.vision_tower."
         return {
@@ -131,8 +131,8 @@ class LlavaMetaForCausalLM:
     def _image_blocks(self, images: Images | None, image_features: Images | None) -> list[torch.Tensor]:
         """One block `(tokens, hidden_size)` for each image.
 
-        An image given as several views (a 4-D entry of a list, or 5-D pixels) becomes one flat block, upstream's
-        "flat" merge.
+        An image in several views (a 4-D entry of a list, or 5-D pixels) becomes one flat block: upstream's "flat"
+        merge.
         """
         if image_features is not None:
             return list(self.project_features(_stacked(image_features)))
@@ -174,14 +174,14 @@ class LlavaMetaForCausalLM:
 
         Args:
             input_ids: int64 `(batch, length)`; attention_mask, labels, position_ids: the same shape or None.
-            images: pixels, one entry for each -200, in reading order. Upstream's convention, in which a row without
-                an image still brings one dummy entry, is understood too.
+            images: pixels, one entry for each -200, in reading order. Upstream's convention is accepted too: a row
+                without an image brings one dummy entry.
             image_features: features that the tower gave, in place of pixels.
 
         Returns:
-            `(None, position_ids, attention_mask, past_key_values, inputs_embeds, labels)`; what came in as None
-            goes back as None. Everything unchanged, with embeds None, where there is nothing to splice: no images
-            given, or a decoding step (length 1).
+            `(None, position_ids, attention_mask, past_key_values, inputs_embeds, labels)`; an argument that is None
+            stays None. If there is nothing to splice (no images, or a decoding step of length 1), everything is
+            returned unchanged, with embeds None.
 
         Raises:
             ValueError: the number of images is not the number of `<image>` tokens.
@@ -203,7 +203,7 @@ class LlavaMetaForCausalLM:
         blocks = self._image_blocks(images, image_features)
         per_row = deal_blocks(blocks, counts)
 
-        # One call of the embedding a batch: under ZeRO-3 each is a collective, and ranks may have other rows.
+        # The embedding is called once per batch: under ZeRO-3 each call is a collective, and ranks have different rows.
         words = self.get_input_embeddings()(input_ids.masked_fill(~mask | (input_ids == IMAGE_TOKEN_INDEX), 0))
         row_words = [row[keep] for row, keep in zip(words, mask, strict=True)]
         limit = getattr(self.config, "tokenizer_model_max_length", None)
@@ -212,7 +212,7 @@ class LlavaMetaForCausalLM:
             vectors, targets = splice_row(ids, row_label, row_blocks, row)
             spliced.append((vectors[:limit], targets[:limit]))
         if blocks and not sum(counts):
-            # A batch of text still runs the projector, so that every rank of a sharded run makes the same calls.
+            # A batch of text runs the projector too, so that every rank of a sharded run makes the same calls.
             vectors, targets = spliced[0]
             spliced[0] = (torch.cat([vectors, blocks[0][:0].to(vectors.dtype)]), targets)
 
@@ -284,9 +284,8 @@ class LlavaMetaForCausalLM:
     ) -> Any:
         """Generates from ids `(batch, length)` with images; returns the new tokens only, `(batch, new)`.
 
-        Rows are padded on the left whatever the config says, with mask and positions to match: on the right, the
-        shorter rows of a batch would continue their padding (LLaVA#754). Give `attention_mask` where `inputs` is
-        padded.
+        Rows are always padded on the left, and mask and positions follow: with padding on the right, the shorter rows
+        of a batch would continue their padding (LLaVA#754). Give `attention_mask` if `inputs` is padded.
         """
         if "inputs_embeds" in kwargs:
             raise NotImplementedError("generate() takes ids and images, not `inputs_embeds`")
@@ -314,5 +313,5 @@ def _stacked(features: Images) -> torch.Tensor:
 
 
 def _contiguous(_: nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """For the head: of a slice of states, torch multiplies row by row with as many copies of a frozen weight."""
+    """For the head: torch multiplies a slice of states row by row, and copies a frozen weight for every row."""
     return (arguments[0].contiguous(), *arguments[1:])

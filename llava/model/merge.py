@@ -1,4 +1,4 @@
-"""A LoRA on its base: merged in float32, or left beside quantised weights."""
+"""A LoRA on its base: merged in float32, or left next to quantised weights."""
 
 import warnings
 from typing import Any
@@ -12,7 +12,7 @@ def attach_lora(model: Any, checkpoint: Checkpoint) -> Any:
     """PEFT's wrapper of the model with the checkpoint's LoRA; the model itself then computes with it.
 
     Raises:
-        CheckpointError: the adapter holds weights that found no place. PEFT drops them without a word.
+        CheckpointError: the adapter holds weights that the model has no place for. PEFT drops them silently.
     """
     from peft import PeftModel
 
@@ -43,6 +43,6 @@ def merge_lora(model: Any, checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
             module.merge(safe_merge=True)
             base.to(dtype)
     with warnings.catch_warnings():
-        # All that is left to do is to take the wrappers away; PEFT warns that there is nothing to merge.
+        # Only the wrappers are left to remove; PEFT warns that there is nothing to merge.
         warnings.simplefilter("ignore")
         return wrapped.merge_and_unload()

@@ -1,4 +1,4 @@
-"""A model is loaded whole or not at all: transformers only reports weights that it did not find, and makes them up."""
+"""A model is loaded whole or not at all: transformers reports weights that it did not find, and then invents them."""
 
 import logging
 from pathlib import Path
@@ -7,13 +7,13 @@ from typing import Any
 from llava.checkpoint.folder import Checkpoint, CheckpointError
 
 _MADE_LATER = ("mm_projector.", "vision_tower.")
-"""Parts of a LLaVA that a plain language model does not bring; whoever loads puts theirs in place."""
+"""Parts of a LLaVA that a plain language model does not have; the caller puts them in place."""
 
 
 def from_pretrained_whole(checkpoint: Checkpoint, **kwargs: Any) -> Any:
-    """`from_pretrained` of the family's model class, where a weight that is not in the files is an error.
+    """`from_pretrained` of the family's model class, with an error for every weight that is not in the files.
 
-    A plain language model lacks the projector, which is not reported; a LLaVA that lacks it is not whole.
+    A plain language model has no projector, which is no error; a LLaVA without one is not whole.
 
     Raises:
         CheckpointError: names the first weights that are missing, those that do not fit config.json, or those of
@@ -52,8 +52,8 @@ def from_pretrained_whole(checkpoint: Checkpoint, **kwargs: Any) -> Any:
 
 
 def _check_left_over(path: str | Path, names: list[str], layer_path: str) -> None:
-    """Weights in the files that the model has no place for: an error in a decoder layer, else said aloud."""
-    # Tower weights are put in place by whoever loads the tower; old files keep the rotary tables, which are computed.
+    """Weights in the files that the model has no place for: an error in a decoder layer, otherwise a printed note."""
+    # The tower loads its own weights; old files keep the rotary tables, which are computed today.
     left = sorted(n for n in names if not any(part in n for part in (*_MADE_LATER, "rotary_emb.inv_freq")))
     layers = [name for name in left if name.startswith(f"{layer_path}.")]
     if layers:

@@ -7,8 +7,8 @@ import torch
 
 QUANT_TYPES = ("nf4", "fp4")
 NOT_QUANTIZED = ["model.mm_projector", "model.vision_tower", "lm_head"]
-"""Modules that stay as they are: quantising the projector and the tower costs answers and saves nothing, and a
-projector's own weights could then not be put in place (LLaVA#433); the head as in the QLoRA paper. Full paths:
+"""Modules that stay as they are. Quantising the projector and the tower makes answers worse and saves nothing, and the
+projector's own weights could then not be loaded (LLaVA#433). The head stays as in the QLoRA paper. The paths are full:
 transformers matches such names at the start or at the end of a module's path, not in the middle."""
 
 

@@ -1,4 +1,4 @@
-"""Image features in the place of `<image>` tokens, and rows of unequal length in one batch.
+"""Replaces `<image>` tokens by image features, and pads rows of unequal length to one batch.
 
 Upstream: `prepare_inputs_labels_for_multimodal` of llava/model/llava_arch.py.
 """
@@ -10,9 +10,9 @@ from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 
 
 def deal_blocks(blocks: list[torch.Tensor], counts: list[int]) -> list[list[torch.Tensor]]:
-    """Image blocks to the rows that have `counts` `<image>` tokens, in reading order.
+    """Deals image blocks to the rows that have `counts` `<image>` tokens, in reading order.
 
-    Understood are one block a token, and upstream's convention, in which a row without an image brings a dummy too.
+    It accepts one block per token, and upstream's convention, in which a row without an image brings a dummy block.
 
     Raises:
         ValueError: neither fits the number of blocks.
@@ -22,7 +22,7 @@ def deal_blocks(blocks: list[torch.Tensor], counts: list[int]) -> list[list[torc
     elif len(blocks) == sum(max(count, 1) for count in counts):
         taken = [max(count, 1) for count in counts]
     elif len(blocks) == 1 and not sum(counts):
-        # One dummy for a whole batch of text, which our collator sends where ranks must make the same calls.
+        # One dummy for a batch of text only: our collator sends it if all ranks must make the same calls.
         taken = counts
     else:
         raise ValueError(
@@ -39,7 +39,7 @@ def deal_blocks(blocks: list[torch.Tensor], counts: list[int]) -> list[list[torc
 def splice_row(
     ids: torch.Tensor, labels: torch.Tensor, blocks: list[torch.Tensor], words: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One row without padding: its vectors `(length, hidden)` and labels `(length,)` with images in place.
+    """One row without padding: vectors `(length, hidden)` and labels `(length,)`, with the images inserted.
 
     Args:
         words: embeddings of the ids, `(length, hidden)`; those of image tokens are not used.
@@ -57,7 +57,7 @@ def splice_row(
 def pad_rows(
     rows: list[tuple[torch.Tensor, torch.Tensor]], side: str
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rows of vectors and labels to one batch: embeds, labels, bool mask, positions (0 on padding)."""
+    """Pads rows of vectors and labels to one batch: embeds, labels, bool mask, positions (0 on padding)."""
     if side not in ("left", "right"):
         raise ValueError(f"tokenizer_padding_side is {side!r}; allowed: left, right")
     longest = max(len(targets) for _, targets in rows)

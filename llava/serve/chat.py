@@ -69,16 +69,16 @@ class ChatSession:
             )
 
     def with_images(self, text: str) -> str:
-        """The text with a mark for each image that waits to be shown.
+        """The text with a mark for each image that was not shown yet.
 
-        `<image-placeholder>` or `<image>` in the text says where; else all go in front.
+        `<image-placeholder>` or `<image>` in the text gives its place; without them all marks are put in front.
         """
         mark = DEFAULT_IMAGE_TOKEN
         if getattr(self.model.config, "mm_use_im_start_end", False):
             mark = f"{DEFAULT_IM_START_TOKEN}{mark}{DEFAULT_IM_END_TOKEN}"
         placed = text.count(IMAGE_PLACEHOLDER) + text.count(DEFAULT_IMAGE_TOKEN)
         if placed and placed != self.waiting:
-            raise ChatError(f"the text has places for {placed} images, and {self.waiting} wait to be shown")
+            raise ChatError(f"the text has places for {placed} images, and there are {self.waiting} to show")
         if placed:
             return text.replace(IMAGE_PLACEHOLDER, DEFAULT_IMAGE_TOKEN).replace(DEFAULT_IMAGE_TOKEN, mark)
         return f"{mark}\n" * self.waiting + text
@@ -90,11 +90,10 @@ class ChatSession:
     def ask(self, text: str) -> Iterator[str]:
         """Asks, and yields the answer piece by piece; afterwards both are part of the conversation.
 
-        Closing the iterator, or an exception in the loop over it, ends the generation; what was said until then is
-        kept.
+        Closing the iterator, or an exception in the loop over it, ends the generation; the text so far is kept.
 
         Raises:
-            ChatError: the conversation has outgrown the model.
+            ChatError: the conversation is longer than the model can read.
         """
         conversation, ids = self._encoded(text)
         streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
@@ -123,7 +122,7 @@ class ChatSession:
             raise failure[0]
 
     def answer(self, text: str) -> str:
-        """As `ask`, the whole answer at once."""
+        """Asks, and returns the whole answer at once."""
         conversation, ids = self._encoded(text)
         tokens = self._generate(ids)
         pieces = [self.tokenizer.decode(tokens[0], skip_special_tokens=True)]
@@ -144,7 +143,7 @@ class ChatSession:
         )
 
     def _encoded(self, text: str) -> tuple[Conversation, torch.Tensor]:
-        """The conversation with this asked, and its ids `(1, length)`."""
+        """The conversation with this question, and its ids `(1, length)`."""
         conversation = self._asked(text)
         ids = tokenizer_image_token(conversation.get_prompt(), self.tokenizer, return_tensors="pt").unsqueeze(0)
         self._check_length(ids)
@@ -170,7 +169,7 @@ class ChatSession:
         if room and length + self.generation.max_new_tokens > room:
             raise ChatError(
                 f"the conversation is {length} tokens long; with {self.generation.max_new_tokens} new ones it exceeds "
-                f"the model's {room}. Start anew, or lower --max-new-tokens"
+                f"the model's {room}. Start again, or lower --max-new-tokens"
             )
 
     def _stop_ids(self) -> list[int]:
@@ -180,7 +179,7 @@ class ChatSession:
         return sorted(token for token in stops if isinstance(token, int) and token >= 0)
 
     def _stop_text(self) -> str | None:
-        """The end of a turn where it is ordinary text, as "###" of the first LLaVA; None where it is a token."""
+        """The end of a turn if it is ordinary text, as "###" of the first LLaVA; None if it is a token."""
         stop = self.conversation.stop
         if stop is None or len(self.tokenizer(stop, add_special_tokens=False).input_ids) == 1:
             return None
@@ -188,7 +187,7 @@ class ChatSession:
 
 
 def _until(pieces: Iterator[str], stop: str | None) -> Iterator[str]:
-    """The text before `stop`; the end of a piece that may be its beginning is held back."""
+    """The text before `stop`. The end of a piece is held back if it may be the beginning of `stop`."""
     if stop is None:
         yield from (piece for piece in pieces if piece)
         return

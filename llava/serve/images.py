@@ -1,4 +1,4 @@
-"""An image from wherever a user has it: a file or a web address."""
+"""Opens an image from a file or a web address."""
 
 import urllib.error
 import urllib.request
@@ -11,12 +11,12 @@ from PIL import Image, UnidentifiedImageError
 from llava.images import BrokenImageError, open_image
 
 TIMEOUT_S = 20.0
-"""Seconds without an answer after which a web address is given up."""
+"""Seconds without an answer before a web address is given up."""
 _MAX_BYTES = 64 * 1024 * 1024
 
 
 class ImageSourceError(ValueError):
-    """An image that cannot be had; the message says from where and why."""
+    """An image that cannot be opened or fetched; the message says from where and why."""
 
 
 def load_image(image_file: str, timeout: float = TIMEOUT_S) -> Image.Image:

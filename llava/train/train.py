@@ -16,6 +16,7 @@ from transformers import set_seed
 
 from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.identity import base_values
+from llava.checkpoint.record import LayerRecord
 from llava.data.collate import DataCollatorForSupervisedDataset
 from llava.data.dataset import LazySupervisedDataset
 from llava.data.feature_cache import FeatureCache
@@ -31,7 +32,6 @@ from llava.train.plan import ConfigurationError, RunPlan, make_plan
 from llava.train.report import training_table
 from llava.train.tower_check import describe_tower
 from llava.train.zero import ZeroConfigError, weights_whole
-from visual_region.surgery import record_selection
 from visual_region.tuning import apply_lora, assert_trains_exactly, train_layers
 
 ARGUMENTS = (ModelArguments, DataArguments, TrainingArguments)
@@ -122,7 +122,7 @@ def load_model(plan: RunPlan, model_args: ModelArguments, training_args: Trainin
     config.conversation_template = model_args.version
     config._name_or_path = model_args.model_name_or_path
     if plan.selection is not None:
-        record_selection(config, plan.selection)
+        LayerRecord.of(config).tuned(plan.selection.spec, plan.selection.layers).put(config)
     return model
 
 

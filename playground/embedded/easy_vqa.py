@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-from llava.eval.eval_easy_vqa import COLOURS, SHAPES, blind_baseline, kind_of
+from llava.eval.benchmarks.easy_vqa import COLOURS, SHAPES, blind_baseline, kind_of
 from llava.files import folder_written_whole, write_json
 from playground.embedded.wheels import wheel_folder
 
@@ -28,7 +28,7 @@ def read_questions(split: str) -> list[Question]:
 
 
 def attributes(questions: list[Question]) -> tuple[str | None, str | None]:
-    """Shape and colour of an image as its own questions give them away; None where they do not."""
+    """Shape and colour of an image, as its own questions reveal them; None if they do not."""
     said: set[str] = set()
     for question in questions:
         if question.answer not in ("yes", "no"):

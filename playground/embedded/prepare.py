@@ -1,6 +1,6 @@
 """Prepares the embedded default: `python -m playground.embedded.prepare [--out playground] [--seed 0]`.
 
-Each part is a folder that appears whole; a part that is there is left alone, so a second call costs nothing.
+Each part is a folder that appears whole; an existing part is left alone, so a second call costs nothing.
 """
 
 import argparse

@@ -5,9 +5,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from llava.eval.eval_easy_vqa import KINDS
+from llava.checkpoint.record import LayerRecord
+from llava.eval.benchmarks.easy_vqa import KINDS
 from llava.files import write_json, written_whole
+from llava.flags import run_program
+from llava.tables import markdown_table
 from visual_region.layers import LayerSelection
+from visual_region.pictures.curves import pruning_curve
+from visual_region.pictures.figure import new_figure, save
 
 STAGES = ("install", "prepare", "pretrain", "finetune", "evaluate", "wrong_image", "score", "prune", "curve")
 
@@ -18,7 +23,7 @@ def collect(out: Path, blind: Path) -> dict[str, Any]:
     def read(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
 
-    region = read(out / "lora/config.json")["visual_region"]
+    region = LayerSelection.of_record(LayerRecord.of(read(out / "lora/config.json")))
     curve = [
         {key: entry[key] for key in ("removed", "layers", "protected", "accuracy")}
         | {"questions": entry["scores"]["questions"]}
@@ -29,8 +34,8 @@ def collect(out: Path, blind: Path) -> dict[str, Any]:
         "blind": _short(read(blind)["sample"]),
         "blind_whole_test": _short(read(blind)["test"]),
         "wrong_image": _short(read(out / "wrong_image.json")),
-        "tuned_layers": region["layers"],
-        "num_layers": region["num_layers"],
+        "tuned_layers": list(region.layers),
+        "num_layers": region.num_layers,
         "unpruned": next(entry for entry in curve if not entry["removed"]),
         "pruned": [entry for entry in curve if entry["removed"]],
         "seconds": {
@@ -45,38 +50,38 @@ def _short(score: dict[str, Any]) -> dict[str, Any]:
 
 def markdown(report: dict[str, Any]) -> str:
     layers = LayerSelection(tuple(report["tuned_layers"]), report["num_layers"], "tuned")
-    lines = ["# Quickstart", "", f"Tuned: {layers.describe()}".replace("\n", "\n\n"), ""]
-    lines += ["| easy-VQA | questions | all | shape | colour | yes/no |", "|---|---|---|---|---|---|"]
     names = {
         "accuracy": "this model",
         "wrong_image": "the same model, shown wrong images",
         "blind": "blind: commonest answer to the question",
         "blind_whole_test": "blind, whole test set",
     }
-    for key, name in names.items():
-        score = report[key]
-        lines.append(f"| {name} | {score['questions']} | " + " | ".join(f"{100 * score[k]:.1f}" for k in KINDS) + " |")
+    scores = [
+        [name, report[key]["questions"], *(f"{100 * report[key][kind]:.1f}" for kind in KINDS)]
+        for key, name in names.items()
+    ]
     whole = report["unpruned"]
-    lines += ["", f"Removing layers, on {whole['questions']} of the questions:", ""]
-    lines += ["| layers removed | outside the region | accuracy | anywhere | accuracy |", "|---|---|---|---|---|"]
-    lines.append(f"| 0 | | {100 * whole['accuracy']:.1f} | | {100 * whole['accuracy']:.1f} |")
+    accuracy = f"{100 * whole['accuracy']:.1f}"
+    removed = [[0, "", accuracy, "", accuracy]]
     by_key = {(entry["protected"], entry["removed"]): entry for entry in report["pruned"]}
     for count in sorted({entry["removed"] for entry in report["pruned"]}):
-        cells = []
-        for protected in (True, False):
-            entry = by_key[(protected, count)]
-            cells += [", ".join(map(str, entry["layers"])), f"{100 * entry['accuracy']:.1f}"]
-        lines.append(f"| {count} | " + " | ".join(cells) + " |")
-    total = sum(report["seconds"].values())
+        entries = [by_key[(protected, count)] for protected in (True, False)]
+        cells = [(", ".join(map(str, e["layers"])), f"{100 * e['accuracy']:.1f}") for e in entries]
+        removed.append([count, *cells[0], *cells[1]])
     spent = ", ".join(f"{name} {seconds} s" for name, seconds in report["seconds"].items())
-    return "\n".join([*lines, "", f"Time: {total} s ({spent}).", ""])
+    parts = [
+        "# Quickstart",
+        f"Tuned: {layers.describe()}".replace("\n", "\n\n"),
+        markdown_table(["easy-VQA", "questions", "all", "shape", "colour", "yes/no"], scores),
+        f"Removing layers, on {whole['questions']} of the questions:",
+        markdown_table(["layers removed", "outside the region", "accuracy", "anywhere", "accuracy"], removed),
+        f"Time: {sum(report['seconds'].values())} s ({spent}).",
+    ]
+    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
 def picture(report: dict[str, Any], path: Path) -> None:
     """Left: accuracy by kind of question; right: accuracy against layers removed."""
-    from visual_region.pictures.curves import pruning_curve
-    from visual_region.pictures.figure import new_figure, save
-
     figure, axes = new_figure(1, 2, 11, 4.2)
     bars, lines = axes[0]
     series = {"accuracy": "this model", "wrong_image": "wrong images", "blind": "blind"}
@@ -101,6 +106,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--blind", type=Path, required=True)
     args = parser.parse_args()
+    run_program(lambda: write_report(args), interrupted="")
+
+
+def write_report(args: argparse.Namespace) -> None:
     report = collect(args.out, args.blind)
     write_json(args.out / "report.json", report)
     text = markdown(report)

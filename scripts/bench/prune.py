@@ -85,7 +85,7 @@ def command(*arguments: str | Path) -> tuple[float, float, int]:
     """Runs a command of visual_region in a fresh process: its seconds in all, the seconds of its work, peak bytes.
 
     The work is what comes after the imports, which take as long for a small model. The peak is the kernel's VmHWM: what
-    getrusage tells of a child also holds its parent's, from before the exec.
+    getrusage reports for a child also includes its parent's, from before the exec.
     """
     code = (
         "import json, re, sys, time\n"

@@ -25,8 +25,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
+from transformers import LlamaConfig, LlamaForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from llava.checkpoint.folder import open_checkpoint
+from visual_region.importance.angular import AngleRecorder
+from visual_region.importance.angular_param import angular_param
+from visual_region.importance.block_influence import CosineRecorder
+from visual_region.importance.image_attention import ImageAttentionRecorder
+from visual_region.importance.parameter_change import parameter_change
+from visual_region.importance.parameters import check_comparable, compare_layers
+from visual_region.importance.sweep import sweep
+from visual_region.importance.tokens import ANSWER, IMAGE, PADDING, PROMPT, TokenBatch
+from visual_region.importance.weights import decoder_weights
 
 IMAGE_TOKENS, TEXT_TOKENS = 64, 192
 WAYS = ("plain", "states", "states and attention")
@@ -34,8 +47,6 @@ WAYS = ("plain", "states", "states and attention")
 
 def make_model(layers: int, hidden: int = 576) -> Any:
     """A Llama's decoder of random weights, in fp32."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=1000,
@@ -50,8 +61,6 @@ def make_model(layers: int, hidden: int = 576) -> Any:
 
 def make_batches(model: Any, count: int, size: int = 4) -> list[Any]:
     """Batches of image and text tokens; every other row is a quarter shorter, and padded."""
-    from visual_region.importance.tokens import ANSWER, IMAGE, PADDING, PROMPT, TokenBatch
-
     length = IMAGE_TOKENS + TEXT_TOKENS
     kinds = torch.full((size, length), PROMPT)
     kinds[:, 8 : 8 + IMAGE_TOKENS] = IMAGE
@@ -67,11 +76,6 @@ def make_batches(model: Any, count: int, size: int = 4) -> list[Any]:
 
 
 def run_way(way: str, model: Any, batches: Any) -> None:
-    from visual_region.importance.angular import AngleRecorder
-    from visual_region.importance.block_influence import CosineRecorder
-    from visual_region.importance.image_attention import ImageAttentionRecorder
-    from visual_region.importance.sweep import sweep
-
     if way == "plain":
         with torch.no_grad():
             for batch in batches:
@@ -153,9 +157,6 @@ def synthetic_checkpoint(folder: Path, gigabytes: float, scale: float = 1.0, sha
 
     Each layer holds the same numbers, times `scale`.
     """
-    from safetensors.torch import save_file
-    from transformers import LlamaConfig
-
     hidden, inner = 2048, 5504
     shapes = {f"self_attn.{name}_proj.weight": (hidden, hidden) for name in "qkvo"}
     shapes |= {f"mlp.{name}_proj.weight": (inner, hidden) for name in ("gate", "up")}
@@ -226,12 +227,7 @@ def bench_parameters(args: argparse.Namespace) -> None:
 
 def compare(trained: str, theta: str) -> float:
     """Both metrics of parameters; returns this process's peak in MiB."""
-    from visual_region.importance.angular_param import angular_param
-    from visual_region.importance.parameter_change import parameter_change
-    from visual_region.importance.parameters import check_comparable, compare_layers
-    from visual_region.importance.weights import open_weights
-
-    pair = open_weights(trained), open_weights(theta)
+    pair = decoder_weights(open_checkpoint(trained)), decoder_weights(open_checkpoint(theta))
     check_comparable(*pair)
     sums = list(compare_layers(*pair, range(len(pair[0].layers))))
     parameter_change(sums), angular_param(sums)

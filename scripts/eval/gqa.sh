@@ -17,6 +17,6 @@ answer model_vqa_loader "$ANSWERS" \
     --max_new_tokens 128
 
 # For GQA's own script; ours reads the answers.
-run "$PYTHON" -m llava.eval.benchmarks.convert_gqa --src "$ANSWERS" --dst "$(dirname "$ANSWERS")/testdev_balanced_predictions.json"
+run "$PYTHON" -m llava.eval.convert_gqa --src "$ANSWERS" --dst "$(dirname "$ANSWERS")/testdev_balanced_predictions.json"
 
 score

@@ -14,7 +14,7 @@ answer model_vqa_mmbench "$ANSWERS" \
     --question-file "$DATA/$QUESTIONS.tsv" \
     --single-pred-prompt
 
-run "$PYTHON" -m llava.eval.benchmarks.convert_mmbench \
+run "$PYTHON" -m llava.eval.convert_mmbench \
     --annotation-file "$DATA/$QUESTIONS.tsv" \
     --result-dir "$(dirname "$ANSWERS")" \
     --upload-dir "$DATA/answers_upload/$QUESTIONS" \

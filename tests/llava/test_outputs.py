@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from llava.outputs import BLOCK_SCORES, PICTURE, SCORES, TABLE, OutputError, check_files, check_output
+from llava.outputs import PICTURE, TABLE, OutputError, check_files, check_output
+from visual_region.importance.blocks import BLOCK_SCORES
+from visual_region.importance.score_file import SCORES
 
 SCORE_FILE = {
     "num_layers": 6,
@@ -34,7 +36,7 @@ def refused(command, place, monkeypatch):
         raise AssertionError("weights were loaded")
 
     def run(words, *arguments):
-        monkeypatch.setattr("llava.model.builder.load_pretrained_model", no_work)
+        monkeypatch.setattr("llava.model.builder.load_base", no_work)
         before = {path: path.is_file() and path.read_bytes() for path in place.rglob("*")}
         with pytest.raises(SystemExit, match=words):
             command(*arguments)
@@ -46,8 +48,8 @@ def refused(command, place, monkeypatch):
 BAD_FILES = [
     ("folder", "is a folder; give a file"),
     ("text.txt/x.json", "text.txt is a file, and nothing can be written below it"),
-    ("text.txt", "is there and is not a"),
-    ("data.json", "is one of the files that are read|is there and is not a"),
+    ("text.txt", "exists and is not a"),
+    ("data.json", "is one of the files that are read|exists and is not a"),
     ("x.png", r"give a name that ends in \.json"),
 ]
 
@@ -70,7 +72,7 @@ def test_json_outputs(refused, place, tiny, tiny_llava, kind, name, words):
 def test_score_keeps_its_pictures_and_cache_apart(refused, place, tiny, tiny_llava):
     flags = ("score", "--model-path", tiny_llava, "--data-path", place / "data.json", "--image-folder", tiny.images)
     (place / "taken.png").write_text("not a picture")
-    refused(r"taken\.png is there and is not a picture", *flags, "--output", place / "taken.json")
+    refused(r"taken\.png exists and is not a picture", *flags, "--output", place / "taken.json")
     (place / "taken2.heatmap.png").mkdir()
     refused(r"taken2\.heatmap\.png is a folder", *flags, "--output", place / "taken2.json")
     (place / "taken3.json.journal").mkdir()
@@ -86,12 +88,12 @@ def test_score_keeps_its_pictures_and_cache_apart(refused, place, tiny, tiny_lla
     [
         ("picture bars scores.json --output scores.json", r"give a name that ends in \.png"),
         ("picture bars scores.json --output folder", "is a folder; give a file"),
-        ("picture bars scores.json --output text.txt", "is there and is not a picture"),
+        ("picture bars scores.json --output text.txt", "exists and is not a picture"),
         ("picture bars scores.json --output text.txt/x.png", "nothing can be written below it"),
         ("select scores.json#bi:2 --output scores.json", "is one of the files that are read"),
         ("select 0,scores.json#bi:2 --output linked.json", "is one of the files that are read"),
         ("select 0 --num-layers 6 --picture folder", r"--picture .* is a folder"),
-        ("select 0 --num-layers 6 --markdown text.txt", "is there and is not a table"),
+        ("select 0 --num-layers 6 --markdown text.txt", "exists and is not a table"),
         ("select 0 --num-layers 6 --output x --markdown x", "--output and --markdown are the same"),
     ],
 )
@@ -126,5 +128,5 @@ def test_check_files(place):
     check_files({"--output": (place / "new" / "deep" / "scores.json", SCORES)})
     with pytest.raises(OutputError, match="is not a file of block distances"):
         check_files({"--block-scores": (place / "scores.json", BLOCK_SCORES)})
-    with pytest.raises(OutputError, match="is no ordinary file"):
+    with pytest.raises(OutputError, match="is not an ordinary file"):
         check_files({"--markdown": ("/dev/null", TABLE)})

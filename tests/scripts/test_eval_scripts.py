@@ -15,8 +15,8 @@ import openpyxl
 import pytest
 
 from llava.eval.answering import launch
-from llava.eval.prepare import load_preparer
-from llava.eval.prepare.common import Options
+from llava.eval.benchmarks import BY_NAME
+from llava.eval.benchmarks.preparing import Options
 from llava.eval.scoring.report import read_report
 from tests.conftest import REPOSITORY
 from tests.made_benchmarks import MAKERS
@@ -66,7 +66,7 @@ def flag(command, name):
 def prepared(request, tmp_path):
     """A benchmark, its folder after preparation, and the right replies."""
     perfect = MAKERS[request.param](tmp_path / "raw")
-    load_preparer(request.param)(tmp_path / "raw", tmp_path / "data", Options(check_counts=False))
+    BY_NAME[request.param].prepare(tmp_path / "raw", tmp_path / "data", Options(check_counts=False))
     return request.param, tmp_path / "data", perfect
 
 
@@ -114,7 +114,7 @@ def test_from_download_to_number(prepared, tiny_llava, monkeypatch, capsys):
 def test_two_processes_answer_as_one(tmp_path, tiny_llava, monkeypatch):
     """With a process for each of two GPUs that are not there."""
     MAKERS["gqa"](tmp_path / "raw")
-    load_preparer("gqa")(tmp_path / "raw", tmp_path / "data", Options(check_counts=False))
+    BY_NAME["gqa"].prepare(tmp_path / "raw", tmp_path / "data", Options(check_counts=False))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     texts = []
     for gpus in ("1", "2"):
@@ -209,7 +209,7 @@ def test_bad_answers_are_one_clear_error(scoring, monkeypatch, tmp_path):
 def test_what_scoring_lacks_is_told_before_the_first_answer(tmp_path, monkeypatch, capsys, damage, settings, words):
     """gqa.sh without annotations must not answer 12,578 questions first."""
     MAKERS["gqa"](tmp_path / "raw")
-    load_preparer("gqa")(tmp_path / "raw", tmp_path / "data", Options(check_counts=False))
+    BY_NAME["gqa"].prepare(tmp_path / "raw", tmp_path / "data", Options(check_counts=False))
     annotations = tmp_path / "data/data/testdev_balanced_questions.json"
     if damage == "gone":
         annotations.unlink()

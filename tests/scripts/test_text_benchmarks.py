@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from llava.eval.benchmarks import BY_NAME
 from llava.eval.benchmarks.mmlu import LETTERS
-from llava.eval.prepare import load_preparer
-from llava.eval.prepare.common import Options
+from llava.eval.benchmarks.preparing import Options
 from llava.model.builder import load_pretrained_model
 from llava.tokenization import encoder_for
 
@@ -25,12 +25,12 @@ def workplace(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("root")
     (root / "scripts").symlink_to(ROOT / "scripts")
     data = root / "playground/data/eval"
-    load_preparer("bbh")(ROOT / "tests/data/bbh", data / "bbh", Options(check_counts=False))
+    BY_NAME["bbh"].prepare(ROOT / "tests/data/bbh", data / "bbh", Options(check_counts=False))
     for split in ("dev", "test"):
         (root / "raw" / split).mkdir(parents=True)
         rows = [f"is it {i}?,{i},no,red,left,{LETTERS[i % 4]}\n" for i in range(5)]
         (root / "raw" / split / f"anatomy_{split}.csv").write_text("".join(rows))
-    load_preparer("mmlu")(root / "raw", data / "mmlu", Options(check_counts=False))
+    BY_NAME["mmlu"].prepare(root / "raw", data / "mmlu", Options(check_counts=False))
     return root
 
 
@@ -77,7 +77,7 @@ def test_perplexity_from_the_download(workplace, tiny_llava):
     (workplace / "wikitext").mkdir()
     (workplace / "wikitext/wiki.valid.tokens").write_text(text)
     data = workplace / "playground/data/eval/perplexity"
-    load_preparer("perplexity")(workplace / "wikitext", data, Options(check_counts=False))
+    BY_NAME["perplexity"].prepare(workplace / "wikitext", data, Options(check_counts=False))
     settings = {"CONTEXT": "64", "STRIDE": "32"}
     done = bash(workplace, "scripts/eval/perplexity.sh", tiny_llava, "--bos", "none", RESULT="ppl.json", **settings)
     assert done.returncode == 0, done.stderr[-2000:]

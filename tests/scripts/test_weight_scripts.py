@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llava.checkpoint.average import average_checkpoints
-from llava.checkpoint.old_folder import CheckpointError
+from llava.checkpoint.folder import CheckpointError, open_checkpoint
 from llava.flags import run_program
 from llava.mm_utils import tokenizer_image_token
 from llava.model.builder import load_pretrained_model
@@ -148,24 +148,28 @@ def test_average(two_models, tmp_path):
 
 
 def test_average_with_itself_is_itself(tiny_llava, tmp_path):
-    average_checkpoints([tiny_llava, tiny_llava], None, tmp_path / "same")
+    average_checkpoints([open_checkpoint(tiny_llava)] * 2, None, tmp_path / "same")
     first, second = (load_file(folder / "model.safetensors") for folder in (tiny_llava, tmp_path / "same"))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_what_cannot_be_averaged(two_models, parity, tmp_path):
+    def average(folders, weights, output):
+        bases = {parity / "c_lora": parity / "tiny-vicuna"}
+        average_checkpoints([open_checkpoint(f, bases.get(f)) for f in folders], weights, output)
+
     first, second, _ = two_models
     output = tmp_path / "no"
     with pytest.raises(ValueError, match="numbers that sum to 1"):
-        average_checkpoints([first, second], [0.5, 0.6], output)
+        average([first, second], [0.5, 0.6], output)
     with pytest.raises(ValueError, match="two models or more"):
-        average_checkpoints([first], None, output)
+        average([first], None, output)
     with pytest.raises(CheckpointError, match="LoRA checkpoint; only full"):
-        average_checkpoints([first, parity / "c_lora"], None, output)
+        average([first, parity / "c_lora"], None, output)
     other = shutil.copytree(first, tmp_path / "other")
     weights = {name: value.clone() for name, value in load_file(first / "model.safetensors").items()}
     weights["model.norm.weight"] = torch.zeros(31)
     save_file(weights, other / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"not of one architecture: 2 tensors differ.*model\.norm\.weight"):
-        average_checkpoints([first, other], None, output)
+        average([first, other], None, output)
     assert not output.exists()

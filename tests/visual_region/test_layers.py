@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 
+from llava.checkpoint.record import LayerRecord
 from visual_region.layers import GRAMMAR, LayerSelection, LayerSelectionError
 from visual_region.strategies import STRATEGIES
 
@@ -133,20 +134,20 @@ def test_describe():
 
 def test_dict_round_trip_through_json():
     selection = LayerSelection.parse("top:25%", 30)
-    data = json.loads(json.dumps(selection.to_dict()))
+    data = json.loads(json.dumps(selection.record.values))
     assert data == {"tune_layers": "top:25%", "layers": list(range(22, 30)), "num_layers": 30}
-    assert LayerSelection.from_dict(data) == selection
+    assert LayerSelection.of_record(LayerRecord(data, 30)) == selection
 
 
 def test_recorded_layers_outlive_their_score_file():
     data = {"tune_layers": "gone.json#bi:1", "layers": [3], "num_layers": 4}
-    assert LayerSelection.from_dict(data).layers == (3,)
+    assert LayerSelection.of_record(LayerRecord(data, 4)).layers == (3,)
 
 
 @pytest.mark.parametrize("wrong", [[], [1, 0], [0, 0], [0, 4], [-1, 0]])
-def test_from_dict_refuses_layers_that_cannot_be(wrong):
+def test_a_record_of_layers_that_cannot_be_is_refused(wrong):
     with pytest.raises(LayerSelectionError):
-        LayerSelection.from_dict({"tune_layers": "all", "layers": wrong, "num_layers": 4})
+        LayerSelection.of_record(LayerRecord({"tune_layers": "all", "layers": wrong, "num_layers": 4}, 4))
 
 
 @pytest.mark.parametrize(

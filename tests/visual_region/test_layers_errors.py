@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from llava.checkpoint.record import LayerRecord
 from visual_region.layers import LayerSelection, LayerSelectionError
 
 
@@ -65,6 +66,6 @@ def test_depth(num_layers):
         {"tune_layers": None, "layers": [0], "num_layers": 4}, {"tune_layers": "0", "layers": [0], "num_layers": "4"},
     ],
 )  # fmt: skip
-def test_from_dict_validates(data):
+def test_a_damaged_record_is_refused(data):
     with pytest.raises(LayerSelectionError):
-        LayerSelection.from_dict(data)
+        LayerSelection.of_record(LayerRecord.of({"visual_region": data}))

@@ -82,7 +82,7 @@ def test_an_output_that_is_no_table_is_named_and_kept(command, tiny, tiny_llava,
     output = tmp_path / "t.json"
     output.write_text(content)
     flags = ("--data-path", tiny.data, "--image-folder", tiny.images, "--backbone", tiny.llm, "--output", output)
-    with pytest.raises(SystemExit, match=r"t\.json is there and is not a file of perplexities"):
+    with pytest.raises(SystemExit, match=r"t\.json exists and is not a file of perplexities"):
         command("perplexity", "--model-path", tiny_llava, *flags)
     assert output.read_text() == content
     output.unlink()

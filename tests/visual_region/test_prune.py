@@ -8,11 +8,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, Qwen2Config
 
-from llava.checkpoint.old_folder import CheckpointError, read_checkpoint
+from llava.checkpoint import identity, write
+from llava.checkpoint.folder import CheckpointError, open_checkpoint
+from llava.checkpoint.record import LayerRecord
 from llava.model.builder import load_pretrained_model
-from visual_region.importance.score_file import identity_of
 from visual_region.pruning import pruned_config
-from visual_region.surgery import LayerCut, layer_of, region_now, remove_layers
+from visual_region.surgery import LayerCut, layer_of, remove_layers
 
 PATH = "model.layers"
 MEASURED = ("--data-path", "D", "--image-folder", "I")
@@ -24,8 +25,8 @@ def scores(tiny_llava, tmp_path):
     file = tmp_path / "scores.json"
     values = [0.1, 0.5, 0.2, 0.3, 0.05, 0.6]
     metrics = {"angular": {"values": values}, "bi": {"values": values[::-1]}}
-    identity = identity_of(read_checkpoint(tiny_llava))
-    file.write_text(json.dumps({"identity": identity, "model": "tiny", "num_layers": 6, "metrics": metrics}))
+    digest = identity.digest(open_checkpoint(tiny_llava))
+    file.write_text(json.dumps({"identity": digest, "model": "tiny", "num_layers": 6, "metrics": metrics}))
     return file
 
 
@@ -123,7 +124,7 @@ def test_lora_merged_or_beside_its_pruned_base(command, logits, tiny, tiny_lora,
     assert {layer_of(name, PATH) for name in names} == {0, 1}
     assert LlamaForCausalLM.from_pretrained(base).config.num_hidden_layers == 4
     model = load_pretrained_model(str(adapter), device="cpu")[1]
-    assert region_now(model.config) == (0, 1)
+    assert LayerRecord.of(model.config).region == (0, 1)
     assert model.config.visual_region["kept_layers"] == [0, 3, 4, 5]
 
     # A second prune, of the adapter's folder on its pruned base, and of the merged one.
@@ -191,7 +192,7 @@ def test_layer_types_that_the_class_derives_are_cut():
         "sliding_window": 8,
     }
     config = Qwen2Config(**{k: v for k, v in raw.items() if k != "model_type"})
-    values = pruned_config(raw, config, LayerCut.without((0,), config))
+    values = pruned_config(raw, config, LayerCut.without((0,), LayerRecord.of(config)))
     assert values["layer_types"] == ["full_attention", "sliding_attention", "sliding_attention"]
     assert values["max_window_layers"] == 2
 
@@ -235,13 +236,13 @@ def test_scores_of_another_depth_and_layers_removed_before(command, tiny_llava, 
         command("prune", "--model-path", once, "--scores", scores, "--output", tmp_path / "no")
     other = tmp_path / "other"
     command("prune", "--model-path", tiny_llava, "--layers", "1", "--dtype", "bf16", "--output", other)
-    of_once = json.loads(scores.read_text()) | {"identity": identity_of(read_checkpoint(once)), "num_layers": 5}
+    of_once = json.loads(scores.read_text()) | {"identity": identity.digest(open_checkpoint(once)), "num_layers": 5}
     of_once["metrics"] = {"angular": {"values": [0.1] * 5}}
     scores.write_text(json.dumps(of_once))
     with pytest.raises(SystemExit, match="holds the scores of another model"):
         command("prune", "--model-path", other, "--scores", scores, "--output", tmp_path / "no")
-    with pytest.raises(ValueError, match=r"0\.\.4, counted as it stands now; layers 1 of the 6 .* removed already"):
-        LayerCut.without((5,), json.loads((once / "config.json").read_text()))
+    with pytest.raises(ValueError, match=r"0\.\.4, counted as it is now; layers 1 of the 6 .* removed already"):
+        LayerCut.without((5,), open_checkpoint(once).record)
 
 
 def test_where_the_output_must_not_lie(command, tiny_llava, tmp_path):
@@ -263,12 +264,10 @@ def test_where_the_output_must_not_lie(command, tiny_llava, tmp_path):
 
 
 def test_an_interrupted_write_leaves_nothing(command, tiny_llava, tmp_path, monkeypatch):
-    from llava.checkpoint import rewrite
-
     def fail(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr(rewrite.os, "fsync", fail)
+    monkeypatch.setattr(write.os, "fsync", fail)
     with pytest.raises(SystemExit, match="error: disk full"):
         command("prune", "--model-path", tiny_llava, "--layers", "1", "--output", tmp_path / "out")
     assert not list(tmp_path.iterdir())
@@ -276,7 +275,7 @@ def test_an_interrupted_write_leaves_nothing(command, tiny_llava, tmp_path, monk
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(rewrite.os, "fsync", interrupt)
+    monkeypatch.setattr(write.os, "fsync", interrupt)
     with pytest.raises(SystemExit, match="130"):
         command("prune", "--model-path", tiny_llava, "--layers", "1", "--output", tmp_path / "out")
     assert not list(tmp_path.iterdir())
@@ -341,7 +340,7 @@ def test_a_block_is_measured_and_removed(command, logits, tiny, tiny_llava, tmp_
 def test_a_file_that_holds_no_block_distances_is_named(command, tiny_llava, tmp_path, content):
     file = tmp_path / "blocks.json"
     file.write_text(content)
-    with pytest.raises(SystemExit, match=r"--block-scores .*blocks\.json is (there and is )?not a file of block"):
+    with pytest.raises(SystemExit, match=r"--block-scores .*blocks\.json (exists and )?is not a file of block"):
         command("prune", "--model-path", tiny_llava, "--block", 2, "--block-scores", file, "--output", tmp_path / "o")
     assert file.read_text() == content
 

@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from llava.checkpoint.record import LayerRecord
 from llava.model.builder import load_pretrained_model
-from visual_region.surgery import region_now, weights_replaced
+from visual_region.surgery import weights_replaced
 
 TEXT = torch.tensor([[1, 5, 6, 7, 9]])
 
@@ -53,7 +54,7 @@ def test_full_equals_copying_the_layers_in_memory(command, logits, tiny, tuned, 
     assert not torch.equal(expected, before)
     assert record(output)["reverted_layers"] == [1, 2, 3]
     # Layer 3 was tuned and is the backbone's again: pruning need not protect it.
-    assert region_now(load_pretrained_model(str(output), device="cpu")[1].config) == (0,)
+    assert LayerRecord.of(load_pretrained_model(str(output), device="cpu")[1].config).region == (0,)
 
 
 def test_twice_is_once(command, tiny, tuned, tmp_path):
@@ -135,6 +136,7 @@ def test_bad_input_writes_nothing(command, tiny, tuned, tiny_lora, parity, tmp_p
         LlamaForCausalLM(LlamaConfig(**values)).save_pretrained(tmp_path / name)
         return tmp_path / name
 
+    projector = ("revert", "--model-path", parity / "c_pretrain", "--model-base", parity / "tiny-vicuna")
     wide, deep = llm("wide", intermediate_size=48), llm("deep", num_hidden_layers=7)
     full, output = ("revert", "--model-path", tuned, "--layers", "1"), ("--output", tmp_path / "out")
     before = {p.name for p in tmp_path.iterdir()}
@@ -152,7 +154,7 @@ def test_bad_input_writes_nothing(command, tiny, tuned, tiny_lora, parity, tmp_p
         ((*full, "--backbone", tiny_lora), "is a LoRA checkpoint"),
         (("revert", "--model-path", tuned, "--backbone", tiny.llm, "--layers", "6"), "there is no layer 6"),
         (("revert", "--model-path", tiny_lora, "--layers", "0", "--backbone", wide), "go back to its base"),
-        (("revert", "--model-path", parity / "c_pretrain", "--layers", "0"), "holds a projector only"),
+        ((*projector, "--layers", "0"), "holds a projector only"),
         ((*full, "--backbone", tiny.llm, "--output", tuned), "lie in each other"),
     ]
     for flags, words in cases:

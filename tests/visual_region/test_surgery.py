@@ -5,17 +5,10 @@ import sys
 import pytest
 import torch
 
-from llava.checkpoint.old_folder import CheckpointError
+from llava.checkpoint.folder import CheckpointError
+from llava.checkpoint.record import LayerRecord
 from llava.model.builder import load_pretrained_model
-from visual_region.layers import LayerSelection
-from visual_region.surgery import (
-    SurgeryError,
-    layers_removed,
-    lowest_outside,
-    record_selection,
-    region_now,
-    remove_layers,
-)
+from visual_region.surgery import SurgeryError, layers_removed, lowest_outside, remove_layers
 
 PATH = "model.layers"
 IDS = torch.tensor([[1, 5, -200, 7, 9]])
@@ -65,9 +58,9 @@ def test_equals_skipping_reloads_and_generates(model, tmp_path, gone):
 
 
 def test_provenance_lasts_through_two_removals(model, tmp_path):
-    assert region_now(model.config) == (0, 3)
+    assert LayerRecord.of(model.config).region == (0, 3)
     remove_layers(model, (1, 2), PATH)
-    assert region_now(model.config) == (0, 1)
+    assert LayerRecord.of(model.config).region == (0, 1)
     remove_layers(model, (2,), PATH)
     assert model.config.visual_region["kept_layers"] == [0, 3, 5]
     assert model.config.visual_region["removed_layers"] == [1, 2, 4]
@@ -75,9 +68,9 @@ def test_provenance_lasts_through_two_removals(model, tmp_path):
     written = json.loads((tmp_path / "config.json").read_text())["visual_region"]
     assert written["layers"] == [0, 3]
     assert written["num_layers"] == 6
-    record_selection(model.config, LayerSelection.parse("1,2", 3))
+    LayerRecord.of(model.config).tuned("1,2", (1, 2)).put(model.config)
     assert model.config.visual_region["layers"] == [3, 5]
-    assert region_now(model.config) == (1, 2)
+    assert LayerRecord.of(model.config).region == (1, 2)
 
 
 def test_removed_for_a_while(model):

@@ -1,11 +1,21 @@
-"""The commands of `python -m visual_region`: one module each.
+"""The commands of `python -m visual_region`, one module each; only the module of the asked command is imported.
 
-A module has `HELP` (one line), `add_arguments(parser)` and `run(args)`; bad input raises ValueError or OSError,
-which `__main__` prints as one line.
+A module has `add_arguments(parser)` and `run(args)`; bad input raises ValueError or OSError, which `__main__` prints
+as one line.
 """
 
 COMMANDS: dict[str, str] = {
-    name: f"visual_region.commands.{name}"
-    for name in ("select", "score", "picture", "plan", "perplexity", "prune", "revert", "heal", "export")
+    "select": "print layer lists, how they overlap, and how stable they are",
+    "score": "importance of every layer, by every metric",
+    "picture": "draw score files and pruning curves",
+    "plan": "what a selection would train and cost: parameters, FLOPs, memory, files",
+    "perplexity": "perplexity of text and answers, with blocks of layers set back to the backbone",
+    "prune": "remove layers and write a checkpoint",
+    "curve": "accuracy on easy-VQA against layers removed",
+    "revert": "set layers back to the backbone's weights and write a checkpoint",
+    "heal": "distil a pruned model from the unpruned one",
+    "export": "write a folder that stock transformers loads, without any of our code",
 }
-"""Name on the command line -> module."""
+"""Name on the command line and of the module -> one line of help."""
+RESUMABLE = frozenset({"score", "perplexity", "curve", "heal"})
+"""Commands that go on where they were interrupted."""

@@ -1,23 +1,51 @@
-"""Accuracy against layers removed: outside the tuned region, and anywhere (the paper, section 6 and Figure 4).
+"""`python -m visual_region curve`: accuracy against layers removed, outside the tuned region and anywhere.
 
-One model in memory; layers are taken out and put back between measurements. Scored on easy-VQA.
+The paper, section 6 and Figure 4. One model in memory; layers are taken out and put back between measurements. Scored
+on easy-VQA.
 """
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from llava.checkpoint.record import LayerRecord
 from llava.eval.answering.answerer import Answerer
 from llava.eval.answering.arguments import add_model_flags, make_answerer, open_model
 from llava.eval.answering.questions import Question, check_images, read_questions
-from llava.eval.eval_easy_vqa import score
+from llava.eval.benchmarks.easy_vqa import score
 from llava.families import family_of
 from llava.files import write_json
-from visual_region.surgery import layers_removed, lowest_outside, region_now
+from visual_region.importance.score_file import ScoreFile
+from visual_region.surgery import layers_removed, lowest_outside
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model_flags(parser)
+    parser.set_defaults(temperature=0.0, max_new_tokens=8)
+    parser.add_argument("--question-file", required=True)
+    parser.add_argument("--annotation-file", required=True)
+    parser.add_argument("--scores", required=True, help="score file of `python -m visual_region score`")
+    parser.add_argument("--most", type=int, default=4, help="remove 1 to this many layers")
+    parser.add_argument("--limit", type=int, help="only the first questions, this many")
+    parser.add_argument("--output", required=True, help="JSON file to write; the points that it holds are kept")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Writes the file after each point, so that an interrupted run goes on from there."""
+    checkpoint = open_model(args)
+    questions = read_questions(args.question_file)[: args.limit]
+    check_images(questions, Path(args.image_folder))
+    annotations = json.loads(Path(args.annotation_file).read_text(encoding="utf-8"))
+    values = ScoreFile.read(args.scores).entry("angular")["values"]
+    output = Path(args.output)
+    done = json.loads(output.read_text(encoding="utf-8")) if output.exists() else []
+    answerer = make_answerer(args, checkpoint)
+    for entries in curve(answerer, questions, annotations, values, args.most, args.batch_size, done):
+        write_json(output, entries)
+    print(f"the curve is in {output}")
 
 
 def curve(
@@ -31,10 +59,10 @@ def curve(
 ) -> Iterator[list[dict[str, Any]]]:
     """Yields all entries `{removed, layers, protected, accuracy, scores}` after each new one; `done` are kept.
 
-    The first is the whole model (`removed` 0). Where both ways choose the same layers, they are measured once.
+    The first is the whole model (`removed` 0). Layers that both ways choose are measured once.
     """
     config = answerer.model.config
-    layer_path, region = family_of(config).layer_path, region_now(config)
+    layer_path, region = family_of(config).layer_path, LayerRecord.of(config).region
     entries = list(done)
     for protected, first in ((True, 0), (False, 1)):
         for count in range(first, most + 1):
@@ -45,15 +73,8 @@ def curve(
             if result is None:
                 with layers_removed(answerer.model, layers, layer_path) if layers else nullcontext():
                     result = score(_answers(answerer, questions, batch_size), annotations)
-            entries.append(
-                {
-                    "removed": count,
-                    "layers": list(layers),
-                    "protected": protected,
-                    "accuracy": result["all"],
-                    "scores": result,
-                }
-            )
+            entry = {"removed": count, "layers": list(layers), "protected": protected}
+            entries.append(entry | {"accuracy": result["all"], "scores": result})
             where = "outside the region" if protected else "anywhere"
             named = ", ".join(map(str, layers)) or "none"
             print(f"removed {count} {where} (layers: {named}): {100 * result['all']:.2f}%", flush=True)
@@ -68,35 +89,3 @@ def _answers(answerer: Answerer, questions: list[Question], batch_size: int | No
             {"question_id": questions[i].question_id, "text": text} for i, text in zip(batch.rows, texts, strict=True)
         ]
     return rows
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Accuracy on easy-VQA against layers removed")
-    add_model_flags(parser)
-    parser.set_defaults(temperature=0.0, max_new_tokens=8)
-    parser.add_argument("--question-file", required=True)
-    parser.add_argument("--annotation-file", required=True)
-    parser.add_argument("--scores", required=True, help="score file of `python -m visual_region score`")
-    parser.add_argument("--most", type=int, default=4, help="remove 1 to this many layers")
-    parser.add_argument("--limit", type=int, help="use the first so many questions only")
-    parser.add_argument("--output", required=True)
-    args = parser.parse_args()
-
-    questions = read_questions(args.question_file)[: args.limit]
-    check_images(questions, Path(args.image_folder))
-    annotations = json.loads(Path(args.annotation_file).read_text())
-    values = json.loads(Path(args.scores).read_text())["metrics"]["angular"]["values"]
-    output = Path(args.output)
-    done = json.loads(output.read_text()) if output.exists() else []
-    answerer = make_answerer(args, open_model(args))
-    try:
-        for entries in curve(answerer, questions, annotations, values, args.most, args.batch_size, done):
-            # After each point, so that a run that is cut off goes on from there.
-            write_json(output, entries)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    print(f"the curve is in {output}")
-
-
-if __name__ == "__main__":
-    main()

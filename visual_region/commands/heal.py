@@ -1,15 +1,23 @@
 """`python -m visual_region heal`: a pruned model learns from the unpruned one, through the trainer."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
-from llava.checkpoint.side_files import read_config
+from llava.checkpoint.folder import Checkpoint, Kind, open_checkpoint
+from llava.checkpoint.record import LayerRecord
+from llava.dtypes import DTYPES
+from llava.model.builder import load_checkpoint, load_tokenizer
 from llava.outputs import OutputError, check_apart, check_cache, check_folder
+from llava.train import train
+from llava.train.attention import AUTO
+from visual_region.distill import Distillation, DistillationTrainer
 from visual_region.layers import GRAMMAR, LayerSelection
-from visual_region.surgery import PROVENANCE, SurgeryError
+from visual_region.surgery import SurgeryError
 
-HELP = "distil a pruned model from the unpruned one"
+_SAME = ("vocab_size", "mm_vision_tower", "mm_vision_select_layer", "mm_vision_select_feature")
+"""Settings in which teacher and student must agree."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,38 +34,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=2e-4)
-    parser.add_argument("--save-steps", type=int, default=50, help="a checkpoint to resume from every so many steps")
+    parser.add_argument("--save-steps", type=int, default=50, help="a checkpoint to resume from after this many steps")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--vision-feature-cache", help="folder for features of the frozen tower")
-    parser.add_argument("--output", required=True, help="folder to write; a run that was interrupted goes on there")
+    parser.add_argument("--output", required=True, help="folder to write; an interrupted run goes on there")
     parser.add_argument("trainer_flags", nargs="*", metavar="-- FLAGS", help="further flags of llava/train/train.py")
 
 
 def run(args: argparse.Namespace) -> None:
     """Trains and writes a folder that loads; run again it goes on where it stopped."""
-    from llava.checkpoint.old_folder import read_checkpoint
-    from llava.model.builder import family_config
-    from llava.train.attention import AUTO
-    from llava.train.train import train
-    from visual_region.distill import Distillation, DistillationTrainer
-
     _check_numbers(args)
-    student = read_checkpoint(args.model_path)
-    config = family_config(student.config)[1]
     distillation = Distillation(args.temperature, args.ce_weight, str(Path(args.teacher).resolve()))
-    reads = check_pair(args, student, config)
-    _check_output(args, reads)
-    LayerSelection.parse(args.tune_layers, config.num_hidden_layers)
+    student = open_checkpoint(args.model_path, flag="--model-path")
+    teacher = open_checkpoint(args.teacher, args.teacher_base, flag="--teacher")
+    check_pair(student, teacher)
+    _check_output(args, [student.path, teacher.path, teacher.whole.path])
+    LayerSelection.parse(args.tune_layers, student.depth)
 
     def make_trainer(**kwargs: Any) -> DistillationTrainer:
-        return DistillationTrainer(
-            **kwargs,
-            teacher=_load_teacher(args),
-            distillation=distillation,
-            record=dict(getattr(config, PROVENANCE, None) or {}),
-        )
+        loaded = load_checkpoint(teacher, dtype=DTYPES[args.dtype], load_tower=False)[1]
+        return DistillationTrainer(**kwargs, teacher=loaded, distillation=distillation, record=student.record)
 
-    train(AUTO, trainer_argv(args, config), make_trainer=make_trainer)
+    train.train(AUTO, trainer_argv(args, student), make_trainer=make_trainer)
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
@@ -78,58 +76,45 @@ def _check_output(args: argparse.Namespace, reads: list[Path]) -> None:
     check_folder(args.output, "--output")
     output = Path(args.output)
     if (output / "config.json").is_file():
-        healed = "healed" in (read_config(output).get(PROVENANCE) or {})
-        if not healed or not (output / "trainer_state.json").is_file():
+        record = LayerRecord.of(json.loads((output / "config.json").read_text(encoding="utf-8")))
+        if record.healed is None or not (output / "trainer_state.json").is_file():
             raise OutputError(f"--output {output} holds a checkpoint that heal did not write; give another folder")
     check_cache(args.vision_feature_cache)
 
 
-def check_pair(args: argparse.Namespace, student: Any, config: Any) -> list[Path]:
+def check_pair(student: Checkpoint, teacher: Checkpoint) -> None:
     """Teacher and student read the same tokens and see through the same tower.
-
-    Returns:
-        the folders that are read: the student's, the teacher's, and the base of a LoRA teacher.
 
     Raises:
         SurgeryError: everything that does not fit.
     """
-    from llava.checkpoint.old_folder import Kind, read_checkpoint
-    from llava.model.builder import family_config, load_tokenizer, resolve_base
-
     if student.kind is not Kind.FULL:
         raise SurgeryError(
             f"{student.path} is a {student.kind.value} checkpoint; heal a folder with whole weights (prune writes a "
             "LoRA merged unless --base-output is given)"
         )
-    teacher = read_checkpoint(args.teacher)
-    raw, tokens, reads = teacher.config, teacher.path, [student.path, teacher.path]
-    if teacher.kind is not Kind.FULL:
-        base = resolve_base(teacher, args.teacher_base)
-        raw = {**read_checkpoint(base).config, **teacher.config}
-        reads.append(Path(base))
-        tokens = tokens if (tokens / "tokenizer_config.json").is_file() else base
-    theirs = family_config(raw)[1]
+    ours, theirs = student.model_config(), teacher.model_config()
     wrong = [
-        f"{name} is {getattr(theirs, name, None)!r} in the teacher and {getattr(config, name, None)!r} in the student"
-        for name in ("vocab_size", "mm_vision_tower", "mm_vision_select_layer", "mm_vision_select_feature")
-        if getattr(theirs, name, None) != getattr(config, name, None)
+        f"{name} is {getattr(theirs, name, None)!r} in the teacher and {getattr(ours, name, None)!r} in the student"
+        for name in _SAME
+        if getattr(theirs, name, None) != getattr(ours, name, None)
     ]
-    if not wrong and load_tokenizer(tokens).get_vocab() != load_tokenizer(student.path).get_vocab():
-        wrong = ["their tokenizers differ"]
+    if not wrong:
+        vocabularies = [load_tokenizer(model.tokenizer_folder).get_vocab() for model in (teacher, student)]
+        if vocabularies[0] != vocabularies[1]:
+            wrong = ["their tokenizers differ"]
     if wrong:
         raise SurgeryError(
-            f"{args.teacher} cannot teach {args.model_path}: {'; '.join(wrong)}. Give the model that was pruned"
+            f"{teacher.name} cannot teach {student.name}: {'; '.join(wrong)}. Give the model that was pruned"
         )
-    return reads
 
 
-def trainer_argv(args: argparse.Namespace, config: Any) -> list[str]:
-    """The trainer's flags: the student's own settings, and what was asked for; --trainer flags come last and win."""
-    from llava.eval.answering.arguments import recorded_template
-
+def trainer_argv(args: argparse.Namespace, student: Checkpoint) -> list[str]:
+    """The trainer's flags: the student's own settings, and those of the command; --trainer flags come last and win."""
+    config = student.model_config()
     flags: dict[str, Any] = {
-        "model_name_or_path": args.model_path,
-        "version": recorded_template(args.model_path),
+        "model_name_or_path": student.name,
+        "version": student.template,
         "data_path": args.data_path,
         "image_folder": args.image_folder,
         "image_aspect_ratio": getattr(config, "image_aspect_ratio", None) or "square",
@@ -160,12 +145,3 @@ def trainer_argv(args: argparse.Namespace, config: Any) -> list[str]:
         flags["vision_feature_cache"] = args.vision_feature_cache
     argv = [text for name, value in flags.items() for text in (f"--{name}", str(value))]
     return argv + list(args.trainer_flags)
-
-
-def _load_teacher(args: argparse.Namespace) -> Any:
-    import torch
-
-    from llava.model.builder import load_pretrained_model
-
-    dtype = torch.bfloat16 if args.dtype == "bf16" else torch.float32
-    return load_pretrained_model(args.teacher, args.teacher_base, dtype=dtype, load_tower=False)[1]

@@ -2,16 +2,28 @@
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from llava.eval.answering.arguments import add_model_flags
-from llava.files import write_json
-from llava.outputs import PERPLEXITIES, check_cache, check_files
-from visual_region.layers import LayerSelection
-from visual_region.surgery import SurgeryError
+import torch
 
-HELP = "perplexity of text and answers, with blocks of layers set back to the backbone"
+from llava.checkpoint import identity
+from llava.checkpoint.folder import Checkpoint, Kind, open_checkpoint
+from llava.conversation import get_template
+from llava.eval.answering.arguments import add_model_flags, load, open_model
+from llava.eval.answering.perplexity import Corpus, check_flags, report_of
+from llava.files import sha256_of, write_json
+from llava.outputs import FileKind, check_cache, check_files
+from llava.tables import text_table
+from visual_region.layers import LayerSelection
+from visual_region.reversion import backbone_index, backbone_names, named_tensors, reverted_shards
+from visual_region.surgery import SurgeryError, weights_replaced
+
+PERPLEXITIES = FileKind("a file of perplexities", keys=frozenset({"settings", "rows"}))
+_MEASURED_WITH = ("samples", "max_tokens", "context", "stride", "bos", "unit", "dtype", "conv_mode")
+"""Flags that change what is measured."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,10 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--revert",
         action="append",
-        help="layers to set back, a row of the table; may be repeated. Default: each quarter of the stack, and all",
+        help="layers to set back, one row of the table; may be repeated. Default: each quarter of the stack, and all",
     )
-    parser.add_argument("--samples", type=int, help="the first so many documents or samples of each corpus")
-    parser.add_argument("--max-tokens", type=int, help="of each text: the first so many tokens")
+    parser.add_argument("--samples", type=int, help="only the first documents or samples of each corpus, this many")
+    parser.add_argument("--max-tokens", type=int, help="of each text: only the first tokens, this many")
     parser.add_argument("--context", type=int)
     parser.add_argument("--stride", type=int)
     parser.add_argument("--bos", choices=("auto", "none"), default="auto")
@@ -36,47 +48,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """A table: a row a variant, a column a corpus. Each cell is kept as soon as it is measured."""
-    from llava.checkpoint.side_files import family_at
-    from llava.conversation import get_template
-    from llava.eval.answering.arguments import load, open_model
-    from visual_region.reversion import reverted_shards
-    from visual_region.surgery import weights_replaced
-
+    """A table: one row per variant, one column per corpus. Each cell is kept as soon as it is measured."""
     check_files({"--output": (args.output, PERPLEXITIES)}, [*args.text_file, *args.data_path])
     check_cache(args.vision_feature_cache)
-    family, config = family_at("--model-path", args.model_path)
+    checkpoint = open_model(args)
     if args.conv_mode:
         get_template(args.conv_mode)
-    corpora = _corpora(args)
-    names, index = _backbone(args, config)
+    corpora = _corpora(args, checkpoint)
+    backbone = _open_backbone(args, checkpoint)
+    index = backbone_index(checkpoint.whole, backbone)
     depth = len(index)
     specs = args.revert or [f"{depth * i // 4}-{depth * (i + 1) // 4 - 1}" for i in range(4)] + ["all"]
     variants = {"as it is": ()} | {f"{s} reverted": LayerSelection.parse(s, depth).layers for s in specs}
     for layers in variants.values():
-        # Found out before a model is loaded: every tensor that goes back is there and of the same shape.
-        reverted_shards(_decoder_folder(args), names, layers, index, family.layer_path)
-    table = _open_table(args, corpora, variants)
+        # Checked before a model is loaded: every tensor that goes back exists and has the same shape.
+        reverted_shards(checkpoint.whole, backbone, layers)
+    table = _open_table(args, checkpoint, corpora, variants)
 
-    tokenizer, model, processor = load(args, open_model(args), any(corpus.needs_tower for corpus in corpora.values()))
+    parts = load(args, checkpoint, any(corpus.needs_tower for corpus in corpora.values()))
+    names = dict(parts[1].named_parameters())
     for variant, layers in variants.items():
-        if all(name in table["rows"][variant]["perplexity"] for name in corpora):
+        cells = table["rows"][variant]["perplexity"]
+        if all(name in cells for name in corpora):
             continue
-        with weights_replaced(model, _backbone_weights(model, names, layers, index, family.layer_path)):
+        wanted = backbone_names(names, layers, index, checkpoint.family.layer_path) if layers else {}
+        with weights_replaced(parts[1], _backbone_weights(wanted, backbone, names)):
             for name, corpus in corpora.items():
-                if name not in table["rows"][variant]["perplexity"]:
-                    _measure(args, table, variant, name, corpus, (model, tokenizer, processor))
+                if name not in cells:
+                    print(f"{variant}, {name}")
+                    cells[name], table["corpora"][name] = _measure(args, corpus, parts)
                     write_json(args.output, table)
     print(_text(table, list(corpora)))
     print(f"perplexities are in {args.output}")
 
 
-def _corpora(args: argparse.Namespace) -> dict[str, Any]:
-    """Each corpus by its path, found to be there."""
-    from llava.eval.answering.arguments import open_model
-    from llava.eval.answering.perplexity import Corpus, check_flags
-
-    corpora, checkpoint = {}, open_model(args)
+def _corpora(args: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, Corpus]:
+    """Each corpus by its path, after its checks."""
+    corpora = {}
     for kind, paths in (("text_file", args.text_file), ("data_path", args.data_path)):
         for path in paths:
             one = argparse.Namespace(**{**vars(args), "text_file": None, "data_path": None, kind: path})
@@ -89,78 +97,47 @@ def _corpora(args: argparse.Namespace) -> dict[str, Any]:
     return corpora
 
 
-def _backbone(args: argparse.Namespace, config: Any) -> tuple[dict[str, Any], list[int]]:
-    """The backbone's tensors, and which of its layers each of the model's was."""
-    from llava.checkpoint.hf_llava import our_name
-    from llava.checkpoint.old_folder import Kind, read_checkpoint
-    from llava.checkpoint.rewrite import stored_tensors
-    from llava.checkpoint.side_files import family_at
-    from llava.model.builder import resolve_base
-    from visual_region.reversion import backbone_index
-
-    checkpoint = read_checkpoint(args.model_path)
-    folder = args.backbone
-    if folder is None:
-        if checkpoint.kind is Kind.FULL:
-            raise SurgeryError(f"{checkpoint.path} needs its backbone; give --backbone the language model's folder")
-        folder = resolve_base(checkpoint, args.model_base)
-    backbone = read_checkpoint(folder)
-    if backbone.kind is not Kind.FULL:
-        raise SurgeryError(
-            f"--backbone {folder} is a {backbone.kind.value} checkpoint; give a folder with whole weights"
-        )
-    tensors = {our_name(name): stored for name, stored in stored_tensors(backbone.path).items()}
-    theirs = family_at("--backbone", folder, backbone.config)[1]
-    return tensors, backbone_index(config, theirs, stored_tensors(_decoder_folder(args)), tensors)
-
-
-def _decoder_folder(args: argparse.Namespace) -> Path:
-    """The folder that holds the decoder's tensors: the checkpoint's own, or its base's."""
-    from llava.checkpoint.old_folder import Kind, read_checkpoint
-    from llava.model.builder import resolve_base
-
-    checkpoint = read_checkpoint(args.model_path)
-    return checkpoint.path if checkpoint.kind is Kind.FULL else Path(resolve_base(checkpoint, args.model_base))
+def _open_backbone(args: argparse.Namespace, checkpoint: Checkpoint) -> Checkpoint:
+    """The backbone that --backbone names, else the base."""
+    if args.backbone is not None:
+        return open_checkpoint(args.backbone, flag="--backbone")
+    if checkpoint.kind is Kind.FULL:
+        raise SurgeryError(f"{checkpoint.path} needs its backbone; give --backbone the language model's folder")
+    return checkpoint.whole
 
 
 def _backbone_weights(
-    model: Any, backbone: dict[str, Any], layers: tuple[int, ...], index: list[int], layer_path: str
-) -> dict[str, Any]:
-    """The model's parameters that go back, with the backbone's values."""
-    from visual_region.reversion import backbone_names
-
-    parameters = dict(model.named_parameters())
-    weights = {}
-    for name, theirs in backbone_names(parameters, layers, index, layer_path).items() if layers else ():
-        if theirs not in backbone and theirs == "lm_head.weight":
+    wanted: Mapping[str, str], backbone: Checkpoint, parameters: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """The model's parameters that go back, with the backbone's values; `wanted`: of `backbone_names`."""
+    tensors, weights = named_tensors(backbone), {}
+    for name, theirs in wanted.items():
+        if theirs not in tensors and theirs == "lm_head.weight":
             continue
-        if theirs not in backbone or backbone[theirs].shape != tuple(parameters[name].shape):
-            found = tuple(backbone[theirs].shape) if theirs in backbone else "absent"
+        if theirs not in tensors or tensors[theirs].shape != tuple(parameters[name].shape):
+            found = tensors[theirs].shape if theirs in tensors else "absent"
             raise SurgeryError(
                 f"the backbone's {theirs} is {found}, and the model's {name} is {tuple(parameters[name].shape)}"
             )
-        weights[name] = backbone[theirs].tensor()
+        weights[name] = tensors[theirs].tensor()
     return weights
 
 
-def _open_table(args: argparse.Namespace, corpora: dict[str, Any], variants: dict[str, tuple[int, ...]]) -> Any:
-    """The file's content where it is of this very measurement, else an empty table."""
-    from llava.checkpoint.old_folder import read_checkpoint
-    from llava.files import sha256_of
-    from visual_region.importance.score_file import identity_of
-
+def _open_table(
+    args: argparse.Namespace,
+    checkpoint: Checkpoint,
+    corpora: Mapping[str, Corpus],
+    variants: Mapping[str, Sequence[int]],
+) -> dict[str, Any]:
+    """The file's content if it is of the same measurement, else an empty table."""
     settings = {
         "model": str(args.model_path),
-        "identity": identity_of(read_checkpoint(args.model_path), args.model_base),
+        "identity": identity.digest(checkpoint),
         "backbone": args.backbone,
         "corpora": {name: sha256_of(name) for name in corpora},
         "variants": {name: list(layers) for name, layers in variants.items()},
-        **{
-            name: getattr(args, name)
-            for name in ("samples", "max_tokens", "context", "stride", "bos", "unit", "dtype", "conv_mode")
-        },
+        **{name: getattr(args, name) for name in _MEASURED_WITH},
     }
-    rows = {name: {"layers": list(layers), "perplexity": {}} for name, layers in variants.items()}
     path = Path(args.output)
     if path.is_file() and path.stat().st_size:
         table = json.loads(path.read_text(encoding="utf-8"))
@@ -169,31 +146,23 @@ def _open_table(args: argparse.Namespace, corpora: dict[str, Any], variants: dic
                 f"--output {path} was written for another model, corpus or setting; delete it, or give another file"
             )
         return table
+    rows = {name: {"layers": list(layers), "perplexity": {}} for name, layers in variants.items()}
     return {"settings": settings, "corpora": {}, "rows": rows}
 
 
-def _measure(args: argparse.Namespace, table: Any, variant: str, name: str, corpus: Any, parts: tuple) -> None:
-    from dataclasses import asdict
-
-    from llava.eval.answering.perplexity import report_of
-
-    model, tokenizer, processor = parts
-    print(f"{variant}, {name}")
+def _measure(args: argparse.Namespace, corpus: Corpus, parts: tuple[Any, Any, Any]) -> tuple[dict, dict]:
+    """One cell, and what the corpus is."""
+    tokenizer, model, processor = parts
     pieces, details = corpus.measure(model, tokenizer, processor)
     report = report_of(pieces, args.unit, details, str(args.model_path))
-    table["rows"][variant]["perplexity"][name] = asdict(report.headline)
-    table["corpora"][name] = {key: value for key, value in report.details.items() if key not in ("pieces", "scored")}
+    corpus_details = {key: value for key, value in report.details.items() if key not in ("pieces", "scored")}
+    return asdict(report.headline), corpus_details
 
 
-def _text(table: Any, names: list[str]) -> str:
+def _text(table: Mapping[str, Any], names: Sequence[str]) -> str:
     """The table: perplexity with its 95% interval."""
-    lines = [("", [Path(name).name for name in names])]
+    rows = [["", *(Path(name).name for name in names)]]
     for variant, row in table["rows"].items():
         cells = [row["perplexity"][name] for name in names]
-        lines.append((variant, [f"{c['value']:.4g} ({c['low']:.4g} to {c['high']:.4g})" for c in cells]))
-    first = max(len(name) for name, _ in lines)
-    widths = [max(len(cells[i]) for _, cells in lines) for i in range(len(names))]
-    return "\n".join(
-        f"{name:<{first}}  " + "  ".join(f"{cell:>{w}}" for cell, w in zip(cells, widths, strict=True))
-        for name, cells in lines
-    )
+        rows.append([variant, *(f"{c['value']:.4g} ({c['low']:.4g} to {c['high']:.4g})" for c in cells)])
+    return text_table(rows)

@@ -3,19 +3,24 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
-HELP = "draw score files and pruning curves"
+from llava.outputs import PICTURE, check_files
+from visual_region.importance import ScoreError
+from visual_region.importance.score_file import ScoreFile
+from visual_region.layers import LayerSelection
+from visual_region.pictures.bars import draw_bars
+from visual_region.pictures.curves import draw_curves
+from visual_region.pictures.heatmap import draw_heatmap
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "kind",
         choices=("bars", "heatmap", "curves"),
-        help="bars: a score file's metrics by layer; heatmap: samples by layers, a panel for each score file (the "
-        "paper's Figure 5); curves: accuracy against layers removed, a panel for each curve.json (its Figure 4)",
+        help="bars: a score file's metrics by layer; heatmap: samples by layers, one panel per score file (the "
+        "paper's Figure 5); curves: accuracy against layers removed, one panel per curve.json (its Figure 4)",
     )
-    parser.add_argument("files", nargs="+", help="score files, or curves of visual_region.commands.curve")
+    parser.add_argument("files", nargs="+", help="score files, or files of `curve`")
     parser.add_argument("--metric", help="bars: comma-separated, default all of the paper; heatmap: one")
     parser.add_argument("--mark", help="bars: layers to mark, in the grammar of --tune_layers; default: tuned region")
     parser.add_argument("--names", help="comma-separated titles of the panels; default: names of files")
@@ -24,9 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Draws one picture."""
-    from llava.outputs import PICTURE, check_files
-    from visual_region.importance import ScoreError
-
     check_files({"--output": (args.output, PICTURE)}, args.files)
     names = args.names.split(",") if args.names else None
     if names and len(names) != len(args.files):
@@ -36,17 +38,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _bars(args: argparse.Namespace, names: list[str] | None) -> None:
-    from visual_region.importance import ScoreError
-    from visual_region.importance.score_file import ScoreFile
-    from visual_region.layers import LayerSelection
-    from visual_region.pictures.bars import draw_bars
-
     if len(args.files) > 1:
         raise ScoreError("bars are of one score file")
     scores = ScoreFile.read(args.files[0])
-    marked: Any = scores.content.get("region") or ()
-    if args.mark:
-        marked = LayerSelection.parse(args.mark, scores.num_layers).layers
+    region = tuple(scores.content.get("region") or ())
+    marked = LayerSelection.parse(args.mark, scores.num_layers).layers if args.mark else region
     metrics = [name.strip() for name in args.metric.split(",")] if args.metric else None
     for metric in metrics or ():
         scores.entry(metric)
@@ -54,16 +50,10 @@ def _bars(args: argparse.Namespace, names: list[str] | None) -> None:
 
 
 def _heatmap(args: argparse.Namespace, names: list[str] | None) -> None:
-    from visual_region.importance.score_file import ScoreFile
-    from visual_region.pictures.heatmap import draw_heatmap
-
     draw_heatmap([ScoreFile.read(file) for file in args.files], args.metric or "image-attention", args.output, names)
 
 
 def _curves(args: argparse.Namespace, names: list[str] | None) -> None:
-    from visual_region.importance import ScoreError
-    from visual_region.pictures.curves import draw_curves
-
     curves = []
     for i, file in enumerate(args.files):
         try:
@@ -71,6 +61,6 @@ def _curves(args: argparse.Namespace, names: list[str] | None) -> None:
             if not entries or not all({"removed", "protected", "accuracy"} <= set(entry) for entry in entries):
                 raise ValueError("no entries with removed, protected and accuracy")
         except (OSError, ValueError, TypeError) as error:
-            raise ScoreError(f"{file} is not a curve of `python -m visual_region.commands.curve` ({error})") from error
+            raise ScoreError(f"{file} is not a curve of `python -m visual_region curve` ({error})") from error
         curves.append((names[i] if names else str(Path(file).with_suffix("")), entries))
     draw_curves(curves, args.output)

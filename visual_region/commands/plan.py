@@ -2,22 +2,27 @@
 
 import argparse
 import copy
-import json
 import math
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModel
 
-from llava.eval.answering.arguments import DTYPES
+from llava.checkpoint.folder import open_checkpoint
+from llava.data.records import open_records
+from llava.dtypes import DTYPES
 from llava.files import write_json
-from llava.outputs import PLAN, check_files
+from llava.model.multimodal_encoder.builder import VisionTowerError, build_vision_tower
+from llava.model.multimodal_projector.builder import build_vision_projector
+from llava.outputs import FileKind, check_files
+from llava.tables import text_table
 from visual_region.activations import ActivationMeter
 from visual_region.cost import MODES, CostError, ModelShape, Recipe, bytes_needed, flops_per_sample, trained_parameters
 from visual_region.layers import GRAMMAR, LayerSelection
 
-HELP = "what a selection would train and cost: parameters, FLOPs, memory, files"
+PLAN = FileKind("a plan", keys=frozenset({"assumed", "selections"}))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,16 +51,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--labelled-tokens", type=int, help="of these, with a label; default: two fifths")
     data.add_argument("--all-logits", action="store_true", help="the head runs on every token, as upstream's does")
     data.add_argument("--batch-size", type=int, default=16, help="samples of one device at once")
-    data.add_argument("--tflops", type=float, help="peak of one device in TFLOP/s, to tell device hours")
+    data.add_argument("--tflops", type=float, help="peak of one device in TFLOP/s, for device hours")
     data.add_argument("--utilization", type=float, default=0.4, help="share of the peak that is reached")
     parser.add_argument("--output", help="JSON file to write")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints a table with a column a selection, and writes the same as JSON."""
+    """Prints a table with one column per selection, and writes the same as JSON."""
     check_files({"--output": (args.output, PLAN)}, [args.data_path])
     _check(args)
-    family, config = _read_config(args.model_path)
+    # config.json is enough: neither weights nor the base of a LoRA need be here.
+    checkpoint = open_checkpoint(args.model_path, flag="--model-path", weights=False, with_base=False)
+    family, config = checkpoint.family, checkpoint.model_config()
     specs = args.tune_layers or ["all", "sparse-uniform:25%"]
     selections = (
         [None] if args.mode == "projector" else [LayerSelection.parse(s, config.num_hidden_layers) for s in specs]
@@ -94,20 +101,6 @@ def run(args: argparse.Namespace) -> None:
         print(f"the plan is in {args.output}")
 
 
-def _read_config(path: str) -> tuple[Any, Any]:
-    """Family and config of a checkpoint, a plain language model, or a folder that holds nothing but config.json."""
-    from llava.checkpoint.old_folder import CheckpointError
-    from llava.checkpoint.side_files import family_at
-
-    try:
-        return family_at("--model-path", path)
-    except CheckpointError:
-        file = Path(path) / "config.json"
-        if not file.is_file():
-            raise
-        return family_at("--model-path", path, json.loads(file.read_text(encoding="utf-8")))
-
-
 def _check(args: argparse.Namespace) -> None:
     positive = ("epochs", "batch_size", "text_tokens", "lora_r", "utilization", "samples", "tflops", "mm_hidden_size")
     wrong = [
@@ -138,8 +131,6 @@ def _labelled(args: argparse.Namespace) -> int:
 def _count(data_path: str | None) -> int:
     if data_path is None:
         return 665_298
-    from llava.data.records import open_records
-
     return len(open_records(data_path))
 
 
@@ -150,9 +141,7 @@ def _without_vision(config: Any) -> Any:
 
 
 def _tower(args: argparse.Namespace, config: Any) -> tuple[dict[str, Any], list[str]]:
-    """Sizes of the tower, its cost an image where its network can be built from its config, and what was assumed."""
-    from llava.model.multimodal_encoder.builder import VisionTowerError, build_vision_tower
-
+    """Sizes of the tower, its cost per image if its network can be built from its config, and what was assumed."""
     notes: list[str] = []
     name = args.vision_tower or getattr(config, "mm_vision_tower", None)
     tower = None
@@ -182,9 +171,6 @@ def _tower(args: argparse.Namespace, config: Any) -> tuple[dict[str, Any], list[
 
 def _tower_cost(tower: Any) -> tuple[int | None, int | None]:
     """FLOPs of one image, and parameters, from the tower's config; None for a network unknown to transformers."""
-    from torch.utils.flop_counter import FlopCounterMode
-    from transformers import AutoModel
-
     try:
         with torch.device("meta"):
             network = AutoModel.from_config(tower.cfg_only)
@@ -197,8 +183,6 @@ def _tower_cost(tower: Any) -> tuple[int | None, int | None]:
 
 
 def _projector(args: argparse.Namespace, config: Any, width: int) -> torch.nn.Module:
-    from llava.model.multimodal_projector.builder import build_vision_projector
-
     probe = copy.deepcopy(config)
     probe.mm_hidden_size = width
     probe.mm_projector_type = args.mm_projector_type or getattr(config, "mm_projector_type", None) or "mlp2x_gelu"
@@ -214,7 +198,7 @@ def _price(
     image_tokens: int,
     samples: int,
 ) -> dict[str, Any]:
-    """All that one selection costs, plain and with checkpointing."""
+    """What one selection costs, plain and with checkpointing."""
     plain, again = (
         Recipe(
             args.mode,
@@ -264,7 +248,7 @@ def _head(assumed: dict[str, Any]) -> str:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    """The quantities down, the selections across."""
+    """One row per quantity, one column per selection."""
 
     def gigabytes(value: float) -> str:
         return f"{value / 1e9:,.2f} GB"
@@ -286,19 +270,13 @@ def _table(rows: list[dict[str, Any]]) -> str:
         part = [row[key] for row in rows]
         lines += [
             (title, [""] * len(rows)),
-            ("  TFLOP a sample", [f"{p['flops_per_sample']['total'] / 1e12:.4g}" for p in part]),
-            ("  PFLOP a run", [f"{p['flops_per_run'] / 1e15:,.4g}" for p in part]),
+            ("  TFLOP per sample", [f"{p['flops_per_sample']['total'] / 1e12:.4g}" for p in part]),
+            ("  PFLOP per run", [f"{p['flops_per_run'] / 1e15:,.4g}" for p in part]),
             ("  against the first", [f"{p['flops_per_run'] / first:.3f}" for p in part]),
             ("  activations", [gigabytes(p["activation_bytes"]) for p in part]),
             ("  memory in all", [gigabytes(p["memory_bytes"]) for p in part]),
         ]
         if part[0]["device_hours"] is not None:
             lines.append(("  device hours", [f"{p['device_hours']:,.1f}" for p in part]))
-    width = max(len(name) for name, _ in lines)
-    columns = [max(len(values[i]) for _, values in lines) for i in range(len(rows))]
-    table = [
-        f"{name:<{width}}  " + "  ".join(f"{value:>{w}}" for value, w in zip(values, columns, strict=True)).rstrip()
-        for name, values in lines
-    ]
     pictures = [f"{row['tune_layers']}: {row['picture']}" for row in rows if row["picture"]]
-    return "\n".join([*pictures, *(line.rstrip() for line in table)])
+    return "\n".join([*pictures, text_table([(name, *cells) for name, cells in lines])])

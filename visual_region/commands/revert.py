@@ -4,126 +4,89 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from llava.checkpoint.side_files import family_at, read_config
+from llava.checkpoint.adapter import ADAPTER_CONFIG, strip_wrapper_prefix
+from llava.checkpoint.folder import Checkpoint, Kind, open_checkpoint
+from llava.checkpoint.identity import BASE_FILE
+from llava.checkpoint.write import nbytes_of, write_checkpoint
+from llava.flags import add_output_flags
 from llava.outputs import check_output
 from visual_region.layers import GRAMMAR
-from visual_region.surgery import PROVENANCE, SurgeryError, layers_named, layers_told, reverted_record
-
-HELP = "set layers back to the backbone's weights and write a checkpoint"
+from visual_region.reversion import revert_adapter, reverted_shards
+from visual_region.surgery import SurgeryError, describe_layers, layers_named
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model-path", required=True, help="full, merged or LoRA folder")
-    parser.add_argument("--backbone", help="folder of the plain language model; a LoRA's own base needs none")
+    parser.add_argument("--backbone", help="folder of the plain language model; a LoRA needs none, it has its base")
     parser.add_argument("--model-base", help="base of a LoRA; default: the one that it records")
     parser.add_argument("--layers", required=True, help="layers to set back: " + GRAMMAR.replace("%", "%%"))
-    parser.add_argument("--output", required=True)
-    parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint that --output holds")
+    add_output_flags(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Sets layers back and writes a folder that loads like any other."""
-    from llava.checkpoint.old_folder import Kind, read_checkpoint
-    from llava.model.builder import resolve_base
-
-    checkpoint = read_checkpoint(args.model_path)
+    checkpoint = open_checkpoint(args.model_path, args.model_base, flag="--model-path")
     if checkpoint.kind is Kind.PROJECTOR:
         raise SurgeryError(f"{checkpoint.path} holds a projector only; its language model is the backbone already")
+    record = checkpoint.record
+    layers = layers_named(args.layers, record)
+    values = dict(checkpoint.stored)
+    record.set_back(layers).put(values)
     if checkpoint.kind is Kind.LORA:
-        base = Path(resolve_base(checkpoint, args.model_base))
-        raw = {**read_checkpoint(base).config, **checkpoint.config}
+        _revert_lora(args, checkpoint, layers, values)
     else:
-        raw = checkpoint.config
-    family, config = family_at("--model-path", args.model_path, raw)
-    layers = layers_named(args.layers, config)
-    values = {
-        **(read_config(checkpoint.path) if checkpoint.hf else checkpoint.config),
-        PROVENANCE: reverted_record(config, layers),
-    }
-
-    if checkpoint.kind is Kind.LORA:
-        if args.backbone and Path(args.backbone).resolve() != base.resolve():
-            raise SurgeryError(
-                f"a LoRA's layers go back to its base {base}, not to --backbone {args.backbone}; merge the LoRA first "
-                "to set layers back to another model"
-            )
-        _revert_lora(args, checkpoint, base, layers, values, family)
-    else:
-        _revert_full(args, checkpoint, layers, values, config, family.layer_path)
-    where = "all layers" if len(layers) == config.num_hidden_layers else layers_told(layers, config)
+        _revert_full(args, checkpoint, layers, values)
+    where = "all layers" if len(layers) == record.depth else describe_layers(layers, record)
     print(f"{where} are the backbone's, in {args.output}")
 
 
 def _revert_full(
-    args: argparse.Namespace, checkpoint: Any, layers: tuple[int, ...], values: dict[str, Any], config: Any, path: str
+    args: argparse.Namespace, checkpoint: Checkpoint, layers: tuple[int, ...], values: dict[str, Any]
 ) -> None:
-    from llava.checkpoint.old_folder import Kind, read_checkpoint
-    from llava.checkpoint.rewrite import stored_tensors
-    from visual_region.reversion import backbone_index, revert_folder, reverted_shards
-
-    name = args.backbone or checkpoint.recorded_base
+    name = args.backbone or checkpoint.stored.get("_name_or_path")
     if not name or not Path(name).is_dir():
         recorded = f" (it records {name!r}, which is not a folder here)" if name else ""
         raise SurgeryError(
             f"{checkpoint.path} needs its backbone{recorded}; give --backbone the language model's folder"
         )
-    backbone = read_checkpoint(name)
-    if backbone.kind is not Kind.FULL:
-        raise SurgeryError(f"--backbone {name} is a {backbone.kind.value} checkpoint; give a folder with whole weights")
-    tensors = stored_tensors(backbone.path)
-    theirs = family_at("--backbone", name, backbone.config)[1]
-    index = backbone_index(config, theirs, stored_tensors(checkpoint.path), tensors)
-    shards = reverted_shards(checkpoint.path, tensors, layers, index, path)
-    nbytes = sum(stored.nbytes for shard in shards for stored in shard)
-    output = check_output(args.output, [checkpoint.path, backbone.path], nbytes, args.overwrite)
-    cast = sum(stored.file is None for shard in shards for stored in shard if stored.load is not None)
-    if cast:
-        print(f"{cast} tensors pass through memory: they come from .bin files or are cast to the checkpoint's dtype")
-    revert_folder(checkpoint.path, output, shards, values)
+    backbone = open_checkpoint(name, flag="--backbone")
+    shards = reverted_shards(checkpoint, backbone, layers)
+    output = check_output(args.output, [checkpoint.path, backbone.path], nbytes_of(shards), args.overwrite)
+    in_memory = sum(stored.file is None for shard in shards for stored in shard)
+    if in_memory:
+        print(f"{in_memory} tensors pass through memory: they are from .bin files or cast to the checkpoint's dtype")
+    _write(checkpoint, output, shards, values)
 
 
-def _revert_lora(
-    args: argparse.Namespace, checkpoint: Any, base: Path, layers: tuple[int, ...], values: dict[str, Any], family: Any
-) -> None:
-    from llava.checkpoint.old_adapter import Adapter
-    from visual_region.reversion import revert_adapter
-
-    adapter = Adapter.read(checkpoint.path)
-    adapted = adapter.layers(family.layer_path)
+def _revert_lora(args: argparse.Namespace, lora: Checkpoint, layers: tuple[int, ...], values: dict[str, Any]) -> None:
+    if args.backbone and Path(args.backbone).resolve() != lora.base.path.resolve():
+        raise SurgeryError(
+            f"a LoRA's layers go back to its base {lora.base.path}, not to --backbone {args.backbone}; merge the LoRA "
+            "first to set layers back to another model"
+        )
+    adapted = lora.adapter.layers
     untouched = [i for i in layers if i not in adapted]
     if untouched:
-        print(f"the LoRA leaves layers {', '.join(map(str, untouched))} as the base has them; nothing to do there")
+        print(f"the LoRA does not change layers {', '.join(map(str, untouched))}; nothing to do there")
     if set(adapted) <= set(layers):
-        _write_base_and_projector(args, checkpoint, base, values)
+        _write_base_and_projector(args, lora, values)
         return
-    output = check_output(args.output, [checkpoint.path, base], 0, args.overwrite)
-    revert_adapter(checkpoint.path, output, adapter, layers, values, family.layer_path)
+    output = check_output(args.output, [lora.path, lora.base.path], 0, args.overwrite)
+    revert_adapter(lora, output, layers, values)
 
 
-def _write_base_and_projector(args: argparse.Namespace, checkpoint: Any, base: Path, values: dict[str, Any]) -> None:
-    """No adapted layer is left, and PEFT knows no empty adapter: the result is a full folder, base and projector."""
-    import torch
-
-    from llava.checkpoint.old_folder import NON_LORA, read_checkpoint
-    from llava.checkpoint.rewrite import DTYPES, of_tensor, stored_shards
-    from llava.model.builder import strip_wrapper_prefix
-    from visual_region.reversion import revert_folder
-
-    shards = stored_shards(base)
-    dtype = max((s for shard in shards for s in shard), key=lambda stored: stored.nbytes).dtype
-    rest = torch.load(checkpoint.path / NON_LORA, map_location="cpu", weights_only=True)
-    beside = {strip_wrapper_prefix(name): tensor for name, tensor in rest.items()}
-    shards = [[stored for stored in shard if stored.name not in beside] for shard in shards]
-    shards[-1] += [of_tensor(name, tensor).cast(DTYPES[dtype]) for name, tensor in beside.items()]
-    nbytes = sum(stored.nbytes for shard in shards for stored in shard)
-    output = check_output(args.output, [checkpoint.path, base], nbytes, args.overwrite)
+def _write_base_and_projector(args: argparse.Namespace, lora: Checkpoint, values: dict[str, Any]) -> None:
+    """No adapted layer is left, and PEFT has no empty adapter: the result is a full folder, base and projector."""
+    base = lora.base
+    dtype = max(base.tensors, key=lambda stored: stored.nbytes).torch_dtype
+    trained = [stored.renamed(strip_wrapper_prefix(stored.name)).cast(dtype) for stored in lora.tensors]
+    replaced = {stored.name for stored in trained}
+    shards = [[stored for stored in shard if stored.name not in replaced] for shard in base.tensors.shards]
+    shards[-1] += trained
+    output = check_output(args.output, [lora.path, base.path], nbytes_of(shards), args.overwrite)
     print("no adapted layer is left: base and projector are written as one full checkpoint")
-    base_values = read_checkpoint(base).config
-    family_type = {"model_type": _model_type({**base_values, **values})}
-    revert_folder(checkpoint.path, output, shards, {**base_values, **values, **family_type})
+    _write(lora, output, shards, {**base.own, **values, "model_type": lora.family.model_type})
 
 
-def _model_type(values: dict[str, Any]) -> str:
-    from llava.families import family_of
-
-    return family_of(values).model_type
+def _write(checkpoint: Checkpoint, output: Path, shards: list[list[Any]], values: dict[str, Any]) -> None:
+    write_checkpoint(checkpoint.path, output, shards, values, "reverting", leave=(ADAPTER_CONFIG, BASE_FILE))

@@ -1,95 +1,89 @@
 """`python -m visual_region score`: importance of every layer by every metric, to a file and a picture."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-from visual_region.importance import DATA_METRICS, METRICS, PARAMETER_METRICS, ScoreError
-
-HELP = "importance of every layer, by every metric"
-EPILOG = (
-    "metrics: "
-    + "; ".join(f"{metric.name}: {metric.title}" for metric in METRICS.values())
-    + ". Interrupted, the same command goes on where it stopped."
-)
+from llava.checkpoint import identity
+from llava.checkpoint.folder import Checkpoint, open_checkpoint
+from llava.dtypes import DTYPES
+from llava.flags import add_checkpoint_flags
+from llava.journal import Journal, journal_path
+from llava.outputs import PICTURE, OutputError, check_cache, check_files
+from llava.tables import text_table
+from visual_region.importance import METRICS, PARAMETER_METRICS, SAMPLE_METRICS, ScoreError, inputs
+from visual_region.importance.parameters import check_comparable
+from visual_region.importance.run import measure_samples, parameter_metrics, sample_metrics
+from visual_region.importance.samples import SampleSet
+from visual_region.importance.score_file import SCORES, ScoreFile, write_scores
+from visual_region.importance.tokens import KINDS
+from visual_region.importance.weights import DecoderWeights, decoder_weights
+from visual_region.layers import LayerSelection
+from visual_region.pictures.bars import draw_bars
+from visual_region.pictures.heatmap import draw_heatmap
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = EPILOG
-    parser.add_argument("--model-path", required=True)
-    parser.add_argument("--model-base", help="base of a LoRA; default: the one that it records")
+    parser.epilog = (
+        "metrics: "
+        + "; ".join(f"{metric.name}: {metric.title}" for metric in METRICS.values())
+        + ". If the run is interrupted, the same command goes on where it stopped."
+    )
+    add_checkpoint_flags(parser, "default: fp16 on a GPU, fp32 on a CPU; also of a LoRA's merged weights (fp32)")
     parser.add_argument("--metrics", help="comma-separated; default: all that the given inputs allow")
-    parser.add_argument("--data-path", help="LLaVA JSON, or image-caption pairs, for the metrics that read samples")
-    parser.add_argument("--image-folder", default="")
-    parser.add_argument("--samples", default="64", help="how many, drawn at random; or 'all'")
-    parser.add_argument("--seed", type=int, default=0, help="of the drawn samples and of the bootstrap")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples behind the 95%% intervals")
     parser.add_argument("--backbone", help="what the language model was trained from, for the metrics of parameters")
-    parser.add_argument("--conv-mode", help="conversation template; default: the one that the checkpoint records")
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument(
-        "--dtype",
-        choices=("fp32", "fp16", "bf16"),
-        help="of the model, and of a LoRA's merged weights; default: fp16 on a GPU, fp32 on a CPU and in merging",
-    )
-    parser.add_argument("--vision-tower", help="tower folder, where config.json records one of another machine")
-    parser.add_argument("--vision-feature-cache", help="folder for features of the frozen tower")
+    inputs.add_sample_flags(parser)
     parser.add_argument("--mark", help="layers to mark in the picture; default: the tuned region")
     parser.add_argument("--output", required=True, help="score file to write; the pictures get its name and .png")
 
 
 def run(args: argparse.Namespace) -> None:
     """Scores layers; see docs/importance.md."""
-    from llava.checkpoint.old_folder import Kind, read_checkpoint
-    from llava.checkpoint.side_files import family_at
-    from llava.journal import Journal
-    from visual_region.importance.inputs import template_name, wanted_metrics
-    from visual_region.importance.score_file import identity_of
-
     _check_outputs(args)
-    metrics = wanted_metrics(args.metrics, bool(args.data_path), bool(args.backbone))
-    checkpoint = read_checkpoint(args.model_path)
-    given = {"--model-path": checkpoint} | ({"--backbone": read_checkpoint(args.backbone)} if args.backbone else {})
-    for flag, folder in given.items():
-        if folder.kind is Kind.FULL:
-            family_at(flag, folder.path, folder.config)
-    region = args.mark and _marked(args)
-    samples = _samples(args, metrics) if set(metrics) & set(DATA_METRICS) else None
-    pair = _weights(args) if set(metrics) & set(PARAMETER_METRICS) else None
+    metrics = inputs.wanted_metrics(args.metrics, bool(args.data_path), bool(args.backbone))
+    checkpoint = open_checkpoint(args.model_path, args.model_base, flag="--model-path")
+    backbone = open_checkpoint(args.backbone, flag="--backbone") if args.backbone else None
+    marked = args.mark and LayerSelection.parse(args.mark, checkpoint.depth).layers
+    samples = _samples(args, checkpoint, metrics) if set(metrics) & set(SAMPLE_METRICS) else None
+    pair = None
+    if backbone and set(metrics) & set(PARAMETER_METRICS):
+        pair = decoder_weights(checkpoint, DTYPES[args.dtype or "fp32"]), decoder_weights(backbone)
+        check_comparable(*pair)
     settings = {
         "metrics": metrics,
         "samples": args.samples if samples else None,
         "seed": args.seed,
         "batch_size": args.batch_size,
         "dtype": args.dtype,
-        "template": template_name(args) if samples else None,
+        "template": inputs.template_name(args, checkpoint) if samples else None,
     }
-    identity = identity_of(checkpoint, args.model_base)
+    digest = identity.digest(checkpoint)
     others = {
-        "identity": identity,
+        "identity": digest,
         "data": samples and samples.sha256,
         "indices": samples and samples.indices,
         "images": args.image_folder,
         "tower": args.vision_tower,
-        "backbone": pair and identity_of(read_checkpoint(args.backbone)),
+        "backbone": pair and identity.digest(backbone),
     }
     journal = Journal(args.output, settings | others)
     scores = measured_before(args, journal.digest)
     if scores:
-        print(f"{args.output} holds the scores of this very model, data and settings; nothing is measured again")
+        print(f"{args.output} holds the scores of this model, data and settings; nothing is measured again")
     else:
-        scores = _measure(args, samples, pair, settings, identity, journal)
+        content = {"model": str(checkpoint.path.resolve()), "identity": digest, "run": journal.digest}
+        content |= _measure(args, checkpoint, samples, pair, settings, journal)
+        write_scores(args.output, content)
+        scores = ScoreFile.read(args.output)
     journal.remove()
-    pictures = _draw(scores, region)
+    pictures = _draw(scores, marked)
     print(_table(scores, metrics))
     print(f"scores are in {args.output}, pictures in {', '.join(map(str, pictures))}")
 
 
-def measured_before(args: argparse.Namespace, digest: str) -> Any:
-    """The output's scores, where a finished run of the same settings wrote them; else None."""
-    from visual_region.importance.score_file import ScoreFile
-
+def measured_before(args: argparse.Namespace, digest: str) -> ScoreFile | None:
+    """The output's scores, if a finished run of the same settings wrote them."""
     try:
         found = ScoreFile.read(args.output)
     except ScoreError:
@@ -99,53 +93,53 @@ def measured_before(args: argparse.Namespace, digest: str) -> Any:
 
 
 def _measure(
-    args: argparse.Namespace, samples: Any, pair: Any, settings: dict[str, Any], identity: str, journal: Any
-) -> Any:
-    """Measures what the journal does not hold yet, writes the score file and reads it back."""
-    from llava.checkpoint.old_folder import read_checkpoint
-    from visual_region.importance.score_file import ScoreFile, write_scores
-
-    metrics = settings["metrics"]
-    try:
-        measured, config, rows, device = _measure_samples(args, samples, metrics, journal)
-        if pair:
-            from visual_region.importance.run import parameter_metrics
-
-            measured |= parameter_metrics(*pair, metrics, journal)
-    except KeyboardInterrupt:
-        sys.exit(f"\ninterrupted; what was measured is in {journal.path}, and the same command goes on from there")
-    depth = len(next(iter(measured.values()))["values"])
-    content = {
-        "model": str(Path(args.model_path).resolve()),
-        "identity": identity,
-        "run": journal.digest,
-        "num_layers": depth,
-        "region": _region(config or read_checkpoint(args.model_path).config, depth),
+    args: argparse.Namespace,
+    checkpoint: Checkpoint,
+    samples: SampleSet | None,
+    pair: tuple[DecoderWeights, DecoderWeights] | None,
+    settings: dict[str, Any],
+    journal: Journal,
+) -> dict[str, Any]:
+    """Measures what the journal does not hold yet; the score file's content from the number of layers on."""
+    metrics, measured, rows, device = settings["metrics"], {}, [], None
+    if samples is not None:
+        reader = inputs.make_reader(args, checkpoint, samples)
+        device, path = str(reader.model.device), checkpoint.family.layer_path
+        rows = measure_samples(reader, samples, metrics, path, args.batch_size, journal)
+        measured |= sample_metrics(rows, metrics, args.resamples, args.seed)
+    if pair is not None:
+        measured |= parameter_metrics(*pair, metrics, journal)
+    counted = [dict(zip(KINDS, row["tokens"], strict=True)) for row in rows]
+    return {
+        "num_layers": len(next(iter(measured.values()))["values"]),
+        "region": list(checkpoint.record.region),
         "backbone": args.backbone and str(Path(args.backbone).resolve()),
         "settings": settings | {"device": device, "resamples": args.resamples},
-        "data": samples and _data(samples, rows),
-        "samples": [{"id": row["id"], "tokens": _tokens(row)} for row in rows],
+        "data": samples
+        and {
+            "file": samples.path,
+            "sha256": samples.sha256,
+            "samples": len(rows),
+            "with_images": samples.with_images,
+            "captions": samples.captions,
+            "tokens": {kind: sum(tokens[kind] for tokens in counted) for kind in KINDS},
+        },
+        "samples": [{"id": row["id"], "tokens": tokens} for row, tokens in zip(rows, counted, strict=True)],
         "metrics": measured,
     }
-    write_scores(args.output, content)
-    return ScoreFile.read(args.output)
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
-    """The score file, its journal and its pictures can be written, and replace nothing but their like."""
-    from llava.outputs import PICTURE, SCORES, OutputError, check_cache, check_files
-
+    """The score file, its journal and its pictures can be written, and replace nothing but files of their kind."""
     bars, heatmap = _pictures(args.output)
-    check_files(
-        {
-            "--output": (args.output, SCORES),
-            "the picture beside --output,": (bars, PICTURE),
-            "the heat map beside --output,": (heatmap, PICTURE),
-        },
-        [args.data_path],
-    )
-    if Path(f"{args.output}.journal").is_dir():
-        raise OutputError(f"{args.output}.journal is a folder; give another --output")
+    outputs = {
+        "--output": (args.output, SCORES),
+        "the picture beside --output,": (bars, PICTURE),
+        "the heat map beside --output,": (heatmap, PICTURE),
+    }
+    check_files(outputs, [args.data_path])
+    if journal_path(args.output).is_dir():
+        raise OutputError(f"{journal_path(args.output)} is a folder; give another --output")
     check_cache(args.vision_feature_cache)
 
 
@@ -154,14 +148,12 @@ def _pictures(output: str | Path) -> tuple[Path, Path]:
     return Path(output).with_suffix(".png"), Path(output).with_suffix(".heatmap.png")
 
 
-def _samples(args: argparse.Namespace, metrics: list[str]) -> Any:
-    """The samples, found to be there and to have what the metrics need."""
-    from visual_region.importance.inputs import checked_samples
-
+def _samples(args: argparse.Namespace, checkpoint: Checkpoint, metrics: list[str]) -> SampleSet:
+    """The samples, after a check that they have what the metrics need."""
     if args.resamples < 1:
         raise ScoreError(f"--resamples is a whole number from 1 on, not {args.resamples}")
-    samples = checked_samples(args)
-    needing = [name for name in metrics if METRICS[name].needs == "images"]
+    samples = inputs.checked_samples(args, checkpoint)
+    needing = [name for name in metrics if name in SAMPLE_METRICS and SAMPLE_METRICS[name].needs_images]
     if needing and not samples.with_images:
         without = ",".join(name for name in metrics if name not in needing)
         hint = f"leave them out: --metrics {without}" if without else "give a data file with images"
@@ -172,73 +164,8 @@ def _samples(args: argparse.Namespace, metrics: list[str]) -> Any:
     return samples
 
 
-def _weights(args: argparse.Namespace) -> Any:
-    """Both checkpoints' weights, found to be of one shape; only their headers are read."""
-    from llava.eval.answering.arguments import DTYPES
-    from visual_region.importance.parameters import check_comparable
-    from visual_region.importance.weights import open_weights
-
-    dtype = DTYPES[args.dtype or "fp32"]
-    pair = open_weights(args.model_path, args.model_base, dtype), open_weights(args.backbone)
-    check_comparable(*pair)
-    return pair
-
-
-def _measure_samples(args: argparse.Namespace, samples: Any, metrics: list[str], journal: Any) -> tuple:
-    """Metrics of samples, the model's config, what was recorded of each sample, and where it ran."""
-    if samples is None:
-        return {}, None, [], None
-    from llava.families import family_of
-    from visual_region.importance.inputs import make_reader
-    from visual_region.importance.run import measure_samples, sample_metrics
-
-    reader = make_reader(args, samples)
-    config = reader.model.config
-    path = family_of(config).layer_path
-    rows = measure_samples(reader, samples, metrics, path, args.batch_size, journal)
-    return sample_metrics(rows, metrics, args.resamples, args.seed), config, rows, str(reader.model.device)
-
-
-def _marked(args: argparse.Namespace) -> tuple[int, ...]:
-    from llava.model.builder import family_config
-    from visual_region.layers import LayerSelection
-
-    return LayerSelection.parse(args.mark, family_config(args.model_path)[1].num_hidden_layers).layers
-
-
-def _region(config: Any, depth: int) -> list[int]:
-    from types import SimpleNamespace
-
-    from visual_region.surgery import region_now
-
-    if isinstance(config, dict):
-        config = SimpleNamespace(**{"num_hidden_layers": depth, **config})
-    return list(region_now(config))
-
-
-def _tokens(row: dict[str, Any]) -> dict[str, int]:
-    from visual_region.importance.tokens import KINDS
-
-    return dict(zip(KINDS, row["tokens"], strict=True))
-
-
-def _data(samples: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    totals = [_tokens(row) for row in rows]
-    return {
-        "file": samples.path,
-        "sha256": samples.sha256,
-        "samples": len(rows),
-        "with_images": samples.with_images,
-        "captions": samples.captions,
-        "tokens": {kind: sum(t[kind] for t in totals) for kind in totals[0]},
-    }
-
-
-def _draw(scores: Any, marked: tuple[int, ...] | None) -> list[Path]:
-    """Bars of every metric; and Figure 5's heat map where attention was measured."""
-    from visual_region.pictures.bars import draw_bars
-    from visual_region.pictures.heatmap import draw_heatmap
-
+def _draw(scores: ScoreFile, marked: tuple[int, ...] | None) -> list[Path]:
+    """Bars of every metric; and Figure 5's heat map if attention was measured."""
     bars, heatmap = _pictures(scores.path)
     draw_bars(scores, tuple(scores.content["region"]) if marked is None else marked, bars)
     if "image-attention" not in scores.names:
@@ -247,18 +174,16 @@ def _draw(scores: Any, marked: tuple[int, ...] | None) -> list[Path]:
     return [bars, heatmap]
 
 
-def _table(scores: Any, metrics: list[str]) -> str:
-    """A line a layer: each metric's value, with half the width of its interval."""
-    lines = ["layer  " + "  ".join(f"{name:>18s}" for name in metrics)]
-    region = set(scores.content["region"])
+def _table(scores: ScoreFile, metrics: list[str]) -> str:
+    """One line per layer: each metric's value, with half the width of its interval."""
+    region, entries = set(scores.content["region"]), [scores.entry(name) for name in metrics]
+
+    def cell(entry: dict[str, Any], i: int) -> str:
+        width = f" ± {(entry['high'][i] - entry['low'][i]) / 2:.1g}" if "low" in entry else ""
+        return f"{entry['values'][i]:.4g}{width}"
+
+    rows = [["layer", *metrics]]
     for i in range(scores.num_layers):
-        cells = []
-        for name in metrics:
-            entry = scores.entry(name)
-            text = f"{entry['values'][i]:.4g}"
-            if "low" in entry:
-                text += f" ± {(entry['high'][i] - entry['low'][i]) / 2:.1g}"
-            cells.append(f"{text:>18s}")
-        lines.append(f"{i:5d}{'*' if i in region else ' '} {'  '.join(cells)}")
-    bounded = ["± half the width of the 95% interval"] * any("low" in scores.entry(name) for name in metrics)
-    return "\n".join([*lines, "; ".join(["* tuned", *bounded])])
+        rows.append([f"{i}{'*' if i in region else ' '}", *(cell(entry, i) for entry in entries)])
+    bounded = ["± half the width of the 95% interval"] * any("low" in entry for entry in entries)
+    return "\n".join([text_table(rows, ">" * len(rows[0])), "; ".join(["* tuned", *bounded])])

@@ -1,34 +1,39 @@
-"""`python -m visual_region select`: selections as lists and pictures, their overlap, and how stable they are."""
+"""`python -m visual_region select`: selections as lists and pictures, their overlap, and how stable they are.
+
+Imports that load torch or matplotlib are inside the functions: a selection by name prints at once.
+"""
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from llava.files import write_json, written_whole
 from llava.names import spec_labels
+from llava.outputs import PICTURE, TABLE, FileKind, check_files
+from llava.tables import markdown_table, text_table
 from visual_region.layers import GRAMMAR, LayerSelection, LayerSelectionError
 
-HELP = "print layer lists, how they overlap, and how stable they are"
+SELECTIONS = FileKind("a file of selections", keys=frozenset({"selections", "jaccard"}))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("spec", nargs="+", help=GRAMMAR.replace("%", "%%"))
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--num-layers", type=int)
-    where.add_argument("--model-path", help="checkpoint that tells the number of layers; default: the score file does")
+    where.add_argument("--model-path", help="checkpoint whose number of layers counts; default: the score file's")
     parser.add_argument(
         "--stability", action="store_true", help="resample the samples behind each selection from a score file"
     )
     parser.add_argument("--resamples", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--picture", help="PNG to write: a row of the stack for each selection")
+    parser.add_argument("--picture", help="PNG to write: one row per selection")
     parser.add_argument("--output", help="JSON to write")
     parser.add_argument("--markdown", help="table to write: layers with scores and intervals, stability, overlap")
 
 
 def run(args: argparse.Namespace) -> None:
     """Prints each selection, ready for --tune_layers; with several, the table of their overlap."""
-    from llava.outputs import PICTURE, SELECTIONS, TABLE, check_files
-
     outputs = {
         "--output": (args.output, SELECTIONS),
         "--markdown": (args.markdown, TABLE),
@@ -50,13 +55,9 @@ def run(args: argparse.Namespace) -> None:
         print("\nJaccard overlap (layers in both / layers in either)")
         print(_table([selection.spec for selection in selections], overlaps))
     if args.output:
-        from llava.files import write_json
-
         write_json(args.output, _content(selections, overlaps, found, args))
         print(f"selections written to {args.output}")
     if args.markdown:
-        from llava.files import written_whole
-
         with written_whole(args.markdown) as aside:
             aside.write_text(_markdown(selections, overlaps, found), encoding="utf-8")
         print(f"table written to {args.markdown}")
@@ -73,14 +74,14 @@ def _depth(args: argparse.Namespace) -> int:
     if args.num_layers is not None:
         return args.num_layers
     if args.model_path:
-        from llava.checkpoint.side_files import family_at
+        from llava.checkpoint.folder import open_checkpoint
 
-        return family_at("--model-path", args.model_path)[1].num_hidden_layers
+        return open_checkpoint(args.model_path, flag="--model-path", weights=False, with_base=False).depth
     from visual_region.importance.score_file import ScoreFile
 
     depths = {ScoreFile.read(path).num_layers for path in _score_files(args.spec)}
     if len(depths) != 1:
-        why = f"the score files are of {sorted(depths)} layers" if depths else "no score file tells it"
+        why = f"the score files are of {sorted(depths)} layers" if depths else "no score file is given"
         raise LayerSelectionError(f"the number of layers is not known: {why}; give --num-layers or --model-path")
     return depths.pop()
 
@@ -90,26 +91,33 @@ def _score_files(specs: list[str]) -> list[Path]:
     return [Path(part.rpartition("#")[0].strip()).expanduser() for part in parts]
 
 
-def _stability(selection: LayerSelection, args: argparse.Namespace) -> Any:
-    """Of a selection that is one metric's first layers in a score file; None for any other, and without samples."""
+def _entry(selection: LayerSelection) -> tuple[Any, str, bool] | None:
+    """Score file, metric and whether the lowest count; None for a spec that is not one metric of one score file."""
     if "#" not in selection.spec or "," in selection.spec:
         return None
-    from visual_region.importance.resampling import draw_counts, stability
     from visual_region.importance.score_file import ScoreFile
 
     path, _, query = (piece.strip() for piece in selection.spec.rpartition("#"))
     metric, *order = (piece.strip() for piece in query.split(":"))
-    file = ScoreFile.read(path)
+    return ScoreFile.read(path), metric, order[0] == "lowest"
+
+
+def _stability(selection: LayerSelection, args: argparse.Namespace) -> Any:
+    """The stability of one metric's first layers in a score file; None for any other selection, or without samples."""
+    found = _entry(selection)
+    if found is None:
+        return None
+    file, metric, lowest = found
     if not file.has_samples(metric) or file.entry(metric)["samples"] < 2:
         return None
-    scores = file.scores(metric)
-    draws = draw_counts(len(scores.weights), args.resamples, args.seed)
-    return stability(scores, draws, len(selection), order[0] == "lowest")
+    from visual_region.importance.resampling import stability
+
+    return stability(file.scores(metric), len(selection), lowest, args.resamples, args.seed)
 
 
 def _describe(found: Any, selection: LayerSelection) -> str:
     if found is None:
-        return "stability: none, as no samples, or a single one, stand behind it"
+        return "stability: none, as no samples, or a single one, are behind it"
     shares = ", ".join(f"{layer} {100 * found.share[layer]:.0f}%" for layer in selection)
     near = [i for i, share in enumerate(found.share) if share >= 0.05 and i not in selection]
     others = ", ".join(f"{layer} {100 * found.share[layer]:.0f}%" for layer in near) or "none"
@@ -119,51 +127,44 @@ def _describe(found: Any, selection: LayerSelection) -> str:
     )
 
 
-def _overlaps(selections: list[LayerSelection]) -> list[list[float]]:
-    from visual_region.importance.resampling import jaccard
+def jaccard(a: set[int], b: set[int]) -> float:
+    """Layers in both as a share of layers in either."""
+    return len(a & b) / len(a | b)
 
+
+def _overlaps(selections: list[LayerSelection]) -> list[list[float]]:
     return [[jaccard(set(a.layers), set(b.layers)) for b in selections] for a in selections]
 
 
 def _table(names: list[str], overlaps: list[list[float]]) -> str:
     """Numbered columns, so that long specs stay readable."""
-    width = max(map(len, names))
-    head = " " * (width + 5) + "".join(f"{f'({i})':>7s}" for i in range(1, len(names) + 1))
+    numbers = [f"({i})" for i in range(1, len(names) + 1)]
     rows = [
-        f"({i}) {name:{width}s} " + "".join(f"{value:7.2f}" for value in row)
-        for i, (name, row) in enumerate(zip(names, overlaps, strict=True), start=1)
+        [f"{number} {name}", *(f"{value:.2f}" for value in row)]
+        for number, name, row in zip(numbers, names, overlaps, strict=True)
     ]
-    return "\n".join([head, *rows])
+    return text_table([["", *numbers], *rows])
 
 
 def _markdown(selections: list[LayerSelection], overlaps: list[list[float]], found: list[Any]) -> str:
-    """A row a selection; the overlap is with the last one, so that a baseline is given last."""
+    """One row per selection; the overlap is with the last one, so a baseline is given last."""
     labels = spec_labels([selection.spec for selection in selections], drop_single=True)
-    baseline = labels[-1]
-    head = ["selection", "layers", "scores [95% interval]", "stability [95% interval]", f"overlap with {baseline}"]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    head = ["selection", "layers", "scores [95% interval]", "stability [95% interval]", f"overlap with {labels[-1]}"]
+    rows = []
     for i, selection in enumerate(selections):
         stable = found[i] if found else None
         stability = f"{stable.jaccard:.2f} [{stable.low:.2f}, {stable.high:.2f}]" if stable else ""
-        cells = [
-            labels[i],
-            ", ".join(map(str, selection)),
-            _scores_of(selection),
-            stability,
-            f"{overlaps[i][-1]:.2f}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, ""])
+        layers = ", ".join(map(str, selection))
+        rows.append([labels[i], layers, _scores_of(selection), stability, f"{overlaps[i][-1]:.2f}"])
+    return markdown_table(head, rows)
 
 
 def _scores_of(selection: LayerSelection) -> str:
-    """The score of each selected layer with its interval; empty for what is not one metric of a score file."""
-    if "#" not in selection.spec or "," in selection.spec:
+    """The score of each selected layer with its interval; empty for a spec that is not one metric of a score file."""
+    found = _entry(selection)
+    if found is None:
         return ""
-    from visual_region.importance.score_file import ScoreFile
-
-    path, _, query = (piece.strip() for piece in selection.spec.rpartition("#"))
-    entry = ScoreFile.read(path).entry(query.partition(":")[0].strip())
+    entry = found[0].entry(found[1])
     texts = []
     for layer in selection:
         interval = f" [{entry['low'][layer]:.3g}, {entry['high'][layer]:.3g}]" if "low" in entry else ""
@@ -174,9 +175,7 @@ def _scores_of(selection: LayerSelection) -> str:
 def _content(
     selections: list[LayerSelection], overlaps: list[list[float]], found: list[Any], args: argparse.Namespace
 ) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    rows: list[dict[str, Any]] = [selection.to_dict() for selection in selections]
+    rows: list[dict[str, Any]] = [dict(selection.record.values) for selection in selections]
     for row, entry in zip(rows, found, strict=False):
         row["stability"] = asdict(entry) | {"resamples": args.resamples, "seed": args.seed} if entry else None
     files = {Path(s.spec.rpartition("#")[0].strip()) for s in selections if "#" in s.spec and "," not in s.spec}

@@ -1,39 +1,32 @@
-"""Importance of decoder layers: one metric a file, one pass over the data for all that read data.
+"""Importance of decoder layers: one metric per file, one pass over the data for all that read data.
 
-Definitions: Wang et al. (ACL 2025), Appendix A. `METRICS` is the table of what can be measured and what each needs.
+Definitions: Wang et al. (ACL 2025), Appendix A. A new metric is a file that declares `METRIC`, and a row here.
 """
 
-from dataclasses import dataclass
+from visual_region.importance import (
+    angular,
+    angular_param,
+    block_influence,
+    image_attention,
+    multimodal_bi,
+    parameter_change,
+)
+from visual_region.importance.errors import ScoreError
+from visual_region.importance.metric import Metric, ParameterMetric, SampleMetric
 
-
-class ScoreError(ValueError):
-    """Layers that cannot be scored, or a score file that does not fit; the message says what to do instead."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One entry of the table.
-
-    Attributes:
-        title: for pictures and tables.
-        needs: "states" (samples), "images" (samples with images) or "backbone" (two checkpoints, no samples).
-    """
-
-    name: str
-    title: str
-    needs: str
-
+__all__ = ["METRICS", "PARAMETER_METRICS", "SAMPLE_METRICS", "ScoreError"]
 
 METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric("bi", "block influence", "states"),
-        Metric("multimodal-bi", "multimodal block influence", "images"),
-        Metric("angular", "angular distance of hidden states", "states"),
-        Metric("image-attention", "image attention score", "images"),
-        Metric("parameter-change", "parameter change ratio", "backbone"),
-        Metric("angular-param", "angular distance of parameters", "backbone"),
+    module.METRIC.name: module.METRIC
+    for module in (
+        block_influence,
+        multimodal_bi,
+        angular,
+        image_attention,
+        parameter_change,
+        angular_param,
     )
 }
-DATA_METRICS = tuple(name for name, metric in METRICS.items() if metric.needs != "backbone")
-PARAMETER_METRICS = tuple(name for name, metric in METRICS.items() if metric.needs == "backbone")
+"""Name -> metric, in the order in which they are measured, printed and drawn."""
+SAMPLE_METRICS = {name: metric for name, metric in METRICS.items() if isinstance(metric, SampleMetric)}
+PARAMETER_METRICS = {name: metric for name, metric in METRICS.items() if isinstance(metric, ParameterMetric)}

@@ -5,37 +5,30 @@ remove. Two last tokens are kept: the prompt's, from which the answer is read (`
 (`angular-last`); see `tokens.last_positions`.
 """
 
-import contextlib
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import nn
 
 from visual_region.importance.means import SampleMean
+from visual_region.importance.metric import SampleMetric
+from visual_region.importance.sweep import Recorder
 from visual_region.importance.tokens import last_positions
 
-ANGLE = "angle"
 
-
-class AngleRecorder:
+class AngleRecorder(Recorder):
     """Angular distance at the end of the prompt and at the end of the sample: `(batch, layers, 2)`, in [0, 1]."""
 
-    @contextlib.contextmanager
-    def watching(self, decoder: nn.Module, layers: nn.ModuleList) -> Iterator[None]:
-        yield
+    name = "angle"
 
     def begin(self, kinds: torch.Tensor) -> None:
+        super().begin(kinds)
         self._places = last_positions(kinds)
-        self._rows: list[torch.Tensor] = []
 
     def layer(self, index: int, entering: torch.Tensor, leaving: torch.Tensor) -> None:
         places = self._places.to(entering.device)
         rows = torch.arange(len(places), device=entering.device).unsqueeze(1)
-        self._rows.append(angle(entering[rows, places].double(), leaving[rows, places].double()).cpu())
-
-    def end(self) -> dict[str, torch.Tensor]:
-        return {ANGLE: torch.stack(self._rows, dim=1)}
+        self.rows.append(angle(entering[rows, places].double(), leaving[rows, places].double()).cpu())
 
 
 def angle(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -57,3 +50,12 @@ def angular_distance(angles: torch.Tensor, position: int = 0) -> SampleMean:
         position: 0 for the end of the prompt, 1 for the end of the sample.
     """
     return SampleMean(angles[:, :, position], torch.ones(len(angles), dtype=torch.float64))
+
+
+METRIC = SampleMetric(
+    "angular",
+    "angular distance of hidden states",
+    AngleRecorder,
+    lambda angles, _: angular_distance(angles),
+    details=lambda angles, _: {"angular-last": angular_distance(angles, position=1)},
+)

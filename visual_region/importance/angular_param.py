@@ -7,6 +7,7 @@ vector.
 import math
 from collections.abc import Sequence
 
+from visual_region.importance.metric import ParameterMetric
 from visual_region.importance.parameters import LayerSums
 
 
@@ -21,3 +22,10 @@ def angular_param(sums: Sequence[LayerSums]) -> list[float]:
         / math.pi
         for layer in sums
     ]
+
+
+METRIC = ParameterMetric(
+    "angular-param",
+    "angular distance of parameters",
+    lambda sums: {"values": angular_param(sums), "elements": [layer.elements for layer in sums]},
+)

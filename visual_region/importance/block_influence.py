@@ -4,28 +4,21 @@ The paper, Appendix A (after ShortGPT). Here every token of the data counts alik
 padding.
 """
 
-import contextlib
-from collections.abc import Iterator
-
 import torch
-from torch import nn
 
 from visual_region.importance.means import SampleMean, mean_over
+from visual_region.importance.metric import SampleMetric
+from visual_region.importance.sweep import Recorder
 from visual_region.importance.tokens import KINDS, sum_by_kind
 
-COSINE = "cosine"
 
-
-class CosineRecorder:
+class CosineRecorder(Recorder):
     """Sums of 1 - cos(entering, leaving) over each sample's image, prompt and answer tokens: `(batch, layers, 3)`."""
 
-    @contextlib.contextmanager
-    def watching(self, decoder: nn.Module, layers: nn.ModuleList) -> Iterator[None]:
-        yield
+    name = "cosine"
 
     def begin(self, kinds: torch.Tensor) -> None:
-        self._kinds = kinds
-        self._rows: list[torch.Tensor] = []
+        super().begin(kinds)
         self._last: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def layer(self, index: int, entering: torch.Tensor, leaving: torch.Tensor) -> None:
@@ -35,12 +28,12 @@ class CosineRecorder:
         after = _dot(leaving, leaving)
         size = (before * after).sqrt().clamp(min=torch.finfo(torch.float64).tiny)
         # The kinds may lie on another device than a layer of a model that is spread over several.
-        self._rows.append(sum_by_kind(1 - _dot(entering, leaving) / size, self._kinds.to(entering.device)).cpu())
+        self.rows.append(sum_by_kind(1 - _dot(entering, leaving) / size, self.kinds.to(entering.device)).cpu())
         self._last = (leaving, after)
 
-    def end(self) -> dict[str, torch.Tensor]:
+    def end(self) -> torch.Tensor:
         self._last = None
-        return {COSINE: torch.stack(self._rows, dim=1)}
+        return super().end()
 
 
 def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -58,3 +51,12 @@ def block_influence(sums: torch.Tensor, counts: torch.Tensor, kinds: tuple[str, 
     """
     chosen = [list(KINDS).index(kind) for kind in kinds]
     return mean_over(sums[:, :, chosen].sum(2), counts[:, chosen].sum(1))
+
+
+def by_kind(sums: torch.Tensor, counts: torch.Tensor) -> dict[str, SampleMean]:
+    """Block influence over the tokens of each kind, and over all text; arguments as of `block_influence`."""
+    subsets = {kind: (kind,) for kind in KINDS} | {"text": ("prompt", "answer")}
+    return {f"bi-{name}": block_influence(sums, counts, kinds) for name, kinds in subsets.items()}
+
+
+METRIC = SampleMetric("bi", "block influence", CosineRecorder, block_influence, details=by_kind)

@@ -5,52 +5,49 @@ those that leave layer i + n - 1, at the end of the prompt, as a share of pi. Th
 blocks that begin there count too.
 """
 
-import contextlib
 import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers.utils.logging import tqdm
 
+from llava.outputs import FileKind
 from visual_region.importance.angular import angle
 from visual_region.importance.samples import Reader, SampleSet, groups_of
-from visual_region.importance.sweep import sweep
+from visual_region.importance.sweep import Recorder, sweep
 from visual_region.importance.tokens import last_positions
 from visual_region.surgery import SurgeryError
 
-BLOCK = "block"
+BLOCK_SCORES = FileKind("a file of block distances", keys=frozenset({"block", "values"}))
 
 
-class BlockRecorder:
+class BlockRecorder(Recorder):
     """Distances of blocks of `size` layers: `(batch, layers, 1)`, NaN where a block would end beyond the last layer."""
+
+    name = "block"
 
     def __init__(self, size: int) -> None:
         self.size = size
 
-    @contextlib.contextmanager
-    def watching(self, decoder: nn.Module, layers: nn.ModuleList) -> Iterator[None]:
-        yield
-
     def begin(self, kinds: torch.Tensor) -> None:
+        super().begin(kinds)
         self._places = last_positions(kinds)[:, 0]
-        self._states: list[torch.Tensor] = []
 
     def layer(self, index: int, entering: torch.Tensor, leaving: torch.Tensor) -> None:
         rows, places = torch.arange(len(self._places), device=entering.device), self._places.to(entering.device)
-        if not self._states:
-            self._states.append(entering[rows, places].double())
-        self._states.append(leaving[rows, places].double())
+        if not self.rows:
+            self.rows.append(entering[rows, places].double())
+        self.rows.append(leaving[rows, places].double())
 
-    def end(self) -> dict[str, torch.Tensor]:
-        states = torch.stack(self._states)
+    def end(self) -> torch.Tensor:
+        states = torch.stack(self.rows)
         distances = angle(states[: -self.size], states[self.size :])
         beyond = distances.new_full((self.size - 1, distances.shape[1]), torch.nan)
-        return {BLOCK: torch.cat([distances, beyond]).T.unsqueeze(-1)}
+        return torch.cat([distances, beyond]).T.unsqueeze(-1)
 
 
 def block_distances(reader: Reader, samples: SampleSet, size: int, layer_path: str, batch_size: int) -> torch.Tensor:
@@ -59,7 +56,7 @@ def block_distances(reader: Reader, samples: SampleSet, size: int, layer_path: s
     bar = tqdm(total=len(samples.indices), desc=f"blocks of {size}", unit="sample")
     batches = reader.batches(samples, groups_of(samples, batch_size))
     for batch, numbers in sweep(reader.model, batches, [BlockRecorder(size)], layer_path):
-        rows.append(numbers[BLOCK][:, :, 0])
+        rows.append(numbers[BlockRecorder.name][:, :, 0])
         bar.update(len(batch.samples))
     bar.close()
     values = torch.cat(rows)
@@ -126,5 +123,5 @@ def read_block_values(path: str | Path, size: int, depth: int, identity: str) ->
             f"blocks of {size} of this model"
         )
     if not whole or len(values) != depth - size + 1:
-        raise SurgeryError(f"--block-scores {path} does not hold {depth - size + 1} finite distances; measure anew")
+        raise SurgeryError(f"--block-scores {path} does not hold {depth - size + 1} finite distances; measure again")
     return values

@@ -19,19 +19,21 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from visual_region.importance.means import SampleMean, mean_over
+from visual_region.importance.metric import SampleMetric
+from visual_region.importance.sweep import Recorder
 from visual_region.importance.tokens import IMAGE, KINDS, sum_by_kind
 
-ATTENTION = "attention"
 _NAME = "visual_region_image_attention"
 
 
-class ImageAttentionRecorder:
+class ImageAttentionRecorder(Recorder):
     """Attention that image tokens get from each sample's image, prompt and answer tokens, as a mean over heads:
     `(batch, layers, 3)`. Their sum over the last dimension, divided by the number of image tokens, is A_i."""
 
+    name = "attention"
+
     @contextlib.contextmanager
     def watching(self, decoder: nn.Module, layers: nn.ModuleList) -> Iterator[None]:
-        self._layer_of = {module: i for i, layer in enumerate(layers) for module in layer.modules()}
         AttentionInterface.register(_NAME, self._attend)
         AttentionMaskInterface.register(_NAME, sdpa_mask)
         config = decoder.config
@@ -43,17 +45,13 @@ class ImageAttentionRecorder:
             config._attn_implementation = before
 
     def begin(self, kinds: torch.Tensor) -> None:
-        self._kinds = kinds
+        super().begin(kinds)
         self._image = kinds == IMAGE
         self._any_image = bool(self._image.any())
-        self._rows: dict[int, torch.Tensor] = {}
+        self._given = torch.zeros(len(kinds), len(KINDS), dtype=torch.float64)
 
     def layer(self, index: int, entering: torch.Tensor, leaving: torch.Tensor) -> None:
-        if not self._any_image:
-            self._rows[index] = torch.zeros(len(self._kinds), len(KINDS), dtype=torch.float64)
-
-    def end(self) -> dict[str, torch.Tensor]:
-        return {ATTENTION: torch.stack([self._rows[i] for i in range(len(self._rows))], dim=1)}
+        self.rows.append(self._given)
 
     def _attend(
         self,
@@ -64,7 +62,7 @@ class ImageAttentionRecorder:
         attention_mask: torch.Tensor | None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, None]:
-        """The attention of transformers, and beside it what each query gives to the image."""
+        """The attention of transformers; also records what each query gives to the image."""
         output = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         if self._any_image:
             # Shares of attention are small numbers that are summed by the hundred: half precision is too coarse.
@@ -77,7 +75,7 @@ class ImageAttentionRecorder:
                 module, query.to(exact), key.to(exact), mark, attention_mask, **kwargs | {"dropout": 0.0}
             )
             per_query = given[..., 0].mean(-1, dtype=torch.float64)
-            self._rows[self._layer_of[module]] = sum_by_kind(per_query, self._kinds.to(value.device)).cpu()
+            self._given = sum_by_kind(per_query, self.kinds.to(value.device)).cpu()
         return output
 
 
@@ -92,3 +90,18 @@ def image_attention(sums: torch.Tensor, counts: torch.Tensor, kinds: tuple[str, 
     images = counts[:, list(KINDS).index("image")]
     per_sample = mean_over(sums[:, :, chosen].sum(2), images).per_sample
     return SampleMean(per_sample, (images > 0).double())
+
+
+def by_query(sums: torch.Tensor, counts: torch.Tensor) -> dict[str, SampleMean]:
+    """What the queries of each kind give to the image; arguments as of `image_attention`."""
+    return {f"image-attention-{kind}": image_attention(sums, counts, (kind,)) for kind in KINDS}
+
+
+METRIC = SampleMetric(
+    "image-attention",
+    "image attention score",
+    ImageAttentionRecorder,
+    image_attention,
+    details=by_query,
+    needs_images=True,
+)

@@ -19,7 +19,7 @@ class SampleMean:
 
     def values(self, draws: torch.Tensor | None = None) -> torch.Tensor:
         """The weighted mean, float64 `(layers,)`; with `draws` `(resamples, samples)`, how often each sample was
-        drawn, one mean a resample `(resamples, layers)`, NaN where nothing drawn counts."""
+        drawn, one mean per resample `(resamples, layers)`, NaN where nothing drawn counts."""
         weighted = torch.nan_to_num(self.per_sample, nan=0.0) * self.weights.unsqueeze(1)
         if draws is None:
             return weighted.sum(0) / self.weights.sum()
@@ -28,7 +28,7 @@ class SampleMean:
 
 @dataclass(frozen=True)
 class MeanOfMeans:
-    """The mean of several means with equal say, whatever their weights (multimodal BI: visual and text tokens)."""
+    """The mean of several means, each with equal weight (multimodal BI: of visual and of text tokens)."""
 
     parts: tuple[SampleMean, ...]
 

@@ -1,4 +1,4 @@
-"""Parameter change ratio: how far training moved a layer's weights, relative to where they stood.
+"""Parameter change ratio: how far training moved a layer's weights, relative to what they were before.
 
 The paper, Appendix A: R_i = mean over the layer's parameters of |(theta' - theta) / theta|. Where theta is 0 the ratio
 has no value: such elements are left out, and counted.
@@ -6,9 +6,21 @@ has no value: such elements are left out, and counted.
 
 from collections.abc import Sequence
 
+from visual_region.importance.metric import ParameterMetric
 from visual_region.importance.parameters import LayerSums
 
 
 def parameter_change(sums: Sequence[LayerSums]) -> list[float]:
     """R_i of each layer; 0 for a layer all of whose weights were 0."""
     return [layer.ratio / max(layer.elements - layer.zeros, 1) for layer in sums]
+
+
+METRIC = ParameterMetric(
+    "parameter-change",
+    "parameter change ratio",
+    lambda sums: {
+        "values": parameter_change(sums),
+        "elements": [layer.elements for layer in sums],
+        "left_out": [layer.zeros for layer in sums],
+    },
+)

@@ -2,12 +2,16 @@
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 
-from visual_region.importance import ScoreError
-from visual_region.importance.weights import PIECE, DecoderWeights, StoredTensor
+from llava.checkpoint.tensors import Stored
+from visual_region.importance.errors import ScoreError
+from visual_region.importance.weights import DecoderWeights
+
+PIECE = 1 << 17
+"""Elements in a piece: in float64 a few of them fit into a core's second-level cache."""
 
 
 @dataclass
@@ -26,9 +30,6 @@ class LayerSums:
     theta2: float = 0.0
     delta2: float = 0.0
     product: float = 0.0
-
-    def to_dict(self) -> dict[str, float]:
-        return asdict(self)
 
 
 def check_comparable(trained: DecoderWeights, backbone: DecoderWeights) -> None:
@@ -57,9 +58,9 @@ def compare_layers(trained: DecoderWeights, backbone: DecoderWeights, layers: It
         yield sums
 
 
-def _add(sums: LayerSums, ours: StoredTensor, theirs: StoredTensor, theta: torch.Tensor, delta: torch.Tensor) -> None:
-    sums.elements += len(theirs)
-    for new, old in zip(ours.pieces(), theirs.pieces(), strict=True):
+def _add(sums: LayerSums, ours: Stored, theirs: Stored, theta: torch.Tensor, delta: torch.Tensor) -> None:
+    sums.elements += theirs.elements
+    for new, old in zip(ours.pieces(PIECE), theirs.pieces(PIECE), strict=True):
         t, d = theta[: len(old)], delta[: len(old)]
         t.copy_(old)
         d.copy_(new).sub_(t)

@@ -2,25 +2,29 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
+from llava.eval.scoring.statistics import draw_counts
 from visual_region.importance.means import Scores
 
 RESAMPLES, CONFIDENCE = 1000, 0.95
+_TAILS = torch.tensor([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], dtype=torch.float64)
 
 
-def draw_counts(samples: int, resamples: int = RESAMPLES, seed: int = 0) -> torch.Tensor:
-    """How often each sample is drawn in each resample, with replacement: float64 `(resamples, samples)`."""
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(samples, (resamples, samples), generator=generator)
-    ones = torch.ones(resamples, samples, dtype=torch.float64)
-    return torch.zeros(resamples, samples, dtype=torch.float64).scatter_add_(1, drawn, ones)
+def resampled(scores: Scores, resamples: int = RESAMPLES, seed: int = 0) -> torch.Tensor:
+    """The layers' values over samples drawn with replacement, float64 `(resamples, layers)`."""
+    once = np.ones(len(scores.weights), dtype=np.int64)
+
+    def values(drawn: np.ndarray) -> np.ndarray:
+        return scores.values(torch.from_numpy(drawn).double()).numpy()
+
+    return torch.from_numpy(draw_counts(once, resamples, np.random.default_rng(seed), values))
 
 
-def interval(scores: Scores, draws: torch.Tensor, confidence: float = CONFIDENCE) -> tuple[torch.Tensor, torch.Tensor]:
+def interval(scores: Scores, resamples: int = RESAMPLES, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """The percentile interval of each layer's value, `(low, high)`, float64 `(layers,)`."""
-    tail = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
-    low, high = torch.nanquantile(scores.values(draws), tail, dim=0)
+    low, high = torch.nanquantile(resampled(scores, resamples, seed), _TAILS, dim=0)
     return low, high
 
 
@@ -42,16 +46,15 @@ class Stability:
     high: float
 
 
-def stability(scores: Scores, draws: torch.Tensor, k: int, lowest: bool, confidence: float = CONFIDENCE) -> Stability:
-    """Resamples the samples and ranks the layers anew each time."""
-    resampled = scores.values(draws)
-    resampled = resampled[~resampled.isnan().any(1)]
+def stability(scores: Scores, k: int, lowest: bool, resamples: int = RESAMPLES, seed: int = 0) -> Stability:
+    """Resamples the samples and ranks the layers again each time."""
+    values = resampled(scores, resamples, seed)
+    values = values[~values.isnan().any(1)]
     chosen = _first(scores.values().unsqueeze(0), k, lowest)[0]
-    hits = _first(resampled, k, lowest)
+    hits = _first(values, k, lowest)
     common = (hits & chosen).sum(1).double()
     overlap = common / (2 * k - common)
-    tail = torch.tensor([(1 - confidence) / 2, (1 + confidence) / 2], dtype=torch.float64)
-    low, high = torch.quantile(overlap, tail).tolist()
+    low, high = torch.quantile(overlap, _TAILS).tolist()
     layers = tuple(chosen.nonzero().flatten().tolist())
     return Stability(layers, hits.double().mean(0).tolist(), overlap.mean().item(), low, high)
 
@@ -60,8 +63,3 @@ def _first(values: torch.Tensor, k: int, lowest: bool) -> torch.Tensor:
     """bool `(rows, layers)`: whether a layer is among its row's first k; of equal scores the lower layer goes first."""
     order = values.argsort(dim=1, descending=not lowest, stable=True)
     return torch.zeros_like(values, dtype=torch.bool).scatter_(1, order[:, :k], True)
-
-
-def jaccard(a: set[int], b: set[int]) -> float:
-    """Layers in both as a share of layers in either."""
-    return len(a & b) / len(a | b)

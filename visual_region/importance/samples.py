@@ -16,7 +16,9 @@ from llava.data.collate import DataCollatorForSupervisedDataset
 from llava.data.dataset import LazySupervisedDataset
 from llava.data.records import DataFormatError, Record, Records, open_records
 from llava.files import cache_root, sha256_of, write_json
-from visual_region.importance import ScoreError
+from llava.images import missing_images
+from llava.names import some
+from visual_region.importance.errors import ScoreError
 from visual_region.importance.tokens import ANSWER, IMAGE, PADDING, PROMPT, TokenBatch
 
 CAPTION_TEMPLATE = "plain"
@@ -41,13 +43,17 @@ class SampleSet:
     def with_images(self) -> int:
         return int(self.records.has_image[list(self.indices)].sum())
 
+    @property
+    def images(self) -> list[str]:
+        """The names of the images, each once."""
+        return list(dict.fromkeys(name for i in self.indices for name in self.records[i].images))
+
     def check_images(self, folder: Path) -> None:
         """Raises `ScoreError` that counts and names missing images, before a model is loaded."""
-        names = dict.fromkeys(name for i in self.indices for name in self.records[i].images)
-        missing = [name for name in names if not (folder / name).is_file()]
+        missing = missing_images(self.images, folder)
         if missing:
             raise ScoreError(
-                f"{len(missing)} of {len(names)} images are missing under {str(folder)!r}: {', '.join(missing[:5])}; "
+                f"{len(missing)} of {len(self.images)} images are missing under {str(folder)!r}: {some(missing)}; "
                 "give --image-folder the folder that the paths of the data file begin in"
             )
 
@@ -55,7 +61,7 @@ class SampleSet:
 def open_samples(path: str, count: int | None, seed: int) -> SampleSet:
     """`count` random samples of a data file (None: all).
 
-    They are run by length, and equal lengths by content, so that the order of the file changes nothing, not even
+    They are run in the order of length, then of content, so that the order of the file changes nothing, not even
     which samples share a batch.
 
     Args:
@@ -93,7 +99,7 @@ def _holds_captions(path: Path) -> bool:
 
 
 def _captions_as_llava(path: Path) -> Path:
-    """The pairs as LLaVA JSON in the cache, one item a caption; named after the file's content."""
+    """The pairs as LLaVA JSON in the cache, one item per caption; named after the file's content."""
     target = cache_root() / "captions" / f"{path.stem}-{sha256_of(path)[:16]}.json"
     if target.exists():
         return target
@@ -110,7 +116,7 @@ def _captions_as_llava(path: Path) -> Path:
         good = isinstance(captions, list) and captions and all(isinstance(c, str) and c.strip() for c in captions)
         if not good or not isinstance(image, str) or not image:
             raise DataFormatError(
-                f"{path}: item {i} is no image-caption pair; it needs 'image' (a path) and 'caption' (a text or a "
+                f"{path}: item {i} is not an image-caption pair; it needs 'image' (a path) and 'caption' (a text or a "
                 "list of texts)"
             )
         items += [
@@ -190,6 +196,6 @@ def _to(images: Any, device: torch.device, dtype: torch.dtype) -> Any:
 
 
 def groups_of(samples: SampleSet, batch_size: int) -> list[tuple[int, ...]]:
-    """The samples in batches of like length, longest first, so that running out of memory shows at once."""
+    """The samples in batches of like length, longest first, so that a lack of memory shows at once."""
     longest_first = samples.indices[::-1]
     return [longest_first[start : start + batch_size] for start in range(0, len(longest_first), batch_size)]

@@ -5,10 +5,10 @@
      "samples": [{"id", "tokens": {"image", "prompt", "answer"}}],
      "metrics": {NAME: {"values", "low", "high", "samples", "per_sample", "weights" or "parts"}}}
 
-`run` is a digest of all that the numbers depend on: by it a finished run is known again. `values`, `low` and `high`
-hold one number a layer: the score and its interval. `per_sample` holds a row a sample (null: the sample has no part in
-the metric) and `weights` each row's weight in the mean; a metric of `parts` is the mean of those metrics. One sample
-gives no interval. Metrics of parameters have no samples and so none either; they say how many elements they left out.
+`run` is a digest of everything that the numbers depend on; it shows that a run is finished. `values`, `low` and `high`
+hold one number per layer: the score and its interval. `per_sample` holds one row per sample (null: the sample has no
+part in the metric) and `weights` each row's weight in the mean; a metric of `parts` is the mean of those metrics.
+One sample gives no interval, and neither do metrics of parameters; these hold how many elements they left out.
 """
 
 import json
@@ -18,12 +18,15 @@ from typing import Any
 
 import torch
 
-from llava.checkpoint.old_folder import read_checkpoint
-from llava.checkpoint.old_identity import identity_of
+from llava.checkpoint import identity
+from llava.checkpoint.folder import Checkpoint
 from llava.files import written_whole
-from visual_region.importance import ScoreError
+from llava.outputs import FileKind
+from visual_region.importance.errors import ScoreError
 from visual_region.importance.means import MeanOfMeans, SampleMean, Scores
-from visual_region.importance.resampling import CONFIDENCE, draw_counts, interval
+from visual_region.importance.resampling import CONFIDENCE, interval
+
+SCORES = FileKind("a score file", keys=frozenset({"metrics", "num_layers"}))
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class ScoreFile:
 
     @classmethod
     def read(cls, path: str | Path) -> "ScoreFile":
-        """Raises `ScoreError` for what is no score file."""
+        """Raises `ScoreError` for a file that is not a score file."""
         try:
             content = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
             depth = content["num_layers"]
@@ -43,7 +46,7 @@ class ScoreFile:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ScoreError(f"{path} is not a score file of `python -m visual_region score` ({error})") from error
         if wrong:
-            raise ScoreError(f"{path} has {depth} layers, but not so many values in {', '.join(wrong)}")
+            raise ScoreError(f"{path} has {depth} layers, but another number of values in {', '.join(wrong)}")
         return cls(str(path), content)
 
     @property
@@ -55,7 +58,7 @@ class ScoreFile:
         return list(self.content["metrics"])
 
     def entry(self, metric: str) -> dict[str, Any]:
-        """Raises `ScoreError` that lists the metrics for one that is not there."""
+        """The metric's entry; raises `ScoreError` that lists the metrics for an unknown one."""
         if metric not in self.content["metrics"]:
             raise ScoreError(f"{self.path} has no metric {metric!r}; it has {', '.join(self.names) or 'none'}")
         return self.content["metrics"][metric]
@@ -71,22 +74,21 @@ class ScoreFile:
             return MeanOfMeans(tuple(self.scores(part) for part in entry["parts"]))
         if not self.has_samples(metric):
             raise ScoreError(
-                f"{metric!r} in {self.path} has no values by sample, so nothing can be said of other samples"
+                f"{metric!r} in {self.path} has no values per sample, so nothing can be said of other samples"
             )
         nothing = [torch.nan] * self.num_layers
         rows = [nothing if row is None else row for row in entry["per_sample"]]
         return SampleMean(torch.tensor(rows, dtype=torch.float64), torch.tensor(entry["weights"], dtype=torch.float64))
 
-    def check_fits(self, model_path: str, model_base: str | None = None) -> None:
+    def check_fits(self, checkpoint: Checkpoint) -> None:
         """Raises `ScoreError` unless the scores are of this very checkpoint."""
-        found = identity_of(read_checkpoint(model_path), model_base)
-        if self.content.get("identity") != found:
+        if self.content.get("identity") != identity.digest(checkpoint):
             # Before `run` was written, identities were taken from fewer bytes: those cannot be compared.
-            old = "" if "run" in self.content else ", or was written before models were told apart by every tensor"
+            old = "" if "run" in self.content else ", or was written before every tensor counted for a model's identity"
             raise ScoreError(
                 f"{self.path} holds the scores of another model ({self.content.get('model', 'unknown')}, "
-                f"{self.num_layers} layers) than {model_path}{old}; score this one: python -m visual_region score "
-                f"--model-path {model_path} ..."
+                f"{self.num_layers} layers) than {checkpoint.name}{old}; score this one: python -m visual_region "
+                f"score --model-path {checkpoint.name} ..."
             )
 
 
@@ -100,7 +102,7 @@ def entry_of(scores: Scores, resamples: int, seed: int, parts: tuple[str, ...] =
     rows = [None if row.isnan().any() else row.tolist() for row in per_sample]
     samples, bounds = sum(row is not None for row in rows), {}
     if samples > 1:
-        low, high = interval(scores, draw_counts(len(per_sample), resamples, seed))
+        low, high = interval(scores, resamples, seed)
         bounds = {"low": low.tolist(), "high": high.tolist(), "confidence": CONFIDENCE}
     return {
         "values": scores.values().tolist(),
@@ -112,7 +114,7 @@ def entry_of(scores: Scores, resamples: int, seed: int, parts: tuple[str, ...] =
 
 
 def write_scores(path: str | Path, content: dict[str, Any]) -> None:
-    """Writes the file whole or not at all; raises `ScoreError` for a score that is no finite number."""
+    """Writes the file whole or not at all; raises `ScoreError` for a score that is not a finite number."""
     for name, entry in content["metrics"].items():
         wrong = [i for i, value in enumerate(entry["values"]) if not torch.isfinite(torch.tensor(value))]
         if wrong:

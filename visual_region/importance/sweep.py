@@ -1,12 +1,13 @@
 """One pass over the data for every metric that reads hidden states or attention.
 
-Recorders watch each decoder layer and keep a few numbers a sample; no hidden state outlives its layer. The head is
+Recorders watch each decoder layer and keep a few numbers per sample; no hidden state outlives its layer. The head is
 not run: no metric reads logits.
 """
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -15,20 +16,32 @@ from visual_region.importance.tokens import TokenBatch
 from visual_region.tuning import decoder_layers
 
 
-class Recorder(Protocol):
-    """What is kept of a batch."""
+class Recorder(ABC):
+    """What is kept of a batch.
 
-    def watching(self, decoder: nn.Module, layers: nn.ModuleList) -> contextlib.AbstractContextManager[None]:
+    Attributes:
+        name: of its numbers, in the journal.
+    """
+
+    name: ClassVar[str]
+
+    @contextlib.contextmanager
+    def watching(self, decoder: nn.Module, layers: nn.ModuleList) -> Iterator[None]:
         """A block around all batches, for what must be put in place and taken away again."""
+        yield
 
     def begin(self, kinds: torch.Tensor) -> None:
         """A batch starts; `kinds` int64 `(batch, length)`."""
+        self.kinds = kinds
+        self.rows: list[torch.Tensor] = []
 
+    @abstractmethod
     def layer(self, index: int, entering: torch.Tensor, leaving: torch.Tensor) -> None:
-        """A layer has run; states `(batch, length, hidden)`, to be read and not kept."""
+        """A layer has run; states `(batch, length, hidden)`, to be read and not kept. Appends to `rows`."""
 
-    def end(self) -> dict[str, torch.Tensor]:
-        """What was measured: name -> float64 `(batch, layers, numbers)`."""
+    def end(self) -> torch.Tensor:
+        """What was measured of the batch, float64 `(batch, layers, numbers)`."""
+        return torch.stack(self.rows, dim=1)
 
 
 @torch.no_grad()
@@ -61,7 +74,4 @@ def sweep(
             for recorder in recorders:
                 recorder.begin(batch.kinds)
             decoder(**batch.inputs, use_cache=False)
-            numbers: dict[str, torch.Tensor] = {}
-            for recorder in recorders:
-                numbers |= {name: value.cpu() for name, value in recorder.end().items()}
-            yield batch, numbers
+            yield batch, {recorder.name: recorder.end().cpu() for recorder in recorders}

@@ -35,7 +35,7 @@ def count_kinds(kinds: torch.Tensor) -> torch.Tensor:
 def sum_by_kind(values: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
     """Sums of float64 `(batch, length)` over each row's image, prompt and answer tokens: `(batch, 3)`.
 
-    Padding is left out by choice and not by a factor 0, so that what stands there may be NaN.
+    Padding is masked and not multiplied by 0, so its values may be NaN.
     """
     zero = values.new_zeros(())
     return torch.stack([torch.where(kinds == kind, values, zero).sum(1) for kind in KINDS.values()], dim=1)

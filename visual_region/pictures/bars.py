@@ -1,4 +1,4 @@
-"""A layer's score as a bar with its interval, one panel a metric, the chosen layers marked."""
+"""A layer's score as a bar with its interval, one panel per metric, the chosen layers marked."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -37,7 +37,7 @@ def pruning_curve(axes: Any, entries: Sequence[Mapping[str, Any]], floor: float 
 
 
 def _line(axes: Any, points: Sequence[Mapping[str, Any]], style: str, name: str, colour: str) -> None:
-    """One line, with the 95% interval of each accuracy where the scorer gave it."""
+    """One line, with the 95% interval of each accuracy if the scorer gave it."""
     removed, accuracy = [p["removed"] for p in points], [100 * p["accuracy"] for p in points]
     axes.plot(removed, accuracy, style, label=name, color=colour)
     intervals = [(p.get("scores") or {}).get("intervals", {}).get("all") for p in points]

@@ -23,7 +23,7 @@ def new_figure(rows: int, columns: int, width: float, height: float) -> tuple[Fi
 
 
 def layer_ticks(axis: Any, depth: int) -> None:
-    """Ticks for layers 0..depth-1: every layer where there is room, else every 2, 4, 5 or 10."""
+    """Ticks for layers 0..depth-1: every layer if there is room, else every 2, 4, 5 or 10."""
     step = next((s for s in (1, 2, 4, 5, 10) if depth / s <= 22), 20)
     axis.set_ticks(range(0, depth, step))
 
@@ -36,6 +36,6 @@ def save(figure: Figure, path: str | Path) -> None:
 
 
 def shortened(names: Sequence[str], most: int = 40) -> list[str]:
-    """Names cut in front, where paths are alike, to fit a label; whole, where the ends do not tell them apart."""
+    """Names shortened to fit a label, in front, where paths are alike; whole if the ends are not unique."""
     short = [name if len(name) <= most else f"…{name[1 - most :]}" for name in names]
     return short if len(set(short)) == len(set(names)) else list(names)

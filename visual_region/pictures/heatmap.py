@@ -1,4 +1,4 @@
-"""The paper's Figure 5: a metric as samples by layers, one panel a data set."""
+"""The paper's Figure 5: a metric as samples by layers, one panel per data set."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +16,11 @@ def draw_heatmap(files: Sequence[ScoreFile], metric: str, path: str | Path, name
     """Writes the picture, all panels on one scale.
 
     Args:
-        files: one score file a panel, of models of equal depth.
+        files: one score file per panel, of models of equal depth.
         names: titles of the panels; default: names of the data files.
 
     Raises:
-        ScoreError: a metric without values by sample, or files of different depth.
+        ScoreError: a metric without values per sample, or files of different depth.
     """
     depths = {scores.num_layers for scores in files}
     if len(depths) > 1:

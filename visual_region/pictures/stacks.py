@@ -1,4 +1,4 @@
-"""Selections side by side: a row of the stack each."""
+"""Selections side by side: one row per selection."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -22,7 +22,7 @@ from llava.data.records import Records, open_records
 from llava.eval.answering.arguments import feature_cache
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.nll import Piece, answer_pieces, encode_documents, first_tokens, text_pieces
-from llava.eval.benchmarks.published import text_not_as_published
+from llava.eval.benchmarks.perplexity import text_not_as_published
 from llava.eval.scoring.report import Measure, Report
 from llava.eval.scoring.statistics import RESAMPLES, draw_counts, percentiles
 from llava.files import sha256_of

@@ -1,0 +1,34 @@
+"""The benchmarks, one file each, in the order of the paper's table. To add one: a file, and a row here."""
+
+from llava.eval.benchmarks.base import DATA, Benchmark
+from llava.eval.benchmarks.bbh import BBH
+from llava.eval.benchmarks.docvqa import DOCVQA
+from llava.eval.benchmarks.easy_vqa import EASY_VQA
+from llava.eval.benchmarks.gqa import GQA
+from llava.eval.benchmarks.mmbench import MMBENCH
+from llava.eval.benchmarks.mmlu import MMLU
+from llava.eval.benchmarks.ocrvqa import OCRVQA
+from llava.eval.benchmarks.perplexity import PERPLEXITY
+from llava.eval.benchmarks.refcocog import REFCOCOG
+from llava.eval.benchmarks.scienceqa import SCIENCEQA
+from llava.eval.benchmarks.tdiuc import TDIUC
+from llava.eval.benchmarks.textvqa import TEXTVQA
+
+__all__ = ["BENCHMARKS", "BY_NAME", "DATA", "VISUAL", "Benchmark"]
+
+BENCHMARKS: tuple[Benchmark, ...] = (
+    OCRVQA,
+    DOCVQA,
+    REFCOCOG,
+    TDIUC,
+    MMBENCH,
+    GQA,
+    SCIENCEQA,
+    TEXTVQA,
+    MMLU,
+    BBH,
+    PERPLEXITY,
+    EASY_VQA,
+)
+BY_NAME = {benchmark.name: benchmark for benchmark in BENCHMARKS}
+VISUAL = tuple(benchmark.name for benchmark in BENCHMARKS if benchmark.visual)

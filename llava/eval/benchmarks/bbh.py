@@ -1,68 +1,20 @@
-"""BIG-bench-hard: its 27 tasks, and what counts as an answer to each.
+"""BIG-bench-hard: zero-shot, strict and flexible, per task and over all. The forms of answers: scoring/bbh_forms.py."""
 
-Strict: the whole reply is the reference. Flexible: the first thing in the reply that has the form of an answer to this
-task is the reference. Both sides are compared case-blind, without a final full stop, commas, line breaks, double quotes
-and backslashes. The rules are those of lm-eval's `bbh_zeroshot` version 3; docs/evaluation.md lists the differences.
-"""
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from llava.eval.benchmarks.base import LIMIT_PER_TASK, Benchmark, Published, Setting
+from llava.eval.benchmarks.preparing import Options, PrepareError, load, set_up
+from llava.eval.scoring.bbh_forms import TASKS, flexible_match, strict_match
+from llava.eval.scoring.group_means import by_group, mean_of_group_means
+from llava.eval.scoring.pairing import ScoringError, pair
+from llava.eval.scoring.report import Measure, Report
+from llava.files import write_json
 
-from llava.eval.scoring.number_words import numbers_in_words
-
-LETTERED, YES_NO = "lettered", "yes_no"
-
-
-class Option(NamedTuple):
-    letter: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Task:
-    """A task: how many questions its file holds as published, and the form of its answers."""
-
-    name: str
-    questions: int
-    form: str
-
-
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (
-        Task("boolean_expressions", 250, "boolean"),
-        Task("causal_judgement", 187, YES_NO),
-        Task("date_understanding", 250, LETTERED),
-        Task("disambiguation_qa", 250, LETTERED),
-        Task("dyck_languages", 250, "brackets"),
-        Task("formal_fallacies", 250, "validity"),
-        Task("geometric_shapes", 250, LETTERED),
-        Task("hyperbaton", 250, LETTERED),
-        Task("logical_deduction_five_objects", 250, LETTERED),
-        Task("logical_deduction_seven_objects", 250, LETTERED),
-        Task("logical_deduction_three_objects", 250, LETTERED),
-        Task("movie_recommendation", 250, LETTERED),
-        Task("multistep_arithmetic_two", 250, "number"),
-        Task("navigate", 250, YES_NO),
-        Task("object_counting", 250, "number"),
-        Task("penguins_in_a_table", 146, LETTERED),
-        Task("reasoning_about_colored_objects", 250, LETTERED),
-        Task("ruin_names", 250, LETTERED),
-        Task("salient_translation_error_detection", 250, LETTERED),
-        Task("snarks", 178, LETTERED),
-        Task("sports_understanding", 250, "plausible"),
-        Task("temporal_sequences", 250, LETTERED),
-        Task("tracking_shuffled_objects_five_objects", 250, LETTERED),
-        Task("tracking_shuffled_objects_seven_objects", 250, LETTERED),
-        Task("tracking_shuffled_objects_three_objects", 250, LETTERED),
-        Task("web_of_lies", 250, "truth"),
-        Task("word_sorting", 250, "words"),
-    )
-}
-QUESTIONS = 6511
-"""In all 27 tasks."""
+QUESTIONS, ANNOTATIONS = "questions.jsonl", "annotations.json"
+PUBLISHED = Published(6511, "questions")
+_EXPECTED = "expected the annotations.json that `python -m llava.eval.prepare bbh` writes"
 
 PROMPT_SUFFIX = "\nPlease answer this question in a word or phrase."
 """The paper's instruction; it does not say where it stood. Here it follows the question on its own line."""
@@ -73,109 +25,129 @@ def prompt(question: str) -> str:
     return question + PROMPT_SUFFIX
 
 
-def normalise(text: str) -> str:
-    """What both sides of a comparison are reduced to."""
-    text = re.sub(r"\.$", "", text.strip())
-    return re.sub(r'[,\n"\\]', "", text).lower().strip()
-
-
-def strict_match(reply: str, reference: str) -> bool:
-    return normalise(reply) == normalise(reference)
-
-
-def flexible_match(task: str, question: str, reply: str, reference: str, last: bool = False) -> tuple[bool, bool]:
-    """Whether the answer found in a reply is right, and whether one was found at all.
+def prepare(raw: Path, out: Path, options: Options) -> int:
+    """Writes questions.jsonl (`question_id` "TASK/NUMBER", `text`, `category`) and annotations.json.
 
     Args:
-        task: a name of `TASKS`.
-        question: the question's text, which names options and words to sort.
-        last: take the last answer in place of the first ("not True ... so False"); not the published rule.
+        raw: the folder of the task files, or the repository that holds it as `bbh/`.
+
+    Raises:
+        PrepareError: names every file that is missing, broken, or not of the published length.
     """
-    if strict_match(reply, reference):
-        return True, True
-    answer = extract(task, question, reply, last)
-    return answer is not None and normalise(answer) == normalise(reference), answer is not None
+    folder = raw / "bbh" if (raw / "bbh").is_dir() else raw
+    problems, rows, annotations = [], [], {}
+    for task in TASKS.values():
+        try:
+            examples = read_task(folder / f"{task.name}.json")
+        except PrepareError as error:
+            problems.append(str(error))
+            continue
+        if options.check_counts and len(examples) != task.questions:
+            problems.append(f"{task.name}.json holds {len(examples)} questions; published are {task.questions}")
+        for i, example in enumerate(examples):
+            name = f"{task.name}/{i}"
+            rows.append({"question_id": name, "text": prompt(example["input"]), "category": task.name})
+            annotations[name] = {"task": task.name, "input": example["input"], "target": example["target"]}
+    if problems:
+        raise PrepareError(f"BIG-bench-hard in {folder}: {'; '.join(problems)}")
+    asked = set_up(out, {}, QUESTIONS, rows, options)
+    write_json(out / ANNOTATIONS, annotations)
+    return asked
 
 
-def extract(task: str, question: str, reply: str, last: bool = False) -> str | None:
-    """The answer that a reply gives, in the form of the task's references; None where it holds none."""
-    found = _FORMS[TASKS[task].form](question, reply)
-    return None if not found else found[-1 if last else 0]
+def read_task(path: Path) -> list[dict[str, str]]:
+    """The examples of a task file, each with `input` and `target`."""
+    if not path.is_file():
+        raise PrepareError(f"{path.name} is missing")
+    try:
+        examples = load(path)["examples"]
+        if not examples or not all(isinstance(e["input"], str) and isinstance(e["target"], str) for e in examples):
+            raise ValueError("an example without input or target")
+    except (ValueError, KeyError, TypeError) as error:
+        raise PrepareError(f"{path.name} is not a task file with examples of input and target ({error})") from error
+    return examples
 
 
-def options(question: str) -> list[Option]:
-    """The lettered options of a question, in order."""
-    return [Option(letter, text.strip()) for letter, text in re.findall(r"^\(([A-Z])\)(.*)$", question, re.MULTILINE)]
+def score(
+    answers: Sequence[Mapping[str, Any]],
+    annotations: Mapping[str, Mapping[str, str]],
+    asked: Iterable[str] | None = None,
+    missing: str = "error",
+    last: bool = False,
+) -> Report:
+    """Accuracy of both rules.
 
+    Args:
+        annotations: question id -> `task`, `input`, `target`, as `llava.eval.prepare` writes them.
+        asked, missing: as `llava.eval.scoring.pairing.pair` takes them.
+        last: the last answer in a reply counts in place of the first: not the published rule.
 
-def _pattern(pattern: str, flags: int = 0) -> Callable[[str, str], list[str]]:
-    compiled = re.compile(pattern, flags)
-    return lambda question, reply: compiled.findall(reply)
+    Returns:
+        `flexible` (the headline) and `strict`, each question weighing the same, as published; `flexible_task_mean` and
+        `strict_task_mean`, each task weighing the same; flexible accuracy of each task.
 
-
-def _mapped(no: str, yes: str) -> Callable[[str, str], list[str]]:
-    compiled = re.compile(rf"\b(?:(?P<no>{no})|(?:{yes}))\b", re.IGNORECASE)
-    return lambda question, reply: ["no" if match["no"] else "yes" for match in compiled.finditer(reply)]
-
-
-def _lettered(question: str, reply: str) -> list[str]:
-    letters = re.findall(r"\([A-Z]\)", reply)
-    if letters:
-        return letters
-    offered = options(question)
-    by_text = _options_named(offered, reply)
-    if by_text:
-        return by_text
-    known = "".join(option.letter for option in offered)
-    if not known:
-        return []
-    after_colon = re.findall(rf":\s*([{known}])", reply)
-    # A reply that is nothing but the letter is an answer to anybody who reads it; lm-eval leaves it unparsed.
-    alone = re.fullmatch(rf"\W*([{known}])\W*", reply)
-    return [f"({letter})" for letter in after_colon or (alone.groups() if alone else ())]
-
-
-def _options_named(offered: list[Option], reply: str) -> list[str]:
-    """Options whose text stands in the reply as whole words, in order; text that two options share names neither."""
-    texts = [_bare(option.text) for option in offered]
-    letters = {
-        text: option.letter for text, option in zip(texts, offered, strict=True) if texts.count(text) == 1 and text
+    Raises:
+        ScoringError: answers that do not belong to the questions, or annotations of an unknown task.
+    """
+    check_annotations(annotations)
+    unknown = sorted({truth["task"] for truth in annotations.values()} - set(TASKS))
+    if unknown:
+        raise ScoringError(f"unknown BIG-bench-hard tasks in the annotations: {', '.join(unknown)}")
+    paired = pair(answers, annotations, asked=asked, missing=missing)
+    tasks, strict, flexible, failures = [], [], [], 0
+    for reply in paired.replies:
+        truth, text = reply.truth, reply.text or ""
+        right, parsed = flexible_match(truth["task"], truth["input"], text, truth["target"], last)
+        tasks.append(truth["task"])
+        strict.append(float(strict_match(text, truth["target"])))
+        flexible.append(float(right))
+        failures += not parsed
+    groups = {"flexible": by_group(tasks, flexible), "strict": by_group(tasks, strict)}
+    metrics = {
+        "flexible": Measure.of(flexible),
+        "strict": Measure.of(strict),
+        "flexible_task_mean": mean_of_group_means(groups["flexible"]),
+        "strict_task_mean": mean_of_group_means(groups["strict"]),
     }
-    if not letters:
-        return []
-    # Of two options that begin alike the longer one is meant.
-    either = "|".join(re.escape(text) for text in sorted(letters, key=len, reverse=True))
-    return [f"({letters[text]})" for text in re.findall(rf"(?<!\w)(?:{either})(?!\w)", _bare(reply))]
+    report = Report.of("bbh", paired, flexible, metrics, answers=len(paired.replies), parse_failures=failures)
+    for rule, own in groups.items():
+        report.groups[f"{rule}, task"] = {task: Measure.of(scores) for task, scores in own.items()}
+    report.details = {"shots": 0, "flexible": f"the {'last' if last else 'first'} answer found in the reply"}
+    if absent := sorted(set(TASKS) - set(tasks)):
+        here = len(TASKS) - len(absent)
+        report.warnings.append(f"{len(tasks)} questions of {here} of the 27 tasks; without {', '.join(absent)}")
+    return report
 
 
-def _bare(text: str) -> str:
-    """Lower case, without punctuation, blanks collapsed."""
-    return " ".join(re.sub(r"[^\w\s]|_", "", text.lower()).split())
+def check_annotations(annotations: Any) -> None:
+    """Raises `ScoringError` where annotations are of another kind of file; names the first that is none."""
+    needed = ("task", "input", "target")
+    rows = annotations if isinstance(annotations, Mapping) else {}
+    for name, truth in rows.items():
+        if not isinstance(truth, Mapping) or not all(isinstance(truth.get(key), str) for key in needed):
+            raise ScoringError(f"annotation {name!r} has no {', '.join(needed)}; {_EXPECTED}")
+    if not rows:
+        raise ScoringError(f"the annotations are empty or no object of question ids; {_EXPECTED}")
 
 
-def _numbers(question: str, reply: str) -> list[str]:
-    digits = re.findall(r"-?\d+", re.sub(r"(?<=\d),(?=\d{3})", "", reply))
-    return digits or [str(number) for number in numbers_in_words(reply)]
-
-
-def _words(question: str, reply: str) -> list[str]:
-    """The listed words in the order of their last occurrence in the reply: models often repeat the list first."""
-    listed = question.partition("List:")[2].split()
-    if not listed:
-        return []
-    found = re.findall("|".join(rf"\b{re.escape(word)}\b" for word in listed), reply)
-    ordered = list(reversed(dict.fromkeys(reversed(found))))
-    return [" ".join(ordered)] if ordered else []
-
-
-_FORMS: dict[str, Callable[[str, str], list[str]]] = {
-    "boolean": _pattern(r"\b(?:True|False)\b"),
-    YES_NO: _pattern(r"\b(?:Yes|No|yes|no)\b"),
-    "validity": _pattern(r"\b(?:valid|invalid)\b"),
-    "plausible": _mapped("no|not plausible", "yes|plausible"),
-    "truth": _mapped("no|does not tell the truth|is not telling the truth", "yes|tells the truth|is telling the truth"),
-    "brackets": _pattern(r"(?<!\S)[\[\](){}<>\"][\[\](){}<>\" ]*"),
-    "number": _numbers,
-    "words": _words,
-    LETTERED: _lettered,
-}
+BBH = Benchmark(
+    name="bbh",
+    column="BIG-bench-hard",
+    questions=QUESTIONS,
+    annotations=(ANNOTATIONS,),
+    prepare=prepare,
+    score=score,
+    visual=False,
+    answer_flags=("--max_new_tokens", "128"),
+    answers="answers/{stem}/{name}.jsonl",
+    settings=(
+        LIMIT_PER_TASK,
+        Setting("LAST_MATCH", "the last answer in a reply counts, not the first", "", "--last-match", switch=True),
+    ),
+    published=PUBLISHED,
+    annotation_help="annotations.json, as llava.eval.prepare writes it",
+    add_score_flags=lambda parser: parser.add_argument(
+        "--last-match", action="store_true", help="the last answer in a reply counts, not the first"
+    ),
+    options=lambda args: {"last": args.last_match},
+)

@@ -1,152 +1,311 @@
-"""MMBench's TSV files: reading them whole, their options and images."""
+"""MMBench, dev: vanilla and circular accuracy on this machine, letters read by one frozen rule; the server's sheet.
 
-import base64
-import binascii
-import csv
-import io
-from collections.abc import Mapping, Sequence
+Circular: a question is right if it is right in every rotation of its options. The dev files hold the rotations as rows,
+and `--all-rounds` answers make them too. A question that was not asked in all of them is left out, with a warning.
+Vanilla: the first order only. The server reads letters by other means, so its figures differ a little;
+`convert_mmbench_for_submission` writes the sheet that it takes.
+"""
+
+import argparse
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from PIL import Image
+from llava.eval.answering.errors import EvaluationError
+from llava.eval.answering.questions import Question
+from llava.eval.benchmarks.base import Benchmark, Published
+from llava.eval.benchmarks.preparing import Options, PrepareError, find, place
+from llava.eval.scoring.letters import LETTER_SUFFIX, VERSION, read_letter
+from llava.eval.scoring.mmbench_tsv import (
+    LETTERS,
+    Row,
+    decode_image,
+    is_none,
+    is_rotation,
+    options_of,
+    question_of,
+    read_tsv,
+)
+from llava.eval.scoring.pairing import ScoringError, pair, read_answers
+from llava.eval.scoring.report import Measure, Report, group
+from llava.names import some
 
-from llava.eval.answering.errors import some
-from llava.eval.scoring.pairing import ScoringError
-
-LETTERS = ("A", "B", "C", "D")
-NEEDED = ("index", "question", "A", "B", "image")
-# Each rotation of a question has the question's index plus a multiple of this.
-ROTATION = 1_000_000
-# VLMEvalKit's files give the index of another row where the image is the same; no image is as short as that.
-SHORTEST_IMAGE = 64
-_EMPTY = {"", "none", "nan", "-nan", "na", "<na>", "n/a", "#na", "#n/a", "#n/a n/a", "null"}
-_EMPTY |= {"1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"}
-Row = dict[str, str]
-
-
-def is_none(value: str | None) -> bool:
-    """Whether a cell is empty: upstream reads the file with pandas, which takes several words for that."""
-    return value is None or value.strip().lower() in _EMPTY
-
-
-def options_of(row: Mapping[str, str]) -> list[str]:
-    """The options, up to the first empty one."""
-    options: list[str] = []
-    for letter in LETTERS:
-        if is_none(row.get(letter)):
-            break
-        options.append(row[letter])
-    return options
+FILE = "mmbench_dev_20230712.tsv"
+# The English dev sets have 4,329 rows and more, rotations included.
+PUBLISHED = Published(4329, "rows", least=True)
+SUFFIXES = {"en": LETTER_SUFFIX, "cn": "请直接回答选项字母。"}
+NOT_IN_SHEET = ("hint", "category", "source", "image", "comment", "l2-category")
+# A row of the file and the round in which it was asked.
+Pass = tuple[str, int]
 
 
-def read_tsv(path: str | Path) -> list[Row]:
-    """The rows of a file as texts, images still in base64, each row with its own.
+def prepare(raw: Path, out: Path, options: Options) -> int:
+    """Checks mmbench_dev_20230712.tsv; returns the number of rows, of which each question has one per rotation."""
+    if options.sample is not None:
+        raise PrepareError("mmbench is one file that upstream's scripts read as it is; --sample cannot cut it")
+    source = find(raw, FILE)
+    rows = read_tsv(source)
+    if options.check_counts:
+        check_rotations(rows)
+    for row in rows:
+        decode_image(row)
+    place(source, out / FILE)
+    questions = {question_of(row["index"]) for row in rows}
+    print(f"{out / FILE}: {len(questions)} questions in {len(rows)} rows, every image whole")
+    return len(rows)
+
+
+def check_rotations(rows: Sequence[Row]) -> None:
+    """Raises `PrepareError` where a question lacks the row of a rotation: a file cut off between two rows.
+
+    Versions of the dev set differ by a few questions, so that their number tells less.
+    """
+    found = Counter(question_of(row["index"]) for row in rows)
+    options = {question_of(row["index"]): len(options_of(row)) for row in rows}
+    lacking = [question for question, count in found.items() if count != options[question]]
+    if lacking:
+        raise PrepareError(
+            f"{len(lacking)} of {len(found)} questions have not one row for each rotation of their options: "
+            f"{some(map(str, lacking))}; is the file whole? --any-count goes on with what is there"
+        )
+
+
+def read_mmbench_questions(
+    path: str | Path, single_pred_prompt: bool = False, all_rounds: bool = False, lang: str = "en"
+) -> list[Question]:
+    """The questions of a MMBench TSV (upstream: llava/eval/model_vqa_mmbench.py).
+
+    The saved prompt lacks `<image>` and the suffix.
+
+    Args:
+        single_pred_prompt: ask for the letter alone, in the language `lang`.
+        all_rounds: ask each question once per rotation of its options (circular evaluation).
 
     Raises:
-        ScoringError: no such file, columns that are not MMBench's, rows that are cut off, or image cells that hold no
-            whole image; names their lines.
+        EvaluationError: as `llava.eval.scoring.mmbench_tsv.read_tsv`.
     """
     try:
-        # Images are cells of megabytes.
-        csv.field_size_limit(1 << 30)
-        with open(path, encoding="utf-8", newline="") as file:
-            # Not strict: a quote that is not doubled is read as pandas, and so upstream, reads it.
-            rows = _whole_rows(path, csv.DictReader(file, dialect="excel-tab"))
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise ScoringError(f"{path} does not exist") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ScoringError(f"{path} is cut off or no TSV: {error}") from error
-    if not rows:
-        raise ScoringError(f"{path} holds no questions")
-    return _with_images(path, rows)
+        rows = read_tsv(path)
+    except ScoringError as error:
+        raise EvaluationError(f"question file {error}") from error
+    questions: list[Question] = []
+    for row in rows:
+        questions += _rounds(len(questions), row, single_pred_prompt, all_rounds, lang)
+    return questions
 
 
-def _short(name: str) -> str:
-    """A column's name for a message: the first line of a file of another kind is one name of any length."""
-    return name if len(name) <= 40 else f"{name[:40]}..."
-
-
-def _whole_rows(path: str | Path, reader: csv.DictReader) -> list[tuple[int, Row]]:
-    """Rows with their line numbers."""
-    columns = reader.fieldnames or []
-    absent = [name for name in NEEDED if name not in columns]
-    if absent:
-        found = some(map(_short, columns)) or "none"
-        raise ScoringError(f"{path} has no column {', '.join(absent)}; is it an MMBench TSV? It has {found}")
-    rows, short = [], []
-    for row in reader:
-        if None in row or None in row.values():
-            found = sum(value is not None for name, value in row.items() if name is not None)
-            short.append(f"line {reader.line_num} ({found} of {len(columns)} cells)")
-            continue
-        if not row["index"].strip().isdigit():
-            raise ScoringError(f"{path}, line {reader.line_num}: the index {row['index'][:40]!r} is no number")
-        if len(options_of(row)) < 2:
-            raise ScoringError(f"{path}, line {reader.line_num}: question {row['index']} has fewer than two options")
-        rows.append((reader.line_num, row))
-    if short:
-        raise ScoringError(
-            f"{path}: {len(short)} rows have not one cell for each column: {some(short)}; the file is cut off, "
-            "download it again"
+def _rounds(
+    index: int, row: Mapping[str, str], single_pred_prompt: bool, all_rounds: bool, lang: str
+) -> list[Question]:
+    options = options_of(row)
+    letters = list(LETTERS[: len(options)])
+    stem = row["question"] if is_none(row.get("hint")) else f"{row['hint']}\n{row['question']}"
+    questions = []
+    for number in range(len(options) if all_rounds else 1):
+        turned = options[number:] + options[:number]
+        prompt = "\n".join(
+            [stem, *(f"{letter}. {text}" for letter, text in zip(LETTERS, turned, strict=False))],
         )
-    return rows
-
-
-def _with_images(path: str | Path, rows: Sequence[tuple[int, Row]]) -> list[Row]:
-    """Rows whose images are their own and whole."""
-    images = {row["index"]: row["image"].strip() for _, row in rows}
-    if len(images) < len(rows):
-        raise ScoringError(f"{path} holds {len(rows) - len(images)} indexes twice")
-    problems: dict[str, str | None] = {}
-    whole, broken = [], []
-    for line, row in rows:
-        image = images[row["index"]]
-        if len(image) < SHORTEST_IMAGE and image in images:
-            image = images[image]
-        if image not in problems:
-            problems[image] = image_problem(image)
-        if problems[image]:
-            broken.append(f"line {line} (index {row['index']}: {problems[image]})")
-        whole.append({**row, "image": image})
-    if broken:
-        raise ScoringError(
-            f"{path}: {len(broken)} image cells hold no whole image: {some(broken)}; download the file again"
+        extra = {"round_id": number, "options": turned, "option_char": letters[number:] + letters[:number]}
+        text = f"{prompt}\n{SUFFIXES[lang]}" if single_pred_prompt else prompt
+        questions.append(
+            Question(index + number, int(row["index"]), text, f"index {row['index']}", prompt, extra, row["image"])
         )
-    return whole
+    return questions
 
 
-def image_problem(data: str) -> str | None:
-    """What is wrong with an image cell, without decoding its pixels; None for a whole one."""
-    try:
-        raw = base64.b64decode(data, validate=True)
-        with Image.open(io.BytesIO(raw)) as image:
-            kind = image.format
-            image.verify()
-    except (OSError, SyntaxError, ValueError) as error:
-        return f"{error}" or type(error).__name__
-    # verify() checks what a PNG says of itself; of a JPEG it reads the head only.
-    if kind == "JPEG" and b"\xff\xd9" not in raw[-64:]:
-        return "the JPEG is cut off"
-    return None
+def score(
+    answers: Sequence[Mapping[str, Any]], rows: Sequence[Row], asked: None = None, missing: str = "error"
+) -> Report:
+    """Vanilla and circular accuracy; the headline is circular if questions were asked in several orders.
+
+    Args:
+        answers: lines with `question_id` (the row's index), `text`, and `round_id`, `options`, `option_char` if the
+            options were rotated while asking.
+        rows: the file's rows, with answers.
+        asked: not used; a part of the file is a file too.
+    """
+    by_index = {row["index"].strip(): row for row in rows}
+    unlabelled = [index for index, row in by_index.items() if row.get("answer", "").strip() not in LETTERS]
+    if unlabelled:
+        raise ScoringError(
+            f"{len(unlabelled)} rows have no answer letter (a test split has none): {some(unlabelled)}; "
+            "NO_SCORE=1 before mmbench.sh leaves it at the answers and the sheet for the server"
+        )
+    rounds = 1 + max((int(line.get("round_id") or 0) for line in answers), default=0)
+    passes: dict[Pass, Row] = {
+        (index, number): row
+        for index, row in by_index.items()
+        for number in range(1 if rounds == 1 else len(options_of(row)))
+    }
+    paired = pair(answers, passes, pass_of, missing=missing, name=_name)
+    letters = [None if reply.text is None else letter_of(reply.line or {}, reply.truth) for reply in paired.replies]
+    hits = [float(said == reply.truth["answer"].strip()) for said, reply in zip(letters, paired.replies, strict=True)]
+
+    circles: dict[int, list[float]] = defaultdict(list)
+    first: dict[int, float] = {}
+    of_question: dict[int, Row] = {}
+    for reply, hit in zip(paired.replies, hits, strict=True):
+        index = reply.truth["index"]
+        circles[question_of(index)].append(hit)
+        of_question.setdefault(question_of(index), reply.truth)
+        if not is_rotation(index) and reply.key == _name((index.strip(), 0)):
+            first[question_of(index)] = hit
+    passed = Counter(question_of(row["index"]) for row in passes.values())
+    several = max(passed.values()) > 1
+    # A question is whole with an answer to every order of its options, all of which the file (or --all-rounds) has.
+    whole = {
+        question: found
+        for question, found in circles.items()
+        if len(found) == passed[question] >= len(options_of(of_question[question]))
+    }
+    by_metric = {"circular": {question: float(all(found)) for question, found in whole.items()} if several else {}}
+    by_metric |= {"vanilla": first, "all_rows": {r.key: hit for r, hit in zip(paired.replies, hits, strict=True)}}
+    metrics = {name: Measure.of(list(scores.values())) for name, scores in by_metric.items() if scores}
+    per_question = {str(question): hit for question, hit in by_metric[next(iter(metrics))].items()}
+    report = Report.of(
+        "mmbench",
+        paired,
+        hits,
+        metrics,
+        per_question=per_question,
+        parse_failures=sum(letter is None for letter, r in zip(letters, paired.replies, strict=True) if r.line),
+        groups=_categories(of_question, per_question),
+        details={"rule": VERSION, "questions": len(circles), "rows": len(hits)},
+    )
+    if several:
+        report.warnings += _gaps(circles, whole, passed, of_question)
+    else:
+        report.warnings.append(
+            "each question was asked in one order only: vanilla accuracy, not comparable with circular"
+        )
+    if len(first) < len(circles):
+        report.warnings.append(
+            f"{len(circles) - len(first)} questions lack the first order of their options: not in vanilla"
+        )
+    return report
 
 
-def decode_image(row: Mapping[str, str]) -> Image.Image:
-    """The row's image, read whole.
+def _gaps(
+    circles: Mapping[int, Sequence[float]], whole: Collection[int], passed: Mapping[int, int], rows: Mapping[int, Row]
+) -> list[str]:
+    """Warnings about the questions that are not in circular."""
+    lost = [question for question in circles if question not in whole]
+    unasked = [question for question in lost if passed[question] < len(options_of(rows[question]))]
+    unanswered = [question for question in lost if question not in set(unasked)]
+    warnings = []
+    if unasked:
+        warnings.append(
+            f"the file lacks rotations of {len(unasked)} of {len(circles)} questions, which are not in circular: "
+            f"{some(map(str, unasked))}; is it whole?"
+        )
+    if unanswered:
+        warnings.append(
+            f"{len(unanswered)} questions lack the answer to an order of their options and are not in circular"
+        )
+    if not whole:
+        warnings.append("no question was asked in every order: vanilla accuracy, not comparable with circular")
+    return warnings
+
+
+def pass_of(line: Mapping[str, Any]) -> Pass:
+    return str(line["question_id"]).strip(), int(line.get("round_id") or 0)
+
+
+def _name(key: Pass) -> str:
+    return f"{key[0]}/{key[1]}"
+
+
+def letter_of(line: Mapping[str, Any], row: Row) -> str | None:
+    """The letter, in the row's own order of options, that a reply chooses.
 
     Raises:
-        ScoringError: it cannot be read.
+        ScoringError: the line's options are not the row's.
     """
-    try:
-        image = Image.open(io.BytesIO(base64.b64decode(row["image"], validate=True)))
-        image.load()
-    except (binascii.Error, OSError, ValueError) as error:
-        raise ScoringError(f"the image of question {row['index']} cannot be read: {error}") from error
-    return image
+    own = options_of(row)
+    shown = line.get("options") or own
+    chars = line.get("option_char") or LETTERS[: len(own)]
+    if sorted(map(str, shown)) != sorted(own) or sorted(chars) != list(LETTERS[: len(own)]):
+        raise ScoringError(f"the answer to {row['index']} was given to the options {shown}, the file has {own}")
+    letter = read_letter(line["text"], [str(option) for option in shown])
+    return None if letter is None else chars[ord(letter) - ord("A")]
 
 
-def question_of(index: str | int) -> int:
-    """The index of the question that a row is a rotation of."""
-    return int(index) % ROTATION
+def _categories(rows: Mapping[int, Row], scores: Mapping[str, float]) -> dict[str, dict[str, Measure]]:
+    groups = {}
+    for column in ("category", "l2-category"):
+        named = {str(q): row[column] for q, row in rows.items() if not is_none(row.get(column)) and str(q) in scores}
+        if len(named) == len(scores):
+            groups[column] = group([named[q] for q in scores], list(scores.values()))
+    return groups
 
 
-def is_rotation(index: str | int) -> bool:
-    return int(index) >= ROTATION
+def sheet(rows: Sequence[Row], answers: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of a submission: index, question, A to D, prediction, answer, and what else the file has.
+
+    Raises:
+        ScoringError: a row without an answer of the model, or an answer to no row.
+    """
+    # The server gets one reply a row: that to the options in the file's order.
+    said = {str(line["question_id"]).strip(): line["text"] for line in answers if not int(line.get("round_id") or 0)}
+    indexes = [row["index"].strip() for row in rows]
+    absent, unknown = [i for i in indexes if i not in said], sorted(set(said) - set(indexes))
+    if absent or unknown:
+        raise ScoringError(
+            f"{len(absent)} rows of the file have no answer: {some(absent) or 'none'}; "
+            f"{len(unknown)} answers belong to no row: {some(unknown) or 'none'}"
+        )
+    leading = ["index", "question", *LETTERS]
+    kept = [name for name in rows[0] if name not in NOT_IN_SHEET and name not in leading and name != "answer"]
+    columns = [*leading, "prediction", "answer", *kept]
+    filled = [
+        {name: "" if is_none(row.get(name)) else row[name] for name in columns} | {"prediction": said[index]}
+        for index, row in zip(indexes, rows, strict=True)
+    ]
+    return columns, [[row[name] for name in columns] for row in filled]
+
+
+def convert_main() -> None:
+    # The library takes a while to load, and only this program writes a sheet.
+    from llava.eval.scoring.sheets import write_sheet
+
+    parser = argparse.ArgumentParser(description="Write MMBench answers as the sheet that its server takes")
+    parser.add_argument("--annotation-file", required=True)
+    parser.add_argument("--result-dir", required=True)
+    parser.add_argument("--upload-dir", required=True)
+    parser.add_argument("--experiment", required=True, help="answers are RESULT_DIR/EXPERIMENT.jsonl")
+    args = parser.parse_args()
+    answers = read_answers(Path(args.result_dir) / f"{args.experiment}.jsonl")
+    path = Path(args.upload_dir) / f"{args.experiment}.xlsx"
+    write_sheet(path, *sheet(read_tsv(args.annotation_file), answers))
+    print(f"submission written to {path}")
+
+
+def refuse_questions(path: str | None) -> None:
+    if path:
+        raise ScoringError(
+            "--question-file: MMBench's TSV holds questions and answers; give a part of it as --annotation-file"
+        )
+
+
+MMBENCH = Benchmark(
+    name="mmbench",
+    column="MMBench",
+    questions=FILE,
+    prepare=prepare,
+    score=score,
+    program="model_vqa_mmbench",
+    answer_flags=("--single-pred-prompt",),
+    answers="answers/{stem}/{name}.jsonl",
+    score_flags=("--annotation-file", "{questions}"),
+    convert=(
+        *("llava.eval.convert_mmbench", "--annotation-file", "{questions}", "--result-dir", "{answers_folder}"),
+        *("--upload-dir", "{data}/answers_upload/{stem}", "--experiment", "{name}"),
+    ),
+    published=PUBLISHED,
+    annotation_help="the MMBench TSV with answers",
+    read_truths=lambda args: read_tsv(args.annotation_file),
+    read_asked=refuse_questions,
+    finish=lambda args, report, file: report.details.update(file=Path(args.annotation_file).name),
+)

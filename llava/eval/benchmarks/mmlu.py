@@ -6,9 +6,19 @@ the checkpoint's conversation. `loglikelihood` is lm-eval's `mmlu`: no conversat
 """
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from llava.eval.benchmarks.base import LIMIT_PER_TASK, Benchmark, Published, Setting
+from llava.eval.benchmarks.preparing import Options, PrepareError, check_count, find, set_up
+from llava.eval.scoring.group_means import by_group, mean_of_group_means
+from llava.eval.scoring.letters import LETTER_SUFFIX, VERSION, read_letter
+from llava.eval.scoring.pairing import ScoringError, pair
+from llava.eval.scoring.report import Measure, Report
+from llava.files import write_json
+from llava.names import some
 
 _CATEGORIES = {
     "STEM": "abstract_algebra astronomy college_biology college_chemistry college_computer_science college_mathematics "
@@ -29,17 +39,14 @@ SUBJECTS: dict[str, str] = dict(
     sorted((subject, category) for category, subjects in _CATEGORIES.items() for subject in subjects.split())
 )
 """Subject -> category, in alphabetical order."""
-QUESTIONS = 14042
+QUESTIONS, SHOTS_FILE, ANNOTATIONS = "questions.jsonl", "shots.json", "annotations.json"
+PUBLISHED = Published(14042, "test questions")
 """In the test files of all subjects."""
 LETTERS = "ABCD"
 SHOTS = 5
 SPLITS = ("dev", "val", "test")
-INSTRUCTION = "Answer with the option's letter from the given choices directly."
-"""The paper's."""
-
-
-class MMLUDataError(ValueError):
-    """Files that are not the official ones: each message names the file, the line and what is expected."""
+METHODS = ("generate", "loglikelihood")
+_EXPECTED = "expected the annotations.json that `python -m llava.eval.prepare mmlu` writes"
 
 
 @dataclass(frozen=True)
@@ -60,11 +67,11 @@ def read_split(folder: Path, split: str, subject: str) -> list[Item]:
     """The questions of one subject, from `SPLIT/SUBJECT_SPLIT.csv` in the unpacked data.tar.
 
     Raises:
-        MMLUDataError: no such file, or a row that is not a question, four choices and a letter.
+        PrepareError: no such file, or a row that is not a question, four choices and a letter.
     """
     path = folder / split / f"{subject}_{split}.csv"
     if not path.is_file():
-        raise MMLUDataError(f"{path} is missing; expected the official data.tar, unpacked")
+        raise PrepareError(f"{path} is missing; expected the official data.tar, unpacked")
     items = []
     with open(path, encoding="utf-8", newline="") as file:
         reader = csv.reader(file)
@@ -74,18 +81,18 @@ def read_split(folder: Path, split: str, subject: str) -> list[Item]:
                 items.append(_item(row, f"{path}, line {line}"))
             line = reader.line_num + 1
     if not items:
-        raise MMLUDataError(f"{path} holds no questions")
+        raise PrepareError(f"{path} holds no questions")
     return items
 
 
 def _item(row: Sequence[str], where: str) -> Item:
     if len(row) != 6:
-        raise MMLUDataError(f"{where}: {len(row)} columns; expected 6 (question, four choices, letter)")
+        raise PrepareError(f"{where}: {len(row)} columns; expected 6 (question, four choices, letter)")
     question, *choices, answer = row
     if answer not in LETTERS or len(answer) != 1:
-        raise MMLUDataError(f"{where}: the answer is {answer!r}; expected one of A, B, C, D")
+        raise PrepareError(f"{where}: the answer is {answer!r}; expected one of A, B, C, D")
     if not question.strip():
-        raise MMLUDataError(f"{where}: the question is empty")
+        raise PrepareError(f"{where}: the question is empty")
     return Item(question, tuple(choices), answer)
 
 
@@ -97,10 +104,153 @@ def header(subject: str) -> str:
 def generation_prompt(subject: str, shots: Sequence[Item], item: Item) -> str:
     """One human turn: the examples with their letters, then the question under the paper's instruction."""
     examples = "".join(f"{shot.text()}\nAnswer: {shot.answer}\n\n" for shot in shots)
-    return f"{header(subject)}{examples}{item.text()}\n{INSTRUCTION}"
+    return f"{header(subject)}{examples}{item.text()}\n{LETTER_SUFFIX}"
 
 
 def likelihood_prompt(subject: str, shots: Sequence[Item], item: Item) -> str:
     """The plain text whose continuations " A" to " D" lm-eval compares."""
     examples = "".join(f"{shot.text()}\nAnswer: {shot.answer}\n\n" for shot in shots)
     return f"{header(subject)}{examples}{item.text()}\nAnswer:"
+
+
+def prepare(raw: Path, out: Path, options: Options) -> int:
+    """Writes questions.jsonl, shots.json and annotations.json.
+
+    A line of the question file has `question_id` ("anatomy/0"), `text` (the paper's prompt with five examples),
+    `category` (the subject), and `question` and `choices` by themselves, from which other prompts are made. shots.json
+    holds the first five questions of each subject's dev file; annotations.json letter and choices by question id.
+
+    Args:
+        raw: the unpacked data.tar: a folder with `dev` and `test`, or one that holds it as `data/`.
+        options: without its counts checked, the subjects that are there are taken.
+
+    Raises:
+        PrepareError: a missing or broken file, with its line; other counts than published.
+    """
+    folder = find(raw, "data/test", "test").parent
+    subjects = list(SUBJECTS)
+    if not options.check_counts:
+        subjects = [subject for subject in subjects if (folder / "test" / f"{subject}_test.csv").is_file()]
+    rows, annotations, shots = [], {}, {}
+    for subject in subjects:
+        examples = read_split(folder, "dev", subject)[:SHOTS]
+        if len(examples) < SHOTS:
+            raise PrepareError(f"{folder}/dev/{subject}_dev.csv holds {len(examples)} questions; {SHOTS} are needed")
+        shots[subject] = [{"question": e.question, "choices": e.choices, "answer": e.answer} for e in examples]
+        for i, item in enumerate(read_split(folder, "test", subject)):
+            name = f"{subject}/{i}"
+            text = generation_prompt(subject, examples, item)
+            rows.append(
+                {"question_id": name, "text": text, "category": subject}
+                | {"question": item.question, "choices": list(item.choices)}
+            )
+            annotations[name] = {"answer": item.answer, "choices": item.choices}
+    if not rows:
+        raise PrepareError(f"{folder}/test holds no file of a known subject (SUBJECT_test.csv)")
+    check_count(PUBLISHED, len(rows), options)
+    asked = set_up(out, {}, QUESTIONS, rows, options)
+    write_json(out / SHOTS_FILE, shots)
+    write_json(out / ANNOTATIONS, annotations)
+    return asked
+
+
+def score(
+    answers: Sequence[Mapping[str, Any]],
+    annotations: Mapping[str, Mapping[str, Any]],
+    asked: Iterable[str] | None = None,
+    missing: str = "error",
+) -> Report:
+    """Accuracy by the letter.
+
+    Args:
+        answers: lines; `method` says by which of `METHODS` the letter was got (generated where it is not said), `shots`
+            after how many examples.
+        annotations: question id ("SUBJECT/NUMBER") -> `answer`, a letter, and `choices`, four texts.
+        asked, missing: as `llava.eval.scoring.pairing.pair` takes them.
+
+    Returns:
+        `accuracy` (each question weighing the same, as lm-eval's `mmlu`), `subject_mean` (each subject weighing the
+        same), `category_mean`; accuracy of each category and subject.
+
+    Raises:
+        ScoringError: answers of both methods in one file, or that do not belong to the questions.
+    """
+    check_annotations(annotations)
+    paired = pair(answers, annotations, asked=asked, missing=missing)
+    methods = {line.get("method", "generate") for line in answers}
+    if len(methods) != 1 or not methods <= set(METHODS):
+        raise ScoringError(
+            f"the answers were got by {', '.join(sorted(map(str, methods)))}; expected one of {', '.join(METHODS)}"
+        )
+    (method,) = methods
+    subjects = [reply.key.rpartition("/")[0] for reply in paired.replies]
+    unknown = sorted(set(subjects) - set(SUBJECTS))
+    if unknown:
+        raise ScoringError(f"question ids of unknown MMLU subjects: {some(unknown)}")
+    letters = [read_letter(reply.text or "", reply.truth["choices"]) for reply in paired.replies]
+    right = [float(letter == reply.truth["answer"]) for letter, reply in zip(letters, paired.replies, strict=True)]
+    categories = [SUBJECTS[subject] for subject in subjects]
+    own, wide = by_group(subjects, right), by_group(categories, right)
+    fewer = [r for r in paired.replies if r.line and r.line.get("shots", SHOTS) < SHOTS]
+    metrics = {
+        "accuracy": Measure.of(right),
+        "subject_mean": mean_of_group_means(own),
+        "category_mean": mean_of_group_means(wide),
+    }
+    details = {
+        "method": method,
+        "what": "letter generated after the paper's prompt"
+        if method == "generate"
+        else "most probable of the continuations A to D (lm-eval); not comparable with generated letters",
+        "letter_rule": VERSION,
+        "shots": SHOTS,
+        "published_samples": PUBLISHED.count,
+    }
+    failures = letters.count(None)
+    report = Report.of("mmlu", paired, right, metrics, answers=len(right), parse_failures=failures, details=details)
+    for kind, groups in (("category", wide), ("subject", own)):
+        report.groups[kind] = {name: Measure.of(scores) for name, scores in groups.items()}
+    if fewer:
+        report.warnings.append(
+            f"{len(fewer)} prompts hold fewer than {SHOTS} examples, as more did not fit into the context"
+        )
+    if len(own) < len(SUBJECTS):
+        report.warnings.append(f"{len(own)} of the {len(SUBJECTS)} subjects")
+    return report
+
+
+def check_annotations(annotations: Any) -> None:
+    """Raises `ScoringError` where annotations are of another kind of file; names the first that is none."""
+    rows = annotations if isinstance(annotations, Mapping) else {}
+    for name, truth in rows.items():
+        choices = truth.get("choices") if isinstance(truth, Mapping) else None
+        if not isinstance(choices, Sequence) or len(choices) != len(LETTERS) or truth.get("answer") not in set(LETTERS):
+            raise ScoringError(f"annotation {name!r} has not four choices and the letter of one as answer; {_EXPECTED}")
+    if not rows:
+        raise ScoringError(f"the annotations are empty or no object of question ids; {_EXPECTED}")
+
+
+MMLU = Benchmark(
+    name="mmlu",
+    column="MMLU",
+    questions=QUESTIONS,
+    annotations=(SHOTS_FILE, ANNOTATIONS),
+    prepare=prepare,
+    score=score,
+    visual=False,
+    program="model_mmlu",
+    answer_flags=("--shots-file", "{data}/shots.json"),
+    answers="answers/{stem}{METHOD}/{name}.jsonl",
+    settings=(
+        LIMIT_PER_TASK,
+        Setting(
+            "METHOD",
+            "generate (the paper's prompt, the letter is read from the reply) or loglikelihood (as lm-eval)",
+            "--method",
+            default=METHODS[0],
+        ),
+    ),
+    published=PUBLISHED,
+    annotation_help="annotations.json, as llava.eval.prepare writes it",
+    finish=lambda args, report, file: print(f"MMLU by {report.details['method']}: {report.details['what']}"),
+)

@@ -23,6 +23,8 @@ import re
 from collections.abc import Sequence
 
 VERSION = "letters-2"
+LETTER_SUFFIX = "Answer with the option's letter from the given choices directly."
+"""How LLaVA asks for a letter, and the paper in MMLU."""
 
 _MARKS = str.maketrans(dict.fromkeys(".()[],:;!*#{}\"'`", " "))
 _STARTS = re.compile(r"\s*(?:\(([A-Z])\)|([A-Z])[.):])(?:\s|$)")

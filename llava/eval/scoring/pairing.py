@@ -1,25 +1,24 @@
 """Reading answers and setting them against annotations: every mismatch is an error, and nothing is left out unsaid."""
 
-import argparse
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from llava.eval.answering.errors import some
+from llava.names import some
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 MISSING = ("error", "wrong", "skip")
+CHECK = "check"
+"""A value of `missing`: there are no answers yet; `pair` looks at the rest and stops."""
 SCORE_WITHOUT = (
     "MISSING=wrong or MISSING=skip before a script of scripts/eval, or the scorer's --missing wrong or --missing skip, "
     "scores without them"
 )
-"""What goes on where questions are not answered."""
+"""What to do if questions are not answered."""
 
 
 class ScoringError(ValueError):
@@ -28,10 +27,6 @@ class ScoringError(ValueError):
 
 class InputsFit(Exception):
     """Flags, annotations and questions were read and belong together: the end of a run with --check."""
-
-
-_checking = ContextVar("checking", default=False)
-"""Whether --check was given: there are no answers yet."""
 
 
 def read_json(path: str | Path) -> Any:
@@ -69,8 +64,6 @@ def read_answers(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         ScoringError: no answers, or a line without these two.
     """
-    if _checking.get():
-        return []
     try:
         rows = read_jsonl(path)
     except ScoringError as error:
@@ -109,10 +102,11 @@ class Reply(Generic[T]):
 
 @dataclass(frozen=True)
 class Paired(Generic[T]):
-    """Questions to score, in the order of the annotations, and what a reader of the score must know."""
+    """Questions to score, in the order of the annotations; what a reader of the score must know; all answers."""
 
     replies: list[Reply[T]]
     warnings: list[str] = field(default_factory=list)
+    answers: Sequence[Mapping[str, Any]] = ()
 
 
 def pair(
@@ -130,15 +124,15 @@ def pair(
         key: the key of an answer line.
         asked: keys of the questions that were asked (a subset run); default: all annotated ones.
         missing: what to do about a question that was asked and has no answer: `error`, count it `wrong`, or `skip`
-            it; the last two leave a warning.
+            it; the last two leave a warning. `CHECK`: there are no answers yet, see InputsFit.
         name: how a key is called in the report.
 
     Raises:
         ScoringError: a question answered twice, unknown to the annotations, or not answered (unless `missing` says
             otherwise); all such problems at once.
-        InputsFit: there is none, in a run with --check.
+        InputsFit: there is none of these problems, and `missing` is `CHECK`.
     """
-    if missing not in MISSING:
+    if missing not in (*MISSING, CHECK):
         raise ScoringError(f"missing={missing!r}; allowed: {', '.join(MISSING)}")
     if not annotations:
         raise ScoringError("there are no annotations to score against")
@@ -151,13 +145,13 @@ def pair(
         "answered more than once": [k for k, n in Counter(keys).items() if n > 1],
         "not among the annotations": [k for k in dict.fromkeys([*keys, *wanted]) if k not in annotations],
         "answered but not asked": [k for k in lines if k in annotations and k not in known],
-        "not answered": unanswered if missing == "error" and not _checking.get() else [],
+        "not answered": unanswered if missing == "error" else [],
     }
     found = [f"{len(bad)} question ids are {what}: {some(map(name, bad))}" for what, bad in problems.items() if bad]
     if found:
         hint = f" ({SCORE_WITHOUT})" if problems["not answered"] else ""
         raise ScoringError("; ".join(found) + hint)
-    if _checking.get():
+    if missing == CHECK:
         raise InputsFit
     warnings = []
     if len(wanted) < len(annotations):
@@ -169,7 +163,7 @@ def pair(
     if not kept:
         raise ScoringError("there are no answers to score")
     replies = [Reply(name(k), lines[k]["text"] if k in lines else None, annotations[k], lines.get(k)) for k in kept]
-    return Paired(replies, warnings)
+    return Paired(replies, warnings, answers)
 
 
 def asked_ids(path: str | None) -> list[str] | None:
@@ -186,29 +180,3 @@ def asked_ids(path: str | None) -> list[str] | None:
         what = f"{len(without)} questions have no question_id: {some(without)}" if without else "it holds no questions"
         raise ScoringError(f"question file {path}: {what}; expected JSON lines with question_id, one for each question")
     return [str(row["question_id"]) for row in rows]
-
-
-def scorer_parser(
-    description: str | None, answers: str = "answers, as model_vqa_*.py write them", required: bool = True
-) -> argparse.ArgumentParser:
-    """A parser with the flags that all scorers share; --result-file may have another flag in its place."""
-    parser = argparse.ArgumentParser(description=(description or "").split("\n")[0])
-    parser.add_argument("--result-file", required=required, help=answers)
-    parser.add_argument("--question-file", help="the questions that were asked, where they are not the whole benchmark")
-    parser.add_argument("--missing", choices=MISSING, default="error", help="what to do about unanswered questions")
-    parser.add_argument("--report-file", help="the score as JSON; default: beside the answers, NAME.score.json")
-    parser.add_argument("--check", action="store_true", help="read all but the answers, and say what is wrong with it")
-    return parser
-
-
-def run_scorer(main: Callable[[], None]) -> None:
-    """Runs an entry point; what is wrong with its input is one line, not a traceback."""
-    token = _checking.set("--check" in sys.argv[1:])
-    try:
-        main()
-    except InputsFit:
-        return
-    except (ScoringError, OSError) as error:
-        sys.exit(f"error: {error}")
-    finally:
-        _checking.reset(token)

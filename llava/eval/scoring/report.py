@@ -14,8 +14,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llava.eval.scoring.pairing import Paired, Reply, model_of
 from llava.eval.scoring.statistics import Interval, bootstrap_mean, wilson
 from llava.files import write_json
+from llava.tables import text_table
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Report:
         metric: name of the headline among `metrics`.
         answers: replies read; more than the samples where several replies make one sample.
         per_question: question -> the headline's score.
+        extra: further keys of the JSON file, which only this benchmark has.
+        replies: what was scored; they are not written.
     """
 
     benchmark: str
@@ -76,6 +80,37 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     model: str | None = None
     unit: str = "share"
+    extra: dict[str, Any] = field(default_factory=dict, compare=False)
+    replies: list[Reply] = field(default_factory=list, repr=False, compare=False)
+
+    @classmethod
+    def of(
+        cls,
+        benchmark: str,
+        paired: Paired,
+        scores: Sequence[float],
+        metrics: Mapping[str, Measure],
+        **changes: Any,
+    ) -> "Report":
+        """The report of replies that were paired with their questions.
+
+        Args:
+            scores: the headline's score of each reply.
+            metrics: the first is the headline.
+            changes: other attributes, or other values than the usual ones: `parse_failures` counts empty replies, and
+                `answers` all that were read.
+        """
+        usual = {
+            "metric": next(iter(metrics)),
+            "metrics": dict(metrics),
+            "answers": len(paired.answers),
+            "parse_failures": sum(not line["text"].strip() for line in paired.answers),
+            "per_question": {reply.key: score for reply, score in zip(paired.replies, scores, strict=True)},
+            "warnings": list(paired.warnings),
+            "model": model_of(paired.answers),
+            "replies": paired.replies,
+        }
+        return cls(benchmark, **usual | changes)
 
     def __post_init__(self) -> None:
         if self.metric not in self.metrics:
@@ -104,6 +139,7 @@ class Report:
             "details": self.details,
             "warnings": self.warnings,
             "per_question": self.per_question,
+            **self.extra,
         }
 
     def table(self) -> str:
@@ -113,18 +149,15 @@ class Report:
             f"{self.benchmark}: {self.answers} answers, {self.parse_failures} unreadable or empty ({rate:.2f}%)",
             *(f"warning: {text}" for text in self.warnings),
         ]
-        rows = [("* " if name == self.metric else "  ") + name for name in self.metrics]
-        cells = list(self.metrics.values())
+        named = [("* " if name == self.metric else "  ", name, measure) for name, measure in self.metrics.items()]
         for kind, groups in self.groups.items():
-            rows += [f"  {kind}: {name}" for name in groups]
-            cells += list(groups.values())
-        width = max(map(len, rows))
-        lines += [f"{name:<{width}}  {self._cell(measure)}" for name, measure in zip(rows, cells, strict=True)]
-        return "\n".join(lines)
-
-    def _cell(self, measure: Measure) -> str:
+            named += [("  ", f"{kind}: {name}", measure) for name, measure in groups.items()]
         scale, sign = (100, "%") if self.unit == "share" else (1, "")
-        return f"{scale * measure.value:7.2f}{sign}  {measure.interval_text(scale)}  of {measure.samples}"
+        rows = [
+            (mark + name, f"{scale * m.value:.2f}{sign}", m.interval_text(scale), f"of {m.samples}")
+            for mark, name, m in named
+        ]
+        return "\n".join([*lines, text_table(rows, "<><<")])
 
     def write(self, path: str | Path) -> None:
         write_json(path, self.as_dict())

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from llava.eval.scoring.pairing import Paired, model_of, pair
+from llava.eval.scoring.pairing import pair
 from llava.eval.scoring.report import Measure, Report
 from llava.eval.scoring.rules import best
 
@@ -17,31 +17,20 @@ def score_short_answers(
     rules: Rules,
     asked: Sequence[str] | None = None,
     missing: str = "error",
-) -> tuple[Report, Paired]:
+    **changes: Any,
+) -> Report:
     """Mean over questions of the best score over a question's references, for each rule.
 
     Args:
         answers: lines with `question_id` and `text`.
         references: question id -> reference answers.
         rules: name -> rule of (reference, reply), in [0, 1]; the first is the headline.
-
-    Returns:
-        The report, and the pairs it was made from.
+        changes: further attributes of the report.
     """
     paired = pair(answers, references, asked=asked, missing=missing)
     by_rule = {
         name: [0.0 if reply.text is None else best(rule, reply.text, reply.truth) for reply in paired.replies]
         for name, rule in rules.items()
     }
-    headline = next(iter(rules))
-    report = Report(
-        benchmark=benchmark,
-        metric=headline,
-        metrics={name: Measure.of(scores) for name, scores in by_rule.items()},
-        answers=len(answers),
-        parse_failures=sum(not line["text"].strip() for line in answers),
-        per_question={reply.key: value for reply, value in zip(paired.replies, by_rule[headline], strict=True)},
-        warnings=paired.warnings,
-        model=model_of(answers),
-    )
-    return report, paired
+    metrics = {name: Measure.of(scores) for name, scores in by_rule.items()}
+    return Report.of(benchmark, paired, next(iter(by_rule.values())), metrics, **changes)

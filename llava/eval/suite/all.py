@@ -16,13 +16,12 @@ from typing import Any
 
 from llava.checkpoint.model_state import model_state
 from llava.checkpoint.old_folder import read_checkpoint
+from llava.eval.benchmarks import BENCHMARKS, BY_NAME, DATA, Benchmark
 from llava.eval.suite.program_flags import check_program_flags
 from llava.eval.suite.summary import STATE, read_state, summarise
-from llava.eval.suite.table import BENCHMARKS, BY_NAME, Benchmark, missing_data
 from llava.files import write_json
 from llava.mm_utils import get_model_name_from_path
 
-DATA = Path("playground/data/eval")
 SCRIPTS = Path("scripts/eval")
 SETTINGS = (
     "CONV",
@@ -76,7 +75,7 @@ def runnable(
     """
     wanted = [BY_NAME[name] for name in names] if names else [b for b in BENCHMARKS if b.paper]
     wanted = [b.asking(questions[b.name]) if b.name in (questions or {}) else b for b in wanted]
-    lacking = {b.name: missing for b in wanted if (missing := missing_data(b, data))}
+    lacking = {b.name: missing for b in wanted if (missing := b.missing_data(data))}
     for name, missing in lacking.items():
         print(f"NO DATA for {name}: {', '.join(map(str, missing))} is missing", flush=True)
     if lacking:

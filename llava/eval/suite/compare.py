@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llava.eval.benchmarks import BENCHMARKS, BY_NAME, VISUAL, Benchmark
 from llava.eval.scoring.report import Report
 from llava.eval.suite.compare_picture import draw
 from llava.eval.suite.paired import (
@@ -24,7 +25,7 @@ from llava.eval.suite.paired import (
     questions_of,
 )
 from llava.eval.suite.summary import left_out
-from llava.eval.suite.table import BENCHMARKS, BY_NAME, NONE, VISUAL, Benchmark, markdown_table, read_results, row
+from llava.eval.suite.table import NONE, markdown_table, read_results, row
 from llava.files import write_json, written_whole
 
 Results = Mapping[str, Mapping[str, Report]]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from llava.eval.suite.table import BENCHMARKS
+from llava.eval.benchmarks import BENCHMARKS
 from llava.files import written_whole
 
 PERPLEXITY = next(benchmark.column for benchmark in BENCHMARKS if benchmark.name == "perplexity")

@@ -8,7 +8,7 @@ from importlib import import_module
 from llava.conversation import get_template
 from llava.eval.answering.arguments import check_flags
 from llava.eval.answering.errors import EvaluationError
-from llava.eval.suite.table import Benchmark
+from llava.eval.benchmarks import Benchmark
 
 # What the scripts give themselves: a second value would go to every benchmark alike.
 _SET_BY_SCRIPTS = (

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llava.eval.benchmarks import BENCHMARKS, Benchmark
 from llava.eval.scoring.report import Report, read_report
-from llava.eval.suite.table import BENCHMARKS, Benchmark, markdown_table, row
+from llava.eval.suite.table import markdown_table, row
 from llava.files import write_json, written_whole
 
 STATE = "state.json"

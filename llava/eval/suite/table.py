@@ -1,75 +1,13 @@
-"""The paper's benchmarks in the order of its tables, and one checkpoint's scores as a row of them."""
+"""One checkpoint's scores as a row of the paper's table."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from llava.eval.benchmarks import BENCHMARKS, VISUAL
 from llava.eval.scoring.report import Report, read_report
 
 NONE = "–"
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """A column of the table.
-
-    Attributes:
-        name: of `scripts/eval/NAME.sh` and of `NAME.json` among a checkpoint's results.
-        column: its heading in the paper.
-        data: files under playground/data/eval without which it cannot be run; the first holds the questions.
-        visual: whether it belongs to the paper's average, which is over the eight visual benchmarks.
-        paper: whether it is one of the paper's; others have a column only where they were measured.
-        program: the module of llava.eval that answers it, which takes the flags of its script.
-    """
-
-    name: str
-    column: str
-    data: tuple[str, ...]
-    visual: bool = True
-    paper: bool = True
-    program: str = "model_vqa_loader"
-
-    def asking(self, questions: str) -> "Benchmark":
-        """The same with another question file of the same folder: its name without the suffix."""
-        first = Path(self.data[0])
-        return replace(self, data=(str(first.with_name(f"{questions}{first.suffix}")), *self.data[1:]))
-
-
-BENCHMARKS: tuple[Benchmark, ...] = (
-    Benchmark("ocrvqa", "OCRVQA", ("ocrvqa/questions.jsonl", "ocrvqa/dataset.json")),
-    Benchmark("docvqa", "DocVQA", ("docvqa/questions.jsonl", "docvqa/val_v1.0_withQT.json")),
-    Benchmark("refcocog", "RefCOCOg", ("refcocog/questions.jsonl", "refcocog/annotations.json")),
-    Benchmark("tdiuc", "TDIUC", ("tdiuc/questions.jsonl", "tdiuc/mscoco_val2014_annotations.json")),
-    Benchmark("mmbench", "MMBench", ("mmbench/mmbench_dev_20230712.tsv",), program="model_vqa_mmbench"),
-    Benchmark("gqa", "GQA", ("gqa/llava_gqa_testdev_balanced.jsonl", "gqa/data/testdev_balanced_questions.json")),
-    Benchmark(
-        "scienceqa",
-        "ScienceQA",
-        ("scienceqa/llava_test_CQM-A.json", "scienceqa/problems.json"),
-        program="model_vqa_science",
-    ),
-    Benchmark("textvqa", "TextVQA", ("textvqa/llava_textvqa_val_v051_ocr.jsonl", "textvqa/TextVQA_0.5.1_val.json")),
-    Benchmark(
-        "mmlu",
-        "MMLU",
-        ("mmlu/questions.jsonl", "mmlu/shots.json", "mmlu/annotations.json"),
-        visual=False,
-        program="model_mmlu",
-    ),
-    Benchmark("bbh", "BIG-bench-hard", ("bbh/questions.jsonl", "bbh/annotations.json"), visual=False),
-    Benchmark("perplexity", "perplexity", ("perplexity/wikitext-2-valid.txt",), visual=False, program="perplexity"),
-    Benchmark(
-        "easy_vqa", "easy-VQA", ("easy_vqa/questions.jsonl", "easy_vqa/annotations.json"), visual=False, paper=False
-    ),
-)
-BY_NAME = {benchmark.name: benchmark for benchmark in BENCHMARKS}
-VISUAL = tuple(benchmark.name for benchmark in BENCHMARKS if benchmark.visual)
-
-
-def missing_data(benchmark: Benchmark, root: Path) -> list[Path]:
-    """The files that a benchmark lacks under `root`."""
-    return [root / file for file in benchmark.data if not (root / file).is_file()]
 
 
 def read_results(folder: Path) -> dict[str, Report]:

@@ -18,24 +18,24 @@ from llava.model.multimodal_encoder.tower_weights import put_tower_weights, read
 class VisionTower(nn.Module):
     """An image encoder with upstream's interface (upstream: multimodal_encoder/clip_encoder.py), frozen by default.
 
-    A tower is a stub until `load_model` is called: the language model is built first, without it, and its
-    weights come from the folder or hub id that `mm_vision_tower` names.
+    A tower is a stub until `load_model` is called: the language model is built first, without the tower's weights,
+    which come from the folder or hub id that `mm_vision_tower` names.
 
-    Subclasses fill `vision_tower` in `load_network` and answer `encode`, `hidden_size` and `num_patches`.
+    Subclasses implement `load_network`, `encode`, `hidden_size` and `num_patches`.
 
     Args:
         vision_tower: folder or hub id of the tower.
-        tower_config: the tower's own config, already read, so that nothing needs the weights to know sizes.
+        tower_config: the tower's own config, already read: sizes are known without the weights.
         args: the LLaVA config or the model arguments; `mm_vision_select_layer` and `mm_vision_select_feature`
-            are read from it where a tower has such a choice.
+            are read from it by the towers that have such a choice.
     """
 
     inside_llava = False
-    """The folder is of transformers' own LLaVA, which holds its tower."""
+    """Whether the folder is transformers' own LLaVA, which holds its tower."""
     file_prefix = ""
-    """A level in the names of the network's weights that files have and today's transformers classes have not."""
+    """A level in the weight names that the files have and today's transformers classes do not have."""
     can_train = True
-    """Whether `unfreeze` may be called: not where running statistics would have to move."""
+    """Whether `unfreeze` may be called: not for a tower with running statistics."""
 
     def __init__(self, vision_tower: str, tower_config: PreTrainedConfig, args: Any) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class VisionTower(nn.Module):
         raise NotImplementedError
 
     def network_from_files(self, network_class: Any, dtype: torch.dtype | None) -> nn.Module:
-        """A transformers vision model: of a tower's own folder or hub id, or out of transformers' own LLaVA.
+        """A transformers vision model, from a tower's own folder or hub id, or from transformers' own LLaVA.
 
         Raises:
             ValueError: the LLaVA folder lacks weights of its tower.
@@ -80,7 +80,7 @@ class VisionTower(nn.Module):
         raise NotImplementedError
 
     def unused_modules(self) -> list[nn.Module]:
-        """Parts of the loaded network that the features do not come through; they never train."""
+        """Parts of the loaded network that do not contribute to the features; they never train."""
         return []
 
     @property
@@ -90,15 +90,15 @@ class VisionTower(nn.Module):
 
     @property
     def num_patches(self) -> int:
-        """Number of image tokens an image becomes."""
+        """Number of features that an image becomes."""
         raise NotImplementedError
 
     def identity(self) -> dict[str, Any]:
-        """Everything besides the weights that changes the features (part of the feature cache's key)."""
+        """Everything except the weights that changes the features (part of the feature cache's key)."""
         return {"config": self.cfg_only.to_dict()}
 
     def load_processor(self) -> BaseImageProcessor:
-        """Reads the image processor only, which data preparation needs before any weight is loaded."""
+        """Reads only the image processor, which data preparation needs before any weight is loaded."""
         if self.image_processor is None:
             self.image_processor = AutoImageProcessor.from_pretrained(self.vision_tower_name, backend="pil")
         return self.image_processor
@@ -106,7 +106,7 @@ class VisionTower(nn.Module):
     def load_model(self, device_map: Any = None, dtype: torch.dtype | None = None) -> None:
         """Loads the weights once; the tower is frozen and in evaluation mode. `device_map`: a device or None.
 
-        Weights of `trained_files`, which a run with an unfrozen tower wrote, take the place of the folder's own.
+        Weights in `trained_files`, written by a run with an unfrozen tower, replace the folder's own.
         """
         if self.is_loaded:
             return
@@ -122,12 +122,12 @@ class VisionTower(nn.Module):
         self.is_loaded = True
 
     def unload(self) -> None:
-        """Becomes a stub again: where features come from a cache, no rank needs the weights that one has read."""
+        """Becomes a stub again: if features come from a cache, no rank needs the weights."""
         self.vision_tower = None
         self.is_loaded = False
 
     def unfreeze(self) -> None:
-        """Lets every parameter train that the features come through; the weights must be loaded."""
+        """Lets every parameter train that contributes to the features; the weights must be loaded."""
         if not self.can_train:
             raise ValueError(f"a vision tower of model_type {self.cfg_only.model_type!r} cannot be unfrozen")
         self.trains = True
@@ -136,7 +136,7 @@ class VisionTower(nn.Module):
             module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "VisionTower":
-        """A frozen tower stays in evaluation mode whatever the rest does: batch norm and dropout must not move."""
+        """A frozen tower always stays in evaluation mode: batch norm and dropout must not change."""
         return super().train(mode and self.trains)
 
     def forward(self, images: torch.Tensor | list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
@@ -170,14 +170,14 @@ class VisionTower(nn.Module):
 
     @property
     def weight_files(self) -> list[Path]:
-        """Files that the weights come from, as far as they are local (the feature cache's key reads them)."""
+        """The local files that the weights come from (part of the feature cache's key)."""
         folder = Path(self.vision_tower_name)
         own = sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]) if folder.is_dir() else []
         return [*own, *self.trained_files]
 
 
 def _drop_file_prefix(tower: VisionTower, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-    """Lets `load_state_dict` take the names that files have."""
+    """Lets `load_state_dict` accept the names that the files have."""
     if not tower.file_prefix:
         return
     inside = f"{prefix}vision_tower."

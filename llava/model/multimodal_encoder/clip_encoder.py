@@ -18,7 +18,7 @@ class CLIPVisionTower(VisionTower):
     file_prefix = "vision_model."
 
     def __init__(self, vision_tower: str, tower_config: PreTrainedConfig, args: Any) -> None:
-        # A whole CLIP folder (text and vision) holds the tower's sizes one level down.
+        # A whole CLIP folder (text and vision) has the tower's sizes one level down.
         if not isinstance(tower_config, CLIPVisionConfig):
             tower_config = tower_config.vision_config
         super().__init__(vision_tower, tower_config, args)

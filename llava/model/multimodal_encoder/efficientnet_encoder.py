@@ -1,4 +1,4 @@
-"""EfficientNet-Lite: a small tower that runs anywhere (the embedded default of the quickstart)."""
+"""EfficientNet-Lite: a small tower for machines without a GPU (the quickstart's tower)."""
 
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,8 @@ AutoConfig.register(EfficientNetLiteConfig.model_type, EfficientNetLiteConfig)
 class EfficientNetLiteFeatures(nn.Module):
     """Pixels `(batch, 3, size, size)` to normalised features `(batch, grid * grid, hidden_size)`.
 
-    The last block outputs at each stride are averaged onto the grid and joined; every channel is then normalised by
-    `feature_mean` and `feature_std`, both `(hidden_size,)`, taken over a training set.
+    The last block's output at each stride is average-pooled to the grid, and the strides are concatenated. Every
+    channel is then normalised by `feature_mean` and `feature_std`, both `(hidden_size,)`, computed over a training set.
     """
 
     def __init__(self, config: EfficientNetLiteConfig) -> None:

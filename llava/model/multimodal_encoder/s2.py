@@ -1,9 +1,9 @@
-"""S2: features of an image at several sizes, from a tower that knows one size.
+"""S2: features of an image at several sizes, from a tower for one size.
 
-Shi et al., "When Do We Not Need Larger Vision Models?" (2024), section 3; upstream uses the package s2wrapper, whose
-arithmetic this is. The image is resized to each scale, cut into tiles of the tower's size, and encoded tile by tile;
-tiles are joined to one map a scale, maps are averaged down to the first scale's grid and laid side by side in the
-channels. The number of image tokens stays, their width is multiplied by the number of scales.
+Shi et al., "When Do We Not Need Larger Vision Models?" (2024), section 3; upstream uses the package s2wrapper,
+and the arithmetic here is the same. The image is resized to each scale, cut into tiles of the tower's size, and encoded
+tile by tile. The tiles form one map per scale; the maps are averaged down to the first scale's grid and concatenated in
+the channels. The number of image tokens does not change; their width is multiplied by the number of scales.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,7 +40,7 @@ def multiscale_features(
 
 
 def _encode_tiles(encode: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, split: int) -> torch.Tensor:
-    """One map `(batch, width, split * grid, split * grid)` from `split` x `split` tiles an image."""
+    """One map `(batch, width, split * grid, split * grid)` from `split` x `split` tiles per image."""
     batch, channels, size, _ = images.shape
     tile = size // split
     tiles = images.reshape(batch, channels, split, tile, split, tile).permute(2, 4, 0, 1, 3, 5)
@@ -73,7 +73,7 @@ def parse_scales(text: str | Sequence[int] | None, image_size: int) -> list[int]
 
 
 class MultiScale:
-    """Mixed in front of a tower: its features at the scales of `s2_scales`."""
+    """A mixin in front of a tower class: its features at the scales of `s2_scales`."""
 
     def __init__(self, vision_tower: str, tower_config: PreTrainedConfig, args: Any) -> None:
         super().__init__(vision_tower, tower_config, args)
@@ -83,7 +83,7 @@ class MultiScale:
         return multiscale_features(super().encode, images, self.s2_scales)
 
     def load_processor(self) -> BaseImageProcessor:
-        """The processor, giving pixels of the largest scale."""
+        """The processor, which returns pixels of the largest scale."""
         if self.image_processor is None:
             processor = super().load_processor()
             side = self.s2_scales[-1]

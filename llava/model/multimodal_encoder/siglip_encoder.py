@@ -14,13 +14,13 @@ from llava.model.multimodal_encoder.s2 import MultiScale
 class SiglipVisionTower(VisionTower):
     """Hidden states of one SigLIP layer, one for each patch: `mm_vision_select_layer`, -2 in all of Bunny.
 
-    SigLIP has no class token. Layers above the chosen one, and the head, are kept and not run.
+    SigLIP has no class token. Layers above the chosen one, and the head, are loaded and not run.
     """
 
     file_prefix = "vision_model."
 
     def __init__(self, vision_tower: str, tower_config: PreTrainedConfig, args: Any) -> None:
-        # A whole SigLIP folder (text and vision) holds the tower's sizes one level down.
+        # A whole SigLIP folder (text and vision) has the tower's sizes one level down.
         if not isinstance(tower_config, SiglipVisionConfig):
             tower_config = tower_config.vision_config
         super().__init__(vision_tower, tower_config, args)

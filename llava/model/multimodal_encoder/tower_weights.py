@@ -1,7 +1,7 @@
-"""The weights of a vision tower that was trained along: where they are kept, and putting them back.
+"""The weights of a vision tower that was trained along: where they are stored, and how they are loaded.
 
-A frozen tower is read from `mm_vision_tower`. A trained one is a part of the checkpoint, and must win over that folder
-whenever the checkpoint, or a LoRA on it, is loaded (LLaVA#1533, Bunny#123).
+A frozen tower is read from `mm_vision_tower`. A trained one is a part of the checkpoint, and replaces the one in that
+folder whenever the checkpoint, or a LoRA on it, is loaded (LLaVA#1533, Bunny#123).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ from llava.checkpoint.tensors import Tensors
 _PREFIX = "vision_tower.vision_tower."
 _LEVEL = "vision_model."
 _FLAGS = ("unfreeze_vision_tower", "unfreeze_mm_vision_tower", "continuous_training")
-"""Keys in config.json: Bunny's, LLaVA's, and what Bunny's users add by hand to a merged model."""
+"""Keys in config.json: Bunny's, LLaVA's, and one that Bunny's users add by hand to a merged model."""
 
 
 def record_trained_tower(config: Any, trains: bool) -> None:
@@ -67,7 +67,7 @@ def read_tower_weights(files: Sequence[Path]) -> dict[str, torch.Tensor]:
 def put_tower_weights(
     network: nn.Module, weights: Mapping[str, torch.Tensor], unused: Iterable[nn.Module], source: Path
 ) -> None:
-    """Puts the weights in place; transformers has a level `vision_model.` in the names, or not, by release.
+    """Loads the weights; the names have a level `vision_model.` or not, depending on the release of transformers.
 
     Args:
         unused: modules of the network whose weights may be missing: upstream's SigLIP ends with the layer that is used.

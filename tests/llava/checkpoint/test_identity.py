@@ -1,5 +1,6 @@
 """A change in any one layer, in an adapter's scale or in the record makes another model; another layout does not."""
 
+import hashlib
 import json
 import shutil
 
@@ -8,14 +9,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from llava.checkpoint.old_folder import read_checkpoint
-from llava.checkpoint.old_identity import identity_of
+from llava.checkpoint.folder import open_checkpoint
+from llava.checkpoint.identity import base_values, digest
 
 LAYERS = 8
 
 
 def identity(folder):
-    return identity_of(read_checkpoint(folder))
+    return digest(open_checkpoint(folder))
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +97,63 @@ def test_places_versions_and_layouts_do_not_count(wide, tiny_lora, tmp_path):
         (lora / "adapter_config.json").write_text(json.dumps(values | {"target_modules": order}))
         found.add(identity(lora))
     assert len(found) == 1
+
+
+def sha(*parts):
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()
+
+
+def weights_by_recipe(tensors):
+    """Name, dtype, shape and 8 blocks of 8 KiB of every tensor, in the order of names."""
+    names = {torch.float32: "F32", torch.bfloat16: "BF16", torch.int64: "I64"}
+    parts = []
+    for name, tensor in sorted(tensors.items()):
+        raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        parts.append(json.dumps([name, names[tensor.dtype], list(tensor.shape)]).encode())
+        starts = [(len(raw) - 8192) * place // 7 for place in range(8)] if len(raw) > 65536 else None
+        parts += [raw[start : start + 8192] for start in starts] if starts else [raw]
+    return sha(*parts)
+
+
+def settings_by_recipe(file):
+    left_out = {
+        *("_name_or_path", "architectures", "transformers_version", "mm_vision_tower", "torch_dtype", "dtype"),
+        *("use_cache", "base_model_name_or_path", "revision", "inference_mode", "peft_version", "task_type"),
+        "auto_mapping",
+    }
+    values = json.loads(file.read_text())
+    lists = ("target_modules", "modules_to_save", "exclude_modules")
+    return {k: sorted(v) if k in lists and isinstance(v, list) else v for k, v in values.items() if k not in left_out}
+
+
+def test_the_digest_is_the_one_of_score_files_written_before(wide, tiny, tiny_lora):
+    """Score files, block distances and perplexities hold it: a change of the recipe would make them invalid."""
+
+    def total(*parts):
+        return sha(json.dumps(parts, sort_keys=True).encode())
+
+    def full(folder):
+        return settings_by_recipe(folder / "config.json"), weights_by_recipe(load_file(folder / "model.safetensors"))
+
+    config, weights = full(wide)
+    assert identity(wide) == total(config, {}, weights)
+    beside = torch.load(tiny_lora / "non_lora_trainables.bin", weights_only=True)
+    assert identity(tiny_lora) == total(
+        settings_by_recipe(tiny_lora / "config.json"),
+        settings_by_recipe(tiny_lora / "adapter_config.json"),
+        weights_by_recipe(beside),
+        weights_by_recipe(load_file(tiny_lora / "adapter_model.safetensors")),
+        *full(tiny.llm),
+    )
+
+
+def test_a_base_is_known_by_the_values_written_before(tiny):
+    """base_fingerprint.json: shape, first and last value of the middle row of every tensor."""
+    expected = {}
+    for name, tensor in load_file(tiny.llm / "model.safetensors").items():
+        row = tensor[len(tensor) // 2].flatten().float()
+        expected[name] = {"shape": list(tensor.shape), "values": [row[0].item(), row[-1].item()]}
+    assert base_values(open_checkpoint(tiny.llm).tensors) == {"tensors": dict(sorted(expected.items()))}

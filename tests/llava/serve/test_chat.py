@@ -66,7 +66,7 @@ def test_places_of_images(parts, tiny):
     assert session.with_images("What?") == "<image>\n<image>\nWhat?"
     placed = session.with_images("First <image-placeholder>, then <image-placeholder>?")
     assert placed == "First <image>, then <image>?"
-    with pytest.raises(ChatError, match="places for 1 images, and 2 wait"):
+    with pytest.raises(ChatError, match="places for 1 images, and there are 2 to show"):
         session.with_images("Only <image-placeholder>")
     list(session.ask("What?"))
     with pytest.raises(ChatError, match="places for 1 images, and 0 wait"):
@@ -74,7 +74,7 @@ def test_places_of_images(parts, tiny):
 
 
 def test_outgrown_context(session):
-    with pytest.raises(ChatError, match=r"exceeds the model's 512. Start anew"):
+    with pytest.raises(ChatError, match=r"exceeds the model's 512. Start again"):
         list(session.ask("please " * 400))
 
 

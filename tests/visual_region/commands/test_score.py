@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from llava.checkpoint.folder import open_checkpoint
 from llava.journal import JournalError
 from visual_region import __main__ as entry
 from visual_region.commands import picture, score, select
@@ -111,8 +112,10 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(flags, tmp_path, monkeypat
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run_module, "sweep", cut_off)
-    with pytest.raises(SystemExit, match="the same command goes on"):
-        call(score, *flags(tmp_path / "cut.json"))
+    monkeypatch.setattr(sys, "argv", ["visual_region", "score", *map(str, flags(tmp_path / "cut.json"))])
+    with pytest.raises(SystemExit, match="130"):
+        entry.main()
+    assert "the same command goes on" in capsys.readouterr().err
     assert not (tmp_path / "cut.json").exists()
     with open(tmp_path / "cut.json.journal", "a") as file:
         file.write('["sample 3", {"id"')
@@ -211,22 +214,22 @@ def test_a_backbone_of_another_shape(flags, tiny, tmp_path, monkeypatch):
 def test_scores_of_another_model_are_told(scored, tiny_llava, tiny, tmp_path):
     import shutil
 
-    ScoreFile.read(scored).check_fits(str(tiny_llava))
+    ScoreFile.read(scored).check_fits(open_checkpoint(tiny_llava))
     shutil.copytree(tiny_llava, tmp_path / "other")
     state = load_file(tiny_llava / "model.safetensors")
     state["model.norm.weight"] = state["model.norm.weight"] + 1
     save_file(state, tmp_path / "other/model.safetensors", {"format": "pt"})
     with pytest.raises(ScoreError, match=r"holds the scores of another model .* than \S+; score this one"):
-        ScoreFile.read(scored).check_fits(str(tmp_path / "other"))
+        ScoreFile.read(scored).check_fits(open_checkpoint(tmp_path / "other"))
     older = {name: value for name, value in json.loads(scored.read_text()).items() if name != "run"}
     (tmp_path / "old.json").write_text(json.dumps(older | {"identity": "0" * 64}))
-    with pytest.raises(ScoreError, match="or was written before models were told apart by every tensor"):
-        ScoreFile.read(tmp_path / "old.json").check_fits(str(tiny_llava))
+    with pytest.raises(ScoreError, match="or was written before every tensor counted for a model"):
+        ScoreFile.read(tmp_path / "old.json").check_fits(open_checkpoint(tiny_llava))
 
 
 def test_a_file_that_is_no_score_file(tmp_path):
     (tmp_path / "s.json").write_text('{"num_layers": 3, "metrics": {"bi": {"values": [1, 2]}}}')
-    with pytest.raises(ScoreError, match="3 layers, but not so many values in bi"):
+    with pytest.raises(ScoreError, match="3 layers, but another number of values in bi"):
         ScoreFile.read(tmp_path / "s.json")
     (tmp_path / "s.json").write_text("[]")
     with pytest.raises(ScoreError, match="is not a score file"):
@@ -261,7 +264,7 @@ def test_a_table_of_selections(scored, tmp_path, capsys):
     """Metrics of parameters have neither interval nor stability, and say so."""
     specs = (f"{scored}#parameter-change:2", f"{scored}#bi:2", "sparse-uniform:2")
     call(select, *specs, "--stability", "--markdown", tmp_path / "t.md")
-    assert "stability: none, as no samples, or a single one, stand behind it" in capsys.readouterr().out
+    assert "stability: none, as no samples, or a single one, are behind it" in capsys.readouterr().out
     rows = [line.strip("| ").split(" | ") for line in (tmp_path / "t.md").read_text().splitlines()]
     bi = json.loads(scored.read_text())["metrics"]["bi"]
     layers = LayerSelection.parse(specs[1], 6).layers
@@ -316,7 +319,7 @@ def test_pictures(scored, tmp_path):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ScoreError, match="is not a curve"):
         call(picture, "curves", scored, "--output", tmp_path / "no.png")
-    with pytest.raises(ScoreError, match="has no values by sample"):
+    with pytest.raises(ScoreError, match="has no values per sample"):
         call(picture, "heatmap", scored, "--metric", "parameter-change", "--output", tmp_path / "no.png")
     assert not (tmp_path / "no.png").exists()
 

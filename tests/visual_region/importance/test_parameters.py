@@ -10,17 +10,21 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from visual_region.importance import weights as weights_module
+from llava.checkpoint.folder import open_checkpoint
 from visual_region.importance.angular_param import angular_param
 from visual_region.importance.parameter_change import parameter_change
 from visual_region.importance.parameters import check_comparable, compare_layers
-from visual_region.importance.weights import open_weights
+from visual_region.importance.weights import decoder_weights
 
 LAYERS = 6
 
 
+def open_weights(folder, **kwargs):
+    return decoder_weights(open_checkpoint(folder), **kwargs)
+
+
 def score(trained, backbone):
-    pair = open_weights(str(trained)), open_weights(str(backbone))
+    pair = open_weights(trained), open_weights(backbone)
     check_comparable(*pair)
     return list(compare_layers(*pair, range(LAYERS)))
 
@@ -50,8 +54,7 @@ def changed_copy(source, target, change):
 @pytest.fixture(autouse=True)
 def _small_pieces(monkeypatch):
     """Pieces that do not divide the tensors, so that the seams are tested."""
-    for module in ("weights", "parameters"):
-        monkeypatch.setattr(f"visual_region.importance.{module}.PIECE", 300)
+    monkeypatch.setattr("visual_region.importance.parameters.PIECE", 300)
 
 
 @pytest.fixture(scope="module")
@@ -144,9 +147,9 @@ def test_a_lora_scores_as_its_merged_twin(tiny, tmp_path, base_dtype, merged_dty
     wrapped.peft_config["default"].base_model_name_or_path = str(tmp_path / "base")
     wrapped.save_pretrained(tmp_path / "lora")
     wrapped.merge_and_unload().save_pretrained(tmp_path / "merged")
-    backbone = open_weights(str(tmp_path / "base"))
-    lora = open_weights(str(tmp_path / "lora"), dtype=merged_dtype)
-    merged = open_weights(str(tmp_path / "merged"))
+    backbone = open_weights(tmp_path / "base")
+    lora = open_weights(tmp_path / "lora", dtype=merged_dtype)
+    merged = open_weights(tmp_path / "merged")
     found, twin = (list(compare_layers(weights, backbone, range(LAYERS))) for weights in (lora, merged))
     for metric in (parameter_change, angular_param):
         assert metric(found) == pytest.approx(metric(twin), rel=1e-6, abs=1e-9)
@@ -159,7 +162,7 @@ def test_an_adapter_that_is_no_sum_is_refused(tiny, tmp_path):
     wrapped.peft_config["default"].base_model_name_or_path = str(tiny.llm)
     wrapped.save_pretrained(tmp_path / "dora")
     with pytest.raises(ValueError, match=r"use_dora.*merge it"):
-        open_weights(str(tmp_path / "dora"))
+        open_weights(tmp_path / "dora")
 
 
 def test_other_shapes_are_named(tiny, tmp_path):
@@ -183,7 +186,8 @@ def test_other_depths_are_named(tiny, tmp_path):
 
 def test_memory_is_a_few_pieces(noisy):
     """Reading goes through one buffer a tensor, not through a map of the file."""
-    stored = next(iter(open_weights(str(noisy[0])).layers[0].values()))
-    assert isinstance(stored, weights_module.FileTensor)
-    pieces = [piece.data_ptr() for piece in stored.pieces()]
+    stored = next(iter(open_weights(noisy[0]).layers[0].values()))
+    assert stored.file is not None
+    pieces = [piece.data_ptr() for piece in stored.pieces(7)]
+    assert len(pieces) > 1
     assert len(set(pieces)) == 1

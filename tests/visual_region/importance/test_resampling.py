@@ -3,8 +3,9 @@ import itertools
 import pytest
 import torch
 
+from visual_region.commands.select import jaccard
 from visual_region.importance.means import MeanOfMeans, SampleMean, mean_over
-from visual_region.importance.resampling import draw_counts, interval, jaccard, stability
+from visual_region.importance.resampling import interval, resampled, stability
 
 
 def rows(values, weights=None):
@@ -13,10 +14,13 @@ def rows(values, weights=None):
 
 
 def test_every_sample_is_drawn_as_often_as_the_counts_say():
-    counts = draw_counts(7, 50)
+    """Of the identity the mean over resamples is how often each sample was drawn, as a share."""
+    each = SampleMean(torch.eye(7, dtype=torch.float64), torch.ones(7, dtype=torch.float64))
+    counts = (7 * resampled(each, 50)).round()
+    torch.testing.assert_close(counts, 7 * resampled(each, 50))
     assert (counts.sum(1) == 7).all()
-    assert torch.equal(counts, draw_counts(7, 50))
-    assert not torch.equal(counts, draw_counts(7, 50, seed=1))
+    assert torch.equal(counts, (7 * resampled(each, 50)).round())
+    assert not torch.equal(counts, (7 * resampled(each, 50, seed=1)).round())
 
 
 def test_resampled_means_equal_means_of_the_drawn_rows():
@@ -35,7 +39,7 @@ def test_the_interval_covers_the_mean_as_often_as_it_says():
     """400 data sets of 40 normal samples: about 95% of their intervals hold the true mean, 0."""
     generator = torch.Generator().manual_seed(2)
     data = torch.randn(40, 400, generator=generator, dtype=torch.float64)
-    low, high = interval(SampleMean(data, torch.ones(40, dtype=torch.float64)), draw_counts(40, 1000))
+    low, high = interval(SampleMean(data, torch.ones(40, dtype=torch.float64)), 1000)
     covered = ((low < 0) & (high > 0)).double().mean().item()
     assert 0.90 < covered < 0.975
 
@@ -49,19 +53,19 @@ def test_parts_have_equal_say():
 
 def test_resamples_without_a_single_image_are_passed_over():
     scores = rows([[torch.nan, torch.nan], [0.2, 0.4]], [0.0, 1.0])
-    low, high = interval(scores, draw_counts(2, 200))
+    low, high = interval(scores, 200)
     assert low.tolist() == high.tolist() == pytest.approx([0.2, 0.4])
-    assert stability(scores, draw_counts(2, 200), 1, lowest=False).share == [0, 1]
+    assert stability(scores, 1, lowest=False, resamples=200).share == [0, 1]
 
 
 def test_stability_of_clear_and_of_tied_rankings():
     clear = rows([[0.9, 0.5, 0.1], [0.8, 0.4, 0.2], [0.9, 0.6, 0.1]])
-    found = stability(clear, draw_counts(3, 300), 2, lowest=False)
+    found = stability(clear, 2, lowest=False, resamples=300)
     assert (found.layers, found.share, found.jaccard) == ((0, 1), [1, 1, 0], 1)
-    assert stability(clear, draw_counts(3, 300), 1, lowest=True).layers == (2,)
+    assert stability(clear, 1, lowest=True, resamples=300).layers == (2,)
     # Which of the two layers leads depends on which samples were drawn.
     torn = rows([[0.9, 0.1], [0.1, 0.8]] * 4)
-    found = stability(torn, draw_counts(8, 2000), 1, lowest=False)
+    found = stability(torn, 1, lowest=False, resamples=2000)
     assert found.layers == (0,)
     assert 0.5 < found.share[0] < 0.8
     assert found.low == 0

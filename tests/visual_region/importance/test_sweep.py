@@ -19,9 +19,9 @@ from llava.conversation import get_template
 from llava.data.records import open_records
 from llava.mm_utils import process_image
 from llava.model.builder import load_pretrained_model
-from visual_region.importance.angular import ANGLE, AngleRecorder, angular_distance
-from visual_region.importance.block_influence import COSINE, CosineRecorder, block_influence
-from visual_region.importance.image_attention import ATTENTION, ImageAttentionRecorder, image_attention
+from visual_region.importance.angular import AngleRecorder, angular_distance
+from visual_region.importance.block_influence import CosineRecorder, block_influence
+from visual_region.importance.image_attention import ImageAttentionRecorder, image_attention
 from visual_region.importance.multimodal_bi import multimodal_bi
 from visual_region.importance.samples import Reader, groups_of, open_samples
 from visual_region.importance.sweep import sweep
@@ -45,13 +45,13 @@ def measure(model, batches):
 def all_metrics(found):
     counts = found["counts"]
     return {
-        "bi": block_influence(found[COSINE], counts),
-        "bi-answer": block_influence(found[COSINE], counts, ("answer",)),
-        "multimodal-bi": multimodal_bi(found[COSINE], counts),
-        "angular": angular_distance(found[ANGLE]),
-        "angular-last": angular_distance(found[ANGLE], 1),
-        "image-attention": image_attention(found[ATTENTION], counts),
-        "image-attention-prompt": image_attention(found[ATTENTION], counts, ("prompt",)),
+        "bi": block_influence(found[CosineRecorder.name], counts),
+        "bi-answer": block_influence(found[CosineRecorder.name], counts, ("answer",)),
+        "multimodal-bi": multimodal_bi(found[CosineRecorder.name], counts),
+        "angular": angular_distance(found[AngleRecorder.name]),
+        "angular-last": angular_distance(found[AngleRecorder.name], 1),
+        "image-attention": image_attention(found[ImageAttentionRecorder.name], counts),
+        "image-attention-prompt": image_attention(found[ImageAttentionRecorder.name], counts, ("prompt",)),
     }
 
 
@@ -334,5 +334,5 @@ def test_missing_images_are_counted_before_anything_is_loaded(tiny):
 
 def test_a_caption_without_its_image(tmp_path):
     (tmp_path / "pairs.json").write_text('[{"image": "a.png", "caption": "a"}, {"caption": "b"}]')
-    with pytest.raises(ValueError, match="item 1 is no image-caption pair"):
+    with pytest.raises(ValueError, match="item 1 is not an image-caption pair"):
         open_samples(str(tmp_path / "pairs.json"), None, 0)

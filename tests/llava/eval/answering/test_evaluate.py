@@ -19,8 +19,8 @@ from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.launch import launch
 from llava.eval.answering.questions import read_questions
 from llava.eval.answering.runner import evaluate
-from llava.eval.benchmarks.mmbench_questions import read_mmbench_questions
-from llava.eval.benchmarks.science_questions import read_science_questions
+from llava.eval.benchmarks.mmbench import read_mmbench_questions
+from llava.eval.benchmarks.scienceqa import read_science_questions
 from llava.journal import JournalError
 from llava.model.builder import load_checkpoint
 from llava.model.multimodal_encoder.base import VisionTower

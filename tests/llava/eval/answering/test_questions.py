@@ -14,8 +14,8 @@ from llava.eval.answering.questions import (
     read_questions,
     unusable_images,
 )
-from llava.eval.benchmarks.mmbench_questions import read_mmbench_questions
-from llava.eval.benchmarks.science_questions import read_science_questions
+from llava.eval.benchmarks.mmbench import read_mmbench_questions
+from llava.eval.benchmarks.scienceqa import read_science_questions
 from llava.images import BrokenImageError
 
 LETTER = "Answer with the option's letter from the given choices directly."

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from llava.eval.benchmarks.bbh import TASKS, extract, flexible_match, normalise, options, prompt, strict_match
+from llava.eval.benchmarks.bbh import prompt
+from llava.eval.scoring.bbh_forms import TASKS, extract, flexible_match, normalise, options, strict_match
 from llava.eval.scoring.number_words import numbers_in_words
 
 DATA = Path(__file__).parents[3] / "data/bbh/bbh"

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from llava.eval import eval_docvqa
-from llava.eval.eval_docvqa import score
+from llava.eval.benchmarks.docvqa import score
 from llava.eval.scoring.pairing import ScoringError
 
 

@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-from llava.eval.eval_easy_vqa import ScoringError, as_report, blind_baseline, score
+from llava.eval.benchmarks.easy_vqa import ScoringError, as_report, blind_baseline, score
 
 ANNOTATIONS = {"1": "circle", "2": "yes", "3": "no", "4": "teal"}
 
@@ -41,9 +41,9 @@ def test_what_does_not_belong_together(given, asked, words):
 
 
 def test_fewer_questions_are_said():
-    report, _ = as_report(answers(q1="circle", q2="no"), ANNOTATIONS, ["1", "2"])
+    report = as_report(answers(q1="circle", q2="no"), ANNOTATIONS, ["1", "2"])
     assert report.warnings == ["a subset: 2 of the 4 annotated questions were asked"]
-    report, _ = as_report(answers(q1="circle"), ANNOTATIONS, ["1", "2"], "wrong")
+    report = as_report(answers(q1="circle"), ANNOTATIONS, ["1", "2"], "wrong")
     assert report.headline.value == 0.5
     assert "1 of 2 questions have no answer and count as wrong" in report.warnings[1]
     # A part of the answers, as the pruning curve scores them.
@@ -94,7 +94,7 @@ def test_blind_baseline():
 
 def test_the_shape_of_all_benchmarks_tells_the_same():
     given = answers(q1=" Circle. ", q2="It is no", q3="no", q4="blue")
-    (report, _), result = as_report(given, ANNOTATIONS), score(given, ANNOTATIONS)
+    report, result = as_report(given, ANNOTATIONS), score(given, ANNOTATIONS)
     assert report.headline.value == result["all"] == 0.5
     assert (report.headline.low, report.headline.high) == result["intervals"]["all"]
     assert {name: measure.value for name, measure in report.groups["kind"].items()} == {

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from llava.eval.eval_bbh import score
+from llava.eval.benchmarks.bbh import score
 from llava.eval.scoring.pairing import ScoringError
 
 ANNOTATIONS = {

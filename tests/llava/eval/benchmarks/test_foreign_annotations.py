@@ -7,8 +7,8 @@ import warnings
 
 import pytest
 
-from llava.eval.prepare import load_preparer
-from llava.eval.prepare.common import Options
+from llava.eval.benchmarks import BY_NAME
+from llava.eval.benchmarks.preparing import Options
 from tests.conftest import REPOSITORY
 from tests.made_benchmarks import MAKERS
 
@@ -33,8 +33,8 @@ def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
     for name, make in MAKERS.items():
         make(root / "raw" / name)
-        load_preparer(name)(root / "raw" / name, root / name, Options(check_counts=False))
-    load_preparer("bbh")(REPOSITORY / "tests/data/bbh", root / "bbh", Options(check_counts=False))
+        BY_NAME[name].prepare(root / "raw" / name, root / name, Options(check_counts=False))
+    BY_NAME["bbh"].prepare(REPOSITORY / "tests/data/bbh", root / "bbh", Options(check_counts=False))
     (root / "mmlu").mkdir()
     truth = {"answer": "A", "choices": ["a", "b", "c", "d"]}
     (root / "mmlu/annotations.json").write_text(json.dumps({"anatomy/0": truth}))

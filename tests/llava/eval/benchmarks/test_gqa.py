@@ -4,8 +4,8 @@ import sys
 import pytest
 
 from llava.eval import eval_gqa
-from llava.eval.benchmarks import convert_gqa
-from llava.eval.eval_gqa import normalise, score, steps
+from llava.eval.benchmarks import gqa
+from llava.eval.benchmarks.gqa import normalise, score, steps
 from llava.eval.scoring.pairing import ScoringError
 
 
@@ -93,7 +93,7 @@ def test_from_answers_over_predictions_to_the_score(tmp_path, monkeypatch, capsy
     (tmp_path / "merge.jsonl").write_text("".join(json.dumps(line) + "\n" for line in ANSWERS))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["x", "--src", "merge.jsonl", "--dst", "testdev_balanced_predictions.json"])
-    convert_gqa.main()
+    gqa.convert_main()
     predictions = json.loads((tmp_path / "testdev_balanced_predictions.json").read_text())
     assert predictions[0] == {"questionId": "1", "prediction": "no"}
     monkeypatch.setattr(sys, "argv", ["x", "--tier", "testdev_balanced"])

@@ -5,11 +5,8 @@ import openpyxl
 import pytest
 
 from llava.eval import eval_mmbench
-from llava.eval.benchmarks import convert_mmbench
-from llava.eval.benchmarks.convert_mmbench import sheet
-from llava.eval.benchmarks.mmbench import decode_image, options_of, read_tsv
-from llava.eval.benchmarks.mmbench_questions import read_mmbench_questions
-from llava.eval.eval_mmbench import score
+from llava.eval.benchmarks.mmbench import convert_main, read_mmbench_questions, score, sheet
+from llava.eval.scoring.mmbench_tsv import decode_image, options_of, read_tsv
 from llava.eval.scoring.pairing import ScoringError
 from tests.made_mmbench import picture, rotations, row, write_tsv
 
@@ -88,7 +85,7 @@ def test_rounds_of_the_runner():
 def test_one_order_is_no_circle():
     report = score(said(ROWS[:1]), ROWS[:1])
     assert report.metric == "vanilla"
-    assert "not to be set beside circular" in report.warnings[0]
+    assert "not comparable with circular" in report.warnings[0]
 
 
 def test_a_circle_with_a_gap_is_left_out_and_said():
@@ -185,7 +182,7 @@ def test_a_file_cut_off_anywhere_is_an_error(tmp_path):
     ("rows", "words"),
     [
         ([row(1, "A", image=picture(1)[:81])], r"1 image cells hold no whole image: line 2 \(index 1"),
-        ([row(1, "A") | {"index": "one"}], "'one' is no number"),
+        ([row(1, "A") | {"index": "one"}], "'one' is not a number"),
         ([row(1, "A"), row(1, "B")], "1 indexes twice"),
         ([row(1, "A", ("only",))], "fewer than two options"),
         ([], "no questions"),
@@ -224,7 +221,7 @@ def test_submission(tmp_path, monkeypatch, capsys):
     (tmp_path / "answers/run.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     flags = f"--annotation-file {tmp_path}/dev.tsv --result-dir {tmp_path}/answers --upload-dir {tmp_path}/up"
     monkeypatch.setattr(sys, "argv", ["x", *flags.split(), "--experiment", "run"])
-    convert_mmbench.main()
+    convert_main()
     cells = list(openpyxl.load_workbook(tmp_path / "up/run.xlsx").active.iter_rows())
     table = [[cell.value for cell in line] for line in cells]
     assert table[0] == ["index", "question", "A", "B", "C", "D", "prediction", "answer", "split"]

@@ -3,15 +3,15 @@ import random
 import pytest
 
 from llava.eval.benchmarks.mmlu import (
-    QUESTIONS,
+    PUBLISHED,
     SUBJECTS,
     Item,
-    MMLUDataError,
+    PrepareError,
     generation_prompt,
     likelihood_prompt,
     read_split,
+    score,
 )
-from llava.eval.eval_mmlu import score
 from llava.eval.scoring.pairing import ScoringError
 
 SHOT = Item("1 + 1?", ("1", "2", "3", "4"), "B")
@@ -20,7 +20,7 @@ ITEM = Item(" 2 + 2? ", ("1", "2", "3", "4"), "D")
 
 def test_subjects():
     assert len(SUBJECTS) == 57
-    assert QUESTIONS == 14042
+    assert PUBLISHED.count == 14042
     assert SUBJECTS["anatomy"] == "other"
     assert set(SUBJECTS.values()) == {"STEM", "humanities", "social sciences", "other"}
 
@@ -85,12 +85,12 @@ def test_the_method_is_told_and_never_mixed():
 def test_broken_rows_are_named_by_their_line(tmp_path, text, words):
     (tmp_path / "test").mkdir()
     (tmp_path / "test/anatomy_test.csv").write_text(text)
-    with pytest.raises(MMLUDataError, match=words):
+    with pytest.raises(PrepareError, match=words):
         read_split(tmp_path, "test", "anatomy")
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(MMLUDataError, match=r"test/anatomy_test\.csv is missing"):
+    with pytest.raises(PrepareError, match=r"test/anatomy_test\.csv is missing"):
         read_split(tmp_path, "test", "anatomy")
 
 

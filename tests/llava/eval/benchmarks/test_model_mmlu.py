@@ -10,12 +10,11 @@ import torch
 
 from llava.eval.answering.arguments import open_model
 from llava.eval.answering.errors import EvaluationError
-from llava.eval.benchmarks.mmlu import LETTERS, Item, likelihood_prompt
-from llava.eval.eval_mmlu import score
+from llava.eval.benchmarks.mmlu import LETTERS, Item, likelihood_prompt, score
+from llava.eval.benchmarks.mmlu import prepare as prepare_mmlu
+from llava.eval.benchmarks.preparing import Options
 from llava.eval.model_mmlu import CONTINUATIONS, _most_probable, fitted, read_items
 from llava.eval.model_mmlu import answer as answer_with
-from llava.eval.prepare.common import Options
-from llava.eval.prepare.mmlu import prepare as prepare_mmlu
 from llava.model.builder import load_pretrained_model
 from llava.tokenization import encoder_for
 

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from llava.eval import eval_ocrvqa
-from llava.eval.eval_ocrvqa import pairs_of, score
+from llava.eval.benchmarks.ocrvqa import pairs_of, score
 from llava.eval.scoring.pairing import ScoringError
 
 

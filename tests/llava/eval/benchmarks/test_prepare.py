@@ -5,9 +5,10 @@ import sys
 
 import pytest
 
-from llava.eval.prepare import PREPARERS, __main__, load_preparer
-from llava.eval.prepare.common import Options, PrepareError
-from llava.eval.prepare.plain_pickle import load_plain_pickle
+from llava.eval import prepare
+from llava.eval.benchmarks import BY_NAME
+from llava.eval.benchmarks.preparing import Options, PrepareError
+from llava.eval.benchmarks.refcocog import load_plain_pickle
 from tests.conftest import REPOSITORY
 from tests.made_benchmarks import MAKERS
 
@@ -32,13 +33,13 @@ def rows_of(path):
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_download_becomes_questions(name, tmp_path):
     perfect = MAKERS[name](tmp_path / "raw")
-    asked = load_preparer(name)(tmp_path / "raw", tmp_path / "out", ANY)
+    asked = BY_NAME[name].prepare(tmp_path / "raw", tmp_path / "out", ANY)
     assert asked == len(perfect)
     if name in QUESTION_FILES:
         assert len(rows_of(tmp_path / "out" / QUESTION_FILES[name])) == asked
     # Again, and again from the folder itself: nothing changes.
     before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
-    assert load_preparer(name)(tmp_path / "raw", tmp_path / "out", ANY) == asked
+    assert BY_NAME[name].prepare(tmp_path / "raw", tmp_path / "out", ANY) == asked
     assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == before
 
 
@@ -46,7 +47,7 @@ def test_a_download_becomes_questions(name, tmp_path):
 def test_published_counts_are_checked(name, tmp_path):
     MAKERS[name](tmp_path / "raw")
     with pytest.raises(PrepareError, match=r"published are \d+.*--any-count"):
-        load_preparer(name)(tmp_path / "raw", tmp_path / "out", Options())
+        BY_NAME[name].prepare(tmp_path / "raw", tmp_path / "out", Options())
     assert not (tmp_path / "out").exists()
 
 
@@ -56,9 +57,9 @@ def test_missing_images_are_counted_or_left_out_aloud(name, tmp_path, capsys):
     images = sorted(p for p in (tmp_path / "raw").rglob("*") if p.suffix in (".jpg", ".png"))
     images[0].unlink()
     with pytest.raises(PrepareError, match=rf"1 of \d+ images are missing under .*{images[0].name}.*skip-missing"):
-        load_preparer(name)(tmp_path / "raw", tmp_path / "out", ANY)
+        BY_NAME[name].prepare(tmp_path / "raw", tmp_path / "out", ANY)
     options = Options(check_counts=False, skip_missing_images=True)
-    asked = load_preparer(name)(tmp_path / "raw", tmp_path / "out", options)
+    asked = BY_NAME[name].prepare(tmp_path / "raw", tmp_path / "out", options)
     assert 0 < asked < len(perfect)
     assert f"{len(perfect) - asked} of {len(perfect)} questions are left out" in capsys.readouterr().out
 
@@ -67,7 +68,7 @@ def test_missing_images_are_counted_or_left_out_aloud(name, tmp_path, capsys):
 def test_an_empty_folder_says_what_is_needed(name, tmp_path):
     (tmp_path / "download.zip").touch()
     with pytest.raises(PrepareError, match=r"unpack download.zip first; playground/data/eval/README.md"):
-        load_preparer(name)(tmp_path, tmp_path / "out", ANY)
+        BY_NAME[name].prepare(tmp_path, tmp_path / "out", ANY)
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -77,7 +78,7 @@ def test_a_file_cut_off_is_named(name, tmp_path):
         if file.suffix in (".json", ".tsv", ".p"):
             file.write_bytes(file.read_bytes()[: -len(file.read_bytes()) // 3])
     with pytest.raises(ValueError, match=str(tmp_path / "raw")):
-        load_preparer(name)(tmp_path / "raw", tmp_path / "out", ANY)
+        BY_NAME[name].prepare(tmp_path / "raw", tmp_path / "out", ANY)
 
 
 @pytest.mark.parametrize("name", [n for n in MAKERS if n != "mmbench"])
@@ -86,7 +87,7 @@ def test_another_benchmarks_files(name, tmp_path):
     for file in (tmp_path / "raw").rglob("*.json"):
         file.write_text('{"data": [{"x": 1}], "questions": [{"x": 1}], "1": {"y": 2}, "test": ["1"]}')
     with pytest.raises(ValueError, match=r".+"):
-        load_preparer(name)(tmp_path / "raw", tmp_path / "out", ANY)
+        BY_NAME[name].prepare(tmp_path / "raw", tmp_path / "out", ANY)
 
 
 def test_gqas_real_questions_become_llavas_line_for_line(tmp_path):
@@ -95,7 +96,7 @@ def test_gqas_real_questions_become_llavas_line_for_line(tmp_path):
     shutil.copy(SAMPLES / "gqa_testdev_balanced_questions.head.json", raw / "testdev_balanced_questions.json")
     for row in rows_of(SAMPLES / "gqa_testdev_balanced.head.jsonl"):
         (raw / "images" / row["image"]).touch()
-    assert load_preparer("gqa")(raw, tmp_path / "out", ANY) == 40
+    assert BY_NAME["gqa"].prepare(raw, tmp_path / "out", ANY) == 40
     ours = (tmp_path / "out/llava_gqa_testdev_balanced.jsonl").read_text()
     assert ours == (SAMPLES / "gqa_testdev_balanced.head.jsonl").read_text()
 
@@ -113,17 +114,17 @@ def test_textvqas_real_questions_become_llavas_line_for_line(tmp_path):
     (raw / "TextVQA_0.5.1_val.json").write_text(json.dumps({"data": entries}))
     ocr = [{"image_id": k, "ocr_tokens": v} for k, v in tokens.items()]
     (raw / "TextVQA_Rosetta_OCR_v0.2_val.json").write_text(json.dumps({"data": ocr}))
-    assert load_preparer("textvqa")(raw, tmp_path / "out", ANY) == 40
+    assert BY_NAME["textvqa"].prepare(raw, tmp_path / "out", ANY) == 40
     assert rows_of(tmp_path / "out/llava_textvqa_val_v051_ocr.jsonl") == theirs
     options = Options(check_counts=False, ocr=False)
-    assert load_preparer("textvqa")(raw, tmp_path / "out", options) == 40
+    assert BY_NAME["textvqa"].prepare(raw, tmp_path / "out", options) == 40
     bare = rows_of(tmp_path / "out/llava_textvqa_val_v051.jsonl")
     assert bare[0]["text"].count("\n") == 1
 
 
 def test_scienceqa_asks_as_llava_does(tmp_path):
     MAKERS["scienceqa"](tmp_path / "raw")
-    load_preparer("scienceqa")(tmp_path / "raw", tmp_path / "out", ANY)
+    BY_NAME["scienceqa"].prepare(tmp_path / "raw", tmp_path / "out", ANY)
     rows = rows_of(tmp_path / "out/llava_test_CQM-A.json")
     assert rows[0] == {
         "id": "0",
@@ -144,7 +145,7 @@ def test_scienceqa_asks_as_llava_does(tmp_path):
 
 def test_refcocog_keeps_what_the_scorer_needs(tmp_path):
     MAKERS["refcocog"](tmp_path / "raw")
-    load_preparer("refcocog")(tmp_path / "raw", tmp_path / "out", ANY)
+    BY_NAME["refcocog"].prepare(tmp_path / "raw", tmp_path / "out", ANY)
     data = json.loads((tmp_path / "out/annotations.json").read_text())
     assert (data["split"], data["split_by"], len(data["data"])) == ("test", "umd", 6)
     assert data["data"][2] == {
@@ -159,10 +160,10 @@ def test_refcocog_keeps_what_the_scorer_needs(tmp_path):
     asked = rows_of(tmp_path / "out/questions.jsonl")[2]
     assert asked["text"].endswith("this sentence describes: the red one 0.")
     options = Options(check_counts=False, template="Where is {}?", overwrite=True)
-    load_preparer("refcocog")(tmp_path / "raw", tmp_path / "out", options)
+    BY_NAME["refcocog"].prepare(tmp_path / "raw", tmp_path / "out", options)
     assert rows_of(tmp_path / "out/questions.jsonl")[2]["text"] == "Where is the red one 0?"
     with pytest.raises(PrepareError, match=r"no \{\} for the expression"):
-        load_preparer("refcocog")(tmp_path / "raw", tmp_path / "out", Options(check_counts=False, template="Where?"))
+        BY_NAME["refcocog"].prepare(tmp_path / "raw", tmp_path / "out", Options(check_counts=False, template="Where?"))
 
 
 def test_a_pickle_that_names_code_is_refused(tmp_path):
@@ -182,14 +183,14 @@ def test_a_pickle_that_names_code_is_refused(tmp_path):
 def test_whole_files_have_the_published_counts(name, published, tmp_path):
     MAKERS[name](tmp_path / "raw")
     grow(name, tmp_path / "raw", published)
-    assert load_preparer(name)(tmp_path / "raw", tmp_path / "out", Options()) == published
+    assert BY_NAME[name].prepare(tmp_path / "raw", tmp_path / "out", Options()) == published
     rows = rows_of(tmp_path / "out" / QUESTION_FILES[name])
     assert len(rows) == published
     if name == "scienceqa":
         assert sum("image" in row for row in rows) == 2017
     grow(name, tmp_path / "raw", published - 1)
     with pytest.raises(PrepareError, match=f"{published - 1} questions; published are {published}"):
-        load_preparer(name)(tmp_path / "raw", tmp_path / "out", Options())
+        BY_NAME[name].prepare(tmp_path / "raw", tmp_path / "out", Options())
 
 
 def grow(name, raw, size):
@@ -219,47 +220,47 @@ def grow(name, raw, size):
 def test_mmbench_must_have_every_rotation(tmp_path):
     MAKERS["mmbench"](tmp_path / "raw")
     file = tmp_path / "raw/mmbench_dev_20230712.tsv"
-    assert load_preparer("mmbench")(tmp_path / "raw", tmp_path / "out", Options()) == 9
+    assert BY_NAME["mmbench"].prepare(tmp_path / "raw", tmp_path / "out", Options()) == 9
     file.write_text("\n".join(file.read_text().split("\n")[:-2]) + "\n")
     with pytest.raises(PrepareError, match=r"1 of 3 questions have not one row for each rotation .*: 243"):
-        load_preparer("mmbench")(tmp_path / "raw", tmp_path / "out", Options())
-    assert load_preparer("mmbench")(tmp_path / "raw", tmp_path / "out", ANY) == 8
+        BY_NAME["mmbench"].prepare(tmp_path / "raw", tmp_path / "out", Options())
+    assert BY_NAME["mmbench"].prepare(tmp_path / "raw", tmp_path / "out", ANY) == 8
 
 
 def test_upstreams_own_file_is_kept(tmp_path, capsys):
     MAKERS["gqa"](tmp_path / "raw")
     path = tmp_path / "out/llava_gqa_testdev_balanced.jsonl"
-    load_preparer("gqa")(tmp_path / "raw", tmp_path / "out", ANY)
+    BY_NAME["gqa"].prepare(tmp_path / "raw", tmp_path / "out", ANY)
     theirs = [row | {"text": row["text"].replace("Answer", "Please answer")} for row in rows_of(path)]
     path.write_text("".join(json.dumps(row) + "\n" for row in reversed(theirs)))
-    load_preparer("gqa")(tmp_path / "raw", tmp_path / "out", ANY)
+    BY_NAME["gqa"].prepare(tmp_path / "raw", tmp_path / "out", ANY)
     assert "asks these 6 questions in its own words; kept" in capsys.readouterr().out
     assert rows_of(path) == theirs[::-1]
     path.write_text("".join(json.dumps(row) + "\n" for row in theirs[1:]))
     with pytest.raises(PrepareError, match="asks 5 questions, which are not the 6 of this download; --overwrite"):
-        load_preparer("gqa")(tmp_path / "raw", tmp_path / "out", ANY)
-    load_preparer("gqa")(tmp_path / "raw", tmp_path / "out", Options(check_counts=False, overwrite=True))
+        BY_NAME["gqa"].prepare(tmp_path / "raw", tmp_path / "out", ANY)
+    BY_NAME["gqa"].prepare(tmp_path / "raw", tmp_path / "out", Options(check_counts=False, overwrite=True))
     assert len(rows_of(path)) == 6
 
 
 def test_raw_may_be_the_folder_itself(tmp_path):
     MAKERS["gqa"](tmp_path / "data")
-    assert load_preparer("gqa")(tmp_path, tmp_path, ANY) == 6
+    assert BY_NAME["gqa"].prepare(tmp_path, tmp_path, ANY) == 6
     assert not (tmp_path / "data/images").is_symlink()
 
 
 def test_other_data_in_the_way(tmp_path):
     MAKERS["gqa"](tmp_path / "raw")
     (tmp_path / "out/data/images").mkdir(parents=True)
-    with pytest.raises(PrepareError, match="images is there and is not"):
-        load_preparer("gqa")(tmp_path / "raw", tmp_path / "out", ANY)
+    with pytest.raises(PrepareError, match="images exists and is not"):
+        BY_NAME["gqa"].prepare(tmp_path / "raw", tmp_path / "out", ANY)
 
 
 @pytest.mark.parametrize("name", sorted(QUESTION_FILES))
 def test_a_refused_download_changes_nothing(name, tmp_path):
     """Else the questions of one download would stand on the images and annotations of another."""
     MAKERS[name](tmp_path / "raw")
-    load_preparer(name)(tmp_path / "raw", tmp_path / "out", ANY)
+    BY_NAME[name].prepare(tmp_path / "raw", tmp_path / "out", ANY)
     questions = tmp_path / "out" / QUESTION_FILES[name]
     rows = rows_of(questions)[:-1]
     text = json.dumps(rows) if questions.suffix == ".json" else "".join(json.dumps(row) + "\n" for row in rows)
@@ -267,7 +268,7 @@ def test_a_refused_download_changes_nothing(name, tmp_path):
     before = {p: p.resolve() for p in (tmp_path / "out").rglob("*")}
     shutil.copytree(tmp_path / "raw", tmp_path / "other")
     with pytest.raises(PrepareError, match="--overwrite replaces it"):
-        load_preparer(name)(tmp_path / "other", tmp_path / "out", ANY)
+        BY_NAME[name].prepare(tmp_path / "other", tmp_path / "out", ANY)
     assert {p: p.resolve() for p in (tmp_path / "out").rglob("*")} == before
     assert questions.read_text() == text
 
@@ -275,32 +276,35 @@ def test_a_refused_download_changes_nothing(name, tmp_path):
 def test_a_sample(tmp_path):
     MAKERS["tdiuc"](tmp_path / "raw")
     options = Options(check_counts=False, sample=3)
-    load_preparer("tdiuc")(tmp_path / "raw", tmp_path / "out", options)
+    BY_NAME["tdiuc"].prepare(tmp_path / "raw", tmp_path / "out", options)
     ids = [row["question_id"] for row in rows_of(tmp_path / "out/questions.sample-3.jsonl")]
     assert len(ids) == 3
     assert ids == sorted(ids)
     with pytest.raises(PrepareError, match="--sample 9; there are 8 questions"):
-        load_preparer("tdiuc")(tmp_path / "raw", tmp_path / "out", Options(check_counts=False, sample=9))
+        BY_NAME["tdiuc"].prepare(tmp_path / "raw", tmp_path / "out", Options(check_counts=False, sample=9))
 
 
 def test_command_line(tmp_path, monkeypatch, capsys):
     MAKERS["docvqa"](tmp_path / "raw")
     flags = ["prepare", "docvqa", "--raw", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", flags)
-    with pytest.raises(SystemExit, match="error: 5 questions; published are 5349"):
-        __main__.main()
+    with pytest.raises(PrepareError, match="5 questions; published are 5349"):
+        prepare.main()
     monkeypatch.setattr(sys, "argv", [*flags, "--any-count"])
-    __main__.main()
+    prepare.main()
     assert f"5 questions written to {tmp_path}/out/questions.jsonl" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["prepare", "docvqa", "--raw", str(tmp_path / "no")])
-    with pytest.raises(SystemExit, match="is no folder"):
-        __main__.main()
-    with pytest.raises(PrepareError, match="there is no benchmark 'vqav2'; there are"):
-        load_preparer("vqav2")
-    assert set(MAKERS) <= set(PREPARERS)
+    with pytest.raises(PrepareError, match="is not a folder"):
+        prepare.main()
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["prepare", "vqav2", "--raw", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        prepare.main()
+    assert "invalid choice: 'vqav2' (choose from" in capsys.readouterr().err
+    assert set(MAKERS) <= set(BY_NAME)
 
 
 @pytest.mark.parametrize("name", ["bbh", "mmlu"])
 def test_text_benchmarks_are_prepared_by_the_same_command(name, tmp_path):
     with pytest.raises(ValueError, match=r"missing|has no data/test nor test"):
-        load_preparer(name)(tmp_path, tmp_path / "out", ANY)
+        BY_NAME[name].prepare(tmp_path, tmp_path / "out", ANY)

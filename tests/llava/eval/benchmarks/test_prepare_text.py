@@ -6,12 +6,12 @@ import pytest
 
 from llava.eval.answering.questions import read_questions
 from llava.eval.answering.subset import write_subset
-from llava.eval.benchmarks.bbh import TASKS
+from llava.eval.benchmarks.bbh import prepare as prepare_bbh
 from llava.eval.benchmarks.mmlu import SUBJECTS
-from llava.eval.prepare.bbh import prepare as prepare_bbh
-from llava.eval.prepare.common import Options, PrepareError
-from llava.eval.prepare.mmlu import prepare as prepare_mmlu
-from llava.eval.prepare.perplexity import prepare as prepare_perplexity
+from llava.eval.benchmarks.mmlu import prepare as prepare_mmlu
+from llava.eval.benchmarks.perplexity import prepare as prepare_perplexity
+from llava.eval.benchmarks.preparing import Options, PrepareError
+from llava.eval.scoring.bbh_forms import TASKS
 
 BBH = Path(__file__).parents[3] / "data/bbh"
 ANY = Options(check_counts=False)

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from llava.eval import eval_refcocog
-from llava.eval.eval_refcocog import score
+from llava.eval.benchmarks.refcocog import score
 from llava.eval.scoring.boxes import frame_of, parse_box, to_pixels, to_shares
 from llava.eval.scoring.pairing import ScoringError
 

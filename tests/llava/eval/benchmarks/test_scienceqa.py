@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from llava.eval import eval_science_qa
-from llava.eval.eval_science_qa import parse_answer, read_asked, score, split_problems
+from llava.eval.benchmarks.scienceqa import parse_answer, read_asked, score, split_problems
 from llava.eval.scoring.pairing import ScoringError
 
 
@@ -52,7 +52,7 @@ def test_upstreams_letters(text, letter):
 
 
 def test_by_hand():
-    report, _ = score(ANSWERS, PROBLEMS)
+    report = score(ANSWERS, PROBLEMS)
     assert report.metrics["accuracy"].value == 0.5
     assert report.metrics["image_accuracy"].value == 0.5
     assert (report.metrics["accuracy"].samples, report.metrics["image_accuracy"].samples) == (4, 2)
@@ -63,23 +63,23 @@ def test_by_hand():
 
 
 def test_a_letter_that_the_problem_does_not_have_is_wrong_but_read():
-    report, _ = score([said("4", "C")], {"4": problem(1, choices=2)})
+    report = score([said("4", "C")], {"4": problem(1, choices=2)})
     assert (report.headline.value, report.parse_failures, report.metric) == (0, 0, "accuracy")
 
 
 def test_missing_answers():
     with pytest.raises(ScoringError, match="2 question ids are not answered: 2, 4"):
         score([ANSWERS[0], ANSWERS[2]], PROBLEMS)
-    wrong, _ = score([ANSWERS[0], ANSWERS[2]], PROBLEMS, missing="wrong")
+    wrong = score([ANSWERS[0], ANSWERS[2]], PROBLEMS, missing="wrong")
     # Upstream lets unanswered questions leave the image subset; the problem says that it has an image.
     assert (wrong.metrics["accuracy"].value, wrong.metrics["image_accuracy"].value) == (0.5, 0.5)
-    skipped, _ = score([ANSWERS[0], ANSWERS[2]], PROBLEMS, missing="skip")
+    skipped = score([ANSWERS[0], ANSWERS[2]], PROBLEMS, missing="skip")
     assert (skipped.metrics["accuracy"].value, skipped.metrics["accuracy"].samples) == (1, 2)
     assert "left out" in skipped.warnings[0]
 
 
 def test_images_that_were_not_shown_are_told():
-    report, _ = score([said("1", "A"), *ANSWERS[1:]], PROBLEMS)
+    report = score([said("1", "A"), *ANSWERS[1:]], PROBLEMS)
     assert report.warnings == ["1 questions with an image were asked without <image>: 1"]
 
 
@@ -108,7 +108,7 @@ def test_broken_files(problems, splits, words):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [([1], "1 entries are no questions with an id: entry 1"), ({}, "no list of questions"), ([], "no list")],
+    [([1], "1 entries are not questions with an id: entry 1"), ({}, "no list of questions"), ([], "no list")],
 )
 def test_a_question_file_of_another_kind(tmp_path, content, words):
     (tmp_path / "q.json").write_text(json.dumps(content))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from llava.eval import eval_tdiuc
-from llava.eval.eval_tdiuc import TYPES, read_answer_key, score
+from llava.eval.benchmarks.tdiuc import TYPES, read_answer_key, score
 from llava.eval.scoring.pairing import ScoringError
 
 

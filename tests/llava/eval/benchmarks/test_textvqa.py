@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from llava.eval import eval_textvqa
-from llava.eval.eval_textvqa import prompt_processor, score
+from llava.eval.benchmarks.textvqa import prompt_processor, score
 from llava.eval.scoring.pairing import ScoringError
 
 SHORT = "Answer the question using a single word or phrase."

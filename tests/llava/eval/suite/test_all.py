@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from llava.checkpoint.model_state import model_state
+from llava.eval.benchmarks import BENCHMARKS
 from llava.eval.scoring.report import Measure, Report
 from llava.eval.suite import all as everything
 from llava.eval.suite.program_flags import check_program_flags
 from llava.eval.suite.summary import left_out
-from llava.eval.suite.table import BENCHMARKS
 from tests.conftest import REPOSITORY
 
 SCRIPT = """echo "$0 $*" >> "$LOG"

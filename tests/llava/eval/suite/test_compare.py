@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from llava.eval.benchmarks import BENCHMARKS, VISUAL
 from llava.eval.scoring.report import Measure, Report
 from llava.eval.scoring.statistics import bootstrap_mean
 from llava.eval.suite.compare import compare, current_results, markdown, named_results
 from llava.eval.suite.paired import ComparisonError, paired_draws
-from llava.eval.suite.table import BENCHMARKS, VISUAL, average, markdown_table, row
+from llava.eval.suite.table import average, markdown_table, row
 from tests.conftest import REPOSITORY
 
 

@@ -6,9 +6,9 @@ import matplotlib
 import pytest
 from PIL import Image
 
+from llava.eval.benchmarks import VISUAL
 from llava.eval.suite.compare import compare
 from llava.eval.suite.compare_picture import draw, picture
-from llava.eval.suite.table import VISUAL
 from tests.llava.eval.suite.test_compare import perplexity, report, results
 
 matplotlib.use("Agg")

@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llava.checkpoint import rewrite
-from llava.checkpoint.rewrite import stored_shards, stored_tensors, write_shards
+from llava.checkpoint import write
+from llava.checkpoint.tensors import TensorFileError, tensors_in
+from llava.checkpoint.write import write_shards
 
 
 @pytest.fixture
@@ -47,15 +48,15 @@ def test_one_file(tensors, tmp_path, monkeypatch, in_kernel):
             raise OSError("two file systems")
 
         monkeypatch.setattr(os, "copy_file_range", refuse, raising=False)
-        monkeypatch.setattr(rewrite, "_CHUNK", 16)
+        monkeypatch.setattr(write, "_CHUNK", 16)
     (tmp_path / "in").mkdir()
     (tmp_path / "out").mkdir()
     save_file(tensors, tmp_path / "in" / "model.safetensors")
-    shards = stored_shards(tmp_path / "in")
+    shards = tensors_in(tmp_path / "in").shards
     total = write_shards(shards, tmp_path / "out", "copying")
     assert total == sum(t.numel() * t.itemsize for t in tensors.values())
     equal(loaded(tmp_path / "out"), tensors)
-    equal({name: stored.tensor() for name, stored in stored_tensors(tmp_path / "in").items()}, tensors)
+    equal(tensors_in(tmp_path / "in").loaded(), tensors)
 
 
 def test_shards_bin_files_and_shards_left_empty(tensors, tmp_path):
@@ -69,7 +70,7 @@ def test_shards_bin_files_and_shards_left_empty(tensors, tmp_path):
         torch.save({name: tensors[name] for name in names}, source / file)
         weight_map |= dict.fromkeys(names, file)
     (source / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    shards = [[stored for stored in shard if stored.name != "b"] for shard in stored_shards(source)]
+    shards = [[stored for stored in shard if stored.name != "b"] for shard in tensors_in(source).shards]
     write_shards(shards, out, "copying")
     assert sorted(file.name for file in out.iterdir()) == [
         "model-00001-of-00002.safetensors",
@@ -86,11 +87,11 @@ def test_shards_bin_files_and_shards_left_empty(tensors, tmp_path):
 
 def test_cast_leaves_integers(tensors, tmp_path):
     save_file(tensors, tmp_path / "model.safetensors")
-    for name, stored in stored_tensors(tmp_path).items():
+    for name, stored in tensors_in(tmp_path).by_name.items():
         wanted = tensors[name].to(torch.bfloat16) if tensors[name].is_floating_point() else tensors[name]
         equal({name: stored.cast(torch.bfloat16).tensor()}, {name: wanted})
 
 
 def test_a_folder_without_weights(tmp_path):
-    with pytest.raises(rewrite.RewriteError, match="holds no weights"):
-        stored_shards(tmp_path)
+    with pytest.raises(TensorFileError, match="holds no weights"):
+        tensors_in(tmp_path)

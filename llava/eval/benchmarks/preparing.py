@@ -1,20 +1,21 @@
-"""What all preparers share: finding and placing files of a download, checking counts and images, writing questions."""
+"""What all preparers share: they find and place files of a download, check counts and images, and write questions."""
 
 import json
-import os
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llava.eval.answering.errors import some
-from llava.eval.benchmarks.published import TABLE
+from llava.eval.benchmarks.base import Published
 from llava.eval.scoring.pairing import ScoringError, read_json, read_jsonl
 from llava.files import write_json, written_whole
+from llava.images import missing_images
+from llava.names import some
 
 SHORT = "Answer the question using a single word or phrase."
-Rows = list[dict[str, Any]]
+Row = dict[str, Any]
+Rows = list[Row]
 
 
 class PrepareError(ValueError):
@@ -27,8 +28,8 @@ class Options:
 
     Attributes:
         check_counts: whether the counts must be the published ones.
-        skip_missing_images: leave out questions whose image is not there, instead of stopping.
-        overwrite: replace question files that are there and differ.
+        skip_missing_images: leave out questions whose image is missing, instead of stopping.
+        overwrite: replace question files that exist and differ.
         sample: ask only so many questions, drawn at random with `seed`.
         ocr: whether TextVQA's prompts hold the OCR tokens, as LLaVA's do.
         template: RefCOCOg's prompt, with {} for the expression.
@@ -44,10 +45,10 @@ class Options:
 
 
 def find(raw: Path, *candidates: str) -> Path:
-    """The first of several places in a download that is there.
+    """The first of several places in a download that exists.
 
     Raises:
-        PrepareError: none is; names them, and archives that were not unpacked.
+        PrepareError: none exists; names them, and archives that were not unpacked.
     """
     for name in candidates:
         if (raw / name).exists():
@@ -60,13 +61,13 @@ def find(raw: Path, *candidates: str) -> Path:
 
 
 def check_place(source: Path, target: Path) -> None:
-    """Raises `PrepareError` where something that is no link has the name `target` and is not `source`."""
+    """Raises `PrepareError` if something that is not a link has the name `target` and is not `source`."""
     if target.exists() and not target.is_symlink() and not target.samefile(source):
-        raise PrepareError(f"{target} is there and is not {source}; move it away, or give its folder as --raw")
+        raise PrepareError(f"{target} exists and is not {source}; move it away, or give its folder as --raw")
 
 
 def place(source: Path, target: Path) -> None:
-    """Makes a file or folder of the download known under the name that the scripts use: a link, if it lies elsewhere.
+    """Gives a file or folder of the download the name that the scripts use: a link, if it is elsewhere.
 
     Raises:
         PrepareError: something else has that name.
@@ -88,28 +89,28 @@ def load(path: Path) -> Any:
         raise PrepareError(str(error)) from error
 
 
-def check_count(what: str, found: int, published: int, options: Options) -> None:
-    """Raises `PrepareError` where a count is not the published one (unless counts are not to be checked)."""
-    if options.check_counts and found != published:
+def check_count(published: Published, found: int, options: Options) -> None:
+    """Raises `PrepareError` if a count is not the published one (unless counts are not to be checked)."""
+    if options.check_counts and found != published.count:
         raise PrepareError(
-            f"{found} {what}; published are {published}. Is the download complete, and of this version? "
-            "--any-count goes on with what is there"
+            f"{found} {published.what}; published are {published.count}. Is the download complete, and of this "
+            "version? --any-count accepts what it has"
         )
 
 
-def check_published(name: str, found: int, options: Options) -> None:
-    """`check_count` by the table of published counts."""
-    check_count(TABLE[name].what, found, TABLE[name].count, options)
+def question(question_id: Any, image: str, text: str, category: str = "default") -> Row:
+    """A line of a question file, as upstream writes it."""
+    return {"question_id": question_id, "image": image, "text": text, "category": category}
 
 
 def with_images(rows: Rows, folder: Path, options: Options) -> Rows:
     """The rows whose image is in the folder.
 
     Raises:
-        PrepareError: images are missing; counts and names them (unless they are to be skipped, which is said aloud).
+        PrepareError: images are missing; counts and names them (unless they are to be skipped; then it prints them).
     """
     names = {row["image"] for row in rows if row.get("image")}
-    missing = {name for name in names if not os.path.isfile(folder / name)}
+    missing = set(missing_images(names, folder))
     if not missing:
         return rows
     kept = [row for row in rows if row.get("image") not in missing]
@@ -122,52 +123,50 @@ def with_images(rows: Rows, folder: Path, options: Options) -> Rows:
     return kept
 
 
-def sampled(rows: Rows, options: Options) -> Rows:
-    """All rows, or as many as asked for, in their order."""
-    if options.sample is None:
-        return rows
-    if not 0 < options.sample <= len(rows):
-        raise PrepareError(f"--sample {options.sample}; there are {len(rows)} questions")
-    chosen = sorted(random.Random(options.seed).sample(range(len(rows)), options.sample))
-    return [rows[i] for i in chosen]
-
-
-def sample_path(path: Path, options: Options) -> Path:
-    """Where a sample goes: beside the whole file, as NAME.sample-N.jsonl."""
-    return path if options.sample is None else path.with_name(f"{path.stem}.sample-{options.sample}{path.suffix}")
-
-
 def set_up(
     out: Path,
     places: Mapping[str, Path],
     questions: str,
     rows: Rows,
     options: Options,
+    images: Path | None = None,
     key: Callable[[Mapping[str, Any]], Any] = lambda row: row["question_id"],
-) -> None:
-    """Places a download under `out` and writes its questions; what refuses does so before anything is changed.
+) -> int:
+    """Links a download's files under `out` and writes its questions; whatever is refused, is before any change.
 
     Args:
         places: files and folders of the download by the name that they get.
         questions: name of the question file.
-        key: what tells a question in a row.
+        images: folder of the images; rows without their image stop it, or are left out.
+        key: what identifies the question in a row.
+
+    Returns:
+        How many questions the download has; a sample has fewer.
 
     Raises:
-        PrepareError: a name is taken by something else, or a question file is there that asks other questions.
+        PrepareError: a name is taken by something else, or a question file exists that asks other questions.
     """
-    path = sample_path(out / questions, options)
-    rows = sampled(rows, options)
+    if images is not None:
+        rows = with_images(rows, images, options)
+    asked, path = len(rows), out / questions
+    if options.sample is not None:
+        if not 0 < options.sample <= len(rows):
+            raise PrepareError(f"--sample {options.sample}; there are {len(rows)} questions")
+        chosen = sorted(random.Random(options.seed).sample(range(len(rows)), options.sample))
+        rows = [rows[i] for i in chosen]
+        path = path.with_name(f"{path.stem}.sample-{options.sample}{path.suffix}")
     kept = _kept(path, rows, options, key)
     for name, source in places.items():
         check_place(source, out / name)
     for name, source in places.items():
         place(source, out / name)
     if not kept:
-        write_questions(path, rows)
+        _write(path, rows)
+    return asked
 
 
-def write_questions(path: Path, rows: Rows) -> None:
-    """Writes rows as JSON lines (or as one list, where the name ends in .json), and says so."""
+def _write(path: Path, rows: Rows) -> None:
+    """Writes rows as JSON lines, or as one list if the name ends in .json."""
     if path.suffix == ".json":
         write_json(path, rows)
     else:
@@ -177,19 +176,22 @@ def write_questions(path: Path, rows: Rows) -> None:
 
 
 def _kept(path: Path, rows: Rows, options: Options, key: Callable[[Mapping[str, Any]], Any]) -> bool:
-    """Whether a file stays that is there, say upstream's own: it asks the same questions, maybe in other words."""
+    """Whether an existing file stays, such as upstream's own: it asks the same questions, maybe in other words."""
     if not path.exists() or options.overwrite:
         return False
-    there = _read(path)
-    if there == rows:
-        print(f"{path} is there, with these {len(rows)} questions")
+    try:
+        found = read_json(path) if path.suffix == ".json" else read_jsonl(path)
+    except ScoringError as error:
+        raise PrepareError(f"{error}; --overwrite replaces it") from error
+    if found == rows:
+        print(f"{path} exists, with these {len(rows)} questions")
         return True
-    if _keys(there, key) != _keys(rows, key):
+    if _keys(found, key) != _keys(rows, key):
         raise PrepareError(
-            f"{path} is there and asks {len(there)} questions, which are not the {len(rows)} of this download; "
+            f"{path} exists and asks {len(found)} questions, which are not the {len(rows)} of this download; "
             "--overwrite replaces it"
         )
-    print(f"{path} is there and asks these {len(rows)} questions in its own words; kept")
+    print(f"{path} exists and asks these {len(rows)} questions in its own words; kept")
     return True
 
 
@@ -200,17 +202,10 @@ def _keys(rows: Sequence[Mapping[str, Any]], key: Callable[[Mapping[str, Any]], 
         return None
 
 
-def _read(path: Path) -> Sequence[Mapping[str, Any]]:
-    try:
-        return read_json(path) if path.suffix == ".json" else read_jsonl(path)
-    except ScoringError as error:
-        raise PrepareError(f"{error}; --overwrite replaces it") from error
-
-
 def unique(ids: Iterable[Any], what: str) -> None:
-    """Raises `PrepareError` where an id comes twice."""
+    """Raises `PrepareError` if an id occurs twice."""
     seen: set[str] = set()
     for item in map(str, ids):
         if item in seen:
-            raise PrepareError(f"{what} {item} comes twice")
+            raise PrepareError(f"{what} {item} occurs twice")
         seen.add(item)

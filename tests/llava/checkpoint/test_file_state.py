@@ -4,8 +4,12 @@ import shutil
 
 import pytest
 
-from llava.checkpoint.model_state import model_state
-from llava.checkpoint.old_folder import CheckpointError
+from llava.checkpoint.folder import CheckpointError, open_checkpoint
+from llava.checkpoint.identity import file_state
+
+
+def model_state(folder, base=None, tower=None, sees=True):
+    return file_state(open_checkpoint(folder, base), tower, sees)
 
 
 @pytest.fixture

@@ -1,0 +1,248 @@
+"""What a benchmark declares (files, answering program, preparation, scoring), and the one scoring program.
+
+A benchmark is one file of this package that ends in a `Benchmark`, and one row of the table in `__init__.py`. The
+suite, the scripts in scripts/eval, `llava.eval.prepare` and the scorers read everything from there. Nothing in this
+package imports torch.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llava.eval.scoring.pairing import CHECK, MISSING, InputsFit, asked_ids, read_answers, read_json
+from llava.eval.scoring.report import Report, report_path
+
+if TYPE_CHECKING:
+    from llava.eval.benchmarks.preparing import Options
+
+DATA = Path("playground/data/eval")
+"""Holds one folder per benchmark."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """The size of a benchmark as published. Preparation insists on it, and a score says when it is of another size.
+
+    Attributes:
+        what: what is counted.
+        least: versions differ, and the count is that of the smallest.
+    """
+
+    count: int
+    what: str
+    least: bool = False
+
+    def warning(self, found: int) -> list[str]:
+        """A warning if the annotations hold another number (whether all of them were asked or not); else nothing."""
+        if found == self.count or (self.least and found > self.count):
+            return []
+        least = "at least " if self.least else ""
+        return [
+            f"not the published benchmark: the annotations hold {found:,} {self.what}, published are "
+            f"{least}{self.count:,}"
+        ]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An environment variable that the script of a benchmark reads.
+
+    Attributes:
+        answer_flag: the flag of the answering program that takes the value.
+        score_flag: the flag of the scorer that takes it.
+        default: the value if the variable is empty or not set; without a default the flag is left out.
+        switch: the flag takes no value: it is given if the variable is not empty.
+        path: how the value appears in `Benchmark.answers`, so that different settings have different answers.
+    """
+
+    name: str
+    help: str
+    answer_flag: str = ""
+    score_flag: str = ""
+    default: str = ""
+    switch: bool = False
+    path: str = "/{}"
+
+    def value(self, environment: Mapping[str, str]) -> str:
+        return environment.get(self.name) or self.default
+
+
+LIMIT_PER_TASK = Setting(
+    "LIMIT_PER_TASK", "only so many questions of each task, always the same ones (llava.eval.answering.subset)"
+)
+
+
+def _result_file(args: argparse.Namespace) -> list[str]:
+    return [args.result_file]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One benchmark.
+
+    The flags below may name places in braces: {data} (its folder), {questions}, {images}, {answers}, {answers_stem}
+    (without .jsonl), {answers_folder}, {checkpoint}, {name} (of the answers) and {stem} (of the question file).
+
+    Attributes:
+        name: of its folder under playground/data/eval, of scripts/eval/NAME.sh, and of NAME.json among the results.
+        column: its heading in the paper's table.
+        questions: the question file in its folder.
+        annotations: the other files in its folder without which it cannot be answered and scored.
+        prepare: makes the questions from a download: (raw folder, its folder, options) -> number of questions.
+        score: (answers, truths, asked=..., missing=..., **options) -> Report; None if the program writes the score.
+        visual: whether it belongs to the average of the paper's table, which is over the visual benchmarks.
+        paper: whether it is one of the paper's; others have a column only if they were measured.
+        program: the module of llava.eval that answers it.
+        answer_flags: flags of the program, besides those that all scripts give (checkpoint, answers, temperature).
+        images: the folder of its images.
+        answers: path of the answers in its folder; {other} is "/STEM" if other questions than usual were named, else
+            empty, and a setting's name in braces is its value as `Setting.path` has it.
+        scorer: the module of llava.eval that scores it; default: eval_NAME.
+        score_flags: flags of the scorer; default: the last of `annotations` and the questions.
+        settings: environment variables that only this benchmark's script reads.
+        convert: module and flags of the program that writes the answers in another format, for a server or a script.
+        published: its size.
+        count: (truths, args) -> what is compared with `published`; None if these truths are not of that part.
+        annotation_help: the scorer's help for --annotation-file; empty if it has no such flag of the usual kind.
+        add_score_flags: adds flags of this scorer alone.
+        result_files: the answer files that the scorer's flags name.
+        read_truths: (args) -> what answers are scored against.
+        read_asked: (--question-file or None) -> the keys of the questions that were asked.
+        read_answers: (path) -> the lines of an answer file.
+        options: (args) -> keyword arguments of `score`.
+        finish: (args, report, answer file): prints and writes what only this benchmark has, before the table.
+    """
+
+    name: str
+    column: str
+    questions: str
+    annotations: tuple[str, ...] = ()
+    prepare: "Callable[[Path, Path, Options], int] | None" = None
+    score: Callable[..., Report] | None = None
+    visual: bool = True
+    paper: bool = True
+    program: str = "model_vqa_loader"
+    answer_flags: tuple[str, ...] = ()
+    images: str = ""
+    answers: str = "answers{other}/{name}.jsonl"
+    scorer: str = ""
+    score_flags: tuple[str, ...] = ()
+    settings: tuple[Setting, ...] = ()
+    convert: tuple[str, ...] = ()
+    published: Published | None = None
+    count: Callable[[Any, argparse.Namespace], int | None] = lambda truths, args: len(truths)
+    annotation_help: str = ""
+    add_score_flags: Callable[[argparse.ArgumentParser], Any] = lambda parser: None
+    result_files: Callable[[argparse.Namespace], Sequence[str | Path]] = _result_file
+    read_truths: Callable[[argparse.Namespace], Any] = lambda args: read_json(args.annotation_file)
+    read_asked: Callable[[str | None], Any] = asked_ids
+    read_answers: Callable[[str | Path], list[dict[str, Any]]] = read_answers
+    options: Callable[[argparse.Namespace], dict[str, Any]] = lambda args: {}
+    finish: Callable[[argparse.Namespace, Report, str | Path], Any] = lambda args, report, file: None
+
+    @property
+    def score_program(self) -> str | None:
+        """The module that scores it; None if the answering program writes the score."""
+        return f"llava.eval.{self.scorer or 'eval_' + self.name}" if self.score else None
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        """The files that it needs, under playground/data/eval; the first holds the questions."""
+        return tuple(f"{self.name}/{file}" for file in (self.questions, *self.annotations))
+
+    def missing_data(self, root: Path = DATA) -> list[Path]:
+        """The files that it lacks under `root`."""
+        return [root / file for file in self.data if not (root / file).is_file()]
+
+    def asking(self, questions: str) -> "Benchmark":
+        """The same with another question file of its folder, named without the suffix."""
+        return replace(self, questions=questions + Path(self.questions).suffix)
+
+    def places(self, checkpoint: str, environment: Mapping[str, str]) -> dict[str, str]:
+        """Every place that flags can name, by the environment variables that all scripts read.
+
+        DATA (its folder), QUESTIONS (another question file of it, without the suffix), IMAGES, NAME (of the answers;
+        default: the checkpoint's folder), RESULT (the score; default: next to the answers), and its own settings.
+        """
+        data = environment.get("DATA") or f"./{DATA}/{self.name}"
+        named, questions = environment.get("QUESTIONS", ""), Path(self.questions)
+        stem = named or questions.stem
+        if LIMIT_PER_TASK in self.settings and (limit := environment.get(LIMIT_PER_TASK.name)):
+            stem = f"{stem}.limit-{limit}"
+        found = {
+            "data": data,
+            "checkpoint": checkpoint,
+            "name": environment.get("NAME") or Path(checkpoint).name,
+            "stem": stem,
+            "other": f"/{stem}" if named else "",
+            "questions": f"{data}/{stem}{questions.suffix}",
+            "images": environment.get("IMAGES") or self.images.format(data=data),
+        }
+        in_paths = {s.name: s.path.format(v) if (v := s.value(environment)) else "" for s in self.settings}
+        answers = f"{data}/{self.answers.format(**found, **in_paths)}"
+        return found | {
+            "answers": answers,
+            "answers_stem": answers.removesuffix(".jsonl"),
+            "answers_folder": str(Path(answers).parent),
+            "report": environment.get("RESULT") or f"{answers.removesuffix('.jsonl')}.score.json",
+        }
+
+    def flags_to_answer(self, places: Mapping[str, str], environment: Mapping[str, str]) -> list[str]:
+        """Flags of the answering program, from `places` and this benchmark's settings."""
+        images = ("--image-folder", "{images}") if self.images else ()
+        questions = ("--question-file", "{questions}") if self.score else ()
+        flags = (*questions, *images, *self.answer_flags)
+        return [flag.format(**places) for flag in flags] + self._set("answer_flag", environment)
+
+    def flags_to_score(
+        self, places: Mapping[str, str], environment: Mapping[str, str], base: str | None = None
+    ) -> list[str]:
+        """Flags of the scorer, from `places` and this benchmark's settings; `base` is the checkpoint's --model-base."""
+        usual = ("--annotation-file", f"{{data}}/{self.annotations[-1]}", "--question-file", "{questions}")
+        flags = self.score_flags or usual
+        if base and "--model-path" in flags:
+            flags = (*flags, "--model-base", base)
+        return [flag.format(**places) for flag in flags] + self._set("score_flag", environment)
+
+    def _set(self, kind: str, environment: Mapping[str, str]) -> list[str]:
+        flags = []
+        for setting in self.settings:
+            flag, value = getattr(setting, kind), setting.value(environment)
+            if flag and value:
+                flags += [flag] if setting.switch else [flag, value]
+        return flags
+
+    def score_main(self) -> None:
+        """The scoring program: reads flags, annotations, questions and answers; prints the score and writes it.
+
+        With --check it stops before it reads answers: flags, annotations and questions are there and belong together.
+        """
+        args = self.score_parser().parse_args()
+        with suppress(InputsFit):
+            options, truths, asked = self.options(args), self.read_truths(args), self.read_asked(args.question_file)
+            for file in self.result_files(args):
+                answers = [] if args.check else self.read_answers(file)
+                missing = CHECK if args.check else args.missing
+                report = self.score(answers, truths, asked=asked, missing=missing, **options)
+                if self.published and (found := self.count(truths, args)) is not None:
+                    report.warnings += self.published.warning(found)
+                self.finish(args, report, file)
+                report.publish(report_path(args.report_file, file))
+
+    def score_parser(self) -> argparse.ArgumentParser:
+        parser = argparse.ArgumentParser(description=f"Score {self.column} answers")
+        required = self.result_files is _result_file
+        parser.add_argument(
+            "--result-file", required=required, help=f"answers, as llava.eval.{self.program} writes them"
+        )
+        parser.add_argument("--question-file", help="the questions that were asked, if not the whole benchmark")
+        if self.annotation_help:
+            parser.add_argument("--annotation-file", required=True, help=self.annotation_help)
+        parser.add_argument("--missing", choices=MISSING, default="error", help="what to do about unanswered questions")
+        parser.add_argument("--report-file", help="the score as JSON; default: next to the answers, NAME.score.json")
+        parser.add_argument("--check", action="store_true", help="read all but the answers, and say what is wrong")
+        self.add_score_flags(parser)
+        return parser

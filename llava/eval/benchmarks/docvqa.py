@@ -1,0 +1,88 @@
+"""DocVQA (task 1), validation: relaxed accuracy (the paper's number), exact match and ANLS (the benchmark's own)."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llava.eval.benchmarks.base import Benchmark, Published
+from llava.eval.benchmarks.preparing import SHORT, Options, check_count, find, load, question, set_up
+from llava.eval.scoring.pairing import ScoringError
+from llava.eval.scoring.report import Measure, Report
+from llava.eval.scoring.rules import anls, exact, relaxed_correctness
+from llava.eval.scoring.short_answers import score_short_answers
+from llava.names import some
+
+QUESTIONS, ANNOTATIONS, IMAGES = "questions.jsonl", "val_v1.0_withQT.json", "documents"
+PUBLISHED = Published(5349, "questions")
+RULES = {"relaxed": relaxed_correctness, "exact": exact, "anls": anls}
+
+
+def entries_of(annotations: Mapping[str, Any], split: str = "val") -> dict[str, dict[str, Any]]:
+    """Question id -> entry of the official file.
+
+    Raises:
+        ScoringError: another kind of file, another split, or one without answers.
+    """
+    try:
+        entries = {str(entry["questionId"]): entry for entry in annotations["data"]}
+        found = {entry.get("data_split", split) for entry in entries.values()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ScoringError(f"the annotations are not a DocVQA file of questions ({error!r})") from error
+    if found - {split}:
+        raise ScoringError(f"the annotations are of split {', '.join(sorted(found))}, not {split}")
+    bare = [key for key, entry in entries.items() if not entry.get("answers")]
+    if bare:
+        raise ScoringError(f"{len(bare)} annotations have no answers (the test split has none): {some(bare)}")
+    return entries
+
+
+def prepare(raw: Path, out: Path, options: Options) -> int:
+    """Writes questions.jsonl of the validation split."""
+    files, folders = (ANNOTATIONS, "val_v1.0.json"), ("", "val/", "spdocvqa_qas/")
+    source = find(raw, *(folder + name for name in files for folder in folders))
+    images = find(raw, IMAGES, "spdocvqa_images", "val/documents")
+    entries = entries_of(load(source)).values()
+    check_count(PUBLISHED, len(entries), options)
+    rows = [question(e["questionId"], Path(e["image"]).name, f"{e['question']}\n{SHORT}") for e in entries]
+    return set_up(out, {ANNOTATIONS: source, IMAGES: images}, QUESTIONS, rows, options, images)
+
+
+def score(
+    answers: Sequence[Mapping[str, Any]],
+    annotations: Mapping[str, Any],
+    split: str = "val",
+    asked: Sequence[str] | None = None,
+    missing: str = "error",
+) -> Report:
+    """Relaxed, exact and ANLS. `annotations` is the content of the official file."""
+    entries = entries_of(annotations, split)
+    references = {key: [str(answer) for answer in entry["answers"]] for key, entry in entries.items()}
+    details = {"split": split, "anls_threshold": 0.5}
+    report = score_short_answers("docvqa", answers, references, RULES, asked, missing, details=details)
+    kinds = defaultdict(list)
+    for key, value in report.per_question.items():
+        # A question may be of several types; older official files have none.
+        for kind in entries[key].get("question_types") or []:
+            kinds[kind].append(value)
+    if kinds:
+        report.groups["question type"] = {kind: Measure.of(scores) for kind, scores in sorted(kinds.items())}
+    return report
+
+
+DOCVQA = Benchmark(
+    name="docvqa",
+    column="DocVQA",
+    questions=QUESTIONS,
+    annotations=(ANNOTATIONS,),
+    prepare=prepare,
+    score=score,
+    images="{data}/documents",
+    answer_flags=("--max_new_tokens", "100"),
+    published=PUBLISHED,
+    count=lambda annotations, args: len(annotations["data"]) if args.split == "val" else None,
+    annotation_help="val_v1.0_withQT.json or val_v1.0.json",
+    add_score_flags=lambda parser: parser.add_argument("--split", default="val"),
+    options=lambda args: {"split": args.split},
+    finish=lambda args, report, file: report.details.update(file=Path(args.annotation_file).name),
+)

@@ -1,0 +1,116 @@
+"""easy-VQA, which the quickstart trains on: exact match, by kind of question. It is not one of the paper's."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from llava.eval.benchmarks.base import Benchmark
+from llava.eval.scoring.pairing import Reply, ScoringError, pair
+from llava.eval.scoring.report import Measure, Report, group
+from llava.eval.scoring.rules import normalise
+from llava.eval.scoring.statistics import wilson
+
+SHAPES = ("circle", "rectangle", "triangle")
+COLOURS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")
+KINDS = ("all", "shape", "colour", "yes_no")
+
+
+def kind_of(answer: str) -> str:
+    """The kind of question that an annotated answer belongs to: shape, colour or yes_no."""
+    return "shape" if answer in SHAPES else "colour" if answer in COLOURS else "yes_no"
+
+
+def score(answers: Sequence[Mapping[str, Any]], annotations: Mapping[str, str]) -> dict[str, Any]:
+    """Accuracy by kind, over the questions that were answered.
+
+    Args:
+        answers: lines of an answers file, with `question_id` and `text`.
+        annotations: question id -> answer.
+
+    Returns:
+        `all`, `shape`, `colour`, `yes_no`: accuracy in [0, 1] (None for a kind without questions); `questions`: how
+        many in all; `counts` and `intervals` (Wilson, 95%) by kind.
+
+    Raises:
+        ScoringError: an id answered twice or unknown to the annotations, or no answers.
+    """
+    return by_kind(pair(answers, annotations, asked=[str(line["question_id"]) for line in answers]).replies)
+
+
+def by_kind(replies: Iterable[Reply[str]]) -> dict[str, Any]:
+    """What `score` returns, of replies that are paired with their annotations."""
+    return _tally((kind_of(reply.truth), _right(reply.text, reply.truth)) for reply in replies)
+
+
+def as_report(
+    answers: Sequence[Mapping[str, Any]],
+    annotations: Mapping[str, str],
+    asked: Iterable[str] | None = None,
+    missing: str = "error",
+) -> Report:
+    """The report that all benchmarks share; a reply that is not one of the data set's answers counts as unreadable.
+
+    Args:
+        asked, missing: as `llava.eval.scoring.pairing.pair` takes them.
+    """
+    if not isinstance(annotations, Mapping) or not all(isinstance(truth, str) for truth in annotations.values()):
+        raise ScoringError("the annotations are not easy-VQA's: an object of question ids, each with its answer")
+    paired = pair(answers, annotations, asked=asked, missing=missing)
+    right = [float(_right(reply.text, reply.truth)) for reply in paired.replies]
+    known = {*SHAPES, *COLOURS, "yes", "no"}
+    return Report.of(
+        "easy_vqa",
+        paired,
+        right,
+        {"accuracy": Measure.of(right)},
+        parse_failures=sum(normalise(line["text"]) not in known for line in answers),
+        groups={"kind": group([kind_of(reply.truth) for reply in paired.replies], right)},
+        details={"rule": "exact match"},
+    )
+
+
+def _right(said: str | None, truth: str) -> bool:
+    return said is not None and normalise(said) == truth
+
+
+def blind_baseline(train: Iterable[tuple[str, str]], test: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Score of always giving the commonest training answer to each question text, without looking at an image."""
+    seen: dict[str, Counter] = defaultdict(Counter)
+    for question, answer in train:
+        seen[question][answer] += 1
+    guesses = {question: counts.most_common(1)[0][0] for question, counts in seen.items()}
+    return _tally((kind_of(answer), guesses.get(question) == answer) for question, answer in test)
+
+
+def _tally(results: Iterable[tuple[str, bool]]) -> dict[str, Any]:
+    right: Counter = Counter()
+    total: Counter = Counter()
+    for kind, correct in results:
+        for name in ("all", kind):
+            right[name] += correct
+            total[name] += 1
+    return {
+        **{kind: right[kind] / total[kind] if total[kind] else None for kind in KINDS},
+        "questions": total["all"],
+        "counts": {kind: total[kind] for kind in KINDS},
+        "intervals": {kind: wilson(right[kind], total[kind]) for kind in KINDS if total[kind]},
+    }
+
+
+EASY_VQA = Benchmark(
+    name="easy_vqa",
+    column="easy-VQA",
+    questions="questions.jsonl",
+    annotations=("annotations.json",),
+    score=as_report,
+    visual=False,
+    paper=False,
+    images="./playground/data/easy_vqa/images",
+    answer_flags=("--max_new_tokens", "8"),
+    answers="answers/{stem}/{name}.jsonl",
+    annotation_help="annotations.json: question id -> answer",
+    add_score_flags=lambda parser: parser.add_argument(
+        "--output-file", dest="report_file", help="the same as --report-file"
+    ),
+    finish=lambda args, report, file: report.extra.update(by_kind(report.replies)),
+)

@@ -1,0 +1,93 @@
+"""OCR-VQA, test: relaxed accuracy (the paper's number) and exact match.
+
+Relaxed: numbers may be off by 5% of the reference. Exact: Qwen-VL's and VLMEvalKit's rule for this set. Both ignore
+case and outer blanks only.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llava.eval.benchmarks.base import Benchmark, Published
+from llava.eval.benchmarks.preparing import SHORT, Options, check_count, find, load, question, set_up
+from llava.eval.scoring.pairing import ScoringError
+from llava.eval.scoring.report import Report
+from llava.eval.scoring.rules import exact, relaxed_correctness
+from llava.eval.scoring.short_answers import score_short_answers
+
+QUESTIONS, ANNOTATIONS, IMAGES = "questions.jsonl", "dataset.json", "images"
+# One book is one cover.
+PUBLISHED = Published(207572, "books in all splits")
+SPLITS = {"train": 1, "val": 2, "test": 3}
+RULES = {"relaxed": relaxed_correctness, "exact": exact}
+SUFFIXES = (".jpg", ".png", ".gif", ".jpeg")
+
+
+def pairs_of(books: Mapping[str, Any], split: str) -> dict[str, tuple[str, str, str]]:
+    """Question id (BOOK_NUMBER) -> book, question, answer, of a split of the official file.
+
+    Raises:
+        ScoringError: another kind of file, or nothing in the split.
+    """
+    pairs = {}
+    try:
+        for book, entry in books.items():
+            if entry["split"] == SPLITS[split]:
+                for number, texts in enumerate(zip(entry["questions"], entry["answers"], strict=True)):
+                    pairs[f"{book}_{number}"] = (book, *map(str, texts))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ScoringError(f"the annotations are not OCR-VQA's dataset.json ({error!r})") from error
+    if not pairs:
+        found = sorted({str(entry["split"]) for entry in books.values()})
+        raise ScoringError(
+            f"the annotations have no question of split {split} ({SPLITS[split]}); they have {', '.join(found)}"
+        )
+    return pairs
+
+
+def prepare(raw: Path, out: Path, options: Options) -> int:
+    """Writes questions.jsonl of the test split; ids are BOOK_NUMBER."""
+    source, images = find(raw, ANNOTATIONS), find(raw, IMAGES)
+    books = load(source)
+    pairs = pairs_of(books, "test")
+    check_count(PUBLISHED, len(books), options)
+    names = {book: image_name(book, books[book].get("imageURL", ""), images) for book, _, _ in pairs.values()}
+    rows = [question(key, names[book], f"{text}\n{SHORT}") for key, (book, text, _) in pairs.items()]
+    return set_up(out, {ANNOTATIONS: source, IMAGES: images}, QUESTIONS, rows, options, images)
+
+
+def image_name(book: str, url: str, images: Path) -> str:
+    """The cover's file: named by the book, with the ending of its address; some tools save all as .jpg."""
+    endings = dict.fromkeys([Path(url).suffix or SUFFIXES[0], *SUFFIXES])
+    names = [book + ending for ending in endings]
+    return next((name for name in names if (images / name).is_file()), names[0])
+
+
+def score(
+    answers: Sequence[Mapping[str, Any]],
+    books: Mapping[str, Any],
+    split: str = "test",
+    asked: Sequence[str] | None = None,
+    missing: str = "error",
+) -> Report:
+    """Relaxed and exact accuracy. `books` is the content of dataset.json."""
+    references = {key: [answer] for key, (_, _, answer) in pairs_of(books, split).items()}
+    details = {"split": split, "rule": "5% of the reference, case-blind"}
+    return score_short_answers("ocrvqa", answers, references, RULES, asked, missing, details=details)
+
+
+OCRVQA = Benchmark(
+    name="ocrvqa",
+    column="OCRVQA",
+    questions=QUESTIONS,
+    annotations=(ANNOTATIONS,),
+    prepare=prepare,
+    score=score,
+    images="{data}/images",
+    answer_flags=("--max_new_tokens", "100"),
+    published=PUBLISHED,
+    annotation_help="dataset.json",
+    add_score_flags=lambda parser: parser.add_argument("--split", choices=SPLITS, default="test"),
+    options=lambda args: {"split": args.split},
+    finish=lambda args, report, file: report.details.update(file=Path(args.annotation_file).name),
+)

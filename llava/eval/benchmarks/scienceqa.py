@@ -1,0 +1,312 @@
+"""ScienceQA, test: accuracy over the questions with an image (the paper's number), and over all.
+
+Upstream's flags and output files; its question file is a JSON list of conversations, some of them with an image.
+"""
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.eval.answering.errors import EvaluationError
+from llava.eval.answering.questions import Question
+from llava.eval.benchmarks.base import Benchmark, Published
+from llava.eval.benchmarks.preparing import Options, PrepareError, check_count, find, load, set_up
+from llava.eval.scoring.letters import LETTER_SUFFIX
+from llava.eval.scoring.pairing import Reply, ScoringError, pair, read_json
+from llava.eval.scoring.report import Measure, Report, group
+from llava.files import write_json
+from llava.names import some
+
+QUESTIONS, PROBLEMS, SPLITS, IMAGES = "llava_test_CQM-A.json", "problems.json", "pid_splits.json", "images/test"
+PUBLISHED = Published(4241, "questions")
+WITH_IMAGE = Published(2017, "questions with an image")
+OPTIONS = ("A", "B", "C", "D", "E")
+# Upstream's pattern; its last dot is any character.
+_ANSWER_IS = re.compile(r"The answer is ([A-Z]).")
+FAILED = "FAILED"
+
+
+def prepare(raw: Path, out: Path, options: Options) -> int:
+    """Writes upstream's question file (CQM-A): context, question and choices, answered by a letter."""
+    places = {name: find(raw, name, f"data/scienceqa/{name}") for name in (PROBLEMS, SPLITS)}
+    images = find(raw, IMAGES, "test")
+    problems = split_problems(load(places[PROBLEMS]), load(places[SPLITS]), "test")
+    try:
+        rows = [row(pid, problem) for pid, problem in problems.items()]
+    except (KeyError, TypeError, IndexError) as error:
+        raise PrepareError(f"{places[PROBLEMS]} is not ScienceQA's file of problems ({error!r})") from error
+    check_count(PUBLISHED, len(rows), options)
+    check_count(WITH_IMAGE, sum("image" in r for r in rows), options)
+    return set_up(out, places | {IMAGES: images}, QUESTIONS, rows, options, images, key=lambda r: r["id"])
+
+
+def row(pid: str, problem: Mapping[str, Any]) -> dict[str, Any]:
+    """One entry: `id`, `image` if it has one, `conversations`."""
+    lines = [f"Context: {problem['hint']}"] if problem["hint"] else []
+    lines.append(problem["question"])
+    lines += [f"{letter}. {choice}" for letter, choice in zip(OPTIONS, problem["choices"], strict=False)]
+    text = "\n".join(lines)
+    image = {}
+    if problem["image"]:
+        image = {"image": f"{pid}/{problem['image']}"}
+        text = f"{DEFAULT_IMAGE_TOKEN}\n{text}"
+    turns = [{"from": "human", "value": text}, {"from": "gpt", "value": OPTIONS[problem["answer"]]}]
+    return {"id": pid, **image, "conversations": turns}
+
+
+def read_rows(path: str | Path) -> list[Any]:
+    """The entries of a question file; raises `ScoringError` if it is another kind of file."""
+    rows = read_json(path)
+    if not isinstance(rows, list) or not rows:
+        raise ScoringError(f"question file {path} holds no list of questions; expected {QUESTIONS}")
+    return rows
+
+
+def read_science_questions(path: str | Path, single_pred_prompt: bool = False) -> list[Question]:
+    """The questions of `llava_test_CQM-A.json` or `bunny_test_CQM-A.json` (upstream: llava/eval/model_vqa_science.py).
+
+    The saved prompt keeps `<image>` and the suffix: it is how the scorer knows which questions have an image.
+
+    Args:
+        single_pred_prompt: ask for the letter alone.
+
+    Raises:
+        EvaluationError: names every entry that is not a question by its place.
+    """
+    try:
+        rows = read_rows(path)
+    except ScoringError as error:
+        raise EvaluationError(str(error)) from error
+    questions, broken = [], []
+    for number, entry in enumerate(rows, start=1):
+        try:
+            questions.append(_question(len(questions), entry, single_pred_prompt))
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            broken.append(f"entry {number} ({type(error).__name__}: {error})")
+    if broken:
+        raise EvaluationError(
+            f"{path}: {len(broken)} entries are not questions with id and conversations: {some(broken)}"
+        )
+    return questions
+
+
+def _question(index: int, entry: dict[str, Any], single_pred_prompt: bool) -> Question:
+    text = entry["conversations"][0]["value"].replace(DEFAULT_IMAGE_TOKEN, "").strip()
+    if single_pred_prompt:
+        text = f"{text}\n{LETTER_SUFFIX}"
+    image = entry.get("image")
+    saved = f"{DEFAULT_IMAGE_TOKEN}\n{text}" if image else text
+    return Question(index, entry["id"], text, image or None, saved)
+
+
+def read_asked(path: str | None) -> list[str] | None:
+    """Ids of a question file; None without a file.
+
+    Raises:
+        ScoringError: another kind of file; names the entries that have no id.
+    """
+    if path is None:
+        return None
+    rows = read_rows(path)
+    without = [f"entry {n}" for n, row in enumerate(rows, start=1) if not isinstance(row, dict) or "id" not in row]
+    if without:
+        raise ScoringError(
+            f"question file {path}: {len(without)} entries are not questions with an id: {some(without)}"
+        )
+    return [str(row["id"]) for row in rows]
+
+
+def parse_answer(text: str, options: Sequence[str] = OPTIONS) -> str:
+    """The letter that a reply gives, or "FAILED": a bare letter, "X. ..." at its start, or one "The answer is X."."""
+    if text in options:
+        return text
+    if len(text) >= 3 and text[0] in options and text[1:3] == ". ":
+        return text[0]
+    found = _ANSWER_IS.findall(text)
+    return found[0] if len(found) == 1 else FAILED
+
+
+def choice_of(letter: str, problem: Mapping[str, Any], options: Sequence[str] = OPTIONS) -> int:
+    """Index of the choice that a letter names; -1 where the problem has no such choice."""
+    allowed = options[: len(problem["choices"])]
+    return allowed.index(letter) if letter in allowed else -1
+
+
+def split_problems(problems: Mapping[str, Any], splits: Mapping[str, Any], split: str) -> dict[str, Any]:
+    """The problems of a split, by id.
+
+    Raises:
+        ScoringError: no such split, an empty one, or one whose problems are missing or broken.
+    """
+    if not isinstance(problems, Mapping) or not isinstance(splits, Mapping):
+        raise ScoringError("problems.json and pid_splits.json are not ScienceQA's: each holds a JSON object")
+    if split not in splits:
+        raise ScoringError(f"pid_splits.json has no split {split!r}; it has {', '.join(splits)}")
+    if not splits[split]:
+        raise ScoringError(f"split {split!r} of pid_splits.json is empty: there is nothing to score against")
+    absent = [pid for pid in splits[split] if str(pid) not in problems]
+    if absent:
+        raise ScoringError(f"problems.json lacks {len(absent)} problems of {split}: {some(map(str, absent))}")
+    found = {str(pid): problems[str(pid)] for pid in splits[split]}
+    broken = [pid for pid, problem in found.items() if not _is_problem(problem)]
+    if broken:
+        raise ScoringError(
+            f"problems.json: {len(broken)} problems of {split} have no choices, or no answer among them: {some(broken)}"
+        )
+    return found
+
+
+def _is_problem(problem: Any) -> bool:
+    if not isinstance(problem, Mapping) or not isinstance(problem.get("choices"), list):
+        return False
+    return isinstance(problem.get("answer"), int) and 0 <= problem["answer"] < len(problem["choices"])
+
+
+def score(
+    answers: Sequence[Mapping[str, Any]],
+    problems: Mapping[str, Mapping[str, Any]],
+    asked: Sequence[str] | None = None,
+    missing: str = "error",
+    options: Sequence[str] = OPTIONS,
+) -> Report:
+    """ScienceQA accuracy; the headline is the image subset's if there is one, as in the paper.
+
+    Args:
+        problems: those of the split, by id, as in problems.json: `choices`, `answer` (an index), `image`.
+    """
+    paired = pair(answers, problems, asked=asked, missing=missing)
+    hits = [
+        float(r.text is not None and choice_of(parse_answer(r.text, options), r.truth, options) == r.truth["answer"])
+        for r in paired.replies
+    ]
+    metrics = {"accuracy": Measure.of(hits)}
+    per_question = {reply.key: hit for reply, hit in zip(paired.replies, hits, strict=True)}
+    on_images = {reply.key: per_question[reply.key] for reply in paired.replies if has_image(reply)}
+    if on_images:
+        metrics = {"image_accuracy": Measure.of(list(on_images.values())), **metrics}
+    return Report.of(
+        "scienceqa",
+        paired,
+        hits,
+        metrics,
+        per_question=on_images or per_question,
+        parse_failures=sum(parse_answer(line["text"], options) == FAILED for line in answers),
+        groups=_by(paired.replies, hits, "subject"),
+        details={"rule": "LLaVA's eval_science_qa"},
+        warnings=paired.warnings + _blind(paired.replies),
+    )
+
+
+def has_image(reply: Reply) -> bool:
+    """Whether the problem has an image. Upstream asks the saved prompt, which a text-only problem's does not hold."""
+    if "image" in reply.truth:
+        return bool(reply.truth["image"])
+    return reply.line is not None and DEFAULT_IMAGE_TOKEN in reply.line.get("prompt", "")
+
+
+def _blind(replies: Sequence[Reply]) -> list[str]:
+    blind = [
+        reply.key
+        for reply in replies
+        if reply.line is not None and has_image(reply) and DEFAULT_IMAGE_TOKEN not in reply.line.get("prompt", "")
+    ]
+    if not blind:
+        return []
+    return [f"{len(blind)} questions with an image were asked without {DEFAULT_IMAGE_TOKEN}: {some(blind)}"]
+
+
+def _by(replies: Sequence[Reply], hits: Sequence[float], name: str) -> dict[str, dict[str, Measure]]:
+    if not all(reply.truth.get(name) for reply in replies):
+        return {}
+    return {name: group([reply.truth[name] for reply in replies], hits)}
+
+
+def upstream_outputs(
+    replies: Sequence[Reply], options: Sequence[str] = OPTIONS
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
+    """Contents of upstream's --output-file and --output-result (with the image counts that Bunny adds)."""
+    sorted_out: dict[str, list[dict[str, Any]]] = {"correct": [], "incorrect": []}
+    results, outputs = {}, {}
+    image_right = image_count = 0
+    for reply in replies:
+        text = FAILED if reply.text is None else reply.text
+        letter = parse_answer(text, options)
+        chosen = choice_of(letter, reply.truth, options)
+        right = reply.text is not None and chosen == reply.truth["answer"]
+        image_count += has_image(reply)
+        image_right += has_image(reply) and right
+        results[reply.key], outputs[reply.key] = chosen, text
+        sorted_out["correct" if right else "incorrect"].append(
+            {
+                "question_id": reply.key,
+                "parsed_ans": letter,
+                "ground_truth": options[reply.truth["answer"]],
+                "question": (reply.line or {}).get("prompt", "Unknown"),
+                "pred": text,
+                "is_multimodal": has_image(reply),
+            }
+        )
+    right, count = len(sorted_out["correct"]), len(replies)
+    result = {
+        "acc": 100 * right / count,
+        "correct": right,
+        "count": count,
+        "image_acc": 100 * image_right / image_count if image_count else None,
+        "image_correct": image_right,
+        "image_count": image_count,
+        "results": results,
+        "outputs": outputs,
+    }
+    return sorted_out, result
+
+
+def add_score_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--base-dir", required=True, help=f"folder of {SPLITS} and {PROBLEMS}")
+    parser.add_argument("--output-file", help="upstream's list of right and wrong answers")
+    parser.add_argument("--output-result", help="upstream's result file")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--options", nargs="+", default=list(OPTIONS))
+
+
+def read_truths(args: argparse.Namespace) -> dict[str, Any]:
+    base = Path(args.base_dir)
+    return split_problems(read_json(base / PROBLEMS), read_json(base / SPLITS), args.split)
+
+
+def finish(args: argparse.Namespace, report: Report, file: str | Path) -> None:
+    """Writes upstream's files and prints its line."""
+    sorted_out, result = upstream_outputs(report.replies, args.options)
+    if args.output_file:
+        write_json(args.output_file, sorted_out)
+    if args.output_result:
+        write_json(args.output_result, result)
+    image = "" if result["image_acc"] is None else f", IMG-Accuracy: {result['image_acc']:.2f}%"
+    print(f"Total: {result['count']}, Correct: {result['correct']}, Accuracy: {result['acc']:.2f}%{image}")
+
+
+SCIENCEQA = Benchmark(
+    name="scienceqa",
+    column="ScienceQA",
+    questions=QUESTIONS,
+    annotations=(PROBLEMS,),
+    prepare=prepare,
+    score=score,
+    program="model_vqa_science",
+    images="{data}/images/test",
+    answer_flags=("--single-pred-prompt",),
+    scorer="eval_science_qa",
+    score_flags=(
+        *("--base-dir", "{data}", "--question-file", "{questions}"),
+        *("--output-file", "{answers_stem}_output.json", "--output-result", "{answers_stem}_result.json"),
+    ),
+    published=PUBLISHED,
+    count=lambda problems, args: len(problems) if args.split == "test" else None,
+    add_score_flags=add_score_flags,
+    read_truths=read_truths,
+    read_asked=read_asked,
+    options=lambda args: {"options": args.options},
+    finish=finish,
+)

@@ -1,0 +1,220 @@
+"""TextVQA, validation: accuracy by the rules of LLaVA's evaluation (M4C's soft accuracy).
+
+An answer is matched to its question by its image and the question's text, which the saved prompt holds on a line of its
+own, because image ids are not unique.
+"""
+
+import argparse
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.eval.benchmarks.base import Benchmark, Published
+from llava.eval.benchmarks.preparing import SHORT, Options, PrepareError, check_count, find, load, question, set_up
+from llava.eval.m4c_evaluator import TextVQAAccuracyEvaluator
+from llava.eval.scoring.pairing import Reply, ScoringError, pair, read_json, read_jsonl
+from llava.eval.scoring.report import Measure, Report
+
+QUESTIONS = "llava_textvqa_val_v051{}.jsonl"
+ANNOTATIONS, IMAGES = "TextVQA_0.5.1_val.json", "train_images"
+TOKENS = "TextVQA_Rosetta_OCR_v0.2_val.json"
+PUBLISHED = Published(5000, "questions")
+OCR_LINE = "Reference OCR token:"
+_SHORT_ANSWER = re.compile(r"Question: (.*?) Short answer:", re.DOTALL)
+# Image, question in lower case, and which of several equal questions it is.
+Key = tuple[str, str, int]
+
+
+def prepare(raw: Path, out: Path, options: Options) -> int:
+    """Writes upstream's llava_textvqa_val_v051_ocr.jsonl, or without OCR tokens llava_textvqa_val_v051.jsonl."""
+    source = find(raw, ANNOTATIONS)
+    images = find(raw, IMAGES, "train_val_images/train_images")
+    tokens = load_tokens(find(raw, TOKENS)) if options.ocr else None
+    try:
+        rows = [
+            question(image, f"{image}.jpg", prompt(entry["question"], None if tokens is None else tokens[image]))
+            for entry in load(source)["data"]
+            for image in [entry["image_id"]]
+        ]
+    except (KeyError, TypeError) as error:
+        raise PrepareError(
+            f"{source} is not TextVQA's file, or not of the same split as the tokens ({error!r})"
+        ) from error
+    check_count(PUBLISHED, len(rows), options)
+    name = QUESTIONS.format("_ocr" if options.ocr else "")
+    # Image ids are not unique; upstream's own file may write the tokens otherwise.
+    return set_up(out, {ANNOTATIONS: source, IMAGES: images}, name, rows, options, images, key=question_of)
+
+
+def question_of(row: Mapping[str, Any]) -> tuple[str, str]:
+    return row["question_id"], prompt_processor(row["text"])
+
+
+def prompt(text: str, tokens: list[str] | None) -> str:
+    """The question on a line of its own, which the scorer needs, and the tokens in one line."""
+    lines = [" ".join(text.split("\n"))]
+    if tokens is not None:
+        lines.append(f"{OCR_LINE} {', '.join(' '.join(token.split()) for token in tokens)}")
+    return "\n".join([*lines, SHORT])
+
+
+def load_tokens(path: Path) -> dict[str, list[str]]:
+    """Image -> its tokens, of Rosetta's file."""
+    try:
+        return {entry["image_id"]: entry["ocr_tokens"] for entry in load(path)["data"]}
+    except (KeyError, TypeError) as error:
+        raise PrepareError(f"{path} is not TextVQA's file of OCR tokens ({error!r})") from error
+
+
+def prompt_processor(prompt: str) -> str:
+    """The question, in lower case, that a saved prompt asks; upstream's three forms of prompt.
+
+    Raises:
+        ScoringError: a prompt of another form.
+    """
+    prompt = prompt.removeprefix(f"{DEFAULT_IMAGE_TOKEN}\n")
+    lines = prompt.split("\n")
+    if prompt.startswith("OCR tokens: "):
+        found = _SHORT_ANSWER.search(prompt)
+        question = found.group(1) if found else None
+    elif "Reference OCR token: " in prompt and len(lines) == 3:
+        question = lines[1] if prompt.startswith(OCR_LINE) else lines[0]
+    elif len(lines) == 2:
+        question = lines[0]
+    else:
+        question = None
+    if question is None:
+        raise ScoringError(
+            f"no question is found in the prompt {prompt[:120]!r}; it must be on a line of its own, before or after "
+            f"a line {OCR_LINE!r}, followed by the line that asks for a short answer"
+        )
+    return question.lower()
+
+
+def score(
+    answers: Sequence[Mapping[str, Any]],
+    annotations: Sequence[Mapping[str, Any]],
+    asked: Sequence[Mapping[str, Any]] | None = None,
+    missing: str = "error",
+) -> Report:
+    """TextVQA accuracy.
+
+    Args:
+        answers: lines with `question_id` (the image's id), `prompt` and `text`.
+        annotations: entries of the official file's `data`: `image_id`, `question`, `question_id`, ten `answers`.
+        asked: lines of the question file, if not the whole benchmark was asked.
+
+    Raises:
+        ScoringError: answers and annotations do not belong together.
+    """
+    truths = dict(zip(_keys(_annotated(entry) for entry in annotations), annotations, strict=True))
+    keyed = dict(zip(map(id, answers), _keys(map(_asked, answers)), strict=True))
+    wanted = None if asked is None else _keys((str(image), text) for image, text in map(question_of, asked))
+    paired = pair(
+        answers,
+        truths,
+        key=lambda line: keyed[id(line)],
+        asked=wanted,
+        missing=missing,
+        name=lambda key: str(truths[key].get("question_id", key)) if key in truths else f"{key[0]} ({key[1]!r})",
+    )
+    evaluator = TextVQAAccuracyEvaluator()
+    scores = [_score(evaluator, reply) for reply in paired.replies]
+    with_tokens = sum(OCR_LINE in line["prompt"] or "OCR tokens: " in line["prompt"] for line in answers)
+    details = {"rule": "m4c", "prompts": _prompts(with_tokens, len(answers))}
+    return Report.of("textvqa", paired, scores, {"accuracy": Measure.of(scores)}, details=details)
+
+
+def _keys(pairs: Iterable[tuple[str, str]]) -> list[Key]:
+    seen: dict[tuple[str, str], int] = {}
+    keys = []
+    for pair_ in pairs:
+        seen[pair_] = seen.get(pair_, 0) + 1
+        keys.append((*pair_, seen[pair_]))
+    return keys
+
+
+def _annotated(entry: Mapping[str, Any]) -> tuple[str, str]:
+    try:
+        return str(entry["image_id"]), entry["question"].lower()
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ScoringError(
+            f"an annotation without image_id and question ({error!r}); expected TextVQA's official file of a split"
+        ) from error
+
+
+def _asked(line: Mapping[str, Any]) -> tuple[str, str]:
+    if not isinstance(line.get("prompt"), str):
+        raise ScoringError(f"the answer to {line['question_id']} has no prompt, which tells its question")
+    return str(line["question_id"]), prompt_processor(line["prompt"])
+
+
+def _score(evaluator: TextVQAAccuracyEvaluator, reply: Reply) -> float:
+    if "answers" not in reply.truth:
+        raise ScoringError(f"annotation {reply.key} has no answers; TextVQA's test split holds none, use val")
+    try:
+        worth = evaluator.answer_scores(reply.truth["answers"])
+    except ValueError as error:
+        raise ScoringError(f"annotation {reply.key}: {error}") from error
+    return 0.0 if reply.text is None else worth.get(evaluator.answer_processor(reply.text), 0.0)
+
+
+def _prompts(with_tokens: int, total: int) -> str:
+    """Which of the two ways of asking it was; their scores are far apart."""
+    if 0 < with_tokens < total:
+        raise ScoringError(f"{with_tokens} of {total} prompts hold OCR tokens, the others do not; score them apart")
+    return "with OCR tokens" if with_tokens else "without OCR tokens"
+
+
+def read_annotations(path: str | Path) -> list[dict[str, Any]]:
+    """The entries of TextVQA's official annotation file."""
+    data = read_json(path)
+    if not isinstance(data, dict) or not isinstance(data.get("data"), list):
+        raise ScoringError(f"{path} has no list `data`; expected {ANNOTATIONS}")
+    return data["data"]
+
+
+def read_asked(path: str | None) -> list[dict[str, Any]] | None:
+    """The lines of a question file."""
+    rows = read_jsonl(path) if path else None
+    if rows is not None and not all({"question_id", "text"} <= row.keys() for row in rows):
+        raise ScoringError(f"question file {path}: each line needs question_id and text")
+    return rows
+
+
+def result_files(args: argparse.Namespace) -> list[Path]:
+    """The one of --result-file, or all of --result-dir."""
+    if bool(args.result_dir) == bool(args.result_file):
+        raise ScoringError("give --result-file or --result-dir, and not both")
+    files = [Path(args.result_file)] if args.result_file else sorted(Path(args.result_dir).glob("*.jsonl"))
+    if not files:
+        raise ScoringError(f"{args.result_dir} holds no .jsonl file")
+    if args.report_file and len(files) > 1:
+        raise ScoringError("--report-file names one file; with --result-dir each score is written next to its answers")
+    return files
+
+
+def finish(args: argparse.Namespace, report: Report, file: str | Path) -> None:
+    """Prints upstream's lines."""
+    print(f"{Path(file).stem}\nSamples: {report.headline.samples}\nAccuracy: {100 * report.headline.value:.2f}%\n")
+
+
+TEXTVQA = Benchmark(
+    name="textvqa",
+    column="TextVQA",
+    questions=QUESTIONS.format("_ocr"),
+    annotations=(ANNOTATIONS,),
+    prepare=prepare,
+    score=score,
+    images="{data}/train_images",
+    answer_flags=("--max_new_tokens", "128"),
+    published=PUBLISHED,
+    annotation_help=ANNOTATIONS,
+    add_score_flags=lambda parser: parser.add_argument("--result-dir", help="score every .jsonl in this folder"),
+    result_files=result_files,
+    read_truths=lambda args: read_annotations(args.annotation_file),
+    read_asked=read_asked,
+    finish=finish,
+)

@@ -1,0 +1,152 @@
+"""MMBench's TSV files: reading them whole, their options and images."""
+
+import base64
+import binascii
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from llava.eval.scoring.pairing import ScoringError
+from llava.names import some
+
+LETTERS = ("A", "B", "C", "D")
+NEEDED = ("index", "question", "A", "B", "image")
+# Each rotation of a question has the question's index plus a multiple of this.
+ROTATION = 1_000_000
+# VLMEvalKit's files give the index of another row where the image is the same; no image is as short as that.
+SHORTEST_IMAGE = 64
+_EMPTY = {"", "none", "nan", "-nan", "na", "<na>", "n/a", "#na", "#n/a", "#n/a n/a", "null"}
+_EMPTY |= {"1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"}
+Row = dict[str, str]
+
+
+def is_none(value: str | None) -> bool:
+    """Whether a cell is empty: upstream reads the file with pandas, which takes several words for that."""
+    return value is None or value.strip().lower() in _EMPTY
+
+
+def options_of(row: Mapping[str, str]) -> list[str]:
+    """The options, up to the first empty one."""
+    options: list[str] = []
+    for letter in LETTERS:
+        if is_none(row.get(letter)):
+            break
+        options.append(row[letter])
+    return options
+
+
+def read_tsv(path: str | Path) -> list[Row]:
+    """The rows of a file as texts, images still in base64, each row with its own.
+
+    Raises:
+        ScoringError: no such file, columns that are not MMBench's, rows that are cut off, or image cells that hold no
+            whole image; names their lines.
+    """
+    try:
+        # Images are cells of megabytes.
+        csv.field_size_limit(1 << 30)
+        with open(path, encoding="utf-8", newline="") as file:
+            # Not strict: a quote that is not doubled is read as pandas, and so upstream, reads it.
+            rows = _whole_rows(path, csv.DictReader(file, dialect="excel-tab"))
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise ScoringError(f"{path} does not exist") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ScoringError(f"{path} is cut off or no TSV: {error}") from error
+    if not rows:
+        raise ScoringError(f"{path} holds no questions")
+    return _with_images(path, rows)
+
+
+def _short(name: str) -> str:
+    """A column's name for a message: the first line of a file of another kind is one name of any length."""
+    return name if len(name) <= 40 else f"{name[:40]}..."
+
+
+def _whole_rows(path: str | Path, reader: csv.DictReader) -> list[tuple[int, Row]]:
+    """Rows with their line numbers."""
+    columns = reader.fieldnames or []
+    absent = [name for name in NEEDED if name not in columns]
+    if absent:
+        found = some(map(_short, columns)) or "none"
+        raise ScoringError(f"{path} has no column {', '.join(absent)}; is it an MMBench TSV? It has {found}")
+    rows, short = [], []
+    for row in reader:
+        if None in row or None in row.values():
+            found = sum(value is not None for name, value in row.items() if name is not None)
+            short.append(f"line {reader.line_num} ({found} of {len(columns)} cells)")
+            continue
+        if not row["index"].strip().isdigit():
+            raise ScoringError(f"{path}, line {reader.line_num}: the index {row['index'][:40]!r} is not a number")
+        if len(options_of(row)) < 2:
+            raise ScoringError(f"{path}, line {reader.line_num}: question {row['index']} has fewer than two options")
+        rows.append((reader.line_num, row))
+    if short:
+        raise ScoringError(
+            f"{path}: {len(short)} rows have not one cell for each column: {some(short)}; the file is cut off, "
+            "download it again"
+        )
+    return rows
+
+
+def _with_images(path: str | Path, rows: Sequence[tuple[int, Row]]) -> list[Row]:
+    """Rows whose images are their own and whole."""
+    images = {row["index"]: row["image"].strip() for _, row in rows}
+    if len(images) < len(rows):
+        raise ScoringError(f"{path} holds {len(rows) - len(images)} indexes twice")
+    problems: dict[str, str | None] = {}
+    whole, broken = [], []
+    for line, row in rows:
+        image = images[row["index"]]
+        if len(image) < SHORTEST_IMAGE and image in images:
+            image = images[image]
+        if image not in problems:
+            problems[image] = image_problem(image)
+        if problems[image]:
+            broken.append(f"line {line} (index {row['index']}: {problems[image]})")
+        whole.append({**row, "image": image})
+    if broken:
+        raise ScoringError(
+            f"{path}: {len(broken)} image cells hold no whole image: {some(broken)}; download the file again"
+        )
+    return whole
+
+
+def image_problem(data: str) -> str | None:
+    """What is wrong with an image cell, without decoding its pixels; None for a whole one."""
+    try:
+        raw = base64.b64decode(data, validate=True)
+        with Image.open(io.BytesIO(raw)) as image:
+            kind = image.format
+            image.verify()
+    except (OSError, SyntaxError, ValueError) as error:
+        return f"{error}" or type(error).__name__
+    # verify() checks what a PNG says of itself; of a JPEG it reads the head only.
+    if kind == "JPEG" and b"\xff\xd9" not in raw[-64:]:
+        return "the JPEG is cut off"
+    return None
+
+
+def decode_image(row: Mapping[str, str]) -> Image.Image:
+    """The row's image, read whole.
+
+    Raises:
+        ScoringError: it cannot be read.
+    """
+    try:
+        image = Image.open(io.BytesIO(base64.b64decode(row["image"], validate=True)))
+        image.load()
+    except (binascii.Error, OSError, ValueError) as error:
+        raise ScoringError(f"the image of question {row['index']} cannot be read: {error}") from error
+    return image
+
+
+def question_of(index: str | int) -> int:
+    """The index of the question that a row is a rotation of."""
+    return int(index) % ROTATION
+
+
+def is_rotation(index: str | int) -> bool:
+    return int(index) >= ROTATION
