@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from llava.eval.answering.arguments import open_model, question_parser
+from llava.eval.answering.arguments import open_model
+from llava.eval.answering.flags import question_parser
 from llava.eval.answering.questions import read_questions
 from llava.eval.answering.runner import evaluate
 
@@ -16,7 +17,8 @@ ROOM = 24 << 20
 LIMITED = """
 import resource, sys
 from llava.eval.answering import runner
-from llava.eval.model_vqa_loader import main
+from llava.eval.answering.flags import loader_parser
+from llava.eval.answering.questions import read_questions
 
 answer_all, room = runner.answer_all, int(sys.argv.pop())
 
@@ -29,7 +31,7 @@ def within_a_limit(answerer, questions, *more):
     return answer_all(answerer, questions, *more)
 
 runner.answer_all = within_a_limit
-main()
+runner.main(loader_parser(), lambda args: read_questions(args.question_file))
 """
 
 
