@@ -24,6 +24,8 @@ setup(
         "pyarrow>=16",
         "pillow",
         "numpy",
+        "filelock",
+        "psutil",
         "matplotlib",
         # MMBench takes its submissions as a spreadsheet.
         "openpyxl",
@@ -33,6 +35,6 @@ setup(
         # ZeRO and QLoRA; both are pure wheels here, without a compiler, and run on a CPU too.
         "scale": ["deepspeed>=0.19", "bitsandbytes>=0.50", "wandb"],
         "cuda": ["flash-attn; platform_machine == 'x86_64'"],
-        "dev": ["gguf", "pytest", "ruff", "deepspeed>=0.19", "bitsandbytes>=0.50"],
+        "dev": ["gguf", "pytest", "pytest-xdist", "ruff", "deepspeed>=0.19", "bitsandbytes>=0.50"],
     },
 )

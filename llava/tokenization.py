@@ -12,14 +12,17 @@ from transformers import PreTrainedTokenizerBase
 from llava.constants import DEFAULT_IMAGE_TOKEN, IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.conversation import Conversation, Segment, SeparatorStyle, TemplateError, get_template, known_templates
 
+_BLANKS = " \u2581"
+"""The blank, and SentencePiece's mark for it."""
+
 
 class PromptEncoder:
     """Encodes text of one tokenizer.
 
-    Llama's SentencePiece vocabulary marks word starts with a prefix blank. The Rust tokenizer leaves the mark out
-    before text that begins with a blank, where SentencePiece itself adds it; with `legacy` set the same holds after
-    every special token. Doubling that blank gives the ids that Vicuna and LLaVA were trained on
-    (checked against the reference numbers in tests/data/parity).
+    Llama's SentencePiece vocabulary marks word starts with a prefix blank. SentencePiece adds the mark also to
+    text that begins with a blank (or with the mark itself); the Rust tokenizer does not. With `legacy` set the same
+    holds after every special token. Doubling that blank gives the ids that Vicuna and LLaVA were trained on (checked
+    against the reference numbers in tests/data/parity).
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -46,13 +49,13 @@ class PromptEncoder:
         """The text with the lost blanks doubled, and where in the result the extra blanks stand."""
         if not self.marks_word_start:
             return text, []
-        starts = {0} if text[0] == " " else set()
+        starts = {0} if text[0] in _BLANKS else set()
         if self.legacy:
             for token in self.special_tokens:
                 position = text.find(token)
                 while position >= 0:
                     after = position + len(token)
-                    if text[after : after + 1] == " ":
+                    if text[after : after + 1] and text[after] in _BLANKS:
                         starts.add(after)
                     position = text.find(token, after)
         pieces, inserted, last = [], [], 0

@@ -37,7 +37,8 @@ def test_a_benchmark(package, tmp_path, monkeypatch, capsys):
         "count_dots",
         """
         from llava.eval.benchmarks.base import Benchmark, Published
-        from llava.eval.benchmarks.preparing import check_count, find, load, question, set_up
+        from llava.eval.benchmarks.preparing import check_count, find, question, set_up
+        from llava.eval.scoring.pairing import read_json
         from llava.eval.scoring.rules import exact
         from llava.eval.scoring.short_answers import score_short_answers
 
@@ -45,7 +46,7 @@ def test_a_benchmark(package, tmp_path, monkeypatch, capsys):
 
         def prepare(raw, out, options):
             source = find(raw, "dots.json")
-            entries = load(source)
+            entries = read_json(source)
             check_count(PUBLISHED, len(entries), options)
             rows = [question(key, None, f"How many dots are in {key}?") for key in entries]
             return set_up(out, {"dots.json": source}, "questions.jsonl", rows, options)
@@ -134,9 +135,10 @@ def test_a_backbone(tiny, tmp_path):
         Qwen3ForCausalLM(Qwen3Config(**sizes, **heads)).save_pretrained(root / "llm")
         load_tokenizer({str(tiny.llm)!r}).save_pretrained(root / "llm")
         flags = dict(
-            model_name_or_path=root / "llm", version="v1", data_path={str(tiny.data)!r}, image_folder={str(tiny.images)!r},
-            vision_tower={str(tiny.tower)!r}, mm_projector_type="mlp2x_gelu", output_dir=root / "lora", max_steps=1,
-            per_device_train_batch_size=2, lora_enable=True, lora_r=4, tune_layers="0,2", report_to="none", use_cpu=True,
+            model_name_or_path=root / "llm", version="v1", data_path={str(tiny.data)!r},
+            image_folder={str(tiny.images)!r}, vision_tower={str(tiny.tower)!r}, mm_projector_type="mlp2x_gelu",
+            output_dir=root / "lora", max_steps=1, per_device_train_batch_size=2, lora_enable=True, lora_r=4,
+            tune_layers="0,2", report_to="none", use_cpu=True,
         )
         train(argv=[text for name, value in flags.items() for text in (f"--{{name}}", str(value))])
         _, model, _, _ = load_pretrained_model(str(root / "lora"), device="cpu")

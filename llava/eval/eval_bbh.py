@@ -1,9 +1,7 @@
-"""Scores BIG-bench-hard answers: `python -m llava.eval.eval_bbh --annotation-file A --result-file R`"""
+"""Scores BIG-bench-hard answers; --help lists the flags. The rules are in llava/eval/benchmarks/bbh.py."""
 
-from llava.eval.benchmarks.bbh import BBH
+from llava.eval.benchmarks import BY_NAME
 from llava.flags import run_program
 
-main = BBH.score_main
-
 if __name__ == "__main__":
-    run_program(main)
+    run_program(BY_NAME["bbh"].score_main)

@@ -1,9 +1,7 @@
-"""Scores DocVQA answers: `python -m llava.eval.eval_docvqa --annotation-file val_v1.0_withQT.json --result-file R`"""
+"""Scores DocVQA answers; --help lists the flags. The rules are in llava/eval/benchmarks/docvqa.py."""
 
-from llava.eval.benchmarks.docvqa import DOCVQA
+from llava.eval.benchmarks import BY_NAME
 from llava.flags import run_program
 
-main = DOCVQA.score_main
-
 if __name__ == "__main__":
-    run_program(main)
+    run_program(BY_NAME["docvqa"].score_main)

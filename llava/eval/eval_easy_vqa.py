@@ -1,9 +1,7 @@
-"""Scores easy-VQA answers: `python -m llava.eval.eval_easy_vqa --annotation-file A --result-file R`"""
+"""Scores easy-VQA answers; --help lists the flags. The rules are in llava/eval/benchmarks/easy_vqa.py."""
 
-from llava.eval.benchmarks.easy_vqa import EASY_VQA
+from llava.eval.benchmarks import BY_NAME
 from llava.flags import run_program
 
-main = EASY_VQA.score_main
-
 if __name__ == "__main__":
-    run_program(main)
+    run_program(BY_NAME["easy_vqa"].score_main)

@@ -1,12 +1,7 @@
-"""Scores GQA answers.
+"""Scores GQA answers; --help lists the flags. The rules are in llava/eval/benchmarks/gqa.py."""
 
-`python -m llava.eval.eval_gqa --annotation-file testdev_balanced_questions.json --result-file R`
-"""
-
-from llava.eval.benchmarks.gqa import GQA
+from llava.eval.benchmarks import BY_NAME
 from llava.flags import run_program
 
-main = GQA.score_main
-
 if __name__ == "__main__":
-    run_program(main)
+    run_program(BY_NAME["gqa"].score_main)

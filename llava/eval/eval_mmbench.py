@@ -1,12 +1,7 @@
-"""Scores MMBench answers.
+"""Scores MMBench answers; --help lists the flags. The rules are in llava/eval/benchmarks/mmbench.py."""
 
-`python -m llava.eval.eval_mmbench --annotation-file mmbench_dev_20230712.tsv --result-file R`
-"""
-
-from llava.eval.benchmarks.mmbench import MMBENCH
+from llava.eval.benchmarks import BY_NAME
 from llava.flags import run_program
 
-main = MMBENCH.score_main
-
 if __name__ == "__main__":
-    run_program(main)
+    run_program(BY_NAME["mmbench"].score_main)

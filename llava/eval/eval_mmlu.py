@@ -1,9 +1,7 @@
-"""Scores MMLU answers: `python -m llava.eval.eval_mmlu --annotation-file A --result-file R`"""
+"""Scores MMLU answers; --help lists the flags. The rules are in llava/eval/benchmarks/mmlu.py."""
 
-from llava.eval.benchmarks.mmlu import MMLU
+from llava.eval.benchmarks import BY_NAME
 from llava.flags import run_program
 
-main = MMLU.score_main
-
 if __name__ == "__main__":
-    run_program(main)
+    run_program(BY_NAME["mmlu"].score_main)

@@ -1,12 +1,7 @@
-"""Scores OCR-VQA answers.
+"""Scores OCR-VQA answers; --help lists the flags. The rules are in llava/eval/benchmarks/ocrvqa.py."""
 
-`python -m llava.eval.eval_ocrvqa --annotation-file dataset.json --question-file Q --result-file R`
-"""
-
-from llava.eval.benchmarks.ocrvqa import OCRVQA
+from llava.eval.benchmarks import BY_NAME
 from llava.flags import run_program
 
-main = OCRVQA.score_main
-
 if __name__ == "__main__":
-    run_program(main)
+    run_program(BY_NAME["ocrvqa"].score_main)

@@ -1,12 +1,7 @@
-"""Scores RefCOCOg answers.
+"""Scores RefCOCOg answers; --help lists the flags. The rules are in llava/eval/benchmarks/refcocog.py."""
 
-`python -m llava.eval.eval_refcocog --annotation-file A --model-path CHECKPOINT --result-file R`
-"""
-
-from llava.eval.benchmarks.refcocog import REFCOCOG
+from llava.eval.benchmarks import BY_NAME
 from llava.flags import run_program
 
-main = REFCOCOG.score_main
-
 if __name__ == "__main__":
-    run_program(main)
+    run_program(BY_NAME["refcocog"].score_main)

@@ -1,9 +1,7 @@
-"""Scores ScienceQA answers: `python -m llava.eval.eval_science_qa --base-dir scienceqa --result-file R`"""
+"""Scores ScienceQA answers; --help lists the flags. The rules are in llava/eval/benchmarks/scienceqa.py."""
 
-from llava.eval.benchmarks.scienceqa import SCIENCEQA
+from llava.eval.benchmarks import BY_NAME
 from llava.flags import run_program
 
-main = SCIENCEQA.score_main
-
 if __name__ == "__main__":
-    run_program(main)
+    run_program(BY_NAME["scienceqa"].score_main)

@@ -1,12 +1,7 @@
-"""Scores TDIUC answers.
+"""Scores TDIUC answers; --help lists the flags. The rules are in llava/eval/benchmarks/tdiuc.py."""
 
-`python -m llava.eval.eval_tdiuc --annotation-file mscoco_val2014_annotations.json --result-file R`
-"""
-
-from llava.eval.benchmarks.tdiuc import TDIUC
+from llava.eval.benchmarks import BY_NAME
 from llava.flags import run_program
 
-main = TDIUC.score_main
-
 if __name__ == "__main__":
-    run_program(main)
+    run_program(BY_NAME["tdiuc"].score_main)

@@ -1,12 +1,7 @@
-"""Scores TextVQA answers.
+"""Scores TextVQA answers; --help lists the flags. The rules are in llava/eval/benchmarks/textvqa.py."""
 
-`python -m llava.eval.eval_textvqa --annotation-file TextVQA_0.5.1_val.json --result-file R`
-"""
-
-from llava.eval.benchmarks.textvqa import TEXTVQA
+from llava.eval.benchmarks import BY_NAME
 from llava.flags import run_program
 
-main = TEXTVQA.score_main
-
 if __name__ == "__main__":
-    run_program(main)
+    run_program(BY_NAME["textvqa"].score_main)

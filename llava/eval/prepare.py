@@ -6,7 +6,7 @@ What the scripts need besides questions (annotations, images) is linked, if it i
 import argparse
 from pathlib import Path
 
-from llava.eval.benchmarks import BENCHMARKS, BY_NAME, DATA
+from llava.eval.benchmarks import BY_NAME, DATA
 from llava.eval.benchmarks.preparing import Options, PrepareError
 from llava.flags import run_program
 
@@ -16,7 +16,7 @@ def main() -> None:
         prog="python -m llava.eval.prepare",
         description="Make question files from a benchmark's official download (see playground/data/eval/README.md)",
     )
-    parser.add_argument("name", choices=sorted(benchmark.name for benchmark in BENCHMARKS if benchmark.prepare))
+    parser.add_argument("name", choices=sorted(name for name, benchmark in BY_NAME.items() if benchmark.prepare))
     parser.add_argument("--raw", required=True, type=Path, help="folder of the unpacked download")
     parser.add_argument("--out", type=Path, help=f"default: {DATA}/NAME, where scripts/eval/NAME.sh looks")
     parser.add_argument("--any-count", action="store_true", help="accept counts that are not the published ones")

@@ -22,6 +22,7 @@ from llava.model.multimodal_encoder.builder import VisionTowerError, build_visio
 from llava.model.multimodal_encoder.tower_weights import trained_tower_files
 from llava.model.multimodal_projector.builder import check_projector_weights, projector_weights
 from llava.model.quantization import quantization_for
+from llava.sentencepiece_bpe import use_sentencepiece_merges
 
 _DEFAULT_CONTEXT = 2048
 
@@ -241,7 +242,8 @@ def add_image_tokens(tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder. Padding is by position and mask here, so a missing pad token is only filled in."""
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    use_sentencepiece_merges(tokenizer, Path(path))
     if hasattr(tokenizer, "legacy"):
         # Saving writes this value; without it a legacy tokenizer is loaded again as one with other ids.
         tokenizer.init_kwargs["legacy"] = bool(tokenizer.legacy)

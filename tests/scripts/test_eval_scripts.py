@@ -111,7 +111,7 @@ def test_from_download_to_number(prepared, tiny_llava, monkeypatch, capsys):
         assert {p["questionId"]: p["prediction"] for p in predictions} == perfect
 
 
-def test_two_processes_answer_as_one(tmp_path, tiny_llava, monkeypatch):
+def test_two_processes_answer_as_one(tmp_path, tiny_llava, monkeypatch, python):
     """With a process for each of two GPUs that are not there."""
     MAKERS["gqa"](tmp_path / "raw")
     BY_NAME["gqa"].prepare(tmp_path / "raw", tmp_path / "data", Options(check_counts=False))
@@ -125,6 +125,7 @@ def test_two_processes_answer_as_one(tmp_path, tiny_llava, monkeypatch):
             execute(run[0], monkeypatch)
         else:
             monkeypatch.setattr(sys, "argv", run[0][2:])
+            monkeypatch.setattr(sys, "executable", python)
             launch.main()
         answers = Path(flag(run[0], "--answers-file"))
         texts.append([json.loads(row)["text"] for row in answers.read_text().splitlines()])

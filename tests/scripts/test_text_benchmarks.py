@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,16 +35,24 @@ def workplace(tmp_path_factory) -> Path:
     return root
 
 
-def bash(root: Path, *command: object, **environment: str) -> subprocess.CompletedProcess:
-    variables = os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT), "CONV": "v1"} | environment
-    return subprocess.run(["bash", *map(str, command)], cwd=root, env=variables, capture_output=True, text=True)
+@pytest.fixture
+def bash(workplace, python) -> Callable[..., subprocess.CompletedProcess]:
+    """Runs a script in the workplace; its programs are started by `python`, or by PYTHON where it is given."""
+
+    def run(*command: object, **environment: str) -> subprocess.CompletedProcess:
+        variables = os.environ | {"PYTHON": python, "PYTHONPATH": str(ROOT), "CONV": "v1"} | environment
+        return subprocess.run(
+            ["bash", *map(str, command)], cwd=workplace, env=variables, capture_output=True, text=True
+        )
+
+    return run
 
 
-def test_from_questions_to_the_comparison(workplace, tiny_llava):
+def test_from_questions_to_the_comparison(workplace, tiny_llava, bash):
     flags = ["--only", "bbh", "mmlu", "--max_new_tokens", "4", "--batch-size", "8"]
     results = workplace / "playground/data/eval/results"
     settings = {"LIMIT_PER_TASK": "1", "METHOD": "loglikelihood"}
-    first = bash(workplace, "scripts/eval/all.sh", tiny_llava, *flags, **settings)
+    first = bash("scripts/eval/all.sh", tiny_llava, *flags, **settings)
     assert first.returncode == 0, first.stderr[-2000:]
     scores = {name: json.loads((results / f"tiny-llava/{name}.json").read_text()) for name in ("bbh", "mmlu")}
     assert (scores["bbh"]["samples"], scores["mmlu"]["samples"]) == (27, 1)
@@ -53,11 +62,11 @@ def test_from_questions_to_the_comparison(workplace, tiny_llava):
     row = json.loads((results / "tiny-llava/summary.json").read_text())["row"]
     assert row["BIG-bench-hard"] == pytest.approx(100 * scores["bbh"]["value"])
 
-    again = bash(workplace, "scripts/eval/all.sh", tiny_llava, *flags, **settings)
+    again = bash("scripts/eval/all.sh", tiny_llava, *flags, **settings, PYTHON=sys.executable)
     assert again.stdout.count("done before") == 2
 
     sides = [f"a={results / 'tiny-llava'}", f"b={results / 'tiny-llava'}"]
-    compared = bash(workplace, "scripts/eval/compare.sh", *sides, "--output", workplace / "out")
+    compared = bash("scripts/eval/compare.sh", *sides, "--output", workplace / "out")
     assert compared.returncode == 0, compared.stderr
     assert "| b | +0.00 (no interval) | +0.00 (no interval) |" in compared.stdout
     assert (workplace / "out/comparison.png").stat().st_size > 10_000
@@ -66,20 +75,20 @@ def test_from_questions_to_the_comparison(workplace, tiny_llava):
     (workplace / "whole").mkdir()
     whole = scores["bbh"] | {"per_question": {f"other/{i}": 0.0 for i in range(54)}}
     (workplace / "whole/bbh.json").write_text(json.dumps(whole))
-    refused = bash(workplace, "scripts/eval/compare.sh", sides[0], workplace / "whole", "--output", workplace / "no")
+    refused = bash("scripts/eval/compare.sh", sides[0], workplace / "whole", "--output", workplace / "no")
     assert refused.returncode == 1
     assert "a was scored on 27 questions and whole on 54, 0 of them the same" in refused.stderr
     assert not (workplace / "no").exists()
 
 
-def test_perplexity_from_the_download(workplace, tiny_llava):
+def test_perplexity_from_the_download(workplace, tiny_llava, bash):
     text = "".join(f" the cat {i} sat on the mat . \n" for i in range(40))
     (workplace / "wikitext").mkdir()
     (workplace / "wikitext/wiki.valid.tokens").write_text(text)
     data = workplace / "playground/data/eval/perplexity"
     BY_NAME["perplexity"].prepare(workplace / "wikitext", data, Options(check_counts=False))
     settings = {"CONTEXT": "64", "STRIDE": "32"}
-    done = bash(workplace, "scripts/eval/perplexity.sh", tiny_llava, "--bos", "none", RESULT="ppl.json", **settings)
+    done = bash("scripts/eval/perplexity.sh", tiny_llava, "--bos", "none", RESULT="ppl.json", **settings)
     assert done.returncode == 0, done.stderr[-2000:]
     report = json.loads((workplace / "ppl.json").read_text())
 
@@ -99,19 +108,19 @@ def test_perplexity_from_the_download(workplace, tiny_llava):
             break
     assert report["value"] == pytest.approx(math.exp(total / (counted - 1)), rel=1e-5)
 
-    few = bash(workplace, "scripts/eval/perplexity.sh", tiny_llava, RESULT="few.json", MAX_TOKENS="32")
+    few = bash("scripts/eval/perplexity.sh", tiny_llava, RESULT="few.json", MAX_TOKENS="32", PYTHON=sys.executable)
     assert few.returncode == 0, few.stderr[-2000:]
     assert json.loads((workplace / "few.json").read_text())["samples"] == 1
 
 
-def test_generated_letters_and_bad_files(workplace, tiny_llava):
-    done = bash(workplace, "scripts/eval/mmlu.sh", tiny_llava, "--max_new_tokens", "2", RESULT="mmlu.json")
+def test_generated_letters_and_bad_files(workplace, tiny_llava, bash, python):
+    done = bash("scripts/eval/mmlu.sh", tiny_llava, "--max_new_tokens", "2", RESULT="mmlu.json")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "MMLU by generate: letter generated after the paper's prompt" in done.stdout
     report = json.loads((workplace / "mmlu.json").read_text())
     assert (report["samples"], report["details"]["method"]) == (5, "generate")
     answers = workplace / "playground/data/eval/mmlu/answers/questions/generate/tiny-llava.jsonl"
-    scorer = [sys.executable, "-m", "llava.eval.eval_mmlu", "--annotation-file"]
+    scorer = ["-m", "llava.eval.eval_mmlu", "--annotation-file"]
     scorer += [workplace / "playground/data/eval/mmlu/annotations.json", "--result-file"]
     lines = answers.read_text().splitlines(True)
     for text, words in (
@@ -122,7 +131,8 @@ def test_generated_letters_and_bad_files(workplace, tiny_llava):
         ("".join(lines)[:-20], "line 5 is not valid JSON"),
     ):
         (workplace / "bad.jsonl").write_text(text)
-        bad = subprocess.run([*map(str, scorer), str(workplace / "bad.jsonl")], capture_output=True, text=True)
+        command = [python if text else sys.executable, *scorer, workplace / "bad.jsonl"]
+        bad = subprocess.run(list(map(str, command)), capture_output=True, text=True)
         assert bad.returncode == 1
         assert words in bad.stderr
         assert bad.stderr.count("\n") == 1

@@ -118,25 +118,25 @@ def test_lowest_outside():
         lowest_outside(scores, 4, (0, 4))
 
 
-def run(*arguments):
-    command = [sys.executable, "-m", "visual_region", *map(str, arguments)]
+def run(python, *arguments):
+    command = [python, "-m", "visual_region", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_commands_from_scores_to_a_pruned_folder(tiny, tiny_llava, train_flags, tmp_path):
+def test_commands_from_scores_to_a_pruned_folder(tiny, tiny_llava, train_flags, tmp_path, python):
     scores, pruned = tmp_path / "scores.json", tmp_path / "pruned"
     images = ("--data-path", tiny.data, "--image-folder", tiny.images, "--samples", 8)
-    result = run("score", "--model-path", tiny_llava, *images, "--output", scores, "--conv-mode", "v1")
+    result = run(python, "score", "--model-path", tiny_llava, *images, "--output", scores, "--conv-mode", "v1")
     assert result.returncode == 0, result.stderr
-    result = run("prune", "--model-path", tiny_llava, "--scores", scores, "--remove", 2, "--output", pruned)
+    result = run(python, "prune", "--model-path", tiny_llava, "--scores", scores, "--remove", 2, "--output", pruned)
     assert result.returncode == 0, result.stderr
     config = json.loads((pruned / "config.json").read_text())
     assert config["num_hidden_layers"] == 4
     assert not set(config["visual_region"]["removed_layers"]) & {0, 3}
-    result = run("prune", "--model-path", tiny_llava, "--layers", "3", "--output", tmp_path / "no")
+    result = run(sys.executable, "prune", "--model-path", tiny_llava, "--layers", "3", "--output", tmp_path / "no")
     assert result.returncode == 1
     assert "tuned region" in result.stderr
-    result = run("select", f"{scores}#angular:lowest:2", "--model-path", tiny_llava)
+    result = run(sys.executable, "select", f"{scores}#angular:lowest:2", "--model-path", tiny_llava)
     assert "2 of 6 layers" in result.stdout
 
     # A LoRA of the whole model on the pruned one is refused before weights are read; PEFT would drop layers silently.

@@ -10,13 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llava.eval.scoring.pairing import CHECK, MISSING, InputsFit, asked_ids, read_answers, read_json
 from llava.eval.scoring.report import Report, report_path
-
-if TYPE_CHECKING:
-    from llava.eval.benchmarks.preparing import Options
 
 DATA = Path("playground/data/eval")
 """Holds one folder per benchmark."""
@@ -44,6 +41,28 @@ class Published:
             f"not the published benchmark: the annotations hold {found:,} {self.what}, published are "
             f"{least}{self.count:,}"
         ]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a download is prepared.
+
+    Attributes:
+        check_counts: whether the counts must be the published ones.
+        skip_missing_images: leave out questions whose image is missing, instead of stopping.
+        overwrite: replace question files that exist and differ.
+        sample: ask only so many questions, drawn at random with `seed`.
+        ocr: whether TextVQA's prompts hold the OCR tokens, as LLaVA's do.
+        template: RefCOCOg's prompt, with {} for the expression.
+    """
+
+    check_counts: bool = True
+    skip_missing_images: bool = False
+    overwrite: bool = False
+    sample: int | None = None
+    seed: int = 0
+    ocr: bool = True
+    template: str | None = None
 
 
 @dataclass(frozen=True)
@@ -120,7 +139,7 @@ class Benchmark:
     column: str
     questions: str
     annotations: tuple[str, ...] = ()
-    prepare: "Callable[[Path, Path, Options], int] | None" = None
+    prepare: Callable[[Path, Path, Options], int] | None = None
     score: Callable[..., Report] | None = None
     visual: bool = True
     paper: bool = True
@@ -229,6 +248,8 @@ class Benchmark:
                 report = self.score(answers, truths, asked=asked, missing=missing, **options)
                 if self.published and (found := self.count(truths, args)) is not None:
                     report.warnings += self.published.warning(found)
+                if self.annotation_help:
+                    report.details["file"] = Path(args.annotation_file).name
                 self.finish(args, report, file)
                 report.publish(report_path(args.report_file, file))
 

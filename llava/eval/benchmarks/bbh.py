@@ -1,20 +1,21 @@
 """BIG-bench-hard: zero-shot, strict and flexible, per task and over all. The forms of answers: scoring/bbh_forms.py."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from llava.eval.benchmarks.base import LIMIT_PER_TASK, Benchmark, Published, Setting
-from llava.eval.benchmarks.preparing import Options, PrepareError, load, set_up
+from llava.eval.benchmarks.preparing import Options, PrepareError, set_up
 from llava.eval.scoring.bbh_forms import TASKS, flexible_match, strict_match
-from llava.eval.scoring.group_means import by_group, mean_of_group_means
-from llava.eval.scoring.pairing import ScoringError, pair
-from llava.eval.scoring.report import Measure, Report
+from llava.eval.scoring.group_means import mean_of_group_means
+from llava.eval.scoring.pairing import ScoringError, expecting, pair, read_json
+from llava.eval.scoring.report import Measure, Report, by_group
 from llava.files import write_json
 
 QUESTIONS, ANNOTATIONS = "questions.jsonl", "annotations.json"
 PUBLISHED = Published(6511, "questions")
-_EXPECTED = "expected the annotations.json that `python -m llava.eval.prepare bbh` writes"
+_TRUTH = itemgetter("task", "input", "target")
 
 PROMPT_SUFFIX = "\nPlease answer this question in a word or phrase."
 """The paper's instruction; it does not say where it stood. Here it follows the question on its own line."""
@@ -39,7 +40,7 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
     for task in TASKS.values():
         try:
             examples = read_task(folder / f"{task.name}.json")
-        except PrepareError as error:
+        except ScoringError as error:
             problems.append(str(error))
             continue
         if options.check_counts and len(examples) != task.questions:
@@ -59,12 +60,10 @@ def read_task(path: Path) -> list[dict[str, str]]:
     """The examples of a task file, each with `input` and `target`."""
     if not path.is_file():
         raise PrepareError(f"{path.name} is missing")
-    try:
-        examples = load(path)["examples"]
+    with expecting(f"{path.name} is not a task file with examples of input and target"):
+        examples = read_json(path)["examples"]
         if not examples or not all(isinstance(e["input"], str) and isinstance(e["target"], str) for e in examples):
             raise ValueError("an example without input or target")
-    except (ValueError, KeyError, TypeError) as error:
-        raise PrepareError(f"{path.name} is not a task file with examples of input and target ({error})") from error
     return examples
 
 
@@ -89,17 +88,17 @@ def score(
     Raises:
         ScoringError: answers that do not belong to the questions, or annotations of an unknown task.
     """
-    check_annotations(annotations)
-    unknown = sorted({truth["task"] for truth in annotations.values()} - set(TASKS))
+    with expecting("not the annotations.json that `python -m llava.eval.prepare bbh` writes"):
+        unknown = sorted({task for task, _, _ in map(_TRUTH, annotations.values())} - set(TASKS))
     if unknown:
         raise ScoringError(f"unknown BIG-bench-hard tasks in the annotations: {', '.join(unknown)}")
     paired = pair(answers, annotations, asked=asked, missing=missing)
     tasks, strict, flexible, failures = [], [], [], 0
     for reply in paired.replies:
-        truth, text = reply.truth, reply.text or ""
-        right, parsed = flexible_match(truth["task"], truth["input"], text, truth["target"], last)
-        tasks.append(truth["task"])
-        strict.append(float(strict_match(text, truth["target"])))
+        (task, question, target), text = _TRUTH(reply.truth), reply.text or ""
+        right, parsed = flexible_match(task, question, text, target, last)
+        tasks.append(task)
+        strict.append(float(strict_match(text, target)))
         flexible.append(float(right))
         failures += not parsed
     groups = {"flexible": by_group(tasks, flexible), "strict": by_group(tasks, strict)}
@@ -117,17 +116,6 @@ def score(
         here = len(TASKS) - len(absent)
         report.warnings.append(f"{len(tasks)} questions of {here} of the 27 tasks; without {', '.join(absent)}")
     return report
-
-
-def check_annotations(annotations: Any) -> None:
-    """Raises `ScoringError` where annotations are of another kind of file; names the first that is none."""
-    needed = ("task", "input", "target")
-    rows = annotations if isinstance(annotations, Mapping) else {}
-    for name, truth in rows.items():
-        if not isinstance(truth, Mapping) or not all(isinstance(truth.get(key), str) for key in needed):
-            raise ScoringError(f"annotation {name!r} has no {', '.join(needed)}; {_EXPECTED}")
-    if not rows:
-        raise ScoringError(f"the annotations are empty or no object of question ids; {_EXPECTED}")
 
 
 BBH = Benchmark(

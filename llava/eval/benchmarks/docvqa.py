@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from llava.eval.benchmarks.base import Benchmark, Published
-from llava.eval.benchmarks.preparing import SHORT, Options, check_count, find, load, question, set_up
-from llava.eval.scoring.pairing import ScoringError
+from llava.eval.benchmarks.preparing import SHORT, Options, check_count, find, question, set_up
+from llava.eval.scoring.pairing import ScoringError, expecting, read_json
 from llava.eval.scoring.report import Measure, Report
 from llava.eval.scoring.rules import anls, exact, relaxed_correctness
 from llava.eval.scoring.short_answers import score_short_answers
@@ -24,11 +24,9 @@ def entries_of(annotations: Mapping[str, Any], split: str = "val") -> dict[str, 
     Raises:
         ScoringError: another kind of file, another split, or one without answers.
     """
-    try:
+    with expecting("the annotations are not a DocVQA file of questions"):
         entries = {str(entry["questionId"]): entry for entry in annotations["data"]}
         found = {entry.get("data_split", split) for entry in entries.values()}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ScoringError(f"the annotations are not a DocVQA file of questions ({error!r})") from error
     if found - {split}:
         raise ScoringError(f"the annotations are of split {', '.join(sorted(found))}, not {split}")
     bare = [key for key, entry in entries.items() if not entry.get("answers")]
@@ -42,7 +40,7 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
     files, folders = (ANNOTATIONS, "val_v1.0.json"), ("", "val/", "spdocvqa_qas/")
     source = find(raw, *(folder + name for name in files for folder in folders))
     images = find(raw, IMAGES, "spdocvqa_images", "val/documents")
-    entries = entries_of(load(source)).values()
+    entries = entries_of(read_json(source)).values()
     check_count(PUBLISHED, len(entries), options)
     rows = [question(e["questionId"], Path(e["image"]).name, f"{e['question']}\n{SHORT}") for e in entries]
     return set_up(out, {ANNOTATIONS: source, IMAGES: images}, QUESTIONS, rows, options, images)
@@ -84,5 +82,4 @@ DOCVQA = Benchmark(
     annotation_help="val_v1.0_withQT.json or val_v1.0.json",
     add_score_flags=lambda parser: parser.add_argument("--split", default="val"),
     options=lambda args: {"split": args.split},
-    finish=lambda args, report, file: report.details.update(file=Path(args.annotation_file).name),
 )

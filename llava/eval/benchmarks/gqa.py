@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from llava.eval.benchmarks.base import Benchmark, Published
-from llava.eval.benchmarks.preparing import SHORT, Options, PrepareError, check_count, find, load, question, set_up
-from llava.eval.scoring.pairing import ScoringError, pair, read_answers, read_json
+from llava.eval.benchmarks.preparing import SHORT, Options, check_count, find, question, set_up
+from llava.eval.scoring.pairing import ScoringError, expecting, pair, read_answers, read_json
 from llava.eval.scoring.report import Measure, Report, group
 from llava.files import write_json
 
@@ -28,11 +28,9 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
     """Writes upstream's question file from questions1.2.zip and images.zip."""
     source = find(raw, f"{TIER}_questions.json", ANNOTATIONS)
     images = find(raw, "images", IMAGES)
-    questions = load(source)
-    try:
+    questions = read_json(source)
+    with expecting(f"{source} is not GQA's file of questions"):
         rows = [question(qid, f"{e['imageId']}.jpg", f"{e['question']}\n{SHORT}") for qid, e in questions.items()]
-    except (AttributeError, KeyError, TypeError) as error:
-        raise PrepareError(f"{source} is not GQA's file of questions ({error!r})") from error
     check_count(PUBLISHED, len(rows), options)
     return set_up(out, {ANNOTATIONS: source, IMAGES: images}, QUESTIONS, rows, options, images)
 
@@ -54,7 +52,7 @@ def score(
         answers: lines with `question_id` and `text`.
         questions: the official file of a tier: id -> `answer`, `types`, `semantic`, `groups`, `isBalanced`, `question`.
     """
-    try:
+    with expecting("the questions are not in GQA's official form"):
         balanced = {qid: entry for qid, entry in questions.items() if entry["isBalanced"]}
         extra = set(questions) - set(balanced)
         answers = [line for line in answers if str(line["question_id"]) not in extra]
@@ -68,8 +66,6 @@ def score(
             "steps": group([f"{steps(truth):02d}" for truth in truths], hits),
             "words": group([f"{len(truth['question'].split()):02d}" for truth in truths], hits),
         }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ScoringError(f"the questions are not in GQA's official form ({error!r} is missing)") from error
     metrics = {"accuracy": Measure.of(hits)}
     kinds = ["open" if truth["types"]["structural"] == "query" else "binary" for truth in truths]
     metrics |= group(kinds, hits)
@@ -109,10 +105,8 @@ def read_predictions(path: str | Path) -> list[dict[str, Any]]:
     rows = read_json(path)
     if not isinstance(rows, list) or not rows:
         raise ScoringError(f"{path} holds no list of predictions")
-    try:
+    with expecting(f"{path}: each prediction needs questionId and prediction"):
         return [{"question_id": row["questionId"], "text": row["prediction"]} for row in rows]
-    except (KeyError, TypeError) as error:
-        raise ScoringError(f"{path}: each prediction needs questionId and prediction") from error
 
 
 def convert(answers: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

@@ -12,23 +12,14 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.questions import Question
 from llava.eval.benchmarks.base import Benchmark, Published
 from llava.eval.benchmarks.preparing import Options, PrepareError, find, place
 from llava.eval.scoring.letters import LETTER_SUFFIX, VERSION, read_letter
-from llava.eval.scoring.mmbench_tsv import (
-    LETTERS,
-    Row,
-    decode_image,
-    is_none,
-    is_rotation,
-    options_of,
-    question_of,
-    read_tsv,
-)
+from llava.eval.scoring.mmbench_tsv import LETTERS, Row, is_none, is_rotation, options_of, question_of, read_tsv
 from llava.eval.scoring.pairing import ScoringError, pair, read_answers
 from llava.eval.scoring.report import Measure, Report, group
+from llava.images import decoded, open_image
 from llava.names import some
 
 FILE = "mmbench_dev_20230712.tsv"
@@ -49,7 +40,7 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
     if options.check_counts:
         check_rotations(rows)
     for row in rows:
-        decode_image(row)
+        open_image(decoded(row["image"]), f"question {row['index']}")
     place(source, out / FILE)
     questions = {question_of(row["index"]) for row in rows}
     print(f"{out / FILE}: {len(questions)} questions in {len(rows)} rows, every image whole")
@@ -57,9 +48,9 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
 
 
 def check_rotations(rows: Sequence[Row]) -> None:
-    """Raises `PrepareError` where a question lacks the row of a rotation: a file cut off between two rows.
+    """Raises `PrepareError` if a question lacks the row of a rotation: the file is cut off between two rows.
 
-    Versions of the dev set differ by a few questions, so that their number tells less.
+    Versions of the dev set differ by a few questions, so their number says less.
     """
     found = Counter(question_of(row["index"]) for row in rows)
     options = {question_of(row["index"]): len(options_of(row)) for row in rows}
@@ -67,7 +58,7 @@ def check_rotations(rows: Sequence[Row]) -> None:
     if lacking:
         raise PrepareError(
             f"{len(lacking)} of {len(found)} questions have not one row for each rotation of their options: "
-            f"{some(map(str, lacking))}; is the file whole? --any-count goes on with what is there"
+            f"{some(map(str, lacking))}; is the file whole? --any-count accepts what it has"
         )
 
 
@@ -83,14 +74,10 @@ def read_mmbench_questions(
         all_rounds: ask each question once per rotation of its options (circular evaluation).
 
     Raises:
-        EvaluationError: as `llava.eval.scoring.mmbench_tsv.read_tsv`.
+        ScoringError: as `llava.eval.scoring.mmbench_tsv.read_tsv`.
     """
-    try:
-        rows = read_tsv(path)
-    except ScoringError as error:
-        raise EvaluationError(f"question file {error}") from error
     questions: list[Question] = []
-    for row in rows:
+    for row in read_tsv(path):
         questions += _rounds(len(questions), row, single_pred_prompt, all_rounds, lang)
     return questions
 
@@ -307,5 +294,4 @@ MMBENCH = Benchmark(
     annotation_help="the MMBench TSV with answers",
     read_truths=lambda args: read_tsv(args.annotation_file),
     read_asked=refuse_questions,
-    finish=lambda args, report, file: report.details.update(file=Path(args.annotation_file).name),
 )

@@ -13,10 +13,10 @@ from typing import Any
 
 from llava.eval.benchmarks.base import LIMIT_PER_TASK, Benchmark, Published, Setting
 from llava.eval.benchmarks.preparing import Options, PrepareError, check_count, find, set_up
-from llava.eval.scoring.group_means import by_group, mean_of_group_means
+from llava.eval.scoring.group_means import mean_of_group_means
 from llava.eval.scoring.letters import LETTER_SUFFIX, VERSION, read_letter
-from llava.eval.scoring.pairing import ScoringError, pair
-from llava.eval.scoring.report import Measure, Report
+from llava.eval.scoring.pairing import ScoringError, expecting, pair
+from llava.eval.scoring.report import Measure, Report, by_group
 from llava.files import write_json
 from llava.names import some
 
@@ -46,7 +46,6 @@ LETTERS = "ABCD"
 SHOTS = 5
 SPLITS = ("dev", "val", "test")
 METHODS = ("generate", "loglikelihood")
-_EXPECTED = "expected the annotations.json that `python -m llava.eval.prepare mmlu` writes"
 
 
 @dataclass(frozen=True)
@@ -175,7 +174,9 @@ def score(
     Raises:
         ScoringError: answers of both methods in one file, or that do not belong to the questions.
     """
-    check_annotations(annotations)
+    with expecting("not the annotations.json that `python -m llava.eval.prepare mmlu` writes"):
+        if not all(len(truth["choices"]) == 4 and truth["answer"] in set(LETTERS) for truth in annotations.values()):
+            raise ValueError("an annotation without four choices and the letter of one")
     paired = pair(answers, annotations, asked=asked, missing=missing)
     methods = {line.get("method", "generate") for line in answers}
     if len(methods) != 1 or not methods <= set(METHODS):
@@ -217,17 +218,6 @@ def score(
     if len(own) < len(SUBJECTS):
         report.warnings.append(f"{len(own)} of the {len(SUBJECTS)} subjects")
     return report
-
-
-def check_annotations(annotations: Any) -> None:
-    """Raises `ScoringError` where annotations are of another kind of file; names the first that is none."""
-    rows = annotations if isinstance(annotations, Mapping) else {}
-    for name, truth in rows.items():
-        choices = truth.get("choices") if isinstance(truth, Mapping) else None
-        if not isinstance(choices, Sequence) or len(choices) != len(LETTERS) or truth.get("answer") not in set(LETTERS):
-            raise ScoringError(f"annotation {name!r} has not four choices and the letter of one as answer; {_EXPECTED}")
-    if not rows:
-        raise ScoringError(f"the annotations are empty or no object of question ids; {_EXPECTED}")
 
 
 MMLU = Benchmark(

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from llava.eval.benchmarks.base import Benchmark, Published
-from llava.eval.benchmarks.preparing import SHORT, Options, check_count, find, load, question, set_up
-from llava.eval.scoring.pairing import ScoringError
+from llava.eval.benchmarks.preparing import SHORT, Options, check_count, find, question, set_up
+from llava.eval.scoring.pairing import ScoringError, expecting, read_json
 from llava.eval.scoring.report import Report
 from llava.eval.scoring.rules import exact, relaxed_correctness
 from llava.eval.scoring.short_answers import score_short_answers
@@ -30,13 +30,11 @@ def pairs_of(books: Mapping[str, Any], split: str) -> dict[str, tuple[str, str, 
         ScoringError: another kind of file, or nothing in the split.
     """
     pairs = {}
-    try:
+    with expecting("the annotations are not OCR-VQA's dataset.json"):
         for book, entry in books.items():
             if entry["split"] == SPLITS[split]:
                 for number, texts in enumerate(zip(entry["questions"], entry["answers"], strict=True)):
                     pairs[f"{book}_{number}"] = (book, *map(str, texts))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ScoringError(f"the annotations are not OCR-VQA's dataset.json ({error!r})") from error
     if not pairs:
         found = sorted({str(entry["split"]) for entry in books.values()})
         raise ScoringError(
@@ -48,7 +46,7 @@ def pairs_of(books: Mapping[str, Any], split: str) -> dict[str, tuple[str, str, 
 def prepare(raw: Path, out: Path, options: Options) -> int:
     """Writes questions.jsonl of the test split; ids are BOOK_NUMBER."""
     source, images = find(raw, ANNOTATIONS), find(raw, IMAGES)
-    books = load(source)
+    books = read_json(source)
     pairs = pairs_of(books, "test")
     check_count(PUBLISHED, len(books), options)
     names = {book: image_name(book, books[book].get("imageURL", ""), images) for book, _, _ in pairs.values()}
@@ -89,5 +87,4 @@ OCRVQA = Benchmark(
     annotation_help="dataset.json",
     add_score_flags=lambda parser: parser.add_argument("--split", choices=SPLITS, default="test"),
     options=lambda args: {"split": args.split},
-    finish=lambda args, report, file: report.details.update(file=Path(args.annotation_file).name),
 )

@@ -2,12 +2,11 @@
 
 import json
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.eval.benchmarks.base import Published
+from llava.eval.benchmarks.base import Options, Published
 from llava.eval.scoring.pairing import ScoringError, read_json, read_jsonl
 from llava.files import write_json, written_whole
 from llava.images import missing_images
@@ -18,30 +17,8 @@ Row = dict[str, Any]
 Rows = list[Row]
 
 
-class PrepareError(ValueError):
+class PrepareError(ScoringError):
     """A download that is not whole, or not the benchmark's."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a benchmark is prepared.
-
-    Attributes:
-        check_counts: whether the counts must be the published ones.
-        skip_missing_images: leave out questions whose image is missing, instead of stopping.
-        overwrite: replace question files that exist and differ.
-        sample: ask only so many questions, drawn at random with `seed`.
-        ocr: whether TextVQA's prompts hold the OCR tokens, as LLaVA's do.
-        template: RefCOCOg's prompt, with {} for the expression.
-    """
-
-    check_counts: bool = True
-    skip_missing_images: bool = False
-    overwrite: bool = False
-    sample: int | None = None
-    seed: int = 0
-    ocr: bool = True
-    template: str | None = None
 
 
 def find(raw: Path, *candidates: str) -> Path:
@@ -79,14 +56,6 @@ def place(source: Path, target: Path) -> None:
         target.unlink()
     target.parent.mkdir(parents=True, exist_ok=True)
     target.symlink_to(source.resolve(), target_is_directory=source.is_dir())
-
-
-def load(path: Path) -> Any:
-    """A JSON file of a download."""
-    try:
-        return read_json(path)
-    except ScoringError as error:
-        raise PrepareError(str(error)) from error
 
 
 def check_count(published: Published, found: int, options: Options) -> None:
@@ -200,12 +169,3 @@ def _keys(rows: Sequence[Mapping[str, Any]], key: Callable[[Mapping[str, Any]], 
         return sorted(str(key(row)) for row in rows)
     except (KeyError, TypeError, ValueError):
         return None
-
-
-def unique(ids: Iterable[Any], what: str) -> None:
-    """Raises `PrepareError` if an id occurs twice."""
-    seen: set[str] = set()
-    for item in map(str, ids):
-        if item in seen:
-            raise PrepareError(f"{what} {item} occurs twice")
-        seen.add(item)

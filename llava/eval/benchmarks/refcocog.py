@@ -11,18 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from llava.eval.benchmarks.base import Benchmark, Published, Setting
-from llava.eval.benchmarks.preparing import (
-    Options,
-    PrepareError,
-    check_count,
-    find,
-    load,
-    question,
-    set_up,
-    unique,
-)
+from llava.eval.benchmarks.preparing import Options, PrepareError, check_count, find, question, set_up
 from llava.eval.scoring.boxes import FRAMES, frame_of, parse_box, to_pixels
-from llava.eval.scoring.pairing import Reply, ScoringError, pair
+from llava.eval.scoring.pairing import Reply, ScoringError, expecting, pair, read_json
 from llava.eval.scoring.report import Measure, Report
 from llava.eval.scoring.rules import iou
 from llava.files import write_json
@@ -44,13 +35,14 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
     names = ("refs(umd).p", "refcocog/refs(umd).p", "refs(umd).json", "refcocog/refs(umd).json")
     refs_file, instances_file = find(raw, *names), find(raw, "instances.json", "refcocog/instances.json")
     images = find(raw, IMAGES, f"images/{IMAGES}", f"images/mscoco/images/{IMAGES}")
-    refs = load(refs_file) if refs_file.suffix == ".json" else load_plain_pickle(refs_file)
+    refs = read_json(refs_file) if refs_file.suffix == ".json" else load_plain_pickle(refs_file)
     template = options.template or TEMPLATE
     if "{}" not in template:
         raise PrepareError(f"--template {template!r} has no {{}} for the expression")
-    entries = expressions(refs, load(instances_file), SPLIT)
+    entries = expressions(refs, read_json(instances_file), SPLIT)
     check_count(PUBLISHED, len(entries), options)
-    unique((entry["question_id"] for entry in entries), "expression")
+    if len({str(entry["question_id"]) for entry in entries}) < len(entries):
+        raise PrepareError(f"{refs_file}: an expression's id occurs twice")
     rows = [question(e["question_id"], e["image"], template.replace("{}", e["sentence"])) for e in entries]
     asked = set_up(out, {IMAGES: images}, QUESTIONS, rows, options, images)
     write_json(out / ANNOTATIONS, {"split": SPLIT, "split_by": "umd", "data": entries})
@@ -64,7 +56,7 @@ def expressions(refs: Sequence[Mapping[str, Any]], instances: Mapping[str, Any],
     Raises:
         PrepareError: no expression in the split, or files that do not belong together.
     """
-    try:
+    with expecting("refs and instances are not RefCOCOg's, or not of one download"):
         images = {image["id"]: image for image in instances["images"]}
         boxes = {annotation["id"]: annotation["bbox"] for annotation in instances["annotations"]}
         found = [
@@ -82,8 +74,6 @@ def expressions(refs: Sequence[Mapping[str, Any]], instances: Mapping[str, Any],
             for sentence in ref["sentences"]
         ]
         splits = sorted({str(ref["split"]) for ref in refs})
-    except (KeyError, TypeError) as error:
-        raise PrepareError(f"refs and instances are not RefCOCOg's, or not of one download ({error!r})") from error
     if not found:
         raise PrepareError(f"no expression of split {split}; the file has {', '.join(splits) or 'none'}")
     return found
@@ -123,13 +113,11 @@ def score(
         frame: what the replies' boxes are shares of: `padded` or `original`.
         because: how the frame is known.
     """
-    try:
+    with expecting("not the annotations that `llava.eval.prepare refcocog` writes"):
         truths = {str(entry["question_id"]): entry for entry in annotations["data"]}
         for entry in truths.values():
             _, _, _, _ = entry["bbox"]
             _ = entry["width"], entry["height"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ScoringError(f"not the annotations that `llava.eval.prepare refcocog` writes ({error!r})") from error
     paired = pair(answers, truths, asked=asked, missing=missing)
     overlaps = [overlap(reply, frame) for reply in paired.replies]
     boxes = [parse_box(line["text"]) for line in answers]

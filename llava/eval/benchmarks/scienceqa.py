@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.questions import Question
 from llava.eval.benchmarks.base import Benchmark, Published
-from llava.eval.benchmarks.preparing import Options, PrepareError, check_count, find, load, set_up
+from llava.eval.benchmarks.preparing import Options, check_count, find, set_up
 from llava.eval.scoring.letters import LETTER_SUFFIX
-from llava.eval.scoring.pairing import Reply, ScoringError, pair, read_json
+from llava.eval.scoring.pairing import Reply, ScoringError, expecting, pair, read_json
 from llava.eval.scoring.report import Measure, Report, group
 from llava.files import write_json
 from llava.names import some
@@ -33,11 +32,9 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
     """Writes upstream's question file (CQM-A): context, question and choices, answered by a letter."""
     places = {name: find(raw, name, f"data/scienceqa/{name}") for name in (PROBLEMS, SPLITS)}
     images = find(raw, IMAGES, "test")
-    problems = split_problems(load(places[PROBLEMS]), load(places[SPLITS]), "test")
-    try:
+    problems = split_problems(read_json(places[PROBLEMS]), read_json(places[SPLITS]), "test")
+    with expecting(f"{places[PROBLEMS]} is not ScienceQA's file of problems"):
         rows = [row(pid, problem) for pid, problem in problems.items()]
-    except (KeyError, TypeError, IndexError) as error:
-        raise PrepareError(f"{places[PROBLEMS]} is not ScienceQA's file of problems ({error!r})") from error
     check_count(PUBLISHED, len(rows), options)
     check_count(WITH_IMAGE, sum("image" in r for r in rows), options)
     return set_up(out, places | {IMAGES: images}, QUESTIONS, rows, options, images, key=lambda r: r["id"])
@@ -74,12 +71,9 @@ def read_science_questions(path: str | Path, single_pred_prompt: bool = False) -
         single_pred_prompt: ask for the letter alone.
 
     Raises:
-        EvaluationError: names every entry that is not a question by its place.
+        ScoringError: names every entry that is not a question by its place.
     """
-    try:
-        rows = read_rows(path)
-    except ScoringError as error:
-        raise EvaluationError(str(error)) from error
+    rows = read_rows(path)
     questions, broken = [], []
     for number, entry in enumerate(rows, start=1):
         try:
@@ -87,9 +81,7 @@ def read_science_questions(path: str | Path, single_pred_prompt: bool = False) -
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             broken.append(f"entry {number} ({type(error).__name__}: {error})")
     if broken:
-        raise EvaluationError(
-            f"{path}: {len(broken)} entries are not questions with id and conversations: {some(broken)}"
-        )
+        raise ScoringError(f"{path}: {len(broken)} entries are not questions with id and conversations: {some(broken)}")
     return questions
 
 
@@ -182,6 +174,7 @@ def score(
         float(r.text is not None and choice_of(parse_answer(r.text, options), r.truth, options) == r.truth["answer"])
         for r in paired.replies
     ]
+    subjects = [reply.truth.get("subject") for reply in paired.replies]
     metrics = {"accuracy": Measure.of(hits)}
     per_question = {reply.key: hit for reply, hit in zip(paired.replies, hits, strict=True)}
     on_images = {reply.key: per_question[reply.key] for reply in paired.replies if has_image(reply)}
@@ -194,7 +187,7 @@ def score(
         metrics,
         per_question=on_images or per_question,
         parse_failures=sum(parse_answer(line["text"], options) == FAILED for line in answers),
-        groups=_by(paired.replies, hits, "subject"),
+        groups={"subject": group(subjects, hits)} if all(subjects) else {},
         details={"rule": "LLaVA's eval_science_qa"},
         warnings=paired.warnings + _blind(paired.replies),
     )
@@ -216,12 +209,6 @@ def _blind(replies: Sequence[Reply]) -> list[str]:
     if not blind:
         return []
     return [f"{len(blind)} questions with an image were asked without {DEFAULT_IMAGE_TOKEN}: {some(blind)}"]
-
-
-def _by(replies: Sequence[Reply], hits: Sequence[float], name: str) -> dict[str, dict[str, Measure]]:
-    if not all(reply.truth.get(name) for reply in replies):
-        return {}
-    return {name: group([reply.truth[name] for reply in replies], hits)}
 
 
 def upstream_outputs(

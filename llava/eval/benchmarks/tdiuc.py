@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from llava.eval.benchmarks.base import Benchmark, Published, Setting
-from llava.eval.benchmarks.preparing import SHORT, Options, PrepareError, check_count, find, load, question, set_up
+from llava.eval.benchmarks.preparing import SHORT, Options, check_count, find, question, set_up
 from llava.eval.scoring.group_means import mean_of_group_means
-from llava.eval.scoring.pairing import ScoringError, pair
+from llava.eval.scoring.pairing import ScoringError, expecting, pair, read_json
 from llava.eval.scoring.report import Measure, Report, group
 from llava.eval.scoring.rules import arithmetic_mean, harmonic_mean, normalise
 from llava.eval.scoring.statistics import RESAMPLES, draw_counts, percentiles
@@ -52,8 +52,8 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
     source = find(raw, f"Questions/{OFFICIAL_QUESTIONS}", OFFICIAL_QUESTIONS)
     annotations = find(raw, f"Annotations/{ANNOTATIONS}", ANNOTATIONS)
     images = find(raw, f"Images/{IMAGES}", IMAGES)
-    answered = references(load(annotations))
-    try:
+    answered = references(read_json(annotations))
+    with expecting(f"{source} is not TDIUC's file of questions, or lacks annotations"):
         rows = [
             question(
                 entry["question_id"],
@@ -61,10 +61,8 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
                 f"{entry['question']}\n{SHORT}",
                 category=answered[str(entry["question_id"])][0],
             )
-            for entry in load(source)["questions"]
+            for entry in read_json(source)["questions"]
         ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise PrepareError(f"{source} is not TDIUC's file of questions, or lacks annotations ({error!r})") from error
     check_count(PUBLISHED, len(rows), options)
     check_count(Published(len(rows), "annotations"), len(answered), options)
     return set_up(out, {ANNOTATIONS: annotations, IMAGES: images}, QUESTIONS, rows, options, images)
@@ -124,11 +122,9 @@ def references(annotations: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     Raises:
         ScoringError: another kind of file.
     """
-    try:
+    with expecting("the annotations are not a TDIUC file with types and answers"):
         entries = annotations["annotations"]
         return {str(e["question_id"]): (e["question_type"], str(e["answers"][0]["answer"])) for e in entries}
-    except (KeyError, TypeError, IndexError) as error:
-        raise ScoringError(f"the annotations are not a TDIUC file with types and answers ({error!r})") from error
 
 
 def means_per_type(cells: Mapping[str, Cells]) -> dict[str, Measure]:

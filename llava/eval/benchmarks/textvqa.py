@@ -12,9 +12,9 @@ from typing import Any
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.eval.benchmarks.base import Benchmark, Published
-from llava.eval.benchmarks.preparing import SHORT, Options, PrepareError, check_count, find, load, question, set_up
+from llava.eval.benchmarks.preparing import SHORT, Options, check_count, find, question, set_up
 from llava.eval.m4c_evaluator import TextVQAAccuracyEvaluator
-from llava.eval.scoring.pairing import Reply, ScoringError, pair, read_json, read_jsonl
+from llava.eval.scoring.pairing import Reply, ScoringError, expecting, pair, read_json, read_jsonl
 from llava.eval.scoring.report import Measure, Report
 
 QUESTIONS = "llava_textvqa_val_v051{}.jsonl"
@@ -32,16 +32,12 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
     source = find(raw, ANNOTATIONS)
     images = find(raw, IMAGES, "train_val_images/train_images")
     tokens = load_tokens(find(raw, TOKENS)) if options.ocr else None
-    try:
+    with expecting(f"{source} is not TextVQA's file, or not of the same split as the tokens"):
         rows = [
             question(image, f"{image}.jpg", prompt(entry["question"], None if tokens is None else tokens[image]))
-            for entry in load(source)["data"]
+            for entry in read_json(source)["data"]
             for image in [entry["image_id"]]
         ]
-    except (KeyError, TypeError) as error:
-        raise PrepareError(
-            f"{source} is not TextVQA's file, or not of the same split as the tokens ({error!r})"
-        ) from error
     check_count(PUBLISHED, len(rows), options)
     name = QUESTIONS.format("_ocr" if options.ocr else "")
     # Image ids are not unique; upstream's own file may write the tokens otherwise.
@@ -62,10 +58,8 @@ def prompt(text: str, tokens: list[str] | None) -> str:
 
 def load_tokens(path: Path) -> dict[str, list[str]]:
     """Image -> its tokens, of Rosetta's file."""
-    try:
-        return {entry["image_id"]: entry["ocr_tokens"] for entry in load(path)["data"]}
-    except (KeyError, TypeError) as error:
-        raise PrepareError(f"{path} is not TextVQA's file of OCR tokens ({error!r})") from error
+    with expecting(f"{path} is not TextVQA's file of OCR tokens"):
+        return {entry["image_id"]: entry["ocr_tokens"] for entry in read_json(path)["data"]}
 
 
 def prompt_processor(prompt: str) -> str:
@@ -137,12 +131,8 @@ def _keys(pairs: Iterable[tuple[str, str]]) -> list[Key]:
 
 
 def _annotated(entry: Mapping[str, Any]) -> tuple[str, str]:
-    try:
+    with expecting("an annotation without image_id and question; expected TextVQA's official file of a split"):
         return str(entry["image_id"]), entry["question"].lower()
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ScoringError(
-            f"an annotation without image_id and question ({error!r}); expected TextVQA's official file of a split"
-        ) from error
 
 
 def _asked(line: Mapping[str, Any]) -> tuple[str, str]:

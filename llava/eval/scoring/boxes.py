@@ -44,15 +44,6 @@ def to_pixels(box: Box, width: int, height: int, frame: str) -> Box:
     return xs[0], ys[0], xs[1], ys[1]
 
 
-def to_shares(box: Box, width: int, height: int, frame: str) -> Box:
-    """The inverse of `to_pixels` for boxes inside the image: what a perfect model would write."""
-    side = max(width, height)
-    left, top, wide, high = 0, 0, width, height
-    if frame == "padded":
-        left, top, wide, high = (side - width) // 2, (side - height) // 2, side, side
-    return (box[0] + left) / wide, (box[1] + top) / high, (box[2] + left) / wide, (box[3] + top) / high
-
-
 def frame_of(config: Mapping[str, Any]) -> tuple[str, str]:
     """The frame of a checkpoint's boxes, and why: by its family's training data and its image_aspect_ratio.
 

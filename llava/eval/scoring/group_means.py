@@ -8,15 +8,7 @@ from llava.eval.scoring.report import Measure
 from llava.eval.scoring.statistics import wilson
 
 _ROUNDING = 1e-12
-"""Variances below are of equal scores."""
-
-
-def by_group(keys: Sequence[str], scores: Sequence[float]) -> dict[str, list[float]]:
-    """Scores of each group, the groups in alphabetical order."""
-    groups: dict[str, list[float]] = {name: [] for name in sorted(set(keys))}
-    for name, score in zip(keys, scores, strict=True):
-        groups[name].append(score)
-    return groups
+"""A variance below this is that of equal scores."""
 
 
 def mean_of_group_means(groups: Mapping[str, Sequence[float]]) -> Measure:

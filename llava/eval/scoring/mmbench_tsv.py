@@ -1,7 +1,6 @@
 """MMBench's TSV files: reading them whole, their options and images."""
 
 import base64
-import binascii
 import csv
 import io
 from collections.abc import Mapping, Sequence
@@ -127,20 +126,6 @@ def image_problem(data: str) -> str | None:
     if kind == "JPEG" and b"\xff\xd9" not in raw[-64:]:
         return "the JPEG is cut off"
     return None
-
-
-def decode_image(row: Mapping[str, str]) -> Image.Image:
-    """The row's image, read whole.
-
-    Raises:
-        ScoringError: it cannot be read.
-    """
-    try:
-        image = Image.open(io.BytesIO(base64.b64decode(row["image"], validate=True)))
-        image.load()
-    except (binascii.Error, OSError, ValueError) as error:
-        raise ScoringError(f"the image of question {row['index']} cannot be read: {error}") from error
-    return image
 
 
 def question_of(index: str | int) -> int:

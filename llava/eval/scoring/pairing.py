@@ -1,12 +1,14 @@
-"""Reading answers and setting them against annotations: every mismatch is an error, and nothing is left out unsaid."""
+"""Reads answers and pairs them with annotations: every mismatch is an error, and whatever is left out is reported."""
 
 import json
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from llava.eval.answering.errors import EvaluationError
 from llava.names import some
 
 T = TypeVar("T")
@@ -21,12 +23,27 @@ SCORE_WITHOUT = (
 """What to do if questions are not answered."""
 
 
-class ScoringError(ValueError):
+class ScoringError(EvaluationError):
     """Answers and annotations that do not belong together, or cannot be read."""
 
 
 class InputsFit(Exception):
     """Flags, annotations and questions were read and belong together: the end of a run with --check."""
+
+
+@contextmanager
+def expecting(what: str) -> Iterator[None]:
+    """Turns an error about the shape of a file's content into one line.
+
+    Args:
+        what: begins the line, such as "the annotations are not OCR-VQA's dataset.json".
+    """
+    try:
+        yield
+    except EvaluationError:
+        raise
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        raise ScoringError(f"{what} ({error!r})") from error
 
 
 def read_json(path: str | Path) -> Any:
@@ -36,7 +53,7 @@ def read_json(path: str | Path) -> Any:
     except FileNotFoundError as error:
         raise ScoringError(f"{path} does not exist") from error
     except ValueError as error:
-        raise ScoringError(f"{path} is not valid JSON ({error}); is the download complete?") from error
+        raise ScoringError(f"{path} is not valid JSON ({error}); is it whole?") from error
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
@@ -117,7 +134,7 @@ def pair(
     missing: str = "error",
     name: Callable[[K], str] = str,
 ) -> Paired[T]:
-    """Sets answers against annotations.
+    """Pairs answers with annotations.
 
     Args:
         annotations: key -> truth, of every question of the benchmark.

@@ -1,16 +1,15 @@
 """The one shape of a score: what every scorer returns, prints and writes as JSON.
 
-The JSON file holds `benchmark`, `metric` (the headline's name), its `value`, `low`, `high` (95%; null where there
-is no interval) and `samples`;
-`unit` ("share" of 1, or another); `answers`, `parse_failures` (replies that could not be read, or empty ones) and
-`parse_failure_rate`; `metrics` (every metric by name, the headline too, each with value, low, high, samples);
-`groups` (kind -> group -> the same four); `details` (rules, frames, files that the number depends on); `warnings`;
-`model`; and `per_question` (question -> the headline's score), from which two checkpoints can be compared in pairs.
+The JSON file holds `benchmark`, `metric` (the headline's name), its `value`, `low`, `high` (95%; null if there is no
+interval) and `samples`; `unit` ("share" of 1, or another); `answers`, `parse_failures` (replies that could not be read,
+or empty ones) and `parse_failure_rate`; `metrics` (every metric by name, the headline too, each with value, low, high,
+samples); `groups` (kind -> group -> the same four); `details` (rules, frames, files that the number depends on);
+`warnings`; `model`; and `per_question` (question -> the headline's score), by which two checkpoints are compared.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from llava.tables import text_table
 
 @dataclass(frozen=True)
 class Measure:
-    """A metric's value with its 95% interval (None where there is none) and the number of samples behind it."""
+    """A metric's value with its 95% interval (None if it has none) and the number of samples behind it."""
 
     value: float
     low: float | None
@@ -31,9 +30,9 @@ class Measure:
 
     @classmethod
     def of(cls, scores: Sequence[float]) -> "Measure":
-        """Mean of one score per question: Wilson's interval where all are 0 or 1, else the bootstrap's.
+        """Mean of one score per question: Wilson's interval if all are 0 or 1, else the bootstrap's.
 
-        Equal scores between 0 and 1 say nothing of how far the mean may be off: there is no interval.
+        Equal scores between 0 and 1 do not say how far the mean may be off: there is no interval.
         """
         if not len(scores):
             raise ValueError("a measure needs at least one sample")
@@ -51,7 +50,7 @@ class Measure:
         return cls(float(value), float(interval[0]), float(interval[1]), samples)
 
     def interval_text(self, scale: float = 1) -> str:
-        """The interval as it is printed beside the value, in brackets."""
+        """The interval as it is printed next to the value, in brackets."""
         if self.low is None or self.high is None:
             return "(no interval)"
         return f"({scale * self.low:.2f} to {scale * self.high:.2f})"
@@ -63,7 +62,7 @@ class Report:
 
     Attributes:
         metric: name of the headline among `metrics`.
-        answers: replies read; more than the samples where several replies make one sample.
+        answers: replies read; more than the samples if several replies make one sample.
         per_question: question -> the headline's score.
         extra: further keys of the JSON file, which only this benchmark has.
         replies: what was scored; they are not written.
@@ -122,25 +121,10 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """What the JSON file holds."""
-        return {
-            "benchmark": self.benchmark,
-            "metric": self.metric,
-            **asdict(self.headline),
-            "unit": self.unit,
-            "answers": self.answers,
-            "parse_failures": self.parse_failures,
-            "parse_failure_rate": self.parse_failures / self.answers if self.answers else 0.0,
-            "model": self.model,
-            "metrics": {name: asdict(measure) for name, measure in self.metrics.items()},
-            "groups": {
-                kind: {name: asdict(measure) for name, measure in groups.items()}
-                for kind, groups in self.groups.items()
-            },
-            "details": self.details,
-            "warnings": self.warnings,
-            "per_question": self.per_question,
-            **self.extra,
-        }
+        written = asdict(replace(self, replies=[]))
+        del written["replies"]
+        rate = self.parse_failures / self.answers if self.answers else 0.0
+        return written | asdict(self.headline) | {"parse_failure_rate": rate} | written.pop("extra")
 
     def table(self) -> str:
         """The score as lines of text; shares in percent."""
@@ -180,33 +164,25 @@ def read_report(path: str | Path) -> Report:
         return Report(
             metrics={name: Measure(**measure) for name, measure in data["metrics"].items()},
             groups={kind: {n: Measure(**m) for n, m in groups.items()} for kind, groups in data["groups"].items()},
-            **{
-                name: data[name]
-                for name in (
-                    "benchmark",
-                    "metric",
-                    "answers",
-                    "parse_failures",
-                    "per_question",
-                    "details",
-                    "warnings",
-                    "model",
-                    "unit",
-                )
-            },
+            **{f.name: data[f.name] for f in fields(Report) if f.compare and f.name not in ("metrics", "groups")},
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a score written by llava.eval ({error!r})") from error
 
 
 def report_path(report_file: str | None, result_file: str | Path) -> Path:
-    """Where a score goes: what was asked for, else beside the answers as NAME.score.json."""
+    """Where a score goes: what was asked for, else next to the answers as NAME.score.json."""
     return Path(report_file) if report_file else Path(result_file).with_suffix(".score.json")
+
+
+def by_group(keys: Sequence[str], scores: Sequence[float]) -> dict[str, list[float]]:
+    """Scores of each group, the groups in alphabetical order."""
+    groups: dict[str, list[float]] = {name: [] for name in sorted(set(keys))}
+    for name, score in zip(keys, scores, strict=True):
+        groups[name].append(score)
+    return groups
 
 
 def group(keys: Sequence[str], scores: Sequence[float]) -> dict[str, Measure]:
     """A measure for each group, by name."""
-    sorted_scores: Mapping[str, list[float]] = {name: [] for name in sorted(set(keys))}
-    for name, score in zip(keys, scores, strict=True):
-        sorted_scores[name].append(score)
-    return {name: Measure.of(values) for name, values in sorted_scores.items()}
+    return {name: Measure.of(values) for name, values in by_group(keys, scores).items()}

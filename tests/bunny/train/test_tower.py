@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llava.checkpoint.old_folder import CheckpointError
+from llava.checkpoint.opened import CheckpointError
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.model.builder import load_pretrained_model
 from llava.model.multimodal_encoder.builder import build_vision_tower

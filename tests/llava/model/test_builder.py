@@ -7,9 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llava.checkpoint.base_identity import FILE, check_base, fingerprint
 from llava.checkpoint.folder import CheckpointError, open_checkpoint
-from llava.checkpoint.weights import WeightFiles
+from llava.checkpoint.identity import BASE_FILE, base_values
 from llava.model.builder import load_pretrained_model
 from llava.model.multimodal_encoder.builder import VisionTowerError
 from llava.train.train import train
@@ -80,7 +79,7 @@ def test_shards(tiny_llava, tmp_path, suffix):
     folder = shutil.copytree(tiny_llava, tmp_path / "copy")
     as_shards(folder, suffix)
     assert torch.equal(logits(folder), logits(tiny_llava))
-    assert fingerprint(folder) == fingerprint(tiny_llava)
+    assert base_values(open_checkpoint(folder).tensors) == base_values(open_checkpoint(tiny_llava).tensors)
     shard = next(folder.glob(f"*-00002-*.{suffix}"))
     shard.write_bytes(shard.read_bytes()[:-200])
     with pytest.raises(CheckpointError, match=f"not whole: {shard.name}"):
@@ -111,12 +110,12 @@ def test_whole_bin_of_a_released_folder(tiny_llava, tmp_path):
 
 def test_base_is_recorded_and_checked(tiny, lora, tmp_path):
     for folder in (lora, lora / "checkpoint-3"):
-        assert (folder / FILE).is_file()
+        assert (folder / BASE_FILE).is_file()
         assert torch.equal(logits(folder), logits(folder, tiny.llm))
     other = shutil.copytree(tiny.llm, tmp_path / "other")
     weights = {name: value.clone() for name, value in load_file(other / "model.safetensors").items()}
     save_file({name: value.bfloat16() for name, value in weights.items()}, other / "model.safetensors")
-    check_base(lora, other)
+    assert open_checkpoint(lora, other).base.path == other
     weights["model.layers.2.mlp.up_proj.weight"] *= 1.1
     save_file(weights, other / "model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"another base than .*1 of \d+ tensors differ, first model\.layers\.2"):
@@ -203,7 +202,7 @@ def test_lora_weights_without_a_place_are_refused(tiny, lora, tmp_path):
 
 def test_lora_folder_without_projector_or_config(tiny, tiny_llava, lora, tmp_path, capsys):
     """Upstream's checkpoint-N holds the LoRA alone; on a plain base nothing can be said, on a LLaVA aloud."""
-    folder = shutil.copytree(lora, tmp_path / "lora", ignore=shutil.ignore_patterns("checkpoint-*", FILE))
+    folder = shutil.copytree(lora, tmp_path / "lora", ignore=shutil.ignore_patterns("checkpoint-*", BASE_FILE))
     for name in ("config.json", "non_lora_trainables.bin"):
         (folder / name).unlink()
     with pytest.raises(CheckpointError, match="its projector was never written"):
@@ -278,9 +277,9 @@ def test_marks_of_older_checkpoints(tiny_llava, tmp_path):
 
 
 def test_names_of_weights_without_loading(tiny_llava):
-    weights = WeightFiles(tiny_llava)
+    weights = open_checkpoint(tiny_llava).tensors
     state = load_file(tiny_llava / "model.safetensors")
-    assert set(weights.names()) == set(state)
+    assert set(weights.by_name) == set(state)
     name = "model.layers.1.mlp.up_proj.weight"
-    assert torch.equal(weights.tensor(name), state[name])
-    assert torch.equal(weights.row(name, 3), state[name][3])
+    assert torch.equal(weights[name].tensor(), state[name])
+    assert torch.equal(weights[name].row(3), state[name][3])

@@ -4,7 +4,7 @@ import shutil
 import pytest
 from safetensors.torch import load_file, save_file
 
-from llava.checkpoint.old_folder import CheckpointError
+from llava.checkpoint.opened import CheckpointError
 from llava.model.builder import load_pretrained_model
 
 

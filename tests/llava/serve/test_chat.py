@@ -110,8 +110,8 @@ def test_run_llava(tiny, tiny_llava, capsys):
     assert eval_model(arguments(model_path=str(tiny_llava), image_file=names, num_beams=2))
 
 
-def test_chat_in_the_terminal(tiny, tiny_llava):
-    command = [sys.executable, "-m", "llava.serve.cli", "--model-path", tiny_llava, "--conv-mode", "v1"]
+def test_chat_in_the_terminal(tiny, tiny_llava, python):
+    command = [python, "-m", "llava.serve.cli", "--model-path", tiny_llava, "--conv-mode", "v1"]
     command += ["--image-file", tiny.images / "1.png", "--temperature", 0, "--max-new-tokens", 6, "--debug"]
     command = [str(word) for word in command]
     done = subprocess.run(command, input="Where?\nAnd?\n\n", capture_output=True, text=True, check=False)
@@ -120,6 +120,7 @@ def test_chat_in_the_terminal(tiny, tiny_llava):
     assert done.stdout.count("ASSISTANT: ") == 2
     assert done.stdout.endswith("exit\n")
     assert "<image>\\nWhere? ASSISTANT:" in done.stderr
+    command[0] = sys.executable
     command[command.index(str(tiny.images / "1.png"))] = "/no/image.png"
     done = subprocess.run(command, input="", capture_output=True, text=True, check=False)
     assert done.returncode == 1

@@ -1,24 +1,52 @@
 """Runs trainings of several processes each: `python ranks.py JOBS.json`, as torchrun would start them on one machine.
 
-Imports once and forks the ranks of every job, which is several times faster than starting python for each. JOBS.json:
+Imports once, trains once, and forks the ranks of every job, which is several times faster than starting python for
+each: a rank then imports nothing and builds none of the tables that transformers builds at the first use. JOBS.json:
 a list of {"name", "ranks", "argv", "seconds", "copy"}, where copy is a pair of folders or null: the first is copied to
-the second before the start. A rank's output goes to NAME.RANK.log beside it, exit statuses to statuses.json.
+the second before the start. The first job has one rank. A rank's output goes to NAME.RANK.log next to JOBS.json, exit
+statuses to statuses.json.
 """
 
+import contextlib
+import gc
+import io
 import json
 import os
 import shutil
 import socket
 import sys
+import tempfile
+import threading
 import time
 import traceback
 from pathlib import Path
 
-import deepspeed  # noqa: F401
+import deepspeed.comm.mori
+import deepspeed.module_inject.auto_ep_layer
+import deepspeed.ops.op_builder.all_ops
+import deepspeed.runtime.superoffload.superoffload_stage3
+import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
 import peft  # noqa: F401
+import setuptools  # noqa: F401
+import tqdm
 import transformers.trainer  # noqa: F401
+from accelerate.state import AcceleratorState, GradientState
 
 import llava.train.train
+
+
+def warm_up(argv: list[str]) -> None:
+    """Trains once in this process: the ranks inherit what the first training of a process imports and builds."""
+    # Bars that watch themselves have a thread of their own, and a fork takes no other thread along.
+    tqdm.tqdm.monitor_interval = 0
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        llava.train.train.train(argv=[*argv, "--output_dir", folder, "--max_steps", "1"])
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    assert threading.active_count() == 1, threading.enumerate()
+    # Objects that are frozen are not looked through again: every start of a training collects garbage.
+    gc.collect()
+    gc.freeze()
 
 
 def rank_of(job: dict, rank: int, port: int, log: Path) -> int:
@@ -70,7 +98,9 @@ def run(job: dict, folder: Path) -> list[int | str]:
 if __name__ == "__main__":
     jobs_file = Path(sys.argv[1])
     results = {}
-    for job in json.loads(jobs_file.read_text()):
+    jobs = json.loads(jobs_file.read_text())
+    warm_up(jobs[0]["argv"])
+    for job in jobs:
         if job["copy"]:
             shutil.copytree(*job["copy"])
         begin = time.monotonic()

@@ -174,18 +174,18 @@ def command(tiny, tiny_llava, questions, answers, *more, module="llava.eval.mode
     return [sys.executable, "-m", module, *map(str, flags)]
 
 
-def test_killed_and_started_again(tiny, tiny_llava, questions, single, tmp_path):
+def test_killed_and_started_again(tiny, tiny_llava, questions, single, tmp_path, python, start):
     begin = command(tiny, tiny_llava, questions, tmp_path / "a.jsonl", "--batch-size", "4")
     journal = tmp_path / "a.jsonl.journal"
     alone = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(begin, stderr=subprocess.DEVNULL, env=alone)
+    process = start(*begin[1:], environment=alone)
     deadline = time.monotonic() + 120
     while not (journal.exists() and journal.stat().st_size > 2000) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "a.jsonl").exists()
-    again = subprocess.run(begin, capture_output=True, text=True, check=True, env=alone)
+    again = subprocess.run([python, *begin[1:]], capture_output=True, text=True, check=True, env=alone)
     assert "were answered before" in again.stdout
     assert texts_of(tmp_path / "a.jsonl") == single
     record = json.loads(record_path(tmp_path / "a.jsonl").read_text())

@@ -3,8 +3,7 @@ import sys
 
 import pytest
 
-from llava.eval import eval_docvqa
-from llava.eval.benchmarks.docvqa import score
+from llava.eval.benchmarks.docvqa import DOCVQA, score
 from llava.eval.scoring.pairing import ScoringError
 
 
@@ -68,6 +67,6 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in ANSWERS))
     flags = f"--annotation-file {tmp_path}/val.json --result-file {tmp_path}/a.jsonl --report-file {tmp_path}/r.json"
     monkeypatch.setattr(sys, "argv", ["x", *flags.split()])
-    eval_docvqa.main()
+    DOCVQA.score_main()
     assert "anls" in capsys.readouterr().out
     assert json.loads((tmp_path / "r.json").read_text())["metric"] == "relaxed"

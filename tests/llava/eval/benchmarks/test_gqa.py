@@ -3,9 +3,7 @@ import sys
 
 import pytest
 
-from llava.eval import eval_gqa
-from llava.eval.benchmarks import gqa
-from llava.eval.benchmarks.gqa import normalise, score, steps
+from llava.eval.benchmarks.gqa import GQA, convert_main, normalise, score, steps
 from llava.eval.scoring.pairing import ScoringError
 
 
@@ -93,16 +91,16 @@ def test_from_answers_over_predictions_to_the_score(tmp_path, monkeypatch, capsy
     (tmp_path / "merge.jsonl").write_text("".join(json.dumps(line) + "\n" for line in ANSWERS))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["x", "--src", "merge.jsonl", "--dst", "testdev_balanced_predictions.json"])
-    gqa.convert_main()
+    convert_main()
     predictions = json.loads((tmp_path / "testdev_balanced_predictions.json").read_text())
     assert predictions[0] == {"questionId": "1", "prediction": "no"}
     monkeypatch.setattr(sys, "argv", ["x", "--tier", "testdev_balanced"])
-    eval_gqa.main()
+    GQA.score_main()
     official = json.loads((tmp_path / "testdev_balanced_predictions.score.json").read_text())
     monkeypatch.setattr(
         sys, "argv", ["x", "--annotation-file", "testdev_balanced_questions.json", "--result-file", "merge.jsonl"]
     )
-    eval_gqa.main()
+    GQA.score_main()
     assert official == json.loads((tmp_path / "merge.score.json").read_text())
     assert official["value"] == 0.5
     assert "Distribution: 2.00" in capsys.readouterr().out

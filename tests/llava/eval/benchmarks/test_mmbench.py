@@ -4,10 +4,10 @@ import sys
 import openpyxl
 import pytest
 
-from llava.eval import eval_mmbench
-from llava.eval.benchmarks.mmbench import convert_main, read_mmbench_questions, score, sheet
-from llava.eval.scoring.mmbench_tsv import decode_image, options_of, read_tsv
+from llava.eval.benchmarks.mmbench import MMBENCH, convert_main, read_mmbench_questions, score, sheet
+from llava.eval.scoring.mmbench_tsv import options_of, read_tsv
 from llava.eval.scoring.pairing import ScoringError
+from llava.images import BrokenImageError, decoded, open_image
 from tests.made_mmbench import picture, rotations, row, write_tsv
 
 ROWS = [*rotations(241, "B"), *rotations(242, "A", ("yes", "no")), *rotations(243, "C", ("1", "2", "3"))]
@@ -144,7 +144,7 @@ def test_reading(tmp_path):
     rows = read_tsv(write_tsv(tmp_path / "a.tsv", [odd, *ROWS]))
     assert rows[0] == odd
     assert options_of(rows[0]) == ["a\ttab", 'a "quote"', "two\nlines"]
-    assert decode_image(rows[1]).size == (12, 9)
+    assert open_image(decoded(rows[1]["image"])).size == (12, 9)
     # VLMEvalKit's files refer to the image of another row.
     same = [ROWS[0], ROWS[1] | {"image": "241"}]
     assert read_tsv(write_tsv(tmp_path / "b.tsv", same))[1]["image"] == ROWS[0]["image"]
@@ -208,8 +208,8 @@ def test_an_image_that_is_none(tmp_path):
     import base64
 
     broken = row(5, "A", image=base64.b64encode(b"not an image" * 20).decode())
-    with pytest.raises(ScoringError, match="image of question 5 cannot be read"):
-        decode_image(broken)
+    with pytest.raises(BrokenImageError, match="image of question 5 cannot be opened"):
+        open_image(decoded(broken["image"]), "question 5")
 
 
 def test_submission(tmp_path, monkeypatch, capsys):
@@ -260,10 +260,10 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in said(ROWS)))
     flags = f"--annotation-file {tmp_path}/mmbench_dev_20230712.tsv --result-file {tmp_path}/a.jsonl"
     monkeypatch.setattr(sys, "argv", ["x", *flags.split()])
-    eval_mmbench.main()
+    MMBENCH.score_main()
     assert "* circular" in capsys.readouterr().out
     data = json.loads((tmp_path / "a.score.json").read_text())
     assert (data["value"], data["details"]["file"]) == (1, "mmbench_dev_20230712.tsv")
     monkeypatch.setattr(sys, "argv", ["x", *flags.split(), "--question-file", "part.jsonl"])
     with pytest.raises(ScoringError, match="--question-file: MMBench's TSV holds"):
-        eval_mmbench.main()
+        MMBENCH.score_main()

@@ -3,8 +3,7 @@ import sys
 
 import pytest
 
-from llava.eval import eval_ocrvqa
-from llava.eval.benchmarks.ocrvqa import pairs_of, score
+from llava.eval.benchmarks.ocrvqa import OCRVQA, pairs_of, score
 from llava.eval.scoring.pairing import ScoringError
 
 
@@ -62,6 +61,6 @@ def test_command_line_on_a_subset(tmp_path, monkeypatch, capsys):
     (tmp_path / "a.jsonl").write_text(json.dumps(ANSWERS[1]) + "\n")
     flags = f"--annotation-file {tmp_path}/dataset.json --question-file {tmp_path}/q.jsonl"
     monkeypatch.setattr(sys, "argv", ["x", *flags.split(), "--result-file", f"{tmp_path}/a.jsonl"])
-    eval_ocrvqa.main()
+    OCRVQA.score_main()
     assert "warning: a subset: 1 of the 4 annotated questions were asked" in capsys.readouterr().out
     assert json.loads((tmp_path / "a.score.json").read_text())["value"] == 1

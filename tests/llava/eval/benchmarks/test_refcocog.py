@@ -4,10 +4,18 @@ import sys
 
 import pytest
 
-from llava.eval import eval_refcocog
-from llava.eval.benchmarks.refcocog import score
-from llava.eval.scoring.boxes import frame_of, parse_box, to_pixels, to_shares
+from llava.eval.benchmarks.refcocog import REFCOCOG, score
+from llava.eval.scoring.boxes import frame_of, parse_box, to_pixels
 from llava.eval.scoring.pairing import ScoringError
+
+
+def to_shares(box, width, height, frame):
+    """The inverse of `to_pixels` for boxes inside the image: what a perfect model would write."""
+    side = max(width, height)
+    left, top, wide, high = 0, 0, width, height
+    if frame == "padded":
+        left, top, wide, high = (side - width) // 2, (side - height) // 2, side, side
+    return (box[0] + left) / wide, (box[1] + top) / high, (box[2] + left) / wide, (box[3] + top) / high
 
 
 @pytest.mark.parametrize(
@@ -157,20 +165,20 @@ def test_command_line(tmp_path, tiny_llava, monkeypatch, capsys):
     flags = ["x", "--annotation-file", f"{tmp_path}/ann.json", "--result-file", f"{tmp_path}/a.jsonl"]
     monkeypatch.setattr(sys, "argv", flags)
     with pytest.raises(ScoringError, match="--model-path"):
-        eval_refcocog.main()
+        REFCOCOG.score_main()
     # A name that says something else: the config decides.
     named = tmp_path / "bunny-original"
     named.symlink_to(tiny_llava)
     monkeypatch.setattr(sys, "argv", [*flags, "--model-path", str(named)])
-    eval_refcocog.main()
+    REFCOCOG.score_main()
     assert "shares of the padded image: family llava_llama" in capsys.readouterr().out
     frame = json.loads((tmp_path / "a.score.json").read_text())["details"]["frame"]
     assert frame["boxes_are_shares_of"] == "padded"
     assert "image_aspect_ratio is 'pad'" in frame["because"]
     monkeypatch.setattr(sys, "argv", [*flags, "--frame", "original"])
-    eval_refcocog.main()
+    REFCOCOG.score_main()
     frame = json.loads((tmp_path / "a.score.json").read_text())["details"]["frame"]
     assert frame == {"boxes_are_shares_of": "original", "because": "given as --frame"}
     monkeypatch.setattr(sys, "argv", [*flags, "--model-path", str(tmp_path / "no")])
     with pytest.raises(ScoringError, match="or give --frame"):
-        eval_refcocog.main()
+        REFCOCOG.score_main()

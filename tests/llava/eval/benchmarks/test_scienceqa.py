@@ -3,8 +3,7 @@ import sys
 
 import pytest
 
-from llava.eval import eval_science_qa
-from llava.eval.benchmarks.scienceqa import parse_answer, read_asked, score, split_problems
+from llava.eval.benchmarks.scienceqa import SCIENCEQA, parse_answer, read_asked, score, split_problems
 from llava.eval.scoring.pairing import ScoringError
 
 
@@ -123,7 +122,7 @@ def test_command_line_writes_what_upstream_writes(tmp_path, monkeypatch, capsys)
     flags = f"--base-dir {tmp_path} --result-file {tmp_path}/a.jsonl --output-file {tmp_path}/o.json "
     flags += f"--output-result {tmp_path}/r.json --split test"
     monkeypatch.setattr(sys, "argv", ["eval_science_qa", *flags.split()])
-    eval_science_qa.main()
+    SCIENCEQA.score_main()
     assert "Total: 4, Correct: 2, Accuracy: 50.00%, IMG-Accuracy: 50.00%" in capsys.readouterr().out
     result = json.loads((tmp_path / "r.json").read_text())
     assert result["results"] == {"1": 0, "2": 2, "3": 2, "4": -1}

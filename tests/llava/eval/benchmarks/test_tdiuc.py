@@ -4,8 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from llava.eval import eval_tdiuc
-from llava.eval.benchmarks.tdiuc import TYPES, read_answer_key, score
+from llava.eval.benchmarks.tdiuc import TDIUC, TYPES, read_answer_key, score
 from llava.eval.scoring.pairing import ScoringError
 
 
@@ -130,6 +129,6 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     assert read_answer_key(tmp_path / "key.csv") == {"red", "doesnotapply", "2"}
     flags = f"--annotation-file {tmp_path}/ann.json --result-file {tmp_path}/a.jsonl --answer-key {tmp_path}/key.csv"
     monkeypatch.setattr(sys, "argv", ["x", *flags.split()])
-    eval_tdiuc.main()
+    TDIUC.score_main()
     assert "out of vocabulary: 42.86% of the replies (answer key)" in capsys.readouterr().out
     assert json.loads((tmp_path / "a.score.json").read_text())["metrics"]["harmonic_mpt"]["samples"] == 7

@@ -3,8 +3,7 @@ import sys
 
 import pytest
 
-from llava.eval import eval_textvqa
-from llava.eval.benchmarks.textvqa import prompt_processor, score
+from llava.eval.benchmarks.textvqa import TEXTVQA, prompt_processor, score
 from llava.eval.scoring.pairing import ScoringError
 
 SHORT = "Answer the question using a single word or phrase."
@@ -115,12 +114,12 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in ANSWERS))
     flags = ["--annotation-file", str(tmp_path / "val.json")]
     monkeypatch.setattr(sys, "argv", ["eval_textvqa", *flags, "--result-file", str(tmp_path / "a.jsonl")])
-    eval_textvqa.main()
+    TEXTVQA.score_main()
     assert "Samples: 3\nAccuracy: 83.33%" in capsys.readouterr().out
     assert json.loads((tmp_path / "a.score.json").read_text())["value"] == pytest.approx(2.5 / 3)
     monkeypatch.setattr(sys, "argv", ["eval_textvqa", *flags, "--result-dir", str(tmp_path)])
-    eval_textvqa.main()
+    TEXTVQA.score_main()
     assert "Accuracy: 83.33%" in capsys.readouterr().out
     (tmp_path / "val.json").write_text("[]")
     with pytest.raises(ScoringError, match=r"expected TextVQA_0\.5\.1_val\.json"):
-        eval_textvqa.main()
+        TEXTVQA.score_main()

@@ -66,7 +66,7 @@ def test_files(tmp_path):
     with pytest.raises(ScoringError, match="line 1 is not a JSON object"):
         read_jsonl(path)
     path.write_text('{"data": [1, 2')
-    with pytest.raises(ScoringError, match="is the download complete"):
+    with pytest.raises(ScoringError, match="is it whole"):
         read_json(path)
     # U+2028 separates no lines of JSON lines, whatever str.splitlines thinks.
     path.write_text(json.dumps({"question_id": 1, "text": "a\u2028b"}, ensure_ascii=False) + "\n")
