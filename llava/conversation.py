@@ -41,7 +41,7 @@ class Conversation:
         offset: how many leading messages belong to the template itself.
         sep, sep2: separators; sep2 ends an assistant's turn in the styles TWO and LLAMA_2.
         version: upstream's name of the masking rule.
-        stop: the string that ends an assistant's turn; None where the template has none (captions).
+        stop: the string that ends an assistant's turn; None if the template has none (captions).
     """
 
     system: str
@@ -68,7 +68,7 @@ class Conversation:
         return dataclasses.replace(self, messages=[list(message) for message in self.messages])
 
     def get_prompt(self) -> str:
-        """The whole text; ends open, ready for generation, where the last message is None."""
+        """The whole text; it ends open, ready for generation, if the last message is None."""
         return "".join(segment.text for segment in self.segments())
 
     def segments(self) -> list[Segment]:
@@ -227,7 +227,7 @@ def answering_template(recorded: str | None, default: str) -> str:
 
     Args:
         recorded: what training wrote into the config (`conversation_template`); one for captions holds no answers.
-        default: the family's, where nothing usable is recorded.
+        default: the family's, if nothing usable is recorded.
     """
     known = known_templates()
     return recorded if recorded in known and known[recorded].sep_style is not SeparatorStyle.PLAIN else default

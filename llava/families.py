@@ -1,7 +1,7 @@
-"""The one table of backbones. Whatever must know a backbone asks here; no name or path is ever parsed.
+"""The one table of backbones. All that depends on the backbone is looked up here; no name or path is ever parsed.
 
 llava's own families are rows below. Another package registers its families (`register_family`) when it is imported, and
-is found through llava/plugins.py: nothing in llava names it, and llava works where it is absent. A row holds no class:
+is found through llava/plugins.py: nothing in llava names it, and llava works without it. A row holds no class:
 transformers' registry (AutoConfig, AutoModelForCausalLM) has them by model_type, once the row's module is imported.
 """
 
@@ -46,7 +46,7 @@ class ModelFamily:
     layer_path: str = "model.layers"
 
     def load_config_class(self) -> Any:
-        """The config class. Imports torch and transformers, which whoever only looks up a row need not."""
+        """The config class. Imports torch and transformers, which looking up a row does not need."""
         importlib.import_module(self.module)
         from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -96,8 +96,8 @@ def family_of(config: Any, package: str | None = None) -> ModelFamily:
     """The family of a config (an object or a dict), by its model_type: a checkpoint's, or a backbone's.
 
     Args:
-        package: where a plain backbone is to become a model of that package; a checkpoint's own model_type decides by
-            itself. Default: the first family of the table on that backbone.
+        package: for a plain backbone, the package whose model it is to become; a checkpoint's own model_type decides
+            by itself. Default: the first family of the table on that backbone.
 
     Raises:
         UnknownFamilyError: names what is known, the package that has this backbone, or packages that are not here.

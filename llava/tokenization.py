@@ -38,7 +38,7 @@ class PromptEncoder:
         if not text:
             return [], []
         padded, inserted = self._double_lost_blanks(text)
-        # Not verbose: whoever asks cuts what is longer than the model's window, and needs no warning of it.
+        # Not verbose: callers cut what is longer than the model's window, and need no warning.
         encoded = self.tokenizer(padded, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         offsets = encoded["offset_mapping"]
         if inserted:
@@ -46,7 +46,7 @@ class PromptEncoder:
         return list(encoded["input_ids"]), [tuple(offset) for offset in offsets]
 
     def _double_lost_blanks(self, text: str) -> tuple[str, list[int]]:
-        """The text with the lost blanks doubled, and where in the result the extra blanks stand."""
+        """The text with the lost blanks doubled, and the positions of the extra blanks in the result."""
         if not self.marks_word_start:
             return text, []
         starts = {0} if text[0] in _BLANKS else set()
@@ -92,15 +92,15 @@ def encode_segments(
 ) -> tuple[list[int], list[int]]:
     """Ids and labels of a rendered conversation.
 
-    The text is tokenised as a whole, cut only where an image stands (upstream: `tokenizer_image_token`), and a token
-    is supervised where it covers a supervised character.
+    The text is tokenised as a whole, cut only at images (upstream: `tokenizer_image_token`), and a token
+    is supervised if it covers a supervised character.
 
     Args:
         segments: the rendered conversation.
         split_images: whether `<image>` in the text stands for an image (-200); False leaves it as text.
 
     Returns:
-        ids and labels of equal length, bos included where the tokenizer adds one; labels hold -100 elsewhere.
+        ids and labels of equal length, bos included if the tokenizer adds one; labels hold -100 elsewhere.
     """
     encoder = encoder_for(tokenizer)
     text = "".join(segment.text for segment in segments)
@@ -134,9 +134,9 @@ def fitting_templates(tokenizer: PreTrainedTokenizerBase) -> list[str]:
 
 
 def check_template(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raises `TemplateError` where the template's end of turn is not one token of the tokenizer.
+    """Raises `TemplateError` if the template's end of turn is not one token of the tokenizer.
 
-    Such a model would never learn to stop, and upstream masked every such sample in silence (LLaVA#1166).
+    Such a model would never learn to stop, and upstream masked every such sample without a message (LLaVA#1166).
     """
     problem = _stop_token_problem(get_template(name), tokenizer)
     if problem:
@@ -148,7 +148,7 @@ def check_template(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def end_turns_with(template: Conversation, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Makes the template's end of turn the tokenizer's eos token, so that whoever loads the result stops there.
+    """Makes the template's end of turn the tokenizer's eos token, so that a model that is loaded later stops there.
 
     Llama-3-Instruct ends its own turns with another token than Bunny's template (upstream set the id by hand, and
     models that missed it answered "!!!!", Bunny#75). Padding that was eos follows.

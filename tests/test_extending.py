@@ -239,7 +239,7 @@ def test_a_projector(package, tiny, train_flags, tmp_path, monkeypatch):
         "mm_projector_type": "pairs",
     }
     train(argv=train_flags(tmp_path / "stage1", max_steps=1, **changes))
-    _, model, _, _ = load_pretrained_model(str(tmp_path / "stage1"), device="cpu")
+    _, model, _, _ = load_pretrained_model(str(tmp_path / "stage1"), str(tiny.llm), device="cpu")
     assert model.image_tokens == 2
     assert model.encode_images(torch.zeros(1, 3, 28, 28)).shape == (1, 2, 32)
 

@@ -12,8 +12,7 @@ from llava.conversation import Conversation
 from llava.data.feature_cache import FeatureCache
 from llava.data.preprocess import preprocess
 from llava.data.records import Records
-from llava.images import _UNREADABLE as UNREADABLE  # noqa: F401
-from llava.images import BrokenImageError, open_image  # noqa: F401
+from llava.images import open_image
 from llava.mm_utils import process_image
 
 
@@ -21,10 +20,10 @@ class LazySupervisedDataset(Dataset):
     """The samples of a data file, made when asked for (upstream: the class of the same name in train.py).
 
     An item holds `input_ids` and `labels`, int64 `(length,)`, and `images`, a list of float32 `(3, h, w)`, or
-    `image_features`, a list of `(tokens, mm_hidden_size)`, where a feature cache is given.
+    `image_features`, a list of `(tokens, mm_hidden_size)`, if a feature cache is given.
 
     Args:
-        indices: the samples to use, where some are left out; default all.
+        indices: the samples to use; default all.
     """
 
     def __init__(

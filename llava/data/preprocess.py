@@ -16,7 +16,7 @@ from llava.tokenization import encode_segments
 
 
 def collect_images(turn: str, template: Conversation, several: bool = False, mm_use_im_start_end: bool = False) -> str:
-    """The turn with its `<image>` taken out and put in front, each on a line of its own.
+    """The turn with its `<image>` taken out and put in front, each on its own line.
 
     Args:
         several: the sample has several images, each with an `<image>` of its own; else all of a turn become one
@@ -70,7 +70,7 @@ def preprocess(
 
     Returns:
         `(input_ids, labels)`, int64 `(length,)`: -200 in the ids for an image, -100 in the labels where nothing is
-        trained. Supervised are the assistant's words and the token that ends its turn.
+        trained. The assistant's words and the token that ends its turn are supervised.
     """
     if num_images and template.sep_style is not SeparatorStyle.PLAIN:
         turns = [collect_images(turn, template, num_images > 1, mm_use_im_start_end) for turn in turns]
@@ -87,7 +87,7 @@ def preprocess(
 def _first_llavas_format(
     turns: Sequence[str], tokenizer: PreTrainedTokenizerBase, template: Conversation, split_images: bool
 ) -> tuple[list[int], list[int]]:
-    """What the templates with "###" are trained on: each turn a line of its own behind "### role: ".
+    """What the templates with "###" are trained on: each turn on its own line, after "### role: ".
 
     The labels are upstream's to the token, so that a run of these old templates can be compared with its: all that
     is not the human's words is supervised, the first two tokens of a human's header too, and as each piece is

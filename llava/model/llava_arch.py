@@ -1,4 +1,4 @@
-"""What makes a language model a LLaVA: tower, projector, and image features spliced into the text.
+"""What makes a language model a LLaVA: image features spliced into the text.
 
 Upstream: llava/model/llava_arch.py. The language model's own code is transformers'.
 """
@@ -13,57 +13,11 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.model.label_loss import loss_where_labelled
 from llava.model.multimodal_encoder.base import VisionTower
-from llava.model.multimodal_encoder.builder import build_vision_tower
-from llava.model.multimodal_projector.builder import (
-    build_vision_projector,
-    check_projector_weights,
-    read_projector,
-)
+from llava.model.multimodal_projector.builder import image_tokens
 from llava.model.splice import deal_blocks, pad_rows, splice_row
+from llava.model.vision_modules import LlavaMetaModel
 
 Images = torch.Tensor | list[torch.Tensor]
-
-
-class LlavaMetaModel:
-    """A mixin for the decoder stack: holds `vision_tower` and `mm_projector`."""
-
-    def __init__(self, config: Any) -> None:
-        super().__init__(config)
-        if getattr(config, "mm_vision_tower", None):
-            self.vision_tower = build_vision_tower(config, delay_load=True)
-            self.mm_projector = build_vision_projector(config)
-
-    def get_vision_tower(self) -> VisionTower | None:
-        return getattr(self, "vision_tower", None)
-
-    def initialize_vision_modules(self, model_args: Any, fsdp: Any = None) -> None:
-        """Gives a plain language model its tower and projector, or a LLaVA new settings for them.
-
-        Args:
-            model_args: upstream's ModelArguments: `vision_tower`, `mm_vision_select_layer`,
-                `mm_vision_select_feature`, `mm_projector_type`, `pretrain_mm_mlp_adapter`, `mm_patch_merge_type`,
-                and Bunny's `use_s2` and `s2_scales`.
-        """
-        config = self.config
-        config.mm_vision_tower = model_args.vision_tower
-        config.mm_vision_select_layer = model_args.mm_vision_select_layer
-        config.mm_vision_select_feature = model_args.mm_vision_select_feature
-        config.mm_patch_merge_type = getattr(model_args, "mm_patch_merge_type", "flat")
-        config.use_mm_proj = True
-        for name in ("use_s2", "s2_scales"):
-            if getattr(model_args, name, None):
-                setattr(config, name, getattr(model_args, name))
-        self.vision_tower = build_vision_tower(config, delay_load=True)
-        old_projector = getattr(self, "mm_projector", None)
-        if old_projector is None:
-            config.mm_projector_type = model_args.mm_projector_type
-            config.mm_hidden_size = self.vision_tower.hidden_size
-            reference = self.get_input_embeddings().weight
-            self.mm_projector = build_vision_projector(config).to(device=reference.device)
-        if model_args.pretrain_mm_mlp_adapter:
-            weights = read_projector(model_args.pretrain_mm_mlp_adapter)
-            check_projector_weights(weights, config, model_args.pretrain_mm_mlp_adapter)
-            self.mm_projector.load_state_dict(weights)
 
 
 class LlavaMetaForCausalLM:
@@ -96,6 +50,12 @@ class LlavaMetaForCausalLM:
     def get_vision_tower(self) -> VisionTower | None:
         return self.get_model().get_vision_tower()
 
+    @property
+    def image_tokens(self) -> int:
+        """How many tokens an image becomes; 0 for a model without a tower."""
+        tower = self.get_vision_tower()
+        return 0 if tower is None else image_tokens(self.config, tower.num_patches)
+
     def save_pretrained(
         self,
         save_directory: Any,
@@ -117,11 +77,11 @@ class LlavaMetaForCausalLM:
         }
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
-        """Pixels `(n, 3, h, w)` to image tokens `(n, patches, hidden_size)`."""
+        """Pixels `(n, 3, h, w)` to image tokens `(n, image_tokens, hidden_size)`."""
         return self.project_features(self.get_vision_tower()(images))
 
     def project_features(self, features: torch.Tensor) -> torch.Tensor:
-        """Tower features `(..., mm_hidden_size)` to image tokens `(..., hidden_size)`."""
+        """Tower features `(n, patches, mm_hidden_size)` to image tokens `(n, image_tokens, hidden_size)`."""
         projector = self.get_model().mm_projector
         weight = next(projector.parameters(), None)
         if weight is not None:

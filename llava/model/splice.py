@@ -15,7 +15,7 @@ def deal_blocks(blocks: list[torch.Tensor], counts: list[int]) -> list[list[torc
     It accepts one block per token, and upstream's convention, in which a row without an image brings a dummy block.
 
     Raises:
-        ValueError: neither fits the number of blocks.
+        ValueError: the number of blocks fits neither.
     """
     if len(blocks) == sum(counts):
         taken = counts

@@ -162,9 +162,8 @@ class ChatSession:
         return conversation
 
     def _check_length(self, ids: torch.Tensor) -> None:
-        tower = self.model.get_vision_tower()
         images = int((ids == IMAGE_TOKEN_INDEX).sum())
-        length = ids.shape[1] + images * (0 if tower is None else tower.num_patches - 1)
+        length = ids.shape[1] + images * (self.model.image_tokens - 1)
         room = getattr(self.model.config, "max_position_embeddings", None)
         if room and length + self.generation.max_new_tokens > room:
             raise ChatError(

@@ -29,7 +29,10 @@ class ModelArguments:
     vision_tower: str | None = field(default=None, metadata={"help": "tower: a folder or hub id"})
     mm_vision_select_layer: int | None = field(default=-1, metadata={"help": "CLIP layer to take; LLaVA-1.5: -2"})
     pretrain_mm_mlp_adapter: str | None = field(default=None, metadata={"help": "mm_projector.bin of stage 1"})
-    mm_projector_type: str | None = field(default="linear")
+    mm_projector_type: str | None = field(
+        default="linear",
+        metadata={"help": "linear | mlp2x_gelu | identity | pixel_shuffle2x: 2 x 2 image tokens become one"},
+    )
     mm_use_im_start_end: bool = field(default=False)
     mm_use_im_patch_token: bool = field(default=False)
     mm_patch_merge_type: str | None = field(default="flat")
@@ -39,14 +42,14 @@ class ModelArguments:
     )
     attn_implementation: str | None = field(
         default=None,
-        metadata={"help": "auto | flash_attention_2 | sdpa | eager; auto: flash where installed and able, else sdpa"},
+        metadata={"help": "auto | flash_attention_2 | sdpa | eager; auto: flash if it can run here, else sdpa"},
     )
     tune_layers: str | None = field(
         default=None, metadata={"help": "decoder layers to train: " + GRAMMAR.replace("%", "%%") + " Default: all"}
     )
 
     def check_family(self, family: ModelFamily) -> None:
-        """Raises `ValueError` where a flag asks for another backbone than the model has."""
+        """Raises `ValueError` if a flag asks for another backbone than the model has."""
 
     def template_name(self, family: ModelFamily) -> str:
         """The conversation template that `--version` means."""
@@ -97,12 +100,17 @@ class TrainingArguments(transformers.TrainingArguments):
 
     def __post_init__(self) -> None:
         if not torch.accelerator.is_available():
-            # The same script runs on a laptop: what only a GPU can do is left out.
+            # The same script runs on a laptop, without what only a GPU can do.
             self.use_cpu = True
             self.tf32 = None
         if self.deepspeed:
             start_deepspeed(self.use_cpu)
             self.deepspeed = read_zero_config(self.deepspeed)
+        if self.ddp_find_unused_parameters is None:
+            # Every rank reaches all that trains in every step, so DDP need not search.
+            self.ddp_find_unused_parameters = False
+        if self.gradient_checkpointing:
+            self.gradient_checkpointing_kwargs = {"use_reentrant": False}
         super().__post_init__()
         if self.deepspeed and self.use_cpu:
             join_group_on_cpu()
@@ -139,7 +147,7 @@ def modern_argv(argv: Sequence[str]) -> list[str]:
     """The flags of upstream's scripts in today's Hugging Face spelling.
 
     `--warmup_ratio r` is `--warmup_steps r` (a value below 1 is a share). Flags that no longer exist and change
-    nothing here are left out, said aloud.
+    nothing here are left out, with a note.
     """
     result: list[str] = []
     i = 0

@@ -1,4 +1,4 @@
-"""Which attention kernels a run uses, decided once and said aloud."""
+"""Which attention kernels a run uses, decided once and printed."""
 
 import torch
 from transformers.utils import is_flash_attn_2_available
@@ -8,7 +8,7 @@ CHOICES = (AUTO, "flash_attention_2", "sdpa", "eager")
 
 
 def why_not_flash(dtype: torch.dtype) -> str | None:
-    """Why flash attention cannot run here in `dtype`; None where it can.
+    """Why flash attention cannot run here in `dtype`; None if it can.
 
     It needs its package, an Ampere GPU or later (a V100 fails in the first step), and 16-bit numbers.
     """
@@ -27,10 +27,10 @@ def choose_attention(wanted: str | None, dtype: torch.dtype) -> str | None:
     """The `attn_implementation` to load a model with; None leaves it to transformers (sdpa).
 
     Args:
-        wanted: `--attn_implementation`; "auto" takes flash where it is installed and able, else torch's own kernels.
+        wanted: `--attn_implementation`; "auto" takes flash if it can run here, else torch's own kernels.
 
     Raises:
-        ValueError: an unknown name, or flash where it cannot run.
+        ValueError: an unknown name, or flash if it cannot run here.
     """
     if wanted is None:
         return None

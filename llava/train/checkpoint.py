@@ -3,7 +3,6 @@
 import copy
 import json
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from llava.checkpoint.adapter import ADAPTER_WEIGHTS, NON_LORA
-from llava.checkpoint.folder import PROJECTOR, CheckpointError
+from llava.checkpoint.folder import PROJECTOR, CheckpointError, Kind
 from llava.checkpoint.identity import write_base_values
+from llava.checkpoint.record import LayerRecord
 from llava.files import written_whole
 from llava.train.zero import gathered
 
@@ -22,9 +22,9 @@ _REQUIRED_TO_RESUME = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
 
 
 def trainable_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Every parameter that trains, the projector even where it does not, and all of a tower that trains, by full name.
+    """Every parameter that trains, the projector even if it does not, and all of a tower that trains, by full name.
 
-    A frozen projector belongs to the result all the same: nothing else in the folder says what it was. Under ZeRO-3
+    A frozen projector belongs to the result too: nothing else in the folder says what it was. Under ZeRO-3
     every rank must call this; parameters are gathered one at a time.
     """
     whole = ("mm_projector.", "vision_tower.") if _tower_trains(model) else ("mm_projector.",)
@@ -40,18 +40,18 @@ def _tower_trains(model: nn.Module) -> bool:
     return any(parameter.requires_grad for name, parameter in model.named_parameters() if "vision_tower." in name)
 
 
-def save_trained(model: nn.Module, mode: str, folder: Path, state: dict[str, torch.Tensor] | None = None) -> None:
+def save_trained(model: nn.Module, kind: Kind, folder: Path, state: dict[str, torch.Tensor] | None = None) -> None:
     """Writes what a stage-1 or LoRA run trains, and the config, to `folder`.
 
-    mode "projector": `mm_projector.bin`; "lora": the adapter and `non_lora_trainables.bin`.
+    Stage 1: `mm_projector.bin`; LoRA: the adapter and `non_lora_trainables.bin`.
     `state` is the model's `trainable_state`, which under ZeRO-3 every rank must have helped to gather.
     """
     state = trainable_state(model) if state is None else state
     folder.mkdir(parents=True, exist_ok=True)
-    base = model.get_base_model() if mode == "lora" else model
+    base = model.get_base_model() if kind is Kind.LORA else model
     named = base.file_names(state)
     write_base_values(folder, getattr(base, "base_fingerprint", None))
-    if mode == "lora":
+    if kind is Kind.LORA:
         model.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
         with written_whole(folder / NON_LORA) as aside:
             torch.save({name: value for name, value in named.items() if "lora_" not in name}, aside)
@@ -69,9 +69,9 @@ def save_config(config: Any, folder: Path) -> None:
     config.save_pretrained(folder)
 
 
-def restore_trained(model: nn.Module, mode: str, folder: Path) -> None:
+def restore_trained(model: nn.Module, kind: Kind, folder: Path) -> None:
     """Puts back what `save_trained` wrote; raises `CheckpointError` unless every trainable parameter is there."""
-    if mode == "lora":
+    if kind is Kind.LORA:
         adapter = load_file(folder / "adapter_model.safetensors")
         wrapped: PeftModel = model
         result = set_peft_model_state_dict(wrapped, adapter)
@@ -88,7 +88,7 @@ def restore_trained(model: nn.Module, mode: str, folder: Path) -> None:
         restored = set()
         rest = torch.load(folder / PROJECTOR, map_location="cpu", weights_only=True)
     unexpected = model.load_state_dict(rest, strict=False).unexpected_keys
-    base = model.get_base_model() if mode == "lora" else model
+    base = model.get_base_model() if kind is Kind.LORA else model
     trains = base.file_names({name: p for name, p in model.named_parameters() if p.requires_grad})
     missing = set(trains) - restored - set(rest)
     if unexpected or missing:
@@ -98,28 +98,28 @@ def restore_trained(model: nn.Module, mode: str, folder: Path) -> None:
         )
 
 
-def check_resumable(folder: Path, mode: str, config: Any, zero_ranks: int | None) -> None:
-    """Whether a checkpoint-N is of this run: the same mode, layers, and way of sharding.
+def check_resumable(folder: Path, kind: Kind, record: LayerRecord, zero_ranks: int | None) -> None:
+    """Whether a checkpoint-N is of this run: the same kind, layers, and way of sharding.
 
-    DeepSpeed loads what fits and leaves the rest as it is, and a trainer without DeepSpeed starts a new optimizer where
-    it finds none; both without a word.
+    DeepSpeed loads what fits and leaves the rest as it is, and a trainer without DeepSpeed starts a new optimizer if it
+    finds none; neither reports it.
 
     Args:
-        config: of the model that is about to train.
+        record: of the model that is about to train.
         zero_ranks: number of ranks under DeepSpeed; None without it.
 
     Raises:
         CheckpointError: what differs, and what to do.
     """
     other = f"start the run as it was started before, or give another --output_dir (found {folder})"
-    held = "lora" if _has(folder, ADAPTER_WEIGHTS) else "projector" if (folder / PROJECTOR).exists() else "full"
-    if held != mode:
-        raise CheckpointError(f"the checkpoint is of a {held} run, this one is {mode}; {other}")
-    record = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("visual_region") or {}
-    layers = (getattr(config, "visual_region", None) or {}).get("layers")
-    if record.get("layers") != layers:
+    lora = any((folder / name).is_file() for name in ADAPTER_WEIGHTS)
+    held = Kind.LORA if lora else Kind.PROJECTOR if (folder / PROJECTOR).exists() else Kind.FULL
+    if held is not kind:
+        raise CheckpointError(f"the checkpoint is of a {held.value} run, this one is {kind.value}; {other}")
+    trained = LayerRecord.of(json.loads((folder / "config.json").read_text(encoding="utf-8"))).layers
+    if trained != record.layers:
         raise CheckpointError(
-            f"the checkpoint was trained on layers {record.get('layers')}, this run's --tune_layers is {layers}; "
+            f"the checkpoint was trained on layers {trained}, this run's --tune_layers is {record.layers}; "
             f"use the same flags: {other}"
         )
     sharded = bool(list(folder.glob("global_step*")))
@@ -127,7 +127,7 @@ def check_resumable(folder: Path, mode: str, config: Any, zero_ranks: int | None
         raise CheckpointError(f"the checkpoint was written with --deepspeed, this run has none; {other}")
     if not sharded and zero_ranks is not None:
         raise CheckpointError(f"the checkpoint was written without --deepspeed, this run has it; {other}")
-    # One file a rank; none at stage 0, which shards nothing.
+    # One file per rank; none at stage 0, which shards nothing.
     shards = len(list(folder.glob("global_step*/*_optim_states.pt")))
     if shards and shards != zero_ranks:
         raise CheckpointError(
@@ -137,14 +137,14 @@ def check_resumable(folder: Path, mode: str, config: Any, zero_ranks: int | None
 
 
 def last_checkpoint(output_dir: str | Path) -> Path | None:
-    """The newest checkpoint-N of a run that can be resumed; what an interrupted write left behind is passed over."""
+    """The newest checkpoint-N of a run that can be resumed; what an interrupted write left is skipped."""
     found = []
     for folder in Path(output_dir).glob("checkpoint-*"):
         step = folder.name.removeprefix("checkpoint-")
         if step.isdecimal():
             missing = [name for name in _REQUIRED_TO_RESUME if not (folder / name).exists()]
             if missing and not list(folder.glob("global_step*")):
-                print(f"note: {folder} is not whole ({', '.join(missing)} missing) and is passed over")
+                print(f"note: {folder} is not whole ({', '.join(missing)} missing) and is skipped")
             else:
                 found.append((int(step), folder))
     return max(found)[1] if found else None
@@ -160,10 +160,6 @@ def move_files(source: Path, target: Path) -> None:
         file.replace(destination)
 
 
-def _has(folder: Path, names: Iterable[str]) -> bool:
-    return any((folder / name).is_file() for name in names)
-
-
-def describe_output(mode: str, folder: str | Path) -> str:
-    what = {"projector": PROJECTOR, "lora": f"the adapter and {NON_LORA}", "full": "the whole model"}[mode]
+def describe_output(kind: Kind, folder: str | Path) -> str:
+    what = {Kind.PROJECTOR: PROJECTOR, Kind.LORA: f"the adapter and {NON_LORA}", Kind.FULL: "the whole model"}[kind]
     return f"done: {what}, config and tokenizer are in {folder}"

@@ -11,6 +11,7 @@ from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
+from llava.checkpoint.folder import Kind
 from llava.data.sampler import EpochSampler
 from llava.train.checkpoint import restore_trained, save_trained, trainable_state
 
@@ -21,12 +22,12 @@ class LLaVATrainer(Trainer):
     """Upstream: llava/train/llava_trainer.py.
 
     Args:
-        mode: "projector", "lora" or "full": what trains, which decides what a checkpoint holds.
+        kind: what is trained, which decides what a checkpoint holds.
     """
 
-    def __init__(self, *args: Any, mode: str, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, kind: Kind, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.mode = mode
+        self.kind = kind
         self._staging = False
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
@@ -55,7 +56,7 @@ class LLaVATrainer(Trainer):
         return self.optimizer
 
     def parameter_groups(self, model: Any) -> list[dict[str, Any]]:
-        """{rest, projector} x {decay, no decay}; the projector's have their own rate where one is given.
+        """{rest, projector} x {decay, no decay}; the projector's have their own rate if one is given.
 
         A tower that trains shares the projector's rate, as in Bunny.
         """
@@ -63,8 +64,8 @@ class LLaVATrainer(Trainer):
         groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                beside = "mm_projector" in name or "vision_tower" in name
-                key = (beside and self.args.mm_projector_lr is not None, name in decayed)
+                vision = "mm_projector" in name or "vision_tower" in name
+                key = (vision and self.args.mm_projector_lr is not None, name in decayed)
                 groups.setdefault(key, []).append(parameter)
         return [
             {
@@ -110,14 +111,14 @@ class LLaVATrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Writes the model's files; every rank calls it, as ZeRO-3 gathers parameters."""
-        if self.mode == "full":
+        if self.kind is Kind.FULL:
             super().save_model(output_dir, _internal_call)
             return
         model = self.accelerator.unwrap_model(self.model)
         state = trainable_state(model)
         if self.args.should_save:
             folder = Path(output_dir or self.args.output_dir)
-            save_trained(model, self.mode, folder, state)
+            save_trained(model, self.kind, folder, state)
             self.processing_class.save_pretrained(folder)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
@@ -149,15 +150,15 @@ class LLaVATrainer(Trainer):
         deepspeed_load_checkpoint(self.model_wrapped, folder, load_module_strict=False)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if self.mode == "full":
+        if self.kind is Kind.FULL:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
-            restore_trained(self.model if model is None else model, self.mode, Path(resume_from_checkpoint))
+            restore_trained(self.model if model is None else model, self.kind, Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
         if self.is_deepspeed_enabled:
             self._load_sharded(self.state.best_model_checkpoint)
-        elif self.mode == "full":
+        elif self.kind is Kind.FULL:
             super()._load_best_model()
         else:
-            restore_trained(self.model, self.mode, Path(self.state.best_model_checkpoint))
+            restore_trained(self.model, self.kind, Path(self.state.best_model_checkpoint))

@@ -1,149 +1,147 @@
-"""Everything that can be known to be wrong before weights are loaded, told at once."""
+"""What a run will do, decided before weights are loaded; everything that is wrong is reported at once."""
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
+import torch
+from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase
 
-from llava.checkpoint.old_folder import CheckpointError, Kind, read_checkpoint
-from llava.conversation import Conversation, TemplateError, get_template
+from llava.checkpoint.folder import Checkpoint, Kind, open_checkpoint
+from llava.conversation import Conversation, get_template
 from llava.data.check import cheap_problems
-from llava.data.records import DataFormatError, Records, open_records
-from llava.families import ModelFamily, UnknownFamilyError
+from llava.data.records import Records, open_records
 from llava.mm_utils import IMAGE_ASPECT_RATIOS
-from llava.model.builder import family_config, load_tokenizer
-from llava.model.multimodal_encoder.builder import VisionTowerError, build_vision_tower
+from llava.model.builder import load_tokenizer
+from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_projector.builder import (
-    ProjectorError,
     build_vision_projector,
     check_projector_weights,
+    image_tokens,
     read_projector,
 )
 from llava.model.quantization import quantization_for
+from llava.model.vision_modules import VisionSettings, write_vision_settings
 from llava.tokenization import check_template, end_turns_with
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
-from llava.train.attention import choose_attention
-from visual_region.layers import LayerSelection, LayerSelectionError
-
-_EXPECTED = (
-    LayerSelectionError,
-    DataFormatError,
-    UnknownFamilyError,
-    CheckpointError,
-    VisionTowerError,
-    ProjectorError,
-    TemplateError,
-    FileNotFoundError,
-    ValueError,
-)
+from llava.train.attention import choose_attention, describe_attention
+from visual_region.layers import LayerSelection
 
 
 class ConfigurationError(ValueError):
-    """Everything that is wrong with a run's settings, a line each."""
+    """Everything that is wrong with a run's settings, one line per error."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class RunPlan:
-    """What a run will do.
+    """Everything that was decided before weights are loaded.
 
-    `mode` is "projector", "lora" or "full"; `selection` is None in stage 1; `trains_tower`: the vision tower too.
+    Attributes:
+        kind: what is trained: the projector alone (stage 1), LoRAs, or whole layers.
+        base: the model to start from, opened; of a hub id without its weights, which are loaded with the model.
+        vision: tower and projector.
+        trains_tower: the vision tower trains too.
+        attention: the `attn_implementation` to load with; None leaves it to transformers.
+        attention_line: what is printed of it.
+        quantization: how the language model is held; None for 16 bits.
+        selection: the decoder layers that train; None in stage 1.
+        template_name, template: of the conversations.
+        indices: the samples of `records` that are used.
+        eval_records: the samples whose loss is measured; None if none is asked for.
     """
 
-    mode: str
-    family: ModelFamily
-    config: Any
+    kind: Kind
+    base: Checkpoint
+    vision: VisionSettings
+    trains_tower: bool
+    attention: str | None
+    attention_line: str
+    quantization: BitsAndBytesConfig | None
     selection: LayerSelection | None
     tokenizer: PreTrainedTokenizerBase
+    template_name: str
     template: Conversation
     records: Records
     indices: np.ndarray
-    trains_tower: bool
     eval_records: Records | None
 
 
-def make_plan(model: ModelArguments, data: DataArguments, training: TrainingArguments) -> RunPlan:
-    """Reads configs, tokenizer and data; no weights.
+class _Errors(list[str]):
+    """The messages of everything that is wrong, so that all of it is reported at once."""
+
+    def of(self, check: Callable[..., Any], *arguments: Any) -> Any:
+        """The result of a check; None, with its message kept, if it fails."""
+        try:
+            return check(*arguments)
+        except (ValueError, FileNotFoundError) as error:
+            self.append(str(error))
+            return None
+
+
+def make_plan(
+    model: ModelArguments, data: DataArguments, training: TrainingArguments, attn_implementation: str | None = None
+) -> RunPlan:
+    """Reads configs, tokenizer and data; no weights. The arguments stay as they are.
+
+    Args:
+        attn_implementation: used if `--attn_implementation` is not given.
 
     Raises:
         ConfigurationError: lists every error that was found.
     """
-    errors: list[str] = []
-
-    @contextlib.contextmanager
-    def collecting() -> Iterator[None]:
-        try:
-            yield
-        except _EXPECTED as error:
-            errors.append(str(error))
-
-    _check_flags(model, data, training, errors)
-    family = config = selection = tokenizer = template = records = None
-    indices = np.arange(0)
-    with collecting():
-        if not model.model_name_or_path:
-            raise ValueError("--model_name_or_path is missing: give the folder of a language model or a LLaVA")
-        if Path(model.model_name_or_path).is_dir():
-            base = read_checkpoint(model.model_name_or_path)
-            if base.kind is not Kind.FULL:
-                raise ValueError(
-                    f"--model_name_or_path {base.path} is a {base.kind.value} checkpoint; merge it into its base first"
-                )
-        family, config = family_config(model.model_name_or_path, model.package)
-    if config is not None:
-        with collecting():
-            model.check_family(family)
-        if not model.tune_mm_mlp_adapter:
-            with collecting():
-                selection = LayerSelection.parse(
-                    "all" if model.tune_layers is None else model.tune_layers, config.num_hidden_layers
-                )
-        with collecting():
-            _check_vision(model, config)
-        with collecting():
-            model.version = model.template_name(family)
-            template = get_template(model.version)
-            tokenizer = load_tokenizer(model.model_name_or_path)
-            check_template(model.version, tokenizer)
-            end_turns_with(template, tokenizer)
-    with collecting():
-        records = open_records(data.data_path) if data.data_path else None
-        if records is None:
-            raise ValueError("--data_path is missing: give a LLaVA JSON file")
-        if data.image_folder and not Path(data.image_folder).is_dir():
-            raise FileNotFoundError(f"--image_folder {data.image_folder} does not exist")
-        indices = _usable(records, data)
-    eval_records = None
-    with collecting():
-        if data.eval_data_path:
-            eval_records = open_records(data.eval_data_path)
-            problems = cheap_problems(eval_records, data.image_folder)
-            if problems.by_kind:
-                told = problems.describe(eval_records)
-                raise ValueError(f"--eval_data_path {data.eval_data_path} has samples that cannot be measured:\n{told}")
-        elif training.eval_strategy != "no":
-            raise ValueError(f"--eval_strategy {training.eval_strategy} needs --eval_data_path, a LLaVA JSON file")
+    errors = _Errors(_wrong_flags(model, data, training))
+    wanted, dtype = model.attn_implementation or attn_implementation, training.compute_dtype
+    attention = errors.of(choose_attention, wanted, dtype)
+    quantization = errors.of(_quantization, training)
+    base = errors.of(_open_base, model, training.cache_dir)
+    vision = selection = prompts = None
+    if base is not None:
+        errors.of(model.check_family, base.family)
+        selection = errors.of(_selection, model, base)
+        vision = errors.of(_vision, model, base)
+        prompts = errors.of(_prompts, model.template_name(base.family), base)
+    used = errors.of(_records, data)
+    eval_records = errors.of(_eval_records, data, training)
     if errors:
         raise ConfigurationError("this run cannot start:\n" + "\n".join(f"- {error}" for error in errors))
-    mode = "projector" if model.tune_mm_mlp_adapter else "lora" if training.lora_enable else "full"
     return RunPlan(
-        mode,
-        family,
-        config,
-        selection,
-        tokenizer,
-        template,
-        records,
-        indices,
-        model.unfreeze_vision_tower,
-        eval_records,
+        kind=Kind.PROJECTOR if model.tune_mm_mlp_adapter else Kind.LORA if training.lora_enable else Kind.FULL,
+        base=base,
+        vision=vision,
+        trains_tower=model.unfreeze_vision_tower,
+        attention=attention,
+        attention_line=describe_attention(wanted, attention, dtype),
+        quantization=quantization,
+        selection=selection,
+        tokenizer=prompts[1],
+        template_name=model.template_name(base.family),
+        template=prompts[0],
+        records=used[0],
+        indices=used[1],
+        eval_records=eval_records,
     )
 
 
-def _check_flags(model: ModelArguments, data: DataArguments, training: TrainingArguments, errors: list[str]) -> None:
+def _open_base(model: ModelArguments, cache_dir: str | None) -> Checkpoint:
+    """The model to start from, opened for the whole run. Of a hub id only the config is read before the weights."""
+    name = model.model_name_or_path
+    if not name:
+        raise ValueError("--model_name_or_path is missing: give the folder of a language model or a LLaVA")
+    base = open_checkpoint(
+        name, package=model.package, weights=Path(name).is_dir(), with_base=False, cache_dir=cache_dir
+    )
+    if base.kind is not Kind.FULL:
+        raise ValueError(
+            f"--model_name_or_path {base.name} is a {base.kind.value} checkpoint; merge it into its base first"
+        )
+    return base
+
+
+def _wrong_flags(model: ModelArguments, data: DataArguments, training: TrainingArguments) -> list[str]:
+    """What is wrong with the flags alone."""
+    errors = []
     if model.freeze_backbone:
         errors.append("--freeze_backbone left lm_head training in upstream; use --tune_mm_mlp_adapter True instead")
     if model.tune_mm_mlp_adapter and model.tune_layers is not None:
@@ -156,14 +154,6 @@ def _check_flags(model: ModelArguments, data: DataArguments, training: TrainingA
         errors.append("--vision_feature_cache with --unfreeze_vision_tower: features of a tower that trains change")
     if model.mm_use_im_start_end or model.mm_use_im_patch_token:
         errors.append("--mm_use_im_start_end and --mm_use_im_patch_token are not supported (LLaVA-1.5 uses neither)")
-    for check in (
-        lambda: choose_attention(model.attn_implementation, training.compute_dtype),
-        lambda: quantization_for(training.bits, training.compute_dtype, quant_type=training.quant_type),
-    ):
-        try:
-            check()
-        except ValueError as error:
-            errors.append(str(error))
     if training.bits != 16 and not training.lora_enable:
         errors.append(f"--bits {training.bits} freezes the language model; it needs --lora_enable True")
     if training.bits != 16 and training.zero_stage == 3:
@@ -176,55 +166,100 @@ def _check_flags(model: ModelArguments, data: DataArguments, training: TrainingA
         errors.append(f"--image_aspect_ratio {data.image_aspect_ratio!r}; allowed: {', '.join(IMAGE_ASPECT_RATIOS)}")
     if data.bad_samples not in ("fail", "skip"):
         errors.append(f"--bad_samples {data.bad_samples!r}; allowed: fail, skip")
+    return errors
 
 
-def _check_vision(model: ModelArguments, config: Any) -> None:
-    """Tower, projector and projector file fit each other and the language model."""
-    if not model.vision_tower:
-        model.vision_tower = getattr(config, "mm_vision_tower", None)
-    if getattr(config, "use_s2", False):
-        model.use_s2 = True
-        model.s2_scales = getattr(model, "s2_scales", None) or getattr(config, "s2_scales", None)
-    tower = build_vision_tower(model, delay_load=True)
+def _quantization(training: TrainingArguments) -> BitsAndBytesConfig | None:
+    dtype, kind = training.compute_dtype, training.quant_type
+    return quantization_for(training.bits, dtype, double_quant=training.double_quant, quant_type=kind)
+
+
+def _selection(model: ModelArguments, base: Checkpoint) -> LayerSelection | None:
+    if model.tune_mm_mlp_adapter:
+        return None
+    return LayerSelection.parse("all" if model.tune_layers is None else model.tune_layers, base.depth)
+
+
+def _prompts(template_name: str, base: Checkpoint) -> tuple[Conversation, PreTrainedTokenizerBase]:
+    """The template, and a tokenizer that ends turns as the template does."""
+    template, tokenizer = get_template(template_name), load_tokenizer(base.name)
+    check_template(template_name, tokenizer)
+    end_turns_with(template, tokenizer)
+    return template, tokenizer
+
+
+def _vision(model: ModelArguments, base: Checkpoint) -> VisionSettings:
+    """Tower and projector, of the flags and of what the base records, checked to fit each other and the base."""
+    use_s2, scales = getattr(model, "use_s2", False), getattr(model, "s2_scales", None)
+    if base.config.get("use_s2"):
+        use_s2, scales = True, scales or base.config.get("s2_scales")
+    vision = VisionSettings(
+        model.vision_tower or base.tower,
+        model.mm_vision_select_layer,
+        model.mm_vision_select_feature,
+        model.mm_projector_type,
+        model.mm_patch_merge_type,
+        use_s2,
+        scales,
+        model.pretrain_mm_mlp_adapter,
+    )
+    tower = build_vision_tower(vision, delay_load=True)
     if model.unfreeze_vision_tower and not tower.can_train:
         raise ValueError(
             f"--unfreeze_vision_tower: a tower of model_type {tower.cfg_only.model_type!r} cannot be trained along"
         )
-    probe = type(config).from_dict(config.to_dict())
-    if not getattr(config, "mm_vision_tower", None):
-        probe.mm_projector_type = model.mm_projector_type
-        probe.mm_hidden_size = tower.hidden_size
-    elif probe.mm_hidden_size != tower.hidden_size:
+    config = base.model_config()
+    write_vision_settings(config, vision)
+    if config.mm_hidden_size != tower.hidden_size:
         raise ValueError(
-            f"--vision_tower {model.vision_tower} gives features of {tower.hidden_size} values, the projector in "
-            f"{model.model_name_or_path} takes {probe.mm_hidden_size}"
+            f"--vision_tower {vision.vision_tower} gives features of {tower.hidden_size} values, the projector in "
+            f"{base.name} takes {config.mm_hidden_size}"
         )
-    import torch
-
     with torch.device("meta"):
-        build_vision_projector(probe)
-    if model.pretrain_mm_mlp_adapter:
-        if getattr(config, "mm_vision_tower", None):
-            raise ValueError(
-                f"--pretrain_mm_mlp_adapter is given, but {model.model_name_or_path} has a trained projector already; "
-                "leave the flag out, or start from the plain language model"
-            )
-        check_projector_weights(read_projector(model.pretrain_mm_mlp_adapter), probe, model.pretrain_mm_mlp_adapter)
+        build_vision_projector(config)
+    image_tokens(config, tower.num_patches)
+    file = vision.pretrain_mm_mlp_adapter
+    if file and base.tower:
+        raise ValueError(
+            f"--pretrain_mm_mlp_adapter is given, but {base.name} has a trained projector already; leave the flag out, "
+            "or start from the plain language model"
+        )
+    if file:
+        check_projector_weights(read_projector(file), config, file)
+    return vision
 
 
-def _usable(records: Records, data: DataArguments) -> np.ndarray:
-    """Indices of the samples to train on; the cheap part of the preflight decides."""
+def _records(data: DataArguments) -> tuple[Records, np.ndarray]:
+    """The samples of --data_path, and the indices of those to train on (--bad_samples skip leaves some out)."""
+    if not data.data_path:
+        raise ValueError("--data_path is missing: give a LLaVA JSON file")
+    records = open_records(data.data_path)
+    if data.image_folder and not Path(data.image_folder).is_dir():
+        raise FileNotFoundError(f"--image_folder {data.image_folder} does not exist")
     problems = cheap_problems(records, data.image_folder)
     everything = np.arange(len(records))
     if not problems.by_kind:
-        return everything
-    told = problems.describe(records)
+        return records, everything
+    found = problems.describe(records)
     if data.bad_samples == "fail":
         raise ValueError(
-            f"{data.data_path} has samples that cannot be trained; --bad_samples skip leaves them out:\n{told}"
+            f"{data.data_path} has samples that cannot be trained; --bad_samples skip leaves them out:\n{found}"
         )
     left = np.setdiff1d(everything, np.fromiter(problems.samples, dtype=np.int64))
-    print(f"leaving out {len(everything) - len(left)} of {len(everything)} samples:\n{told}")
+    print(f"leaving out {len(everything) - len(left)} of {len(everything)} samples:\n{found}")
     if not len(left):
         raise ValueError(f"{data.data_path} has no sample left to train on")
-    return left
+    return records, left
+
+
+def _eval_records(data: DataArguments, training: TrainingArguments) -> Records | None:
+    if not data.eval_data_path:
+        if training.eval_strategy != "no":
+            raise ValueError(f"--eval_strategy {training.eval_strategy} needs --eval_data_path, a LLaVA JSON file")
+        return None
+    records = open_records(data.eval_data_path)
+    problems = cheap_problems(records, data.image_folder)
+    if problems.by_kind:
+        found = problems.describe(records)
+        raise ValueError(f"--eval_data_path {data.eval_data_path} has samples that cannot be measured:\n{found}")
+    return records

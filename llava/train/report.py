@@ -1,10 +1,11 @@
-"""What trains, told before the first step."""
+"""What trains, printed before the first step."""
 
 from collections import defaultdict
 from typing import Any
 
 from torch import nn
 
+from llava.tables import text_table
 from visual_region.layers import LayerSelection
 
 
@@ -21,10 +22,9 @@ def training_table(model: nn.Module, groups: list[dict[str, Any]], selection: La
     rows += [(group, f"{size:,}", f"{rate:g}") for (group, rate), size in sizes.items()]
     trained = sum(sizes.values())
     rows.append(("all that trains", f"{trained:,}", f"{100 * trained / total:.2f}% of {total:,}"))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c}" for a, b, c in rows]
+    lines = [text_table(rows, align="<><")]
     if selection is not None:
-        lines += ["decoder layers that train: " + selection.describe().replace("\n", "\n  ")]
+        lines.append("decoder layers that train: " + selection.describe().replace("\n", "\n  "))
     return "\n".join(lines)
 
 

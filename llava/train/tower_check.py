@@ -1,6 +1,6 @@
 """What training did to a vision tower that was not frozen.
 
-Users of Bunny met models that answered the same for every image, and nothing had said so (Bunny#140).
+Users of Bunny had models that gave the same answer for every image, without any warning (Bunny#140).
 """
 
 import torch
@@ -34,7 +34,7 @@ def difference_of_two_images(tower: VisionTower) -> float:
 
 
 def describe_tower(tower: VisionTower) -> str:
-    """A line on both, with a warning where the tower no longer tells images apart."""
+    """One line on both, with a warning if the tower no longer tells images apart."""
     apart = difference_of_two_images(tower)
     line = f"vision tower: its weights moved by {tower_drift(tower):.2%}; two images of noise are {apart:.2%} apart"
     if apart < _TOO_ALIKE:

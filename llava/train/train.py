@@ -1,10 +1,9 @@
 """Trains a LLaVA: stage 1, full, or LoRA, in the decoder layers of `--tune_layers`.
 
-Reads top to bottom: settings, model, what trains, data, trainer, result.
+Reads top to bottom: plan, model, what trains, data, trainer, result.
 """
 
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,20 +13,20 @@ import torch
 import transformers
 from transformers import set_seed
 
-from llava.checkpoint.folder import open_checkpoint
+from llava.checkpoint.folder import Kind
 from llava.checkpoint.identity import base_values
 from llava.checkpoint.record import LayerRecord
 from llava.data.collate import DataCollatorForSupervisedDataset
 from llava.data.dataset import LazySupervisedDataset
 from llava.data.feature_cache import FeatureCache
 from llava.data.records import Records
+from llava.flags import run_program
 from llava.model.builder import load_base
-from llava.model.multimodal_encoder.tower_weights import record_trained_tower, trained_tower_files
-from llava.model.quantization import quantization_for
+from llava.model.multimodal_encoder.tower_weights import trained_tower_files
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, parse_arguments
-from llava.train.attention import choose_attention, describe_attention
 from llava.train.checkpoint import check_resumable, describe_output, last_checkpoint, move_files
 from llava.train.llava_trainer import LLaVATrainer
+from llava.train.model_config import configure, finish
 from llava.train.plan import ConfigurationError, RunPlan, make_plan
 from llava.train.report import training_table
 from llava.train.tower_check import describe_tower
@@ -43,31 +42,42 @@ def train(
     arguments: tuple[type[ModelArguments], type[DataArguments], type[TrainingArguments]] = ARGUMENTS,
     make_trainer: Callable[..., LLaVATrainer] = LLaVATrainer,
 ) -> None:
-    """Runs one training from the command line's flags; resumes where the output folder holds a checkpoint.
+    """Runs one training from the command line's flags; resumes if the output folder holds a checkpoint.
+
+    Settings that cannot work end the program with one message, before weights are loaded.
 
     Args:
-        attn_implementation: where `--attn_implementation` is not given.
-        arguments: the classes that hold the flags; bunny brings its own.
+        attn_implementation: used if `--attn_implementation` is not given.
+        arguments: the classes that hold the flags; another package brings its own.
         make_trainer: takes what LLaVATrainer takes; healing brings one that distils.
     """
-    try:
-        model_args, data_args, training_args = parse_arguments(argv, arguments)
-        model_args.attn_implementation = model_args.attn_implementation or attn_implementation
-        with training_args.main_process_first(desc="reading the data"):
-            plan = make_plan(model_args, data_args, training_args)
-    except (ConfigurationError, ZeroConfigError) as error:
-        sys.exit(str(error))
+    run_program(
+        lambda: _train(attn_implementation, argv, arguments, make_trainer),
+        expected=(ConfigurationError, ZeroConfigError),
+        interrupted="the same command resumes from the newest checkpoint-N, if there is one",
+    )
 
-    model = load_model(plan, model_args, training_args)
-    model = choose_what_trains(model, plan, training_args)
+
+def _train(
+    attn_implementation: str | None,
+    argv: Sequence[str] | None,
+    arguments: tuple[type[ModelArguments], type[DataArguments], type[TrainingArguments]],
+    make_trainer: Callable[..., LLaVATrainer],
+) -> None:
+    model_args, data_args, training_args = parse_arguments(argv, arguments)
+    with training_args.main_process_first(desc="reading the data"):
+        plan = make_plan(model_args, data_args, training_args, attn_implementation)
+    if training_args.should_log:
+        print(plan.attention_line)
+
+    base = load_model(plan, training_args)
+    configure(base.config, plan, model_args, data_args, training_args)
+    add_vision(base, plan, training_args)
+    model = choose_what_trains(base, plan, training_args)
     dataset, eval_dataset, collator = load_data(model, plan, data_args, training_args)
-
-    if training_args.ddp_find_unused_parameters is None:
-        # Every rank reaches all that trains in every step, so DDP need not search.
-        training_args.ddp_find_unused_parameters = False
     trainer = make_trainer(
         model=model,
-        mode=plan.mode,
+        kind=plan.kind,
         processing_class=plan.tokenizer,
         args=training_args,
         train_dataset=dataset,
@@ -77,53 +87,32 @@ def train(
     if training_args.should_log:
         print(training_table(model, trainer.parameter_groups(model), plan.selection), flush=True)
 
-    trainer.train(resume_from_checkpoint=resume_point(model, plan, training_args))
+    trainer.train(resume_from_checkpoint=resume_point(base, plan, training_args))
     save_result(trainer, plan, training_args)
 
 
-def load_model(plan: RunPlan, model_args: ModelArguments, training_args: TrainingArguments) -> Any:
-    """The language model with tower stub and projector, settings recorded in its config."""
-    dtype = training_args.compute_dtype
-    attention = choose_attention(model_args.attn_implementation, dtype)
-    if training_args.should_log:
-        print(describe_attention(model_args.attn_implementation, attention, dtype))
-    kwargs: dict[str, Any] = {"attn_implementation": attention} if attention else {}
-    quantization = quantization_for(
-        training_args.bits, dtype, double_quant=training_args.double_quant, quant_type=training_args.quant_type
-    )
-    if quantization is not None:
-        kwargs |= {"quantization_config": quantization, "device_map": {"": training_args.device}}
-    cache_dir = training_args.cache_dir
-    base = open_checkpoint(
-        model_args.model_name_or_path, package=model_args.package, weights=False, cache_dir=cache_dir
-    )
-    model = load_base(base, plan.config, dtype, cache_dir=cache_dir, **kwargs)
-    if plan.mode != "full":
-        model.base_fingerprint = base_values(base.tensors)
-    # Loading draws random numbers, and how many depends on how weights are held; what is new must start the same.
-    set_seed(training_args.seed)
-    model.config.use_cache = False
-    model.get_model().initialize_vision_modules(model_args)
-    model.get_vision_tower().trained_files = trained_tower_files(base)
+def load_model(plan: RunPlan, training_args: TrainingArguments) -> Any:
+    """The base as it is stored, with a tower stub and a projector if it is a LLaVA."""
+    kwargs: dict[str, Any] = {"attn_implementation": plan.attention} if plan.attention else {}
+    if plan.quantization is not None:
+        kwargs |= {"quantization_config": plan.quantization, "device_map": {"": training_args.device}}
+    # A LLaVA may record a tower folder of another machine.
+    config = plan.base.model_config(plan.vision.vision_tower if plan.base.tower else None)
+    model = load_base(plan.base, config, training_args.compute_dtype, cache_dir=training_args.cache_dir, **kwargs)
+    if plan.kind is not Kind.FULL:
+        model.base_fingerprint = base_values(plan.base.tensors)
     model.label_only_logits = training_args.label_only_logits
     if training_args.gradient_checkpointing:
-        training_args.gradient_checkpointing_kwargs = {"use_reentrant": False}
         model.enable_input_require_grads()
-
-    config = model.config
-    record_trained_tower(config, plan.trains_tower)
-    config.tune_mm_mlp_adapter = model_args.tune_mm_mlp_adapter
-    config.freeze_mm_mlp_adapter = training_args.freeze_mm_mlp_adapter
-    config.mm_use_im_start_end = model_args.mm_use_im_start_end
-    config.mm_use_im_patch_token = model_args.mm_use_im_patch_token
-    config.mm_projector_lr = training_args.mm_projector_lr
-    config.tokenizer_padding_side = "right"
-    config.tokenizer_model_max_length = training_args.model_max_length
-    config.conversation_template = model_args.version
-    config._name_or_path = model_args.model_name_or_path
-    if plan.selection is not None:
-        LayerRecord.of(config).tuned(plan.selection.spec, plan.selection.layers).put(config)
     return model
+
+
+def add_vision(model: Any, plan: RunPlan, training_args: TrainingArguments) -> None:
+    """Tower stub and projector, as the config now says."""
+    # Loading draws random numbers, and how many depends on how weights are held; what is new must start the same.
+    set_seed(training_args.seed)
+    model.get_model().build_vision_modules(plan.vision.pretrain_mm_mlp_adapter)
+    model.get_vision_tower().trained_files = trained_tower_files(plan.base)
 
 
 def choose_what_trains(model: Any, plan: RunPlan, training_args: TrainingArguments) -> Any:
@@ -133,11 +122,11 @@ def choose_what_trains(model: Any, plan: RunPlan, training_args: TrainingArgumen
     cannot move. DeepSpeed does so by itself, with copies, and takes weights in the run's dtype.
     """
     model.requires_grad_(False)
-    layer_path = plan.family.layer_path
+    layer_path = plan.base.family.layer_path
     wrapped = model
-    if plan.mode == "full":
+    if plan.kind is Kind.FULL:
         train_layers(model, plan.selection, layer_path)
-    elif plan.mode == "lora":
+    elif plan.kind is Kind.LORA:
         wrapped = apply_lora(
             model,
             plan.selection,
@@ -149,7 +138,7 @@ def choose_what_trains(model: Any, plan: RunPlan, training_args: TrainingArgumen
     model.get_model().mm_projector.requires_grad_(not training_args.freeze_mm_mlp_adapter)
     if plan.trains_tower:
         tower = model.get_vision_tower()
-        with weights_whole():
+        with weights_whole(training_args):
             tower.load_model(device_map=training_args.device, dtype=training_args.compute_dtype)
         tower.unfreeze()
     assert_trains_exactly(wrapped, plan.selection or (), layer_path)
@@ -165,13 +154,12 @@ def load_data(
     model: Any, plan: RunPlan, data_args: DataArguments, training_args: TrainingArguments
 ) -> tuple[LazySupervisedDataset, LazySupervisedDataset | None, DataCollatorForSupervisedDataset]:
     """Samples to train on and to measure, and how they become batches."""
-    base = model.get_base_model() if plan.mode == "lora" else model
-    base.config.image_aspect_ratio = data_args.image_aspect_ratio
+    base = model.get_base_model() if plan.kind is Kind.LORA else model
     tower = base.get_vision_tower()
     processor = tower.load_processor()
     dtype = training_args.compute_dtype
     cache = None
-    with weights_whole():
+    with weights_whole(training_args):
         if data_args.vision_feature_cache:
             cache = FeatureCache(data_args.vision_feature_cache, tower, data_args.image_aspect_ratio, dtype)
             folder = Path(data_args.image_folder or "")
@@ -197,7 +185,7 @@ def load_data(
         )
 
     dummy = None
-    # One rank that torchrun started counts: DDP waits for the projector's gradient there too.
+    # Also for the only rank that torchrun started: DDP waits for the projector's gradient there too.
     if torch.distributed.is_initialized():
         empty = ("image_features", torch.zeros(tower.num_patches, tower.hidden_size, dtype=dtype))
         crop = processor.crop_size or processor.size
@@ -213,9 +201,8 @@ def save_result(trainer: LLaVATrainer, plan: RunPlan, training_args: TrainingArg
     """Writes the final folder: upstream's files and the tokenizer. `config.json` comes last."""
     trainer.save_state()
     model = trainer.accelerator.unwrap_model(trainer.model)
-    config = model.get_base_model().config if plan.mode == "lora" else model.config
-    config.use_cache = True
-    if plan.mode == "full" and not training_args.deepspeed:
+    finish(model.get_base_model().config if plan.kind is Kind.LORA else model.config)
+    if plan.kind is Kind.FULL and not training_args.deepspeed:
         model.to(training_args.compute_dtype)
     output_dir = Path(training_args.output_dir)
     aside = output_dir / ".final.partial"
@@ -228,19 +215,18 @@ def save_result(trainer: LLaVATrainer, plan: RunPlan, training_args: TrainingArg
         move_files(aside, output_dir)
         aside.rmdir()
     if training_args.should_log:
-        print(describe_output(plan.mode, training_args.output_dir))
+        print(describe_output(plan.kind, training_args.output_dir))
         if plan.trains_tower and not trainer.is_deepspeed_enabled:
             print(describe_tower(model.get_vision_tower()))
 
 
-def resume_point(model: Any, plan: RunPlan, training_args: TrainingArguments) -> str | None:
+def resume_point(base: Any, plan: RunPlan, training_args: TrainingArguments) -> str | None:
     """The checkpoint to go on from, checked to be of this run; None to begin."""
     checkpoint = training_args.resume_from_checkpoint or last_checkpoint(training_args.output_dir)
     if not checkpoint:
         return None
-    config = model.get_base_model().config if plan.mode == "lora" else model.config
     zero_ranks = training_args.world_size if training_args.deepspeed else None
-    check_resumable(Path(checkpoint), plan.mode, config, zero_ranks)
+    check_resumable(Path(checkpoint), plan.kind, LayerRecord.of(base.config), zero_ranks)
     if training_args.should_log:
         print(f"resuming from {checkpoint}")
     return str(checkpoint)

@@ -1,4 +1,4 @@
-"""Trains with flash attention where it is installed and able, else with torch's own kernels (sdpa), said aloud."""
+"""Trains with flash attention if it can run here, else with torch's own kernels (sdpa); prints which."""
 
 import transformers
 

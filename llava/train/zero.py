@@ -1,4 +1,4 @@
-"""DeepSpeed's ZeRO beside the Hugging Face trainer: its config, its start, parameters gathered from their shards."""
+"""DeepSpeed's ZeRO with the Hugging Face trainer: its config, its start, parameters gathered from their shards."""
 
 import contextlib
 import importlib.util
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from transformers import TrainingArguments
+from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
 _GATHER = "stage3_gather_16bit_weights_on_model_save"
 _OLD_GATHER = "gather_16bit_weights_on_model_save"
@@ -21,7 +23,7 @@ class ZeroConfigError(ValueError):
 
 
 def read_zero_config(deepspeed: str | dict[str, Any]) -> dict[str, Any]:
-    """The DeepSpeed config of a JSON file, with what would work against the trainer's flags set right, said aloud.
+    """The DeepSpeed config of a JSON file; what would work against the trainer's flags is corrected, with a note.
 
     An `optimizer` section would put every parameter into one group, without `--mm_projector_lr`; a `scheduler` section
     would override `--lr_scheduler_type` (upstream's zero3_offload.json has both). Without `gradient_clipping` nothing
@@ -103,19 +105,17 @@ def gathered(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def weights_whole() -> Iterator[None]:
+def weights_whole(training: TrainingArguments) -> Iterator[None]:
     """Inside, `from_pretrained` gives whole weights under ZeRO-3 too.
 
     For the vision tower: it must run before the trainer starts DeepSpeed (the feature cache), which shards it then.
     """
-    from transformers.integrations import deepspeed as integration
-
-    reference = integration._hf_deepspeed_config_weak_ref
-    integration.unset_hf_deepspeed_config()
+    unset_hf_deepspeed_config()
     try:
         yield
     finally:
-        integration._hf_deepspeed_config_weak_ref = reference
+        if training.deepspeed:
+            set_hf_deepspeed_config(training.hf_deepspeed_config)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

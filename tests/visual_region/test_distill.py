@@ -83,9 +83,9 @@ def test_a_student_comes_nearer_to_its_teacher(command, tiny, pruned, tmp_path):
 def test_the_first_loss_is_the_kl_between_the_two(command, tiny, pruned, tmp_path):
     """One step on all samples: equal to a naive computation over whole logits, sample by sample."""
     from llava.conversation import get_template
-    from llava.data.dataset import open_image
     from llava.data.preprocess import preprocess
     from llava.data.records import open_records
+    from llava.images import open_image
     from llava.mm_utils import process_image
 
     output = tmp_path / "healed"

@@ -15,7 +15,7 @@ from llava.data.records import open_records
 from llava.dtypes import DTYPES
 from llava.files import write_json
 from llava.model.multimodal_encoder.builder import VisionTowerError, build_vision_tower
-from llava.model.multimodal_projector.builder import build_vision_projector
+from llava.model.multimodal_projector.builder import build_vision_projector, image_tokens
 from llava.outputs import FileKind, check_files
 from llava.tables import text_table
 from visual_region.activations import ActivationMeter
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=DTYPES, default="bf16")
     vision = parser.add_argument_group("vision (defaults are of LLaVA-1.5: CLIP ViT-L/14 at 336 pixels)")
     vision.add_argument("--vision-tower", help="tower folder; default: the one that the model records, if it is here")
-    vision.add_argument("--image-tokens", type=int, help="tokens an image becomes; 0: text only. Default: the tower's")
+    vision.add_argument("--image-tokens", type=int, help="tokens per image; 0: text only. Default: the projector's")
     vision.add_argument("--mm-hidden-size", type=int, help="width of a feature; default: the tower's")
     vision.add_argument("--mm-projector-type", help="default: the model's, else mlp2x_gelu")
     vision.add_argument("--freeze-mm-mlp-adapter", action="store_true", help="the projector does not train")
@@ -156,7 +156,7 @@ def _tower(args: argparse.Namespace, config: Any) -> tuple[dict[str, Any], list[
             notes.append(f"the tower is not here ({error})")
     tokens, width = args.image_tokens, args.mm_hidden_size
     if tokens is None:
-        tokens = tower.num_patches if tower else 576
+        tokens = image_tokens(_with_projector(args, config), tower.num_patches if tower else 576)
     if width is None:
         width = tower.hidden_size if tower else getattr(config, "mm_hidden_size", None) or 1024
     if not tower:
@@ -182,10 +182,16 @@ def _tower_cost(tower: Any) -> tuple[int | None, int | None]:
     return counter.get_total_flops(), sum(p.numel() for p in network.parameters())
 
 
+def _with_projector(args: argparse.Namespace, config: Any) -> Any:
+    """A copy of the config with the type of projector that is priced."""
+    config = copy.deepcopy(config)
+    config.mm_projector_type = args.mm_projector_type or getattr(config, "mm_projector_type", None) or "mlp2x_gelu"
+    return config
+
+
 def _projector(args: argparse.Namespace, config: Any, width: int) -> torch.nn.Module:
-    probe = copy.deepcopy(config)
+    probe = _with_projector(args, config)
     probe.mm_hidden_size = width
-    probe.mm_projector_type = args.mm_projector_type or getattr(config, "mm_projector_type", None) or "mlp2x_gelu"
     with torch.device("meta"):
         return build_vision_projector(probe)
 

@@ -117,8 +117,7 @@ class Answerer:
     @property
     def image_tokens(self) -> int:
         """How many tokens an image takes in the prompt; 0 for a model without a tower."""
-        tower = self.model.get_vision_tower()
-        return 0 if tower is None else tower.num_patches
+        return self.model.image_tokens
 
     @property
     def decodes_itself(self) -> bool:

@@ -1,4 +1,7 @@
-"""Projectors from tower features to the language model's width (upstream: multimodal_projector/builder.py)."""
+"""Projectors from tower features to the language model's width (upstream: multimodal_projector/builder.py).
+
+`PROJECTORS` is the table. To add a type: a file that defines a `ProjectorType`, and a row here.
+"""
 
 import re
 from collections.abc import Mapping
@@ -8,12 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-_MLP = re.compile(r"mlp(\d+)x_gelu")
-PROJECTOR_TYPES = "linear, mlpNx_gelu (such as mlp2x_gelu), identity"
-
-
-class ProjectorError(ValueError):
-    """A projector of an unknown type, or a projector file that does not fit the config."""
+from llava.model.multimodal_projector.pixel_shuffle import PIXEL_SHUFFLE
+from llava.model.multimodal_projector.types import ProjectorError, ProjectorType, Shapes
 
 
 class IdentityMap(nn.Module):
@@ -23,29 +22,72 @@ class IdentityMap(nn.Module):
         return x
 
 
+def _mlp(match: re.Match[str], width: int, hidden_size: int) -> nn.Module:
+    layers: list[nn.Module] = [nn.Linear(width, hidden_size)]
+    for _ in range(1, int(match.group(1))):
+        layers += [nn.GELU(), nn.Linear(hidden_size, hidden_size)]
+    return nn.Sequential(*layers)
+
+
+def _mlp_type(shapes: Shapes, width: int) -> str | None:
+    indices = sorted(int(name.split(".")[0]) for name in shapes if re.fullmatch(r"\d+\.weight", name))
+    return f"mlp{len(indices)}x_gelu" if indices and indices == list(range(0, 2 * len(indices), 2)) else None
+
+
+def _identity(match: re.Match[str], width: int, hidden_size: int) -> nn.Module:
+    if width != hidden_size:
+        raise ProjectorError(
+            f"--mm_projector_type identity needs a tower as wide as the language model; the tower has {width}, the "
+            f"language model {hidden_size}"
+        )
+    return IdentityMap()
+
+
+PROJECTORS: tuple[ProjectorType, ...] = (
+    ProjectorType(
+        "linear",
+        "linear",
+        lambda match, width, hidden_size: nn.Linear(width, hidden_size),
+        lambda shapes, width: "linear" if set(shapes) == {"weight", "bias"} else None,
+    ),
+    ProjectorType("mlpNx_gelu (such as mlp2x_gelu)", r"mlp([1-9]\d*)x_gelu", _mlp, _mlp_type),
+    ProjectorType("identity", "identity", _identity, lambda shapes, width: None if shapes else "identity"),
+    PIXEL_SHUFFLE,
+)
+
+
+def _find(config: Any) -> tuple[ProjectorType, re.Match[str]]:
+    """The row of `mm_projector_type` (default linear), and how the value matched it."""
+    kind = getattr(config, "mm_projector_type", "linear")
+    for row in PROJECTORS:
+        match = re.fullmatch(row.pattern, kind)
+        if match:
+            return row, match
+    allowed = ", ".join(row.usage for row in PROJECTORS)
+    raise ProjectorError(f"unknown --mm_projector_type {kind!r}; allowed: {allowed}")
+
+
 def build_vision_projector(config: Any, delay_load: bool = False, **kwargs: Any) -> nn.Module:
-    """The projector `mm_projector_type` (default linear) from `mm_hidden_size` to `hidden_size`.
+    """The projector `mm_projector_type` from `mm_hidden_size` to `hidden_size`.
 
     Raises:
-        ProjectorError: unknown type, or identity between different widths.
+        ProjectorError: unknown type, or one that cannot stand between these widths.
     """
-    kind = getattr(config, "mm_projector_type", "linear")
-    if kind == "linear":
-        return nn.Linear(config.mm_hidden_size, config.hidden_size)
-    match = _MLP.fullmatch(kind)
-    if match and int(match.group(1)) > 0:
-        layers: list[nn.Module] = [nn.Linear(config.mm_hidden_size, config.hidden_size)]
-        for _ in range(1, int(match.group(1))):
-            layers += [nn.GELU(), nn.Linear(config.hidden_size, config.hidden_size)]
-        return nn.Sequential(*layers)
-    if kind == "identity":
-        if config.mm_hidden_size != config.hidden_size:
-            raise ProjectorError(
-                f"--mm_projector_type identity needs a tower as wide as the language model; the tower has "
-                f"{config.mm_hidden_size}, the language model {config.hidden_size}"
-            )
-        return IdentityMap()
-    raise ProjectorError(f"unknown --mm_projector_type {kind!r}; allowed: {PROJECTOR_TYPES}")
+    row, match = _find(config)
+    return row.build(match, config.mm_hidden_size, config.hidden_size)
+
+
+def image_tokens(config: Any, tower_tokens: int) -> int:
+    """How many tokens the language model reads per image; a loaded model gives it as `model.image_tokens`.
+
+    Args:
+        tower_tokens: the tower's `num_patches`.
+
+    Raises:
+        ProjectorError: unknown type, or one that cannot take as many tokens as the tower gives.
+    """
+    row, match = _find(config)
+    return row.tokens(match, tower_tokens)
 
 
 def read_projector(path: str | Path) -> dict[str, torch.Tensor]:
@@ -87,7 +129,7 @@ def check_projector_weights(weights: Mapping[str, torch.Tensor], config: Any, so
     if found == wanted:
         return
     kind = getattr(config, "mm_projector_type", "linear")
-    looks = projector_type_of(found)
+    looks = next((name for row in PROJECTORS if (name := row.type_of(found, config.mm_hidden_size))), None)
     advice = f"; the file looks like --mm_projector_type {looks}" if looks and looks != kind else ""
     raise ProjectorError(
         f"projector file {source} does not fit: --mm_projector_type {kind} between this tower "
@@ -96,15 +138,5 @@ def check_projector_weights(weights: Mapping[str, torch.Tensor], config: Any, so
     )
 
 
-def projector_type_of(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    """The type that such tensor names belong to, or None."""
-    if not shapes:
-        return "identity"
-    if set(shapes) == {"weight", "bias"}:
-        return "linear"
-    indices = sorted(int(name.split(".")[0]) for name in shapes if re.fullmatch(r"\d+\.weight", name))
-    return f"mlp{len(indices)}x_gelu" if indices and indices == list(range(0, 2 * len(indices), 2)) else None
-
-
-def _shapes(shapes: Mapping[str, tuple[int, ...]]) -> str:
+def _shapes(shapes: Shapes) -> str:
     return ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items()) or "nothing"

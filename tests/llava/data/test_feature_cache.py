@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from llava.data.dataset import open_image
 from llava.data.feature_cache import FeatureCache
+from llava.images import open_image
 from llava.mm_utils import process_image
 from llava.model.multimodal_encoder.builder import build_vision_tower
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from llava.checkpoint.folder import Kind
+from llava.checkpoint.record import LayerRecord
 from llava.train.checkpoint import check_resumable
 from llava.train.train import train
 from llava.train.zero import ZeroConfigError, read_zero_config
@@ -93,22 +95,19 @@ def test_missing_package(train_flags, tmp_path, monkeypatch):
 
 def test_checkpoints_of_other_runs_are_refused(tmp_path):
     """DeepSpeed and the trainer would both go on without a word, with other layers or a new optimizer."""
-    from types import SimpleNamespace
-
     folder = tmp_path / "checkpoint-2"
     (folder / "global_step2").mkdir(parents=True)
     (folder / "adapter_model.safetensors").touch()
     (folder / "config.json").write_text(json.dumps({"visual_region": {"layers": [0, 3]}}))
     for rank in range(2):
         (folder / f"global_step2/bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt").touch()
-    config = SimpleNamespace(visual_region={"layers": [0, 3]})
-    check_resumable(folder, "lora", config, 2)
-    for mode, layers, ranks, words in (
-        ("full", [0, 3], 2, "of a lora run"),
-        ("lora", [0, 2], 2, "same flags"),
-        ("lora", [0, 3], None, "with --deepspeed"),
-        ("lora", [0, 3], 4, "written by 2 processes"),
-        ("lora", [0, 3], 1, "written by 2 processes"),
+    check_resumable(folder, Kind.LORA, LayerRecord({"layers": [0, 3]}, 4), 2)
+    for kind, layers, ranks, words in (
+        (Kind.FULL, [0, 3], 2, "of a LoRA run"),
+        (Kind.LORA, [0, 2], 2, "same flags"),
+        (Kind.LORA, [0, 3], None, "with --deepspeed"),
+        (Kind.LORA, [0, 3], 4, "written by 2 processes"),
+        (Kind.LORA, [0, 3], 1, "written by 2 processes"),
     ):
         with pytest.raises(ValueError, match=words):
-            check_resumable(folder, mode, SimpleNamespace(visual_region={"layers": layers}), ranks)
+            check_resumable(folder, kind, LayerRecord({"layers": layers}, 4), ranks)

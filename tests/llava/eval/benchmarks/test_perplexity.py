@@ -100,7 +100,7 @@ def test_answers_equal_the_naive_sum(loaded, tiny, batch_size):
     indices = tuple(range(10))
     pieces = answer_pieces(model, tokenizer, processor, template, records, indices, tiny.images, batch_size)
     assert [piece.key for piece in pieces] == [f"s{i}" for i in indices]
-    from llava.data.dataset import open_image
+    from llava.images import open_image
 
     for i, piece in zip(indices, pieces, strict=True):
         record = records[i]
