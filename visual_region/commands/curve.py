@@ -13,7 +13,8 @@ from typing import Any
 
 from llava.checkpoint.record import LayerRecord
 from llava.eval.answering.answerer import Answerer
-from llava.eval.answering.arguments import add_model_flags, make_answerer, open_model
+from llava.eval.answering.arguments import make_answerer, open_model
+from llava.eval.answering.flags import add_model_flags
 from llava.eval.answering.questions import Question, check_images, read_questions
 from llava.eval.benchmarks.easy_vqa import score
 from llava.families import family_of
