@@ -220,8 +220,9 @@ class Benchmark:
         self, places: Mapping[str, str], environment: Mapping[str, str], base: str | None = None
     ) -> list[str]:
         """Flags of the scorer, from `places` and this benchmark's settings; `base` is the checkpoint's --model-base."""
-        usual = ("--annotation-file", f"{{data}}/{self.annotations[-1]}", "--question-file", "{questions}")
-        flags = self.score_flags or usual
+        flags = self.score_flags
+        if not flags:
+            flags = ("--annotation-file", f"{{data}}/{self.annotations[-1]}", "--question-file", "{questions}")
         if base and "--model-path" in flags:
             flags = (*flags, "--model-base", base)
         return [flag.format(**places) for flag in flags] + self._set("score_flag", environment)

@@ -3,8 +3,10 @@ import sys
 
 import pytest
 
-from llava.eval.benchmarks.scienceqa import SCIENCEQA, parse_answer, read_asked, score, split_problems
+from llava.eval.benchmarks.preparing import Options
+from llava.eval.benchmarks.scienceqa import SCIENCEQA, parse_answer, prepare, read_asked, score, split_problems
 from llava.eval.scoring.pairing import ScoringError
+from tests.made_benchmarks import MAKERS, rows_of
 
 
 def problem(answer, choices=3, image=None, subject="natural science"):
@@ -146,3 +148,24 @@ def test_command_line_writes_what_upstream_writes(tmp_path, monkeypatch, capsys)
         "is_multimodal": False,
     }
     assert json.loads((tmp_path / "a.score.json").read_text())["benchmark"] == "scienceqa"
+
+
+def test_scienceqa_asks_as_llava_does(tmp_path):
+    MAKERS["scienceqa"](tmp_path / "raw")
+    prepare(tmp_path / "raw", tmp_path / "out", Options(check_counts=False))
+    rows = rows_of(tmp_path / "out/llava_test_CQM-A.json")
+    assert rows[0] == {
+        "id": "0",
+        "image": "0/image.png",
+        "conversations": [
+            {"from": "human", "value": "<image>\nContext: Look closely.\nWhich is 0?\nA. zero\nB. one"},
+            {"from": "gpt", "value": "A"},
+        ],
+    }
+    assert rows[1] == {
+        "id": "1",
+        "conversations": [
+            {"from": "human", "value": "Which is 1?\nA. zero\nB. one\nC. two"},
+            {"from": "gpt", "value": "B"},
+        ],
+    }
