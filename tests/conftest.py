@@ -30,6 +30,8 @@ LONG = (
 
 def pytest_configure(config):
     """Loads the fixtures. The process that only deals the files out to the workers does without torch."""
+    # Nothing is garbage until the first test.
+    gc.disable()
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         for name in FIXTURES:
             config.pluginmanager.import_plugin(f"tests.fixtures.{name}")
@@ -44,6 +46,7 @@ def pytest_collection_finish(session):
     """All that is imported stays: looking through it at each collection of garbage takes longer than most tests."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
