@@ -1,22 +1,32 @@
-"""The eight visual benchmarks made small, in the layout and format of their official downloads, images included."""
+"""Benchmarks made small, in the layout and format of their official downloads, images included."""
 
 import json
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from tests.conftest import REPOSITORY
 from tests.made_mmbench import rotations, write_tsv
 
 # Each function makes a download in a folder and returns question id -> a reply that is right.
 Perfect = dict[str, str]
+SAMPLES = REPOSITORY / "tests/data/samples"
+BBH = REPOSITORY / "tests/data/bbh/bbh"
 
 
 def write(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value))
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """The questions of a file: JSON lines, or a list in JSON."""
+    text = path.read_text()
+    return json.loads(text) if path.suffix == ".json" else [json.loads(line) for line in text.split("\n") if line]
 
 
 def draw(path: Path, number: int, size: tuple[int, int] = (30, 20)) -> None:
@@ -205,3 +215,20 @@ def tdiuc(raw: Path) -> Perfect:
 MAKERS: dict[str, Callable[[Path], Perfect]] = {
     maker.__name__: maker for maker in (textvqa, scienceqa, gqa, mmbench, ocrvqa, docvqa, refcocog, tdiuc)
 }
+
+
+def bbh(raw: Path) -> Perfect:
+    shutil.copytree(BBH, raw)
+    tasks = {file.stem: json.loads(file.read_text())["examples"] for file in raw.glob("*.json")}
+    return {f"{task}/{i}": example["target"] for task, found in tasks.items() for i, example in enumerate(found)}
+
+
+def mmlu(raw: Path) -> Perfect:
+    for split in ("dev", "test"):
+        (raw / split).mkdir(parents=True)
+        rows = [f"is it {i}?,{i},no,red,left,{'ABCD'[i % 4]}\n" for i in range(5)]
+        (raw / split / f"anatomy_{split}.csv").write_text("".join(rows))
+    return {f"anatomy/{i}": "ABCD"[i % 4] for i in range(5)}
+
+
+TEXT_MAKERS: dict[str, Callable[[Path], Perfect]] = {maker.__name__: maker for maker in (bbh, mmlu)}

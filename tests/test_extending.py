@@ -81,7 +81,7 @@ def test_a_benchmark(package, tmp_path, monkeypatch, capsys):
     assert (report["value"], report["samples"], report["warnings"]) == (pytest.approx(2 / 3), 3, [])
 
 
-def test_a_backbone(tiny, tmp_path):
+def test_a_backbone(tiny, tmp_path, python):
     """In a process of its own: a registration lasts as long as the process."""
     package = tmp_path / "mypackage"
     package.mkdir()
@@ -126,7 +126,11 @@ def test_a_backbone(tiny, tmp_path):
         from transformers import Qwen3Config, Qwen3ForCausalLM
 
         from llava.model.builder import load_pretrained_model, load_tokenizer
+        from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
         from llava.train.train import train
+
+        class MyArguments(ModelArguments):
+            package = "mypackage"
 
         root = Path({str(tmp_path)!r})
         torch.manual_seed(0)
@@ -140,13 +144,14 @@ def test_a_backbone(tiny, tmp_path):
             output_dir=root / "lora", max_steps=1, per_device_train_batch_size=2, lora_enable=True, lora_r=4,
             tune_layers="0,2", report_to="none", use_cpu=True,
         )
-        train(argv=[text for name, value in flags.items() for text in (f"--{{name}}", str(value))])
+        argv = [text for name, value in flags.items() for text in (f"--{{name}}", str(value))]
+        train(argv=argv, arguments=(MyArguments, DataArguments, TrainingArguments))
         _, model, _, _ = load_pretrained_model(str(root / "lora"), device="cpu")
         print("LOADED", model.config.model_type, type(model).__name__, model.config.visual_region["layers"])
     """
     path = os.pathsep.join([str(tmp_path), str(REPOSITORY)])
     run = subprocess.run(
-        [sys.executable, "-c", dedent(program)], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+        [python, "-c", dedent(program)], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
     )
     assert "LOADED my-qwen3 MyForCausalLM [0, 2]" in run.stdout, run.stderr[-2000:]
 

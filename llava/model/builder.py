@@ -14,7 +14,6 @@ from transformers.image_processing_utils import BaseImageProcessor
 from llava.checkpoint.adapter import NON_LORA, strip_wrapper_prefix
 from llava.checkpoint.folder import Checkpoint, CheckpointError, Kind, open_checkpoint
 from llava.checkpoint.hf_llava import KEY_MAPPING
-from llava.checkpoint.resolve import family_config, resolve_base  # noqa: F401
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.model.merge import attach_lora, merge_lora
 from llava.model.missing_weights import from_pretrained_whole
@@ -36,37 +35,17 @@ def load_pretrained_model(
     device_map: Any = "auto",
     device: str = "cuda",
     use_flash_attn: bool = False,
-    *,
-    dtype: torch.dtype | None = None,
-    vision_tower: str | None = None,
-    load_tower: bool = True,
-    text_only: bool = False,
-    quantization_config: BitsAndBytesConfig | None = None,
     **kwargs: Any,
 ) -> tuple[PreTrainedTokenizerBase, Any, BaseImageProcessor | None, int]:
-    """Loads a checkpoint by its path; the signature is upstream's.
+    """Loads a checkpoint by its path; the signature is upstream's, and further arguments are `load_checkpoint`'s.
 
     Args:
         model_path: folder, or hub id.
         model_base: base of a LoRA or a projector; default: the one its files record.
         model_name: upstream's; accepted and not used.
-
-    The other arguments, the result and the errors are those of `load_checkpoint`.
     """
-    return load_checkpoint(
-        open_checkpoint(model_path, model_base),
-        load_8bit=load_8bit,
-        load_4bit=load_4bit,
-        device_map=device_map,
-        device=device,
-        use_flash_attn=use_flash_attn,
-        dtype=dtype,
-        vision_tower=vision_tower,
-        load_tower=load_tower,
-        text_only=text_only,
-        quantization_config=quantization_config,
-        **kwargs,
-    )
+    kwargs |= {"load_8bit": load_8bit, "load_4bit": load_4bit, "use_flash_attn": use_flash_attn}
+    return load_checkpoint(open_checkpoint(model_path, model_base), device_map=device_map, device=device, **kwargs)
 
 
 def load_checkpoint(

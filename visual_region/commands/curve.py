@@ -19,7 +19,7 @@ from llava.eval.answering.questions import Question, check_images, read_question
 from llava.eval.benchmarks.easy_vqa import score
 from llava.families import family_of
 from llava.files import write_json
-from visual_region.importance.score_file import ScoreFile
+from visual_region.scores import ScoreFile
 from visual_region.surgery import layers_removed, lowest_outside
 
 

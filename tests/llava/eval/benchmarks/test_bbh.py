@@ -2,13 +2,17 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 
 import pytest
 
-from llava.eval.benchmarks.bbh import prompt
+from llava.eval.answering.questions import read_questions
+from llava.eval.benchmarks.bbh import prepare, prompt, score
+from llava.eval.benchmarks.preparing import Options, PrepareError
 from llava.eval.scoring.bbh_forms import TASKS, extract, flexible_match, normalise, options, strict_match
 from llava.eval.scoring.number_words import numbers_in_words
+from llava.eval.scoring.pairing import ScoringError
 
 DATA = Path(__file__).parents[3] / "data/bbh/bbh"
 COLOURS = "What colour is it?\nOptions:\n(A) red\n(B) red and blue\n(C) teal, mostly"
@@ -142,3 +146,93 @@ def test_any_text_is_read_without_an_error():
             right, parsed = flexible_match(task, COLOURS + WORDS, reply, "(A)")
             assert parsed or not right
             assert not strict_match(reply, "(A)") or right
+
+
+def test_prepare(tmp_path):
+    assert prepare(DATA.parent, tmp_path, Options(check_counts=False)) == 54
+    questions = read_questions(tmp_path / "questions.jsonl")
+    annotations = json.loads((tmp_path / "annotations.json").read_text())
+    assert [q.question_id for q in questions] == list(annotations)
+    assert {truth["task"] for truth in annotations.values()} == set(TASKS)
+    assert questions[0].text.startswith(annotations[questions[0].question_id]["input"])
+    assert questions[0].image is None
+
+
+def test_counts_and_files_of_a_download(tmp_path):
+    with pytest.raises(PrepareError, match=r"snarks\.json holds 2 questions; published are 178"):
+        prepare(DATA.parent, tmp_path, Options())
+    raw = tmp_path / "raw"
+    shutil.copytree(DATA, raw)
+    (raw / "navigate.json").unlink()
+    (raw / "snarks.json").write_text('{"examples": [{"input": "a"}]}')
+    with pytest.raises(PrepareError, match=r"navigate\.json is missing; snarks\.json is not a task file"):
+        prepare(raw, tmp_path / "out", Options(check_counts=False))
+    assert not (tmp_path / "out").exists()
+
+
+ANNOTATIONS = {
+    "snarks/0": {"task": "snarks", "input": "Which?\nOptions:\n(A) this\n(B) that", "target": "(A)"},
+    "snarks/1": {"task": "snarks", "input": "Which?\nOptions:\n(A) this\n(B) that", "target": "(B)"},
+    "snarks/2": {"task": "snarks", "input": "Which?\nOptions:\n(A) this\n(B) that", "target": "(B)"},
+    "navigate/0": {"task": "navigate", "input": "Do you?", "target": "No"},
+}
+
+
+REPLIES = {"snarks/0": "(A)", "snarks/1": "I say that", "snarks/2": "this", "navigate/0": "maybe"}
+
+
+def answers(replies):
+    return [{"question_id": name, "text": text, "model_id": "m"} for name, text in replies.items()]
+
+
+def test_by_hand():
+    report = score(answers(REPLIES), ANNOTATIONS)
+    assert report.headline.value == report.metrics["flexible"].value == 0.5
+    assert report.metrics["strict"].value == 0.25
+    assert report.metrics["flexible_task_mean"].value == pytest.approx((2 / 3 + 0) / 2)
+    assert report.metrics["strict_task_mean"].value == pytest.approx((1 / 3 + 0) / 2)
+    assert report.parse_failures == 1
+    assert report.groups["flexible, task"]["snarks"].value == pytest.approx(2 / 3)
+    assert report.groups["flexible, task"]["snarks"].samples == 3
+    assert report.per_question == {"snarks/0": 1, "snarks/1": 1, "snarks/2": 0, "navigate/0": 0}
+    assert any("2 of the 27 tasks" in text for text in report.warnings)
+    low, high = report.headline.low, report.headline.high
+    assert 0 <= low < 0.5 < high <= 1
+
+
+def test_references_score_one_in_any_order():
+    given = answers({name: truth["target"] for name, truth in ANNOTATIONS.items()})
+    random.Random(0).shuffle(given)
+    report = score(given, ANNOTATIONS)
+    assert {measure.value for measure in report.metrics.values()} == {1.0}
+    assert report.parse_failures == 0
+
+
+def test_what_does_not_belong_together():
+    with pytest.raises(ScoringError, match="not among the annotations: snarks/9"):
+        score(answers(REPLIES | {"snarks/9": "x"}), ANNOTATIONS)
+    with pytest.raises(ScoringError, match="not answered: navigate/0"):
+        score(answers({k: v for k, v in REPLIES.items() if k != "navigate/0"}), ANNOTATIONS)
+    with pytest.raises(ScoringError, match="unknown BIG-bench-hard tasks in the annotations: chess"):
+        score(answers({"a": "b"}), {"a": {"task": "chess", "input": "", "target": "b"}})
+
+
+def test_a_subset_says_so():
+    kept = ["snarks/0", "navigate/0"]
+    report = score(answers({name: REPLIES[name] for name in kept}), ANNOTATIONS, asked=kept)
+    assert report.headline.samples == 2
+    assert any("2 of the 4 annotated questions" in text for text in report.warnings)
+
+
+def test_any_reply_in_any_order():
+    rng = random.Random(1)
+    pieces = ["(A)", "(B)", "this", "that", "No", "yes", "\u2028", "é", "\n", "*", " ", ":", "["]
+    for _ in range(100):
+        given = answers({name: "".join(rng.choices(pieces, k=rng.randrange(8))) for name in ANNOTATIONS})
+        report = score(given, ANNOTATIONS)
+        rng.shuffle(given)
+        assert score(given, ANNOTATIONS).as_dict() == report.as_dict()
+        assert report.metrics["strict"].value <= report.metrics["flexible"].value
+        for measure in report.metrics.values():
+            assert 0 <= measure.low <= measure.value + 1e-12
+            assert measure.value - 1e-12 <= measure.high <= 1

@@ -1,10 +1,13 @@
 import json
+import shutil
 import sys
 
 import pytest
 
-from llava.eval.benchmarks.gqa import GQA, convert_main, normalise, score, steps
+from llava.eval.benchmarks.gqa import GQA, convert_main, normalise, prepare, score, steps
+from llava.eval.benchmarks.preparing import Options, PrepareError
 from llava.eval.scoring.pairing import ScoringError
+from tests.made_benchmarks import MAKERS, SAMPLES, rows_of
 
 
 def question(answer, structural="query", semantic="attr", text="What color is it?", operations=(), group=None, **more):
@@ -104,3 +107,43 @@ def test_from_answers_over_predictions_to_the_score(tmp_path, monkeypatch, capsy
     assert official == json.loads((tmp_path / "merge.score.json").read_text())
     assert official["value"] == 0.5
     assert "Distribution: 2.00" in capsys.readouterr().out
+
+
+def test_gqas_real_questions_become_llavas_line_for_line(tmp_path):
+    raw = tmp_path / "raw"
+    (raw / "images").mkdir(parents=True)
+    shutil.copy(SAMPLES / "gqa_testdev_balanced_questions.head.json", raw / "testdev_balanced_questions.json")
+    for row in rows_of(SAMPLES / "gqa_testdev_balanced.head.jsonl"):
+        (raw / "images" / row["image"]).touch()
+    assert prepare(raw, tmp_path / "out", Options(check_counts=False)) == 40
+    ours = (tmp_path / "out/llava_gqa_testdev_balanced.jsonl").read_text()
+    assert ours == (SAMPLES / "gqa_testdev_balanced.head.jsonl").read_text()
+
+
+def test_upstreams_own_file_is_kept(tmp_path, capsys):
+    MAKERS["gqa"](tmp_path / "raw")
+    path = tmp_path / "out/llava_gqa_testdev_balanced.jsonl"
+    prepare(tmp_path / "raw", tmp_path / "out", Options(check_counts=False))
+    theirs = [row | {"text": row["text"].replace("Answer", "Please answer")} for row in rows_of(path)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in reversed(theirs)))
+    prepare(tmp_path / "raw", tmp_path / "out", Options(check_counts=False))
+    assert "asks these 6 questions in its own words; kept" in capsys.readouterr().out
+    assert rows_of(path) == theirs[::-1]
+    path.write_text("".join(json.dumps(row) + "\n" for row in theirs[1:]))
+    with pytest.raises(PrepareError, match="asks 5 questions, which are not the 6 of this download; --overwrite"):
+        prepare(tmp_path / "raw", tmp_path / "out", Options(check_counts=False))
+    prepare(tmp_path / "raw", tmp_path / "out", Options(check_counts=False, overwrite=True))
+    assert len(rows_of(path)) == 6
+
+
+def test_raw_may_be_the_folder_itself(tmp_path):
+    MAKERS["gqa"](tmp_path / "data")
+    assert prepare(tmp_path, tmp_path, Options(check_counts=False)) == 6
+    assert not (tmp_path / "data/images").is_symlink()
+
+
+def test_other_data_in_the_way(tmp_path):
+    MAKERS["gqa"](tmp_path / "raw")
+    (tmp_path / "out/data/images").mkdir(parents=True)
+    with pytest.raises(PrepareError, match="images exists and is not"):
+        prepare(tmp_path / "raw", tmp_path / "out", Options(check_counts=False))

@@ -4,10 +4,12 @@ import sys
 import openpyxl
 import pytest
 
-from llava.eval.benchmarks.mmbench import MMBENCH, convert_main, read_mmbench_questions, score, sheet
+from llava.eval.benchmarks.mmbench import MMBENCH, convert_main, prepare, read_mmbench_questions, score, sheet
+from llava.eval.benchmarks.preparing import Options, PrepareError
 from llava.eval.scoring.mmbench_tsv import options_of, read_tsv
 from llava.eval.scoring.pairing import ScoringError
 from llava.images import BrokenImageError, decoded, open_image
+from tests.made_benchmarks import MAKERS
 from tests.made_mmbench import picture, rotations, row, write_tsv
 
 ROWS = [*rotations(241, "B"), *rotations(242, "A", ("yes", "no")), *rotations(243, "C", ("1", "2", "3"))]
@@ -267,3 +269,13 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["x", *flags.split(), "--question-file", "part.jsonl"])
     with pytest.raises(ScoringError, match="--question-file: MMBench's TSV holds"):
         MMBENCH.score_main()
+
+
+def test_mmbench_must_have_every_rotation(tmp_path):
+    MAKERS["mmbench"](tmp_path / "raw")
+    file = tmp_path / "raw/mmbench_dev_20230712.tsv"
+    assert prepare(tmp_path / "raw", tmp_path / "out", Options()) == 9
+    file.write_text("\n".join(file.read_text().split("\n")[:-2]) + "\n")
+    with pytest.raises(PrepareError, match=r"1 of 3 questions have not one row for each rotation .*: 243"):
+        prepare(tmp_path / "raw", tmp_path / "out", Options())
+    assert prepare(tmp_path / "raw", tmp_path / "out", Options(check_counts=False)) == 8

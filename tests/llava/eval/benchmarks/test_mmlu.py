@@ -1,7 +1,10 @@
+import json
 import random
+from pathlib import Path
 
 import pytest
 
+from llava.eval.answering.questions import read_questions
 from llava.eval.benchmarks.mmlu import (
     PUBLISHED,
     SUBJECTS,
@@ -9,10 +12,13 @@ from llava.eval.benchmarks.mmlu import (
     PrepareError,
     generation_prompt,
     likelihood_prompt,
+    prepare,
     read_split,
     score,
 )
+from llava.eval.benchmarks.preparing import Options
 from llava.eval.scoring.pairing import ScoringError
+from tests.made_benchmarks import rows_of
 
 SHOT = Item("1 + 1?", ("1", "2", "3", "4"), "B")
 ITEM = Item(" 2 + 2? ", ("1", "2", "3", "4"), "D")
@@ -123,3 +129,56 @@ def test_any_reply_in_any_order():
             assert measure.value - 1e-12 <= measure.high <= 1
     right = answers(**{name.replace("/", "__"): truth["answer"] for name, truth in ANNOTATIONS.items()})
     assert {measure.value for measure in score(right, ANNOTATIONS).metrics.values()} == {1.0}
+
+
+@pytest.fixture
+def mmlu(tmp_path) -> Path:
+    """Two subjects in the layout of data.tar; a question over two lines, and one with a line separator."""
+    for split, count in (("dev", 6), ("test", 3)):
+        folder = tmp_path / "raw/data" / split
+        folder.mkdir(parents=True)
+        for subject in ("anatomy", "astronomy"):
+            lines = [
+                f'"{split} {i},\nof {subject}?",one,two,"three, or\u2028",four,{"ABCD"[i % 4]}\n' for i in range(count)
+            ]
+            (folder / f"{subject}_{split}.csv").write_text("".join(lines), encoding="utf-8")
+    return tmp_path / "raw"
+
+
+def test_mmlu(mmlu, tmp_path):
+    out = tmp_path / "out"
+    assert prepare(mmlu, out, Options(check_counts=False)) == 6
+    assert [q.question_id for q in read_questions(out / "questions.jsonl")][:4] == [
+        "anatomy/0",
+        "anatomy/1",
+        "anatomy/2",
+        "astronomy/0",
+    ]
+    row = rows_of(out / "questions.jsonl")[1]
+    assert row["choices"] == ["one", "two", "three, or\u2028", "four"]
+    assert row["text"].count("\nAnswer: ") == 5
+    assert "dev 4," in row["text"]
+    assert "dev 5," not in row["text"], "the first five of the dev file"
+    assert json.loads((out / "annotations.json").read_text())["anatomy/1"]["answer"] == "B"
+    assert len(json.loads((out / "shots.json").read_text())["astronomy"]) == 5
+    assert prepare(mmlu / "data", tmp_path / "again", Options(check_counts=False)) == 6
+
+
+def test_mmlu_counts_and_files(mmlu, tmp_path):
+    with pytest.raises(PrepareError, match=r"abstract_algebra_dev\.csv is missing"):
+        prepare(mmlu, tmp_path / "out", Options())
+    for split in ("dev", "test"):
+        text = (mmlu / f"data/{split}/anatomy_{split}.csv").read_text()
+        for subject in SUBJECTS:
+            (mmlu / f"data/{split}/{subject}_{split}.csv").write_text(text)
+    with pytest.raises(PrepareError, match="171 test questions; published are 14042"):
+        prepare(mmlu, tmp_path / "out", Options())
+    (mmlu / "data/dev/virology_dev.csv").write_text("q,1,2,3,4,A\n")
+    with pytest.raises(PrepareError, match=r"virology_dev\.csv holds 1 questions; 5 are needed"):
+        prepare(mmlu, tmp_path / "out", Options(check_counts=False))
+    packed = tmp_path / "packed"
+    packed.mkdir()
+    (packed / "data.tar").touch()
+    with pytest.raises(PrepareError, match=r"has no data/test nor test; unpack data\.tar first"):
+        prepare(packed, tmp_path / "out", Options())
+    assert not (tmp_path / "out").exists()

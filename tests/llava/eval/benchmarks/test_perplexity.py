@@ -16,6 +16,8 @@ from llava.eval import perplexity
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.nll import answer_pieces, encode_documents, first_tokens, text_pieces, windows_of
 from llava.eval.answering.perplexity import Piece, check_flags, perplexities
+from llava.eval.benchmarks.perplexity import prepare, text_not_as_published, words_and_line_ends
+from llava.eval.benchmarks.preparing import Options, PrepareError
 from llava.eval.scoring.report import read_report
 from llava.flags import run_program
 from llava.mm_utils import process_image
@@ -269,3 +271,32 @@ def test_bad_input_before_the_model(tiny, tiny_llava, run, tmp_path, monkeypatch
             ),
             open_checkpoint(tiny_llava),
         )  # fmt: skip
+
+
+def test_wikitext(tmp_path):
+    raw, out = tmp_path / "raw/wikitext-2", tmp_path / "out"
+    raw.mkdir(parents=True)
+    with pytest.raises(PrepareError, match=r"has no wiki\.valid\.tokens nor valid\.txt"):
+        prepare(tmp_path / "raw", out, Options(check_counts=False))
+    (raw / "wiki.valid.tokens").write_text(" = Title = \n some words \n")
+    with pytest.raises(PrepareError, match=r"7 words and line ends in wiki\.valid\.tokens; published are 217646"):
+        prepare(tmp_path / "raw", out, Options())
+    assert prepare(tmp_path / "raw", out, Options(check_counts=False)) == 7
+    assert (out / "wikitext-2-valid.txt").read_text() == " = Title = \n some words \n"
+    (raw / "test.txt").write_text("")
+    with pytest.raises(PrepareError, match=r"test\.txt is empty"):
+        prepare(tmp_path / "raw", out, Options(check_counts=False))
+    (raw / "wiki.valid.tokens").write_bytes(b"\xff\xfe")
+    with pytest.raises(PrepareError, match="is not UTF-8 text"):
+        prepare(raw, out, Options(check_counts=False))
+
+
+def test_a_text_cut_short_is_recognised_by_its_first_heading():
+    text = " \n = Homarus gammarus = \n \n Homarus gammarus , known as the lobster . \n"
+    assert words_and_line_ends(text) == 16
+    (warning,) = text_not_as_published(text)
+    assert "begins as wikitext-2-valid and holds 16 words and line ends, published are 217,646" in warning
+    whole = text + "x " * (217646 - 16)
+    assert not text_not_as_published(whole)
+    assert not text_not_as_published("Any other text.\n")
+    assert not text_not_as_published("")

@@ -1,12 +1,15 @@
 import json
+import pickle
 import random
 import sys
 
 import pytest
 
-from llava.eval.benchmarks.refcocog import REFCOCOG, score
+from llava.eval.benchmarks.preparing import Options, PrepareError
+from llava.eval.benchmarks.refcocog import REFCOCOG, load_plain_pickle, prepare, score
 from llava.eval.scoring.boxes import frame_of, parse_box, to_pixels
 from llava.eval.scoring.pairing import ScoringError
+from tests.made_benchmarks import MAKERS, rows_of
 
 
 def to_shares(box, width, height, frame):
@@ -182,3 +185,39 @@ def test_command_line(tmp_path, tiny_llava, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [*flags, "--model-path", str(tmp_path / "no")])
     with pytest.raises(ScoringError, match="or give --frame"):
         REFCOCOG.score_main()
+
+
+def test_refcocog_keeps_what_the_scorer_needs(tmp_path):
+    MAKERS["refcocog"](tmp_path / "raw")
+    prepare(tmp_path / "raw", tmp_path / "out", Options(check_counts=False))
+    data = json.loads((tmp_path / "out/annotations.json").read_text())
+    assert (data["split"], data["split_by"], len(data["data"])) == ("test", "umd", 6)
+    assert data["data"][2] == {
+        "question_id": 10,
+        "ref_id": 1,
+        "sentence": "the red one 0",
+        "image": "COCO_train2014_000000000001.jpg",
+        "width": 40,
+        "height": 20,
+        "bbox": [2.0, 4.0, 10.0, 8.0],
+    }
+    asked = rows_of(tmp_path / "out/questions.jsonl")[2]
+    assert asked["text"].endswith("this sentence describes: the red one 0.")
+    options = Options(check_counts=False, template="Where is {}?", overwrite=True)
+    prepare(tmp_path / "raw", tmp_path / "out", options)
+    assert rows_of(tmp_path / "out/questions.jsonl")[2]["text"] == "Where is the red one 0?"
+    with pytest.raises(PrepareError, match=r"no \{\} for the expression"):
+        prepare(tmp_path / "raw", tmp_path / "out", Options(check_counts=False, template="Where?"))
+
+
+def test_a_pickle_that_names_code_is_refused(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (print, ("run",))
+
+    (tmp_path / "bad.p").write_bytes(pickle.dumps([Evil()]))
+    with pytest.raises(PrepareError, match=r"names builtins\.print, which is not plain data"):
+        load_plain_pickle(tmp_path / "bad.p")
+    # A text of Python 2, protocol 0, with a byte beyond ASCII in UTF-8.
+    (tmp_path / "old.p").write_bytes(b"(lp0\nS'caf\\xc3\\xa9'\np1\na.")
+    assert load_plain_pickle(tmp_path / "old.p") == ["café"]

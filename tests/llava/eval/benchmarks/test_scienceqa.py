@@ -3,8 +3,10 @@ import sys
 
 import pytest
 
-from llava.eval.benchmarks.scienceqa import SCIENCEQA, parse_answer, read_asked, score, split_problems
-from llava.eval.scoring.pairing import ScoringError
+from llava.eval.benchmarks.preparing import Options
+from llava.eval.benchmarks.scienceqa import SCIENCEQA, parse_answer, prepare, score, split_problems
+from llava.eval.scoring.pairing import ScoringError, asked_ids
+from tests.made_benchmarks import MAKERS, rows_of
 
 
 def problem(answer, choices=3, image=None, subject="natural science"):
@@ -107,12 +109,16 @@ def test_broken_files(problems, splits, words):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [([1], "1 entries are not questions with an id: entry 1"), ({}, "no list of questions"), ([], "no list")],
+    [
+        ([1], "1 questions have no id: question 1"),
+        ({}, "holds no questions; expected a list"),
+        ([], "holds no questions"),
+    ],
 )
 def test_a_question_file_of_another_kind(tmp_path, content, words):
     (tmp_path / "q.json").write_text(json.dumps(content))
     with pytest.raises(ScoringError, match=rf"q\.json.*{words}"):
-        read_asked(str(tmp_path / "q.json"))
+        asked_ids(str(tmp_path / "q.json"), "id")
 
 
 def test_command_line_writes_what_upstream_writes(tmp_path, monkeypatch, capsys):
@@ -146,3 +152,24 @@ def test_command_line_writes_what_upstream_writes(tmp_path, monkeypatch, capsys)
         "is_multimodal": False,
     }
     assert json.loads((tmp_path / "a.score.json").read_text())["benchmark"] == "scienceqa"
+
+
+def test_scienceqa_asks_as_llava_does(tmp_path):
+    MAKERS["scienceqa"](tmp_path / "raw")
+    prepare(tmp_path / "raw", tmp_path / "out", Options(check_counts=False))
+    rows = rows_of(tmp_path / "out/llava_test_CQM-A.json")
+    assert rows[0] == {
+        "id": "0",
+        "image": "0/image.png",
+        "conversations": [
+            {"from": "human", "value": "<image>\nContext: Look closely.\nWhich is 0?\nA. zero\nB. one"},
+            {"from": "gpt", "value": "A"},
+        ],
+    }
+    assert rows[1] == {
+        "id": "1",
+        "conversations": [
+            {"from": "human", "value": "Which is 1?\nA. zero\nB. one\nC. two"},
+            {"from": "gpt", "value": "B"},
+        ],
+    }

@@ -4,8 +4,10 @@ import sys
 import numpy as np
 import pytest
 
-from llava.eval.benchmarks.tdiuc import TDIUC, TYPES, read_answer_key, score
+from llava.eval.benchmarks.preparing import Options, PrepareError
+from llava.eval.benchmarks.tdiuc import TDIUC, TYPES, prepare, read_answer_key, score
 from llava.eval.scoring.pairing import ScoringError
+from tests.made_benchmarks import MAKERS, rows_of
 
 
 def annotation(number, kind, *answers):
@@ -132,3 +134,14 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     TDIUC.score_main()
     assert "out of vocabulary: 42.86% of the replies (answer key)" in capsys.readouterr().out
     assert json.loads((tmp_path / "a.score.json").read_text())["metrics"]["harmonic_mpt"]["samples"] == 7
+
+
+def test_a_sample(tmp_path):
+    MAKERS["tdiuc"](tmp_path / "raw")
+    options = Options(check_counts=False, sample=3)
+    prepare(tmp_path / "raw", tmp_path / "out", options)
+    ids = [row["question_id"] for row in rows_of(tmp_path / "out/questions.sample-3.jsonl")]
+    assert len(ids) == 3
+    assert ids == sorted(ids)
+    with pytest.raises(PrepareError, match="--sample 9; there are 8 questions"):
+        prepare(tmp_path / "raw", tmp_path / "out", Options(check_counts=False, sample=9))

@@ -3,8 +3,10 @@ import sys
 
 import pytest
 
-from llava.eval.benchmarks.textvqa import TEXTVQA, prompt_processor, score
+from llava.eval.benchmarks.preparing import Options
+from llava.eval.benchmarks.textvqa import TEXTVQA, prepare, prompt_processor, score
 from llava.eval.scoring.pairing import ScoringError
+from tests.made_benchmarks import SAMPLES, rows_of
 
 SHORT = "Answer the question using a single word or phrase."
 
@@ -123,3 +125,24 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     (tmp_path / "val.json").write_text("[]")
     with pytest.raises(ScoringError, match=r"expected TextVQA_0\.5\.1_val\.json"):
         TEXTVQA.score_main()
+
+
+def test_textvqas_real_questions_become_llavas_line_for_line(tmp_path):
+    """From LLaVA's 40 lines back to the official files, and forth again."""
+    raw, theirs = tmp_path / "raw", rows_of(SAMPLES / "textvqa_val_v051_ocr.head.jsonl")
+    (raw / "train_images").mkdir(parents=True)
+    entries, tokens = [], {}
+    for number, row in enumerate(theirs):
+        question, line, _ = row["text"].split("\n")
+        entries.append({"question_id": number, "image_id": row["question_id"], "question": question, "answers": []})
+        tokens[row["question_id"]] = line.removeprefix("Reference OCR token: ").split(", ")
+        (raw / "train_images" / row["image"]).touch()
+    (raw / "TextVQA_0.5.1_val.json").write_text(json.dumps({"data": entries}))
+    ocr = [{"image_id": k, "ocr_tokens": v} for k, v in tokens.items()]
+    (raw / "TextVQA_Rosetta_OCR_v0.2_val.json").write_text(json.dumps({"data": ocr}))
+    assert prepare(raw, tmp_path / "out", Options(check_counts=False)) == 40
+    assert rows_of(tmp_path / "out/llava_textvqa_val_v051_ocr.jsonl") == theirs
+    options = Options(check_counts=False, ocr=False)
+    assert prepare(raw, tmp_path / "out", options) == 40
+    bare = rows_of(tmp_path / "out/llava_textvqa_val_v051.jsonl")
+    assert bare[0]["text"].count("\n") == 1
