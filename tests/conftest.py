@@ -30,9 +30,17 @@ LONG = (
 
 def pytest_configure(config):
     """Loads the fixtures. The process that only deals the files out to the workers does without torch."""
+    # Nothing is garbage until the first test.
+    gc.disable()
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        from transformers import logging
+
+        # Two notices about torchvision, which is not needed, would go to the terminal here.
+        before = logging.get_verbosity()
+        logging.set_verbosity_error()
         for name in FIXTURES:
             config.pluginmanager.import_plugin(f"tests.fixtures.{name}")
+        logging.set_verbosity(before)
 
 
 def pytest_collection_modifyitems(items):
@@ -44,6 +52,7 @@ def pytest_collection_finish(session):
     """All that is imported stays: looking through it at each collection of garbage takes longer than most tests."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

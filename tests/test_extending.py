@@ -81,7 +81,7 @@ def test_a_benchmark(package, tmp_path, monkeypatch, capsys):
     assert (report["value"], report["samples"], report["warnings"]) == (pytest.approx(2 / 3), 3, [])
 
 
-def test_a_backbone(tiny, tmp_path):
+def test_a_backbone(tiny, tmp_path, python):
     """In a process of its own: a registration lasts as long as the process."""
     package = tmp_path / "mypackage"
     package.mkdir()
@@ -151,7 +151,7 @@ def test_a_backbone(tiny, tmp_path):
     """
     path = os.pathsep.join([str(tmp_path), str(REPOSITORY)])
     run = subprocess.run(
-        [sys.executable, "-c", dedent(program)], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+        [python, "-c", dedent(program)], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
     )
     assert "LOADED my-qwen3 MyForCausalLM [0, 2]" in run.stdout, run.stderr[-2000:]
 

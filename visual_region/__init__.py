@@ -1,1 +1,1 @@
-"""Choose decoder layers, tune only those, score layers, remove layers. Knows decoder layers, not LLaVA."""
+"""Choose decoder layers, tune only those, score layers, remove layers, set them back, heal what is left."""

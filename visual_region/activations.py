@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface
 
-from visual_region.cost import ModelShape, Recipe
+from visual_region.cost import ModelShape, Recipe, lowest_with_gradient
 from visual_region.layers import LayerSelection
 from visual_region.tuning import apply_lora, train_layers
 
@@ -116,9 +116,8 @@ class ActivationMeter:
 
         With checkpointing also one layer in full, while it is recomputed.
         """
-        positions = rows * (recipe.labelled_tokens if recipe.label_only_logits else recipe.length)
         # Logits in the run's dtype, and their gradient in float32.
-        passing = positions * shape.vocab_size * (self.dtype.itemsize + 4)
+        passing = rows * recipe.head_positions * shape.vocab_size * (self.dtype.itemsize + 4)
         return self.kept(shape, selection, recipe, rows) + passing
 
     def kept(self, shape: ModelShape, selection: LayerSelection | None, recipe: Recipe, rows: int) -> int:
@@ -135,11 +134,7 @@ class ActivationMeter:
         if recipe.gradient_checkpointing:
             layers = depth * rows * recipe.length * shape.hidden_size * item + max(each)
         else:
-            everything = recipe.mode == "full" and len(tuned) == depth
-            through = everything or (recipe.train_projector and recipe.image_tokens > 0 and bool(shape.projector))
-            lowest = 0 if through else min(tuned, default=depth)
-            layers = sum(each[lowest:])
-        positions = rows * (recipe.labelled_tokens if recipe.label_only_logits else recipe.length)
-        head = positions * (4 * shape.vocab_size + item * shape.hidden_size)
+            layers = sum(each[lowest_with_gradient(shape, selection, recipe)[0] :])
+        head = rows * recipe.head_positions * (4 * shape.vocab_size + item * shape.hidden_size)
         projector = sum(n_in + n_out for n_in, n_out in shape.projector) if recipe.train_projector else 0
         return layers + once + head + rows * recipe.image_tokens * projector * item

@@ -60,6 +60,11 @@ class Recipe:
     def length(self) -> int:
         return self.text_tokens + self.image_tokens
 
+    @property
+    def head_positions(self) -> int:
+        """Positions of a sample that the head runs on."""
+        return self.labelled_tokens if self.label_only_logits else self.length
+
 
 @dataclass(frozen=True)
 class LayerShape:
@@ -136,6 +141,16 @@ class Flops:
         return self.tower + self.forward + self.backward
 
 
+def lowest_with_gradient(shape: ModelShape, selection: LayerSelection | None, recipe: Recipe) -> tuple[int, bool]:
+    """The lowest layer that gradients run through (none: the number of layers), and whether they reach the projector.
+
+    Without checkpointing.
+    """
+    reaches_projector = recipe.train_projector and recipe.image_tokens > 0 and bool(shape.projector)
+    everything = recipe.mode == "full" and len(selection or ()) == len(shape.layers)
+    return 0 if reaches_projector or everything else min(selection or (), default=len(shape.layers)), reaches_projector
+
+
 def flops_per_sample(shape: ModelShape, selection: LayerSelection | None, recipe: Recipe) -> Flops:
     """One sample's forward and backward, in FLOPs.
 
@@ -144,10 +159,10 @@ def flops_per_sample(shape: ModelShape, selection: LayerSelection | None, recipe
     """
     s, tuned = recipe.length, set(selection or ())
     everything = recipe.mode == "full" and len(tuned) == len(shape.layers)
-    reaches_projector = recipe.train_projector and recipe.image_tokens > 0 and bool(shape.projector)
-    # Checkpointing makes the embeddings' output ask for a gradient, or a frozen first layer could not be recomputed.
+    lowest, reaches_projector = lowest_with_gradient(shape, selection, recipe)
     whole_depth = everything or reaches_projector or recipe.gradient_checkpointing
-    lowest = 0 if whole_depth else min(tuned, default=len(shape.layers))
+    # Checkpointing makes the embeddings' output ask for a gradient, or a frozen first layer could not be recomputed.
+    lowest = 0 if recipe.gradient_checkpointing else lowest
 
     forward = backward = recomputed = 0
     for i, layer in enumerate(shape.layers):
@@ -169,8 +184,7 @@ def flops_per_sample(shape: ModelShape, selection: LayerSelection | None, recipe
         if recipe.gradient_checkpointing:
             recomputed += once - (2 * s * recipe.lora_r * layer.linears[-1][2] if adapted else linear[-1])
 
-    positions = recipe.labelled_tokens if recipe.label_only_logits else s
-    head = 2 * positions * shape.hidden_size * shape.vocab_size
+    head = 2 * recipe.head_positions * shape.hidden_size * shape.vocab_size
     forward += head
     if lowest < len(shape.layers):
         backward += head

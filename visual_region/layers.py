@@ -4,15 +4,14 @@ Layers are 0-based; visual_region/strategies.py holds what can be chosen by name
 """
 
 import difflib
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 
 from llava.checkpoint.record import LayerRecord
+from visual_region.scores import ScoreError, ScoreFile
 from visual_region.strategies import PAPER_LAYERS, PAPER_LISTS, STRATEGIES, LayerSelectionError
 
 # argparse expands % in its help, so there it goes in as GRAMMAR.replace("%", "%%").
@@ -202,24 +201,14 @@ def _from_scores(part: str, n: int) -> list[int]:
 
 
 def _read_scores(path: str, metric: str, n: int) -> list[float]:
-    """Read one value per layer from {"num_layers": n, "metrics": {metric: {"values": [...]}}}."""
+    """Read one value per layer of a score file."""
     try:
-        scores = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
-        depth, metrics = scores["num_layers"], {name: entry["values"] for name, entry in scores["metrics"].items()}
-    except (OSError, RuntimeError) as error:  # RuntimeError: the home of an unknown ~user, or endless nesting
-        raise LayerSelectionError(f"cannot read the score file {path!r}: {error}") from error
-    except ValueError as error:
-        raise LayerSelectionError(f"the score file {path!r} is not JSON: {error}") from error
-    except (AttributeError, KeyError, TypeError) as error:
-        raise LayerSelectionError(f"{path!r} lacks num_layers or metrics.NAME.values of a score file") from error
-    if depth != n:
-        raise LayerSelectionError(f"{path!r} scores a model of {depth} layers, this one has {n}")
-    if metric not in metrics:
-        hint = _did_you_mean(*_close(metric, metrics))
-        raise LayerSelectionError(f"{path!r} has no metric {metric!r}; it has {', '.join(metrics) or 'none'}{hint}")
-    values = metrics[metric]
-    if not isinstance(values, list) or len(values) != n:
-        raise LayerSelectionError(f"{metric!r} in {path!r} needs a list of {n} values, one per layer")
+        scores = ScoreFile.read(path)
+        values = scores.entry(metric)["values"]
+    except ScoreError as error:
+        raise LayerSelectionError(str(error)) from error
+    if scores.num_layers != n:
+        raise LayerSelectionError(f"{path!r} scores a model of {scores.num_layers} layers, this one has {n}")
     # NaN has no rank and an infinite score is a fault of the measurement; json reads both.
     wrong = [i for i, x in enumerate(values) if not (_is_int(x) or (isinstance(x, float) and math.isfinite(x)))]
     if wrong:

@@ -9,6 +9,8 @@ from typing import Any
 
 from transformers import LlavaConfig as HFLlavaConfig
 
+from llava.checkpoint.record import KEY
+
 PROJECTOR_TYPE = "mlp2x_gelu"
 """The one projector that transformers' LLaVA has (with `projector_hidden_act` "gelu")."""
 STRATEGIES = {"patch": "default", "cls_patch": "full"}
@@ -25,7 +27,7 @@ KEY_MAPPING = {
 }
 """Names in either layout -> ours. The newer layout's tower is `model.vision_tower.`; ours has one level more."""
 TOWER_PREFIXES = ("vision_tower.", "model.vision_tower.")
-CARRIED = ("visual_region", "conversation_template", "image_aspect_ratio", "max_sequence_length")
+CARRIED = (KEY, "conversation_template", "image_aspect_ratio", "max_sequence_length")
 """Settings of ours that an exported folder keeps in its config.json."""
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.logging import tqdm
 
+from llava.checkpoint.folder import open_checkpoint
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.conversation import Conversation, get_template
 from llava.data.preprocess import preprocess
@@ -24,6 +25,8 @@ from llava.data.records import Records, open_records
 from llava.flags import run_program
 from llava.images import MISSING, missing_images, unreadable_images
 from llava.model.builder import load_tokenizer
+from llava.model.multimodal_encoder.builder import build_vision_tower
+from llava.model.multimodal_projector.builder import image_tokens
 from llava.names import some
 from llava.tokenization import check_template
 
@@ -113,12 +116,23 @@ def check(args: argparse.Namespace) -> Problems:
         tokenizer = load_tokenizer(args.model_name_or_path)
         template = get_template(args.version)
         check_template(args.version, tokenizer)
-        found = label_problems(records, tokenizer, template, args.model_max_length, args.image_tokens)
+        tokens = _image_tokens(args.model_name_or_path) if args.image_tokens is None else args.image_tokens
+        print(f"labels are counted with {tokens} tokens per image")
+        found = label_problems(records, tokenizer, template, args.model_max_length, tokens)
         for kind, indices in found.by_kind.items():
             problems.add(kind, indices)
     print(f"{args.data_path}: {len(records)} samples, {int(records.has_image.sum())} with images")
     print(problems.describe(records) or "nothing wrong found")
     return problems
+
+
+def _image_tokens(path: str) -> int:
+    """Tokens per image of a LLaVA whose tower is here; else those of CLIP-336 with a projector that keeps them."""
+    try:
+        config = open_checkpoint(path, weights=False, with_base=False).model_config()
+        return image_tokens(config, build_vision_tower(config, delay_load=True).num_patches)
+    except ValueError:
+        return 576
 
 
 def _main() -> None:
@@ -128,7 +142,9 @@ def _main() -> None:
     parser.add_argument("--model_name_or_path", help="whose tokenizer to count with; without it labels go unchecked")
     parser.add_argument("--version", default="v1", help="conversation template")
     parser.add_argument("--model_max_length", type=int, default=2048)
-    parser.add_argument("--image_tokens", type=int, default=576, help="tokens per image (CLIP-336: 576)")
+    parser.add_argument(
+        "--image_tokens", type=int, help="tokens per image; default: a LLaVA's own, else CLIP-336's 576"
+    )
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     sys.exit(1 if check(parser.parse_args()).by_kind else 0)
 

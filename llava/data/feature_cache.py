@@ -5,16 +5,16 @@ one folder for each tower and transform; inside, a row of features for each imag
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from transformers.utils.logging import tqdm
 
 from llava.files import sha256_of, write_json
@@ -28,8 +28,8 @@ _STORED_AS = {torch.float32: np.float32, torch.float16: np.float16, torch.bfloat
 class FeatureCache:
     """Rows `(tokens, mm_hidden_size)` in the dtype that the tower computes in.
 
-    Crash-safe by order: rows are flushed before the index names them, and what the index does not name is written
-    over. Only `ensure` writes, under a lock; readers need none.
+    Crash-safe by order: rows are flushed before the index names them, and what the index does not name is
+    overwritten. Only `ensure` writes, under a lock; readers need none.
 
     Args:
         root: folder that holds caches of any number of towers.
@@ -78,7 +78,8 @@ class FeatureCache:
 
     def ensure(self, paths: Iterable[str | Path], tower: VisionTower, device: Any = None, batch_size: int = 32) -> int:
         """Computes what is missing for these images; returns how many images that were."""
-        with self._locked():
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / "lock"):
             self._rows, self._files, self._map = None, {}, None
             rows = self._rows_by_content()
             missing: dict[str, Path] = {}
@@ -151,10 +152,3 @@ class FeatureCache:
         if remember:
             self._files[str(path)] = (stat.st_size, stat.st_mtime_ns, content)
         return content
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield

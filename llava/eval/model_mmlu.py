@@ -12,13 +12,15 @@ from typing import Any
 from llava.checkpoint.folder import Checkpoint
 from llava.eval.answering.answerer import Answerer
 from llava.eval.answering.answers_file import AnswersFile
-from llava.eval.answering.arguments import SHARE, add_model_flags, check_flags, make_answerer, open_model, settings
+from llava.eval.answering.arguments import make_answerer, open_model, settings
 from llava.eval.answering.batching import BatchSize
 from llava.eval.answering.errors import EvaluationError
+from llava.eval.answering.flags import SHARE, check_flags
+from llava.eval.answering.flags import mmlu_parser as make_parser
 from llava.eval.answering.loglikelihood import loglikelihoods
 from llava.eval.answering.questions import Question, chunk
 from llava.eval.answering.runner import answer_all, answer_line, unfinished
-from llava.eval.benchmarks.mmlu import LETTERS, METHODS, Item, generation_prompt, likelihood_prompt
+from llava.eval.benchmarks.mmlu import LETTERS, Item, generation_prompt, likelihood_prompt
 from llava.eval.scoring.pairing import read_json, read_jsonl
 from llava.files import sha256_of
 from llava.flags import run_program
@@ -169,19 +171,6 @@ def _most_probable(
         if len(values) == len(LETTERS):
             yield place, {letter: values[letter] for letter in LETTERS}
             del open_[place]
-
-
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Answer MMLU's questions")
-    add_model_flags(parser)
-    parser.set_defaults(temperature=0.0, max_new_tokens=16)
-    parser.add_argument("--question-file", required=True)
-    parser.add_argument("--shots-file", required=True, help="shots.json, as llava.eval.prepare writes it")
-    parser.add_argument("--answers-file", required=True)
-    parser.add_argument("--method", choices=METHODS, default="generate")
-    parser.add_argument("--num-chunks", type=int, default=1)
-    parser.add_argument("--chunk-idx", type=int, default=0)
-    return parser
 
 
 def main() -> None:

@@ -3,25 +3,16 @@
 `python -m llava.eval.perplexity --model-path C --text-file T --report-file R`; interrupted, the same command goes on.
 """
 
-import argparse
-
 from llava.checkpoint.identity import digest
-from llava.eval.answering.arguments import add_model_flags, load, open_model
-from llava.eval.answering.perplexity import Corpus, add_corpus_flags, check_flags, report_of
+from llava.eval.answering.arguments import load, open_model
+from llava.eval.answering.flags import perplexity_parser as make_parser
+from llava.eval.answering.perplexity import Corpus, check_flags, report_of
 from llava.files import sha256_of
 from llava.flags import run_program
 from llava.journal import Journal
 
 _NOT_SETTINGS = ("report_file", "batch_size", "unit")
 _STATED = ("corpus", "context", "stride", "bos", "template", "unit")
-
-
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Perplexity of a text, or of answers to images")
-    add_model_flags(parser)
-    add_corpus_flags(parser)
-    parser.add_argument("--report-file", required=True, help="JSON file to write")
-    return parser
 
 
 def main() -> None:

@@ -14,7 +14,6 @@ from transformers.image_processing_utils import BaseImageProcessor
 from llava.checkpoint.adapter import NON_LORA, strip_wrapper_prefix
 from llava.checkpoint.folder import Checkpoint, CheckpointError, Kind, open_checkpoint
 from llava.checkpoint.hf_llava import KEY_MAPPING
-from llava.checkpoint.resolve import family_config, resolve_base  # noqa: F401
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.model.merge import attach_lora, merge_lora
 from llava.model.missing_weights import from_pretrained_whole

@@ -21,7 +21,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from llava.eval.answering.answerer import Answerer
-from llava.eval.answering.arguments import add_model_flags, check_flags, make_answerer, open_model
+from llava.eval.answering.arguments import make_answerer, open_model
+from llava.eval.answering.flags import add_model_flags, check_flags
 from llava.eval.answering.questions import Question, check_images, read_questions
 from llava.eval.answering.runner import answer_stream
 from llava.flags import run_program

@@ -19,67 +19,11 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from transformers import LlamaConfig
 
-WIDTH, INNER, VOCABULARY, SHARD = 4096, 11008, 32000, 2_000_000_000
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-
-def make_checkpoint(folder: Path, gigabytes: float) -> int:
-    """A float16 LLaVA on Llama, random bytes; returns the number of layers."""
-    shapes = {f"self_attn.{name}_proj": (WIDTH, WIDTH) for name in "qkvo"}
-    shapes |= {"mlp.gate_proj": (INNER, WIDTH), "mlp.up_proj": (INNER, WIDTH), "mlp.down_proj": (WIDTH, INNER)}
-    layer = sum(2 * a * b for a, b in shapes.values())
-    depth = max(3, round((gigabytes * 1e9 - 4 * VOCABULARY * WIDTH) / layer))
-    names = {"model.embed_tokens.weight": (VOCABULARY, WIDTH)}
-    for i in range(depth):
-        names |= {f"model.layers.{i}.{name}.weight": shape for name, shape in shapes.items()}
-        names |= {
-            f"model.layers.{i}.{name}.weight": (WIDTH,) for name in ("input_layernorm", "post_attention_layernorm")
-        }
-    names |= {"model.norm.weight": (WIDTH,), "lm_head.weight": (VOCABULARY, WIDTH)}
-    folder.mkdir(parents=True)
-    shards: list[dict[str, tuple[int, ...]]] = [{}]
-    size = 0
-    for name, shape in names.items():
-        nbytes = 2 * torch.Size(shape).numel()
-        if size + nbytes > SHARD:
-            shards.append({})
-            size = 0
-        shards[-1][name] = shape
-        size += nbytes
-    bank = torch.randint(-999, 999, (INNER * WIDTH * 3,), dtype=torch.int16).view(torch.float16)
-    weight_map = {}
-    for i, shard in enumerate(shards, start=1):
-        file = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
-        tensors = {n: bank[: torch.Size(s).numel()].clone().reshape(s) for n, s in shard.items()}
-        save_file(tensors, folder / file, {"format": "pt"})
-        weight_map |= dict.fromkeys(shard, file)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    config = {
-        "model_type": "llava_llama",
-        "architectures": ["LlavaLlamaForCausalLM"],
-        "hidden_size": WIDTH,
-        "intermediate_size": INNER,
-        "num_hidden_layers": depth,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 32,
-        "vocab_size": VOCABULARY,
-        "dtype": "float16",
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    return depth
-
-
-def copy(source: Path, target: Path) -> float:
-    """Seconds to copy a folder's files to disk."""
-    begin = time.perf_counter()
-    target.mkdir()
-    for file in source.iterdir():
-        shutil.copyfile(file, target / file.name)
-        descriptor = os.open(target / file.name, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
-    return time.perf_counter() - begin
+from scripts.bench.checkpoints import copy_files, synthetic_checkpoint
 
 
 def command(*arguments: str | Path) -> tuple[float, float, int]:
@@ -129,7 +73,10 @@ def main() -> None:
 
 def measure(root: Path, args: argparse.Namespace) -> None:
     source, backbone = root / "source", root / "backbone"
-    depth = make_checkpoint(source, args.gigabytes)
+    config = LlamaConfig(
+        hidden_size=4096, intermediate_size=11008, num_attention_heads=32, vocab_size=32000, dtype=torch.float16
+    )
+    files = synthetic_checkpoint(source, args.gigabytes, config, "llava_llama")
     size = sum(file.stat().st_size for file in source.iterdir())
     # The backbone is a link to the same folder: `revert` copies the same number of bytes.
     backbone.symlink_to(source, target_is_directory=True)
@@ -143,13 +90,13 @@ def measure(root: Path, args: argparse.Namespace) -> None:
         for name in results:
             target = root / "out"
             if name == "copy":
-                seconds = copy(source, target)
+                seconds = copy_files(files, target)
                 results[name].append((seconds, seconds, 0))
             else:
                 results[name].append(command(*jobs[name], "--output", target))
             written[name] = sum(file.stat().st_size for file in target.iterdir())
             shutil.rmtree(target)
-    print(f"checkpoint: {size / 1e9:.2f} GB, {depth} layers, {torch.get_num_threads()} threads, {os.cpu_count()} cores")
+    print(f"checkpoint: {size / 1e9:.2f} GB, {torch.get_num_threads()} threads, {os.cpu_count()} cores")
     speeds = {name: written[name] / statistics.median(run[1] for run in runs) / 1e9 for name, runs in results.items()}
     for name, runs in results.items():
         seconds = " ".join(f"{run[1]:.2f}" for run in runs)

@@ -11,7 +11,6 @@ The ways that are compared run in turn, for several rounds; the figures are medi
 """
 
 import argparse
-import json
 import os
 import shutil
 import statistics
@@ -25,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from llava.checkpoint.folder import open_checkpoint
+from scripts.bench.checkpoints import copy_files, synthetic_checkpoint
 from visual_region.importance.angular import AngleRecorder
 from visual_region.importance.angular_param import angular_param
 from visual_region.importance.block_influence import CosineRecorder
@@ -152,59 +151,15 @@ def peak_of_way(way: str, samples: str, layers: str) -> float:
     return _peak()
 
 
-def synthetic_checkpoint(folder: Path, gigabytes: float, scale: float = 1.0, shard_layers: int = 10) -> list[Path]:
-    """A Llama folder of random bfloat16 weights in shards; returns the weight files.
-
-    Each layer holds the same numbers, times `scale`.
-    """
-    hidden, inner = 2048, 5504
-    shapes = {f"self_attn.{name}_proj.weight": (hidden, hidden) for name in "qkvo"}
-    shapes |= {f"mlp.{name}_proj.weight": (inner, hidden) for name in ("gate", "up")}
-    shapes |= {"mlp.down_proj.weight": (hidden, inner), "input_layernorm.weight": (hidden,)}
-    shapes |= {"post_attention_layernorm.weight": (hidden,)}
-    per_layer = 2 * sum(torch.Size(shape).numel() for shape in shapes.values())
-    depth = -(-int(gigabytes * 1e9) // per_layer)
-    folder.mkdir(parents=True, exist_ok=True)
-    generator = torch.Generator().manual_seed(0)
-    noise = {
-        name: (torch.randn(shape, generator=generator) * 0.02 * scale).bfloat16() for name, shape in shapes.items()
-    }
-    weight_map, files = {}, []
-    for start in range(0, depth, shard_layers):
-        file = folder / f"model-{start:05d}.safetensors"
-        shard = {
-            f"model.layers.{i}.{name}": tensor.clone()
-            for i in range(start, min(start + shard_layers, depth))
-            for name, tensor in noise.items()
-        }
-        save_file(shard, file, {"format": "pt"})
-        weight_map |= dict.fromkeys(shard, file.name)
-        files.append(file)
-    total = sum(file.stat().st_size for file in files)
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    config = LlamaConfig(
-        hidden_size=hidden, intermediate_size=inner, num_hidden_layers=depth, num_attention_heads=16, vocab_size=1000
-    )
-    (folder / "config.json").write_text(json.dumps(config.to_dict(), default=str))
-    return files
-
-
-def copy_files(files: list[Path], target: Path) -> None:
-    """What a disk-bound pass is measured against."""
-    target.mkdir(exist_ok=True)
-    for file in files:
-        shutil.copyfile(file, target / f"{file.parent.name}-{file.name}")
-
-
 def bench_parameters(args: argparse.Namespace) -> None:
     """Compares two checkpoints, and copies them."""
     with tempfile.TemporaryDirectory(dir=args.folder, prefix="bench-score-") as root:
         theta, trained = Path(root) / "theta", Path(root) / "trained"
-        files = [
-            *synthetic_checkpoint(theta, args.gigabytes / 2),
-            *synthetic_checkpoint(trained, args.gigabytes / 2, 1.01),
-        ]
+        config = LlamaConfig(
+            hidden_size=2048, intermediate_size=5504, num_attention_heads=16, vocab_size=1000, dtype=torch.bfloat16
+        )
+        files = synthetic_checkpoint(theta, args.gigabytes / 2, config)
+        files += synthetic_checkpoint(trained, args.gigabytes / 2, config, scale=1.01)
         size = sum(file.stat().st_size for file in files) / 1e9
         copied = Path(root) / "copy"
         ways = {

@@ -101,7 +101,7 @@ def test_llava_works_without_bunny(train_flags, tmp_path):
     assert "the package bunny is not here (no bunny)" in result.stdout
 
 
-def test_another_package_adds_a_backbone_and_a_template(tiny, tmp_path):
+def test_another_package_adds_a_backbone_and_a_template(tiny, tmp_path, python):
     """One module with the classes and one with the row; llava's programs find them without naming the package."""
     files = {
         "llava_plugins/shelf.py": "import shelf.families",
@@ -140,4 +140,4 @@ def test_another_package_adds_a_backbone_and_a_template(tiny, tmp_path):
         assert family.load_model_class().__module__ == "shelf.gemma"
         """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
-    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], env=environment, check=True)
+    subprocess.run([python, "-c", textwrap.dedent(code)], env=environment, check=True)

@@ -6,7 +6,7 @@ import pytest
 
 from llava.outputs import PICTURE, TABLE, OutputError, check_files, check_output
 from visual_region.importance.blocks import BLOCK_SCORES
-from visual_region.importance.score_file import SCORES
+from visual_region.scores import SCORES
 
 SCORE_FILE = {
     "num_layers": 6,

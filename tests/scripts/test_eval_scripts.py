@@ -37,7 +37,7 @@ SAMPLES = {"scienceqa": 3, "mmbench": 3}
 
 def commands(script, data, checkpoint, *flags, **settings):
     """What a script would run."""
-    environment = os.environ | {"DRY_RUN": "1", "DATA": str(data), "NAME": "tiny"} | settings
+    environment = os.environ | {"DRY_RUN": "1", "PYTHON": sys.executable, "DATA": str(data), "NAME": "tiny"} | settings
     line = ["bash", f"scripts/eval/{script}.sh", str(checkpoint), *flags]
     result = subprocess.run(line, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
     check, *rest = [shlex.split(command) for command in result.stdout.splitlines()]
@@ -237,7 +237,7 @@ def test_every_benchmark_passes_the_check_without_answers(prepared, tiny_llava, 
 
 @pytest.mark.parametrize("script", [*SCRIPTS.values(), "easy_vqa", "bbh", "mmlu"])
 def test_without_a_score_nothing_is_checked(script, tmp_path):
-    environment = os.environ | {"DRY_RUN": "1", "DATA": str(tmp_path), "NO_SCORE": "1"}
+    environment = os.environ | {"DRY_RUN": "1", "PYTHON": sys.executable, "DATA": str(tmp_path), "NO_SCORE": "1"}
     line = ["bash", f"scripts/eval/{script}.sh", "checkpoint"]
     result = subprocess.run(line, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
     assert "llava.eval.answering.launch" in result.stdout

@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[2]
 DEMONSTRATIONS = {"quickstart_real_run.sh"}
 """Many steps with results between them; they have no dry run."""
 TRAIN = sorted(path for path in (ROOT / "scripts/train").rglob("*.sh") if path.name != "common.sh")
-EVAL = sorted(path for path in (ROOT / "scripts/eval").glob("*.sh") if path.name not in {"common.sh", *DEMONSTRATIONS})
+NO_SCRIPTS = {"benchmark.sh", *DEMONSTRATIONS}
+EVAL = sorted(path for path in (ROOT / "scripts/eval").glob("*.sh") if path.name not in NO_SCRIPTS)
 WORDS = {"recipe.sh": ["phi-3", "recipe1"], "compare.sh": ["one", "two"]}
 TRAINERS = {"llava/train/train_mem.py": (), "bunny/train/train.py": (BUNNY_ARGUMENTS,)}
 
@@ -27,7 +28,7 @@ def dry_run(script, *flags, **settings):
     """The commands that a script would run, whatever settings the test itself runs under."""
     # One that does not know the word would really train, or install packages.
     text = (ROOT / script).read_text()
-    knows = ("DRY_RUN", "/common.sh", 'exec bash "$(dirname "$0")')
+    knows = ("DRY_RUN", "/common.sh", "/benchmark.sh", 'exec bash "$(dirname "$0")')
     assert any(word in text for word in knows), f"{script} has no dry run"
     known = {"PATH", "HOME", "PYTHONPATH", "OMP_NUM_THREADS"}
     environment = {name: value for name, value in os.environ.items() if name in known} | {"DRY_RUN": "1"}
@@ -76,7 +77,7 @@ def test_evaluation_scripts_parse(script, monkeypatch):
         raise Parsed
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", stop)
-    commands = dry_run(script, *WORDS.get(script.name, ["checkpoint"]))
+    commands = dry_run(script, *WORDS.get(script.name, ["checkpoint"]), PYTHON=sys.executable)
     assert commands
     for words in commands:
         assert words[1] == "-m"

@@ -1,5 +1,6 @@
 """`python -m visual_region`: only the asked command is imported, and what the user mistyped is named."""
 
+import json
 import subprocess
 import sys
 
@@ -34,6 +35,14 @@ def test_help_and_a_selection_by_name_import_no_torch(arguments, words):
     done = run(*arguments)
     assert done.returncode == 0, done.stderr
     assert words in done.stdout
+    assert done.stdout.splitlines()[-1] == "imported:"
+
+
+def test_a_selection_by_a_score_file_imports_no_torch(tmp_path):
+    scores = {"num_layers": 4, "metrics": {"bi": {"values": [0.1, 0.4, 0.2, 0.3]}}}
+    (tmp_path / "s.json").write_text(json.dumps(scores))
+    done = run("select", f"{tmp_path / 's.json'}#bi:2", "--markdown", str(tmp_path / "t.md"))
+    assert "--tune_layers 1,3\n" in done.stdout, done.stderr
     assert done.stdout.splitlines()[-1] == "imported:"
 
 

@@ -13,12 +13,13 @@ from typing import Any
 
 from llava.checkpoint.record import LayerRecord
 from llava.eval.answering.answerer import Answerer
-from llava.eval.answering.arguments import add_model_flags, make_answerer, open_model
+from llava.eval.answering.arguments import make_answerer, open_model
+from llava.eval.answering.flags import add_model_flags
 from llava.eval.answering.questions import Question, check_images, read_questions
 from llava.eval.benchmarks.easy_vqa import score
 from llava.families import family_of
 from llava.files import write_json
-from visual_region.importance.score_file import ScoreFile
+from visual_region.scores import ScoreFile
 from visual_region.surgery import layers_removed, lowest_outside
 
 

@@ -12,7 +12,8 @@ import torch
 from llava.checkpoint import identity
 from llava.checkpoint.folder import Checkpoint, Kind, open_checkpoint
 from llava.conversation import get_template
-from llava.eval.answering.arguments import add_model_flags, load, open_model
+from llava.eval.answering.arguments import load, open_model
+from llava.eval.answering.flags import add_model_flags
 from llava.eval.answering.perplexity import Corpus, check_flags, report_of
 from llava.files import sha256_of, write_json
 from llava.outputs import FileKind, check_cache, check_files

@@ -5,12 +5,11 @@ import json
 from pathlib import Path
 
 from llava.outputs import PICTURE, check_files
-from visual_region.importance import ScoreError
-from visual_region.importance.score_file import ScoreFile
 from visual_region.layers import LayerSelection
 from visual_region.pictures.bars import draw_bars
 from visual_region.pictures.curves import draw_curves
 from visual_region.pictures.heatmap import draw_heatmap
+from visual_region.scores import ScoreError, ScoreFile
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -23,8 +23,8 @@ from visual_region.importance.blocks import (
     lowest_block,
     read_block_values,
 )
-from visual_region.importance.score_file import ScoreFile
 from visual_region.pruning import cut_shards, difference, prune_adapter, pruned_config
+from visual_region.scores import ScoreFile
 from visual_region.surgery import (
     LayerCut,
     SurgeryError,
@@ -145,7 +145,7 @@ def _read_scores(args: argparse.Namespace, checkpoint: Checkpoint) -> list[float
             f"{args.scores} is of {scores.num_layers} layers, the model has {record.depth}{before}; "
             "score the model as it is now"
         )
-    scores.check_fits(checkpoint)
+    scores.check_fits(checkpoint.name, identity.digest(checkpoint))
     return values
 
 

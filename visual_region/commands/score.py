@@ -11,16 +11,17 @@ from llava.flags import add_checkpoint_flags
 from llava.journal import Journal, journal_path
 from llava.outputs import PICTURE, OutputError, check_cache, check_files
 from llava.tables import text_table
-from visual_region.importance import METRICS, PARAMETER_METRICS, SAMPLE_METRICS, ScoreError, inputs
+from visual_region.importance import METRICS, PARAMETER_METRICS, SAMPLE_METRICS, inputs
 from visual_region.importance.parameters import check_comparable
 from visual_region.importance.run import measure_samples, parameter_metrics, sample_metrics
 from visual_region.importance.samples import SampleSet
-from visual_region.importance.score_file import SCORES, ScoreFile, write_scores
+from visual_region.importance.score_file import write_scores
 from visual_region.importance.tokens import KINDS
 from visual_region.importance.weights import DecoderWeights, decoder_weights
 from visual_region.layers import LayerSelection
 from visual_region.pictures.bars import draw_bars
 from visual_region.pictures.heatmap import draw_heatmap
+from visual_region.scores import SCORES, ScoreError, ScoreFile
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

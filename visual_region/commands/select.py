@@ -13,6 +13,7 @@ from llava.names import spec_labels
 from llava.outputs import PICTURE, TABLE, FileKind, check_files
 from llava.tables import markdown_table, text_table
 from visual_region.layers import GRAMMAR, LayerSelection, LayerSelectionError
+from visual_region.scores import ScoreFile
 
 SELECTIONS = FileKind("a file of selections", keys=frozenset({"selections", "jaccard"}))
 
@@ -77,8 +78,6 @@ def _depth(args: argparse.Namespace) -> int:
         from llava.checkpoint.folder import open_checkpoint
 
         return open_checkpoint(args.model_path, flag="--model-path", weights=False, with_base=False).depth
-    from visual_region.importance.score_file import ScoreFile
-
     depths = {ScoreFile.read(path).num_layers for path in _score_files(args.spec)}
     if len(depths) != 1:
         why = f"the score files are of {sorted(depths)} layers" if depths else "no score file is given"
@@ -91,12 +90,10 @@ def _score_files(specs: list[str]) -> list[Path]:
     return [Path(part.rpartition("#")[0].strip()).expanduser() for part in parts]
 
 
-def _entry(selection: LayerSelection) -> tuple[Any, str, bool] | None:
+def _entry(selection: LayerSelection) -> tuple[ScoreFile, str, bool] | None:
     """Score file, metric and whether the lowest count; None for a spec that is not one metric of one score file."""
     if "#" not in selection.spec or "," in selection.spec:
         return None
-    from visual_region.importance.score_file import ScoreFile
-
     path, _, query = (piece.strip() for piece in selection.spec.rpartition("#"))
     metric, *order = (piece.strip() for piece in query.split(":"))
     return ScoreFile.read(path), metric, order[0] == "lowest"

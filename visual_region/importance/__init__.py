@@ -11,10 +11,7 @@ from visual_region.importance import (
     multimodal_bi,
     parameter_change,
 )
-from visual_region.importance.errors import ScoreError
 from visual_region.importance.metric import Metric, ParameterMetric, SampleMetric
-
-__all__ = ["METRICS", "PARAMETER_METRICS", "SAMPLE_METRICS", "ScoreError"]
 
 METRICS: dict[str, Metric] = {
     module.METRIC.name: module.METRIC

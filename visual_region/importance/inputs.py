@@ -8,8 +8,9 @@ from llava.conversation import get_template
 from llava.data.feature_cache import FeatureCache
 from llava.dtypes import dtype_of
 from llava.model.builder import load_checkpoint
-from visual_region.importance import METRICS, PARAMETER_METRICS, SAMPLE_METRICS, ScoreError
+from visual_region.importance import METRICS, PARAMETER_METRICS, SAMPLE_METRICS
 from visual_region.importance.samples import Reader, SampleSet, open_samples
+from visual_region.scores import ScoreError
 
 
 def add_sample_flags(parser: argparse._ActionsContainer) -> None:

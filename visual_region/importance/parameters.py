@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from llava.checkpoint.tensors import Stored
-from visual_region.importance.errors import ScoreError
 from visual_region.importance.weights import DecoderWeights
+from visual_region.scores import ScoreError
 
 PIECE = 1 << 17
 """Elements in a piece: in float64 a few of them fit into a core's second-level cache."""

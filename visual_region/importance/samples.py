@@ -18,8 +18,8 @@ from llava.data.records import DataFormatError, Record, Records, open_records
 from llava.files import cache_root, sha256_of, write_json
 from llava.images import missing_images
 from llava.names import some
-from visual_region.importance.errors import ScoreError
 from visual_region.importance.tokens import ANSWER, IMAGE, PADDING, PROMPT, TokenBatch
+from visual_region.scores import ScoreError
 
 CAPTION_TEMPLATE = "plain"
 

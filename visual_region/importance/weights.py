@@ -14,7 +14,7 @@ from llava.checkpoint.adapter import Adapter, strip_wrapper_prefix
 from llava.checkpoint.folder import Checkpoint, Kind
 from llava.checkpoint.hf_llava import our_name
 from llava.checkpoint.tensors import Stored
-from visual_region.importance.errors import ScoreError
+from visual_region.scores import ScoreError
 
 _DERIVED = "rotary_emb.inv_freq"
 """What old checkpoints store besides parameters: it follows from the config."""

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from visual_region.importance import METRICS
-from visual_region.importance.score_file import ScoreFile
 from visual_region.pictures.figure import MARKED, PLAIN, layer_ticks, new_figure, save
+from visual_region.scores import ScoreFile
 
 
 def draw_bars(

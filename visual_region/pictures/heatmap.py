@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from llava.names import numbered
-from visual_region.importance import METRICS, ScoreError
-from visual_region.importance.score_file import ScoreFile
+from visual_region.importance import METRICS
 from visual_region.pictures.figure import layer_ticks, new_figure, save
+from visual_region.scores import ScoreError, ScoreFile
 
 
 def draw_heatmap(files: Sequence[ScoreFile], metric: str, path: str | Path, names: Sequence[str] | None = None) -> None:

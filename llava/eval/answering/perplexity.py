@@ -21,6 +21,7 @@ from llava.conversation import get_template
 from llava.data.records import Records, open_records
 from llava.eval.answering.arguments import feature_cache
 from llava.eval.answering.errors import EvaluationError
+from llava.eval.answering.flags import DEFAULT_CONTEXT
 from llava.eval.answering.nll import Piece, answer_pieces, encode_documents, first_tokens, text_pieces
 from llava.eval.benchmarks.perplexity import text_not_as_published
 from llava.eval.scoring.report import Measure, Report
@@ -29,21 +30,6 @@ from llava.files import sha256_of
 from llava.images import MISSING, describe_unreadable, missing_images
 from llava.journal import Journal
 from llava.tokenization import encoder_for
-
-DEFAULT_CONTEXT = 2048
-UNITS = ("token", "byte", "word")
-
-
-def add_corpus_flags(parser: argparse.ArgumentParser) -> None:
-    """--text-file or --data-path, and how they are read."""
-    parser.add_argument("--text-file", help="plain text (.txt: one stream) or JSON lines with a 'text' (.jsonl)")
-    parser.add_argument("--data-path", help="LLaVA JSON: perplexity of its answers")
-    parser.add_argument("--samples", type=int, help="the first so many documents or samples; default: all")
-    parser.add_argument("--max-tokens", type=int, help="of text: the first so many tokens; default: all")
-    parser.add_argument("--context", type=int, help=f"tokens of a window; default: {DEFAULT_CONTEXT}, or what fits")
-    parser.add_argument("--stride", type=int, help="tokens from window to window; default: the context, no overlap")
-    parser.add_argument("--bos", choices=("auto", "none"), default="auto", help="auto: as the tokenizer does by itself")
-    parser.add_argument("--unit", choices=UNITS, default="token", help="what the headline is per; all are written")
 
 
 def check_flags(args: argparse.Namespace, checkpoint: Checkpoint) -> None:

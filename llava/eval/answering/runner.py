@@ -15,9 +15,10 @@ from transformers.utils.logging import tqdm
 from llava.checkpoint.folder import Checkpoint
 from llava.eval.answering.answerer import Answerer
 from llava.eval.answering.answers_file import AnswersFile, skipped_before
-from llava.eval.answering.arguments import SHARE, check_flags, check_sees, make_answerer, open_model, settings
+from llava.eval.answering.arguments import check_sees, make_answerer, open_model, settings
 from llava.eval.answering.batching import Batch, BatchSize, length_of
 from llava.eval.answering.errors import EvaluationError
+from llava.eval.answering.flags import SHARE, check_flags
 from llava.eval.answering.questions import (
     Question,
     check_images,

@@ -1,7 +1,7 @@
 """Runs the paper's whole evaluation on one checkpoint and ends in the paper's table row (scripts/eval/all.sh).
 
 Each benchmark is `scripts/eval/NAME.sh`, in a process of its own; its score goes to RESULTS/NAME.json. A benchmark that
-was finished before is passed over as long as the checkpoint, the flags and the questions are the same.
+was finished before is skipped as long as the checkpoint, the flags and the questions are the same.
 """
 
 import argparse
@@ -12,66 +12,65 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from llava.checkpoint.model_state import model_state
-from llava.checkpoint.old_folder import read_checkpoint
 from llava.eval.benchmarks import BENCHMARKS, BY_NAME, DATA, Benchmark
 from llava.eval.suite.program_flags import check_program_flags
 from llava.eval.suite.summary import STATE, read_state, summarise
 from llava.files import write_json
-from llava.mm_utils import get_model_name_from_path
+from llava.flags import run_program
+
+if TYPE_CHECKING:
+    # Flags are checked without waiting for torch.
+    from llava.checkpoint.folder import Checkpoint
 
 SCRIPTS = Path("scripts/eval")
-SETTINGS = (
-    "CONV",
-    "LIMIT_PER_TASK",
-    "MAX_TOKENS",
-    "METHOD",
-    "CONTEXT",
-    "STRIDE",
-    "LAST_MATCH",
-    "FRAME",
-    "MISSING",
-    "ANSWER_KEY",
-)
-"""Environment variables by which the scripts are set."""
+SETTINGS = ("CONV", "MISSING", *(setting.name for benchmark in BENCHMARKS for setting in benchmark.settings))
+"""Environment variables that change a score."""
 
 
 class AllError(ValueError):
     """Nothing that can be run, or something that failed."""
 
 
-def fingerprint(model_path: Path, benchmark: Benchmark, flags: Sequence[str], data: Path = DATA) -> dict[str, Any]:
-    """What a score depends on, as far as files tell: a finished benchmark is passed over while this is the same.
+def fingerprint(
+    checkpoint: "Checkpoint", benchmark: Benchmark, flags: Sequence[str], data: Path = DATA
+) -> dict[str, Any]:
+    """What a score depends on, as far as files show it: a finished benchmark is skipped while this is the same.
 
-    The checkpoint is told by `model_state`, as it is for its answers; questions by size and time of change, as their
-    content takes minutes to read.
+    The checkpoint is recorded by `file_state`, as it is for its answers; questions by size and time of change, as
+    reading their content takes minutes.
     """
-    heeded = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    heeded.add_argument("--model-base")
-    heeded.add_argument("--vision-tower")
-    named, _ = heeded.parse_known_args(flags)
+    from llava.checkpoint.identity import file_state
+
     questions = [data / file for file in benchmark.data]
     return {
-        "checkpoint": model_state(model_path, named.model_base, named.vision_tower),
+        "checkpoint": file_state(checkpoint, _checkpoint_flags(flags).vision_tower),
         "questions": [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in questions],
         "flags": list(flags),
         "environment": {key: os.environ[key] for key in SETTINGS if key in os.environ},
     }
 
 
+def _checkpoint_flags(flags: Sequence[str]) -> argparse.Namespace:
+    """--model-base and --vision-tower among the flags of the programs."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--model-base")
+    parser.add_argument("--vision-tower")
+    return parser.parse_known_args(flags)[0]
+
+
 def runnable(
     names: Sequence[str] | None, require_all: bool, data: Path = DATA, questions: Mapping[str, str] | None = None
 ) -> list[Benchmark]:
-    """The benchmarks that have their data; the others are named aloud.
+    """The benchmarks that have their data; the names of the others are printed.
 
     Args:
         names: these only; default: the paper's.
         questions: benchmark -> another question file, by its name without the suffix.
 
     Raises:
-        AllError: none has, or `require_all` and one has not.
+        AllError: none has its data, or one does not and `require_all` is given.
     """
     wanted = [BY_NAME[name] for name in names] if names else [b for b in BENCHMARKS if b.paper]
     wanted = [b.asking(questions[b.name]) if b.name in (questions or {}) else b for b in wanted]
@@ -92,7 +91,7 @@ def runnable(
 
 
 def run(
-    model_path: Path, benchmarks: Sequence[Benchmark], results: Path, flags: Sequence[str], data: Path
+    checkpoint: "Checkpoint", benchmarks: Sequence[Benchmark], results: Path, flags: Sequence[str], data: Path
 ) -> list[str]:
     """Runs what is not done; returns the names of those that failed.
 
@@ -100,7 +99,7 @@ def run(
     """
     failed = []
     state = read_state(results)
-    prints = {b.name: fingerprint(model_path, b, flags, data) for b in benchmarks}
+    prints = {b.name: fingerprint(checkpoint, b, flags, data) for b in benchmarks}
     unfinished = {
         name: "not finished" for name, now in prints.items() if not _is_done(results / f"{name}.json", state, now)
     }
@@ -108,7 +107,7 @@ def run(
         summarise(results, prints[benchmarks[0].name]["checkpoint"], unfinished)
     for number, benchmark in enumerate(benchmarks, start=1):
         report = results / f"{benchmark.name}.json"
-        now = fingerprint(model_path, benchmark, flags, data)
+        now = fingerprint(checkpoint, benchmark, flags, data)
         state = read_state(results)
         where = f"[{number}/{len(benchmarks)}] {benchmark.name}"
         if _is_done(report, state, now):
@@ -119,13 +118,17 @@ def run(
         print(f"{where}: begins", flush=True)
         begin = time.monotonic()
         aside = results / f".{benchmark.name}.{os.getpid()}.json"
-        environment = os.environ | {"RESULT": str(aside), "NAME": results.name, "PYTHON": _python()}
-        # A folder or a question file of one benchmark is none of the others'.
+        environment = os.environ | {
+            "RESULT": str(aside),
+            "NAME": results.name,
+            "PYTHON": os.environ.get("PYTHON") or sys.executable,
+        }
+        # A folder or a question file of one benchmark does not belong to the others.
         for name in ("DATA", "QUESTIONS", "IMAGES"):
             environment.pop(name, None)
         if benchmark != BY_NAME[benchmark.name]:
             environment["QUESTIONS"] = Path(benchmark.data[0]).stem
-        command = ["bash", str(SCRIPTS / f"{benchmark.name}.sh"), str(model_path), *flags]
+        command = ["bash", str(SCRIPTS / f"{benchmark.name}.sh"), checkpoint.name, *flags]
         try:
             code = subprocess.run(command, env=environment, check=False).returncode
             if code or not aside.is_file():
@@ -136,7 +139,7 @@ def run(
         finally:
             with suppress(FileNotFoundError):
                 aside.unlink()
-        # Read again: another benchmark may have been finished meanwhile by a run beside this one.
+        # Read again: another run may have finished another benchmark meanwhile.
         write_json(results / STATE, read_state(results) | {benchmark.name: now})
         print(f"{where}: done in {time.monotonic() - begin:.0f} s; the score is now {report}", flush=True)
     return failed
@@ -154,41 +157,38 @@ def _questions(arguments: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
-def _python() -> str:
-    return os.environ.get("PYTHON") or sys.executable
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="The paper's whole evaluation on one checkpoint", allow_abbrev=False)
-    parser.add_argument("model_path", metavar="CHECKPOINT", type=Path)
+    parser.add_argument("model_path", metavar="CHECKPOINT")
     parser.add_argument("--results", type=Path, help="folder; default: playground/data/eval/results/NAME")
     parser.add_argument("--data", type=Path, default=DATA, help=argparse.SUPPRESS)
     parser.add_argument("--only", nargs="+", choices=list(BY_NAME), help="these benchmarks only")
     parser.add_argument(
         "--questions", nargs="+", metavar="NAME=FILE", default=[], help="e.g. tdiuc=questions.sample-20000"
     )
-    parser.add_argument("--require-all", action="store_true", help="stop at once where a benchmark lacks its data")
+    parser.add_argument("--require-all", action="store_true", help="stop at once if a benchmark lacks its data")
     args, flags = parser.parse_known_args()
-    try:
-        read_checkpoint(args.model_path)
-        results = args.results or args.data / "results" / get_model_name_from_path(str(args.model_path))
-        benchmarks = runnable(args.only, args.require_all, args.data, _questions(args.questions))
-        check_program_flags(benchmarks, flags, own=parser._option_string_actions)
-        read_state(results)
-        results.mkdir(parents=True, exist_ok=True)
-        failed = run(args.model_path, benchmarks, results, flags, args.data)
-        done = [benchmark.name for benchmark in benchmarks if benchmark.name not in failed]
-        checkpoint = fingerprint(args.model_path, benchmarks[0], flags, args.data)["checkpoint"]
-        text = summarise(results, checkpoint, dict.fromkeys(failed, "failed when it was run last"))
-        if not done:
-            raise AllError(f"every benchmark failed: {', '.join(failed)}")
-        print(f"\n{text}")
-        print(f"The scores are in {results}: summary.md, summary.json and NAME.json for each benchmark")
-        if failed:
-            raise AllError(f"without {', '.join(failed)}, which failed; run again to try them once more")
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    benchmarks = runnable(args.only, args.require_all, args.data, _questions(args.questions))
+    check_program_flags(benchmarks, flags, own=parser._option_string_actions)
+
+    from llava.checkpoint.folder import open_checkpoint
+    from llava.mm_utils import get_model_name_from_path
+
+    checkpoint = open_checkpoint(args.model_path, _checkpoint_flags(flags).model_base)
+    results = args.results or args.data / "results" / get_model_name_from_path(args.model_path)
+    read_state(results)
+    results.mkdir(parents=True, exist_ok=True)
+    failed = run(checkpoint, benchmarks, results, flags, args.data)
+    done = [benchmark.name for benchmark in benchmarks if benchmark.name not in failed]
+    state = fingerprint(checkpoint, benchmarks[0], flags, args.data)["checkpoint"]
+    text = summarise(results, state, dict.fromkeys(failed, "failed when it was run last"))
+    if not done:
+        raise AllError(f"every benchmark failed: {', '.join(failed)}")
+    print(f"\n{text}")
+    print(f"The scores are in {results}: summary.md, summary.json and NAME.json for each benchmark")
+    if failed:
+        raise AllError(f"without {', '.join(failed)}, which failed; run again to try them once more")
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -5,8 +5,6 @@
 """
 
 import argparse
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +23,10 @@ from llava.eval.suite.paired import (
     questions_of,
 )
 from llava.eval.suite.summary import left_out
-from llava.eval.suite.table import NONE, markdown_table, read_results, row
+from llava.eval.suite.table import NONE, checkpoints_table, read_results, row
 from llava.files import write_json, written_whole
+from llava.flags import run_program
+from llava.tables import markdown_table
 
 Results = Mapping[str, Mapping[str, Report]]
 
@@ -126,16 +126,15 @@ def _kept(
 
 def markdown(comparison: Mapping[str, Any]) -> str:
     reference = comparison["reference"]
-    lines = ["# Comparison", "", markdown_table(comparison["rows"])]
+    lines = ["# Comparison", "", checkpoints_table(comparison["rows"])]
     lines += _kept_lines(comparison["kept"], reference)
     columns = [b.column for b in BENCHMARKS if any(b.column in d for d in comparison["differences"].values())]
     lines += [
         f"Difference to {reference}, question by question, with its 95% interval (points; perplexity as it is, and as "
         "a ratio):",
         "",
-        f"| | {' | '.join(columns)} |",
-        "|---" * (len(columns) + 1) + "|",
     ]
+    rows = []
     for name, entries in comparison["differences"].items():
         cells = [
             f"{entries[column]['value']:+.2f}{_interval(entries[column])}{_ratio(entries[column])}"
@@ -143,7 +142,8 @@ def markdown(comparison: Mapping[str, Any]) -> str:
             else NONE
             for column in columns
         ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        rows.append([name, *cells])
+    lines.append(markdown_table(["", *columns], rows).rstrip("\n"))
     if comparison["notes"]:
         lines += ["", *(f"- {note}" for note in comparison["notes"])]
     return "\n".join(lines) + "\n"
@@ -213,31 +213,24 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=[b.name for b in BENCHMARKS], help="these benchmarks only")
     parser.add_argument("--output", type=Path, default=Path("comparison"), help="folder for the three files")
     args = parser.parse_args()
-    try:
-        folders = named_results(args.results)
-        if len(folders) < 2:
-            raise ComparisonError("a comparison needs at least two results")
-        reference = args.reference or next(iter(folders))
-        if reference not in folders:
-            raise ComparisonError(f"--reference {reference} is not among {', '.join(folders)}")
-        results, notes = current_results(folders)
-        if args.only:
-            results = {n: {k: v for k, v in reports.items() if k in args.only} for n, reports in results.items()}
-        comparison = compare(results, reference, notes)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    folders = named_results(args.results)
+    if len(folders) < 2:
+        raise ComparisonError("a comparison needs at least two results")
+    reference = args.reference or next(iter(folders))
+    if reference not in folders:
+        raise ComparisonError(f"--reference {reference} is not among {', '.join(folders)}")
+    results, notes = current_results(folders)
+    if args.only:
+        results = {n: {k: v for k, v in reports.items() if k in args.only} for n, reports in results.items()}
+    comparison = compare(results, reference, notes)
     text = markdown(comparison)
     write_json(args.output / "comparison.json", comparison)
     with written_whole(args.output / "comparison.md") as aside:
         aside.write_text(text, encoding="utf-8")
     draw(comparison, args.output / "comparison.png")
-    try:
-        print(text)
-        print(f"The comparison is in {args.output}: comparison.md, comparison.json, comparison.png", flush=True)
-    except BrokenPipeError:
-        # Whoever reads (head, less) has seen enough; the files are written. The interpreter's own last flush is let go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print(text)
+    print(f"The comparison is in {args.output}: comparison.md, comparison.json, comparison.png", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, interrupted="")

@@ -3,15 +3,13 @@
 import argparse
 import difflib
 from collections.abc import Collection, Sequence
-from importlib import import_module
 
 from llava.conversation import get_template
-from llava.eval.answering.arguments import check_flags
 from llava.eval.answering.errors import EvaluationError
+from llava.eval.answering.flags import PARSERS, check_flags
 from llava.eval.benchmarks import Benchmark
 
-# What the scripts give themselves: a second value would go to every benchmark alike.
-_SET_BY_SCRIPTS = (
+SET_BY_SCRIPTS = (
     "model_path",
     "question_file",
     "answers_file",
@@ -22,13 +20,20 @@ _SET_BY_SCRIPTS = (
     "data_path",
     "report_file",
 )
+"""What the scripts set themselves: a second value would go to every benchmark."""
 
 
-def check_program_flags(benchmarks: Sequence[Benchmark], flags: Sequence[str], own: Collection[str] = ()) -> None:
+def check_program_flags(
+    benchmarks: Sequence[Benchmark],
+    flags: Sequence[str],
+    own: Collection[str] = (),
+    set_by_caller: Collection[str] = SET_BY_SCRIPTS,
+) -> None:
     """Reads the flags as each benchmark's program (`Benchmark.program`) will read them.
 
     Args:
-        own: flags of the caller, for which another may be a slip.
+        own: flags of the caller, which a misspelt flag may stand for.
+        set_by_caller: what the flags must not set.
 
     Raises:
         EvaluationError: in one line, every flag that a program does not know, that the scripts set themselves, or
@@ -41,10 +46,10 @@ def check_program_flags(benchmarks: Sequence[Benchmark], flags: Sequence[str], o
     known: set[str] = set()
     for program in dict.fromkeys(benchmark.program for benchmark in benchmarks):
         names = [benchmark.name for benchmark in benchmarks if benchmark.program == program]
-        parser = import_module(f"llava.eval.{program}").make_parser()
+        parser = PARSERS[program]()
         known |= {flag for action in parser._actions for flag in action.option_strings}
         try:
-            unknown = _unknown(parser, flags)
+            unknown = _unknown(parser, flags, set_by_caller)
         except ValueError as error:
             wrong.append(str(error))
             continue
@@ -64,8 +69,8 @@ def check_program_flags(benchmarks: Sequence[Benchmark], flags: Sequence[str], o
         )
 
 
-def _unknown(parser: argparse.ArgumentParser, flags: Sequence[str]) -> list[str]:
-    """What the parser does not know; raises `ValueError` for a value that the program would refuse."""
+def _unknown(parser: argparse.ArgumentParser, flags: Sequence[str], set_by_caller: Collection[str]) -> list[str]:
+    """What the parser does not know. Raises `ValueError` for a value that the program would refuse."""
 
     def refuse(message: str) -> None:
         raise EvaluationError(message)
@@ -73,9 +78,9 @@ def _unknown(parser: argparse.ArgumentParser, flags: Sequence[str]) -> list[str]
     parser.error = refuse
     for action in parser._actions:
         action.required = False
-    parser.set_defaults(**dict.fromkeys(_SET_BY_SCRIPTS))
+    parser.set_defaults(**dict.fromkeys(SET_BY_SCRIPTS))
     args, left = parser.parse_known_args(list(flags))
-    taken = [f"--{name.replace('_', '-')}" for name in _SET_BY_SCRIPTS if getattr(args, name) is not None]
+    taken = [f"--{name.replace('_', '-')}" for name in set_by_caller if getattr(args, name) is not None]
     if taken:
         raise EvaluationError(
             f"{', '.join(taken)}: the scripts set this themselves (other questions: --questions NAME=FILE; "
@@ -84,5 +89,5 @@ def _unknown(parser: argparse.ArgumentParser, flags: Sequence[str]) -> list[str]
     check_flags(args)
     if args.conv_mode:
         get_template(args.conv_mode)
-    # Values of unknown flags are left over too; they are named only where no flag is.
+    # Values of unknown flags are left over too; they are named only if no flag is.
     return [word for word in left if word.startswith("-")] or left

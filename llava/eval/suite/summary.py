@@ -1,4 +1,4 @@
-"""What `llava.eval.suite.all` keeps beside a checkpoint's scores: state.json, summary.md and summary.json."""
+"""What `llava.eval.suite.all` keeps next to a checkpoint's scores: state.json, summary.md and summary.json."""
 
 import json
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 
 from llava.eval.benchmarks import BENCHMARKS, Benchmark
 from llava.eval.scoring.report import Report, read_report
-from llava.eval.suite.table import markdown_table, row
+from llava.eval.suite.table import checkpoints_table, row
 from llava.files import write_json, written_whole
 
 STATE = "state.json"
@@ -63,7 +63,7 @@ def summarise(results: Path, checkpoint: Any, unfinished: Mapping[str, str]) -> 
         if name in left_out:
             lines.append(f"- {benchmark.column}: not in the row: {left_out[name]}")
     values: Mapping[str, Any] = row(reports)
-    text = "\n".join([markdown_table({results.name: values}), *lines]) + "\n"
+    text = "\n".join([checkpoints_table({results.name: values}), *lines]) + "\n"
     with written_whole(results / "summary.md") as aside:
         aside.write_text(text, encoding="utf-8")
     write_json(results / SUMMARY, {"model": results.name, "row": values, "left_out": left_out})

@@ -6,6 +6,7 @@ from typing import Any
 
 from llava.eval.benchmarks import BENCHMARKS, VISUAL
 from llava.eval.scoring.report import Report, read_report
+from llava.tables import markdown_table
 
 NONE = "–"
 
@@ -56,16 +57,16 @@ def _scaled(report: Report) -> float:
     return report.headline.value * (100 if report.unit == "share" else 1)
 
 
-def markdown_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+def checkpoints_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """Rows under the paper's headings; an average over fewer than all eight says so."""
     known = [*row({}), *(benchmark.column for benchmark in BENCHMARKS if not benchmark.paper)]
     headings = [
         h for h in known if h != "average_over" and (h in row({}) or any(h in values for values in rows.values()))
     ]
-    lines = [f"| | {' | '.join(headings)} |", "|---" * (len(headings) + 1) + "|"]
+    lines = []
     for name, values in rows.items():
         cells = [NONE if values.get(heading) is None else f"{values[heading]:.2f}" for heading in headings]
         if values["average"] is not None and values["average_over"] < len(VISUAL):
             cells[headings.index("average")] += f" (of {values['average_over']})"
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        lines.append([name, *cells])
+    return markdown_table(["", *headings], lines)

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 
@@ -47,6 +48,29 @@ def test_preflight_names_each_kind(tiny, tmp_path):
         "every label lies past model_max_length 200 and would be cut off (ids long)",
     ):
         assert words in result.stdout, result.stdout
+
+
+@pytest.mark.parametrize(
+    ("projector", "flags", "tokens"),
+    [
+        ("mlp2x_gelu", [], 4),
+        ("pixel_shuffle2x", [], 1),
+        ("mlp2x_gelu", ["--image_tokens", "7"], 7),
+        (None, [], 576),
+    ],
+)
+def test_tokens_per_image(tiny, tiny_llava, tmp_path, monkeypatch, capsys, projector, flags, tokens):
+    """A LLaVA's own, as its tower and its projector make them."""
+    model = tiny.llm
+    if projector:
+        model = shutil.copytree(tiny_llava, tmp_path / "llava")
+        config = json.loads((model / "config.json").read_text()) | {"mm_projector_type": projector}
+        (model / "config.json").write_text(json.dumps(config))
+    data = ["--data_path", tiny.data, "--image_folder", tiny.images, "--model_name_or_path", model, *flags]
+    monkeypatch.setattr("sys.argv", ["check", *map(str, data)])
+    with pytest.raises(SystemExit):
+        main()
+    assert f"labels are counted with {tokens} tokens per image" in capsys.readouterr().out
 
 
 def test_clean_data_passes(tiny):

@@ -174,3 +174,13 @@ def test_stock_transformers_cannot_hold_it(answerer):
         ExportError, match="the projector is 'pixel_shuffle2x', transformers' LLaVA has 'mlp2x_gelu' only"
     ):
         check_exportable(model.config, model.get_vision_tower())
+
+
+def test_another_tower_that_does_not_fit_is_refused_before_weights_are_read(runs, tiny, tmp_path, monkeypatch):
+    config = json.loads((tiny.tower / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"image_size": 42}))
+    monkeypatch.setattr(
+        "transformers.modeling_utils.PreTrainedModel._load_pretrained_model", lambda *a, **k: pytest.fail("read")
+    )
+    with pytest.raises(ProjectorError, match="gives 9 tokens, a grid of 3 x 3"):
+        load_pretrained_model(str(runs / "lora"), str(tiny.llm), device="cpu", vision_tower=str(tmp_path))

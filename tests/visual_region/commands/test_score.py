@@ -9,13 +9,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llava.checkpoint.folder import open_checkpoint
+from llava.checkpoint.identity import digest
 from llava.journal import JournalError
 from visual_region import __main__ as entry
 from visual_region.commands import picture, score, select
-from visual_region.importance import ScoreError, inputs
+from visual_region.importance import inputs
 from visual_region.importance import run as run_module
-from visual_region.importance.score_file import ScoreFile
 from visual_region.layers import LayerSelection
+from visual_region.scores import ScoreError, ScoreFile
 
 
 def call(module, *arguments):
@@ -214,17 +215,17 @@ def test_a_backbone_of_another_shape(flags, tiny, tmp_path, monkeypatch):
 def test_scores_of_another_model_are_told(scored, tiny_llava, tiny, tmp_path):
     import shutil
 
-    ScoreFile.read(scored).check_fits(open_checkpoint(tiny_llava))
+    ScoreFile.read(scored).check_fits("other", digest(open_checkpoint(tiny_llava)))
     shutil.copytree(tiny_llava, tmp_path / "other")
     state = load_file(tiny_llava / "model.safetensors")
     state["model.norm.weight"] = state["model.norm.weight"] + 1
     save_file(state, tmp_path / "other/model.safetensors", {"format": "pt"})
     with pytest.raises(ScoreError, match=r"holds the scores of another model .* than \S+; score this one"):
-        ScoreFile.read(scored).check_fits(open_checkpoint(tmp_path / "other"))
+        ScoreFile.read(scored).check_fits("other", digest(open_checkpoint(tmp_path / "other")))
     older = {name: value for name, value in json.loads(scored.read_text()).items() if name != "run"}
     (tmp_path / "old.json").write_text(json.dumps(older | {"identity": "0" * 64}))
     with pytest.raises(ScoreError, match="or was written before every tensor counted for a model"):
-        ScoreFile.read(tmp_path / "old.json").check_fits(open_checkpoint(tiny_llava))
+        ScoreFile.read(tmp_path / "old.json").check_fits("other", digest(open_checkpoint(tiny_llava)))
 
 
 def test_a_file_that_is_no_score_file(tmp_path):

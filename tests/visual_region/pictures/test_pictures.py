@@ -5,9 +5,9 @@ import json
 import pytest
 from matplotlib import pyplot
 
-from visual_region.importance.score_file import ScoreFile
 from visual_region.layers import LayerSelection
 from visual_region.pictures import curves, figure, heatmap, stacks
+from visual_region.scores import ScoreFile
 
 LAYERS = 6
 CURVE = [

@@ -14,8 +14,9 @@ from llava.checkpoint.folder import open_checkpoint
 from llava.eval.answering import runner
 from llava.eval.answering.answerer import Generation
 from llava.eval.answering.answers_file import AnswersFile, record_path
-from llava.eval.answering.arguments import check_flags, open_model, question_parser
+from llava.eval.answering.arguments import open_model
 from llava.eval.answering.errors import EvaluationError
+from llava.eval.answering.flags import check_flags, question_parser
 from llava.eval.answering.launch import launch
 from llava.eval.answering.questions import read_questions
 from llava.eval.answering.runner import evaluate

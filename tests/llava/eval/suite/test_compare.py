@@ -15,7 +15,7 @@ from llava.eval.scoring.report import Measure, Report
 from llava.eval.scoring.statistics import bootstrap_mean
 from llava.eval.suite.compare import compare, current_results, markdown, named_results
 from llava.eval.suite.paired import ComparisonError, paired_draws
-from llava.eval.suite.table import average, markdown_table, row
+from llava.eval.suite.table import average, checkpoints_table, row
 from tests.conftest import REPOSITORY
 
 
@@ -39,7 +39,7 @@ def test_row_and_average():
     assert "easy-VQA" not in values
     partial = results(names=VISUAL[:3])
     assert average(partial) == (0.5, 3)
-    table = markdown_table({"a": row(results()), "b": row(partial)}).splitlines()
+    table = checkpoints_table({"a": row(results()), "b": row(partial)}).splitlines()
     assert table[0].split(" | ")[1:] == [
         "OCRVQA",
         "DocVQA",

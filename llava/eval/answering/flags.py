@@ -1,0 +1,160 @@
+"""The flags of the evaluation programs. Without torch, so that a wrong flag is refused at once."""
+
+import argparse
+from collections.abc import Callable
+
+from llava.eval.answering.errors import EvaluationError
+from llava.eval.benchmarks.mmbench import SUFFIXES
+from llava.eval.benchmarks.mmlu import METHODS
+from llava.flags import add_checkpoint_flags, positive
+
+SHARE = {"auto": None, "on": True, "off": False}
+DEFAULT_CONTEXT = 2048
+UNITS = ("token", "byte", "word")
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """Upstream's flags of model and generation, and ours for speed."""
+    add_checkpoint_flags(parser, "default: fp16 on a GPU, fp32 on a CPU")
+    parser.add_argument("--image-folder", default="")
+    parser.add_argument("--conv-mode", help="conversation template; default: the one that the checkpoint records")
+    parser.add_argument("--temperature", type=float, default=0.2, help="0 takes the most probable token")
+    parser.add_argument("--top_p", type=float)
+    parser.add_argument("--num_beams", type=int, default=1)
+    parser.add_argument("--max_new_tokens", type=int, default=128)
+    parser.add_argument("--seed", type=int, default=0, help="of sampling; a question's draw depends on no other's")
+    parser.add_argument(
+        "--stop", action="append", default=[], metavar="TEXT", help="end an answer before this text; may be repeated"
+    )
+    parser.add_argument("--raw-prompt", action="store_true", help="give the question's text without a conversation")
+    parser.add_argument(
+        "--batch-size",
+        type=_batch_size,
+        default=None,
+        metavar="N|auto",
+        help="questions at once; auto (default) takes what fits and halves it when memory runs out. In fp32 answers "
+        "do not depend on it",
+    )
+    parser.add_argument(
+        "--share-prefix",
+        choices=SHARE,
+        default="auto",
+        help="read once what several questions begin with (an image, examples); auto: if that is faster",
+    )
+    parser.add_argument("--num-workers", type=int, default=4, help="threads that read images ahead")
+    parser.add_argument("--device", default="cuda", help="default: cuda, or cpu without a GPU")
+    parser.add_argument("--vision-feature-cache", help="folder for features of the frozen tower")
+
+
+def question_parser(description: str, max_new_tokens: int, question_file: str | None = None) -> argparse.ArgumentParser:
+    """A parser with all the flags of a model_vqa program.
+
+    Args:
+        max_new_tokens, question_file: upstream's defaults of that program; None makes the question file required.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    add_model_flags(parser)
+    parser.set_defaults(max_new_tokens=max_new_tokens)
+    parser.add_argument("--question-file", required=question_file is None, default=question_file)
+    parser.add_argument("--answers-file", required=True)
+    parser.add_argument("--num-chunks", type=int, default=1, help="processes that share the questions, round-robin")
+    parser.add_argument("--chunk-idx", type=int, default=0, help="which of them this is, from 0")
+    parser.add_argument(
+        "--skip-missing-images",
+        action="store_true",
+        help="answer the other questions if images are missing; NAME.run.json beside the answers lists them",
+    )
+    return parser
+
+
+def _batch_size(text: str) -> int | None:
+    try:
+        return None if text == "auto" else positive(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number of at least 1") from error
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Raises `EvaluationError` that names all flags with impossible values."""
+    wrong = [
+        f"{flag} {value}: {allowed}"
+        for flag, value, allowed, ok in (
+            ("--temperature", args.temperature, "0 or more", args.temperature >= 0),
+            ("--top_p", args.top_p, "more than 0, at most 1", args.top_p is None or 0 < args.top_p <= 1),
+            ("--num_beams", args.num_beams, "1 or more", args.num_beams >= 1),
+            ("--max_new_tokens", args.max_new_tokens, "1 or more", args.max_new_tokens >= 1),
+            ("--num-workers", args.num_workers, "0 or more", args.num_workers >= 0),
+            ("--stop", args.stop, "no empty text", all(args.stop)),
+            ("--conv-mode", args.conv_mode, "not together with --raw-prompt", not (args.raw_prompt and args.conv_mode)),
+        )
+        if not ok
+    ]
+    if wrong:
+        raise EvaluationError("; ".join(wrong))
+
+
+def add_corpus_flags(parser: argparse.ArgumentParser) -> None:
+    """--text-file or --data-path, and how they are read."""
+    parser.add_argument("--text-file", help="plain text (.txt: one stream) or JSON lines with a 'text' (.jsonl)")
+    parser.add_argument("--data-path", help="LLaVA JSON: perplexity of its answers")
+    parser.add_argument("--samples", type=int, help="the first so many documents or samples; default: all")
+    parser.add_argument("--max-tokens", type=int, help="of text: the first so many tokens; default: all")
+    parser.add_argument("--context", type=int, help=f"tokens of a window; default: {DEFAULT_CONTEXT}, or what fits")
+    parser.add_argument("--stride", type=int, help="tokens from window to window; default: the context, no overlap")
+    parser.add_argument("--bos", choices=("auto", "none"), default="auto", help="auto: as the tokenizer does by itself")
+    parser.add_argument("--unit", choices=UNITS, default="token", help="what the headline is per; all are written")
+
+
+def loader_parser() -> argparse.ArgumentParser:
+    return question_parser("Answer a question file", 128)
+
+
+def long_parser() -> argparse.ArgumentParser:
+    return question_parser("Answer a question file, with up to 1024 new tokens", 1024, "tables/question.jsonl")
+
+
+def mmbench_parser() -> argparse.ArgumentParser:
+    parser = question_parser("Answer MMBench", 1024, "tables/question.jsonl")
+    parser.add_argument("--all-rounds", action="store_true", help="once for each rotation of the options")
+    parser.add_argument("--single-pred-prompt", action="store_true", help="ask for the option's letter alone")
+    parser.add_argument("--lang", choices=SUFFIXES, default="en", help="of the request for the letter")
+    return parser
+
+
+def science_parser() -> argparse.ArgumentParser:
+    parser = question_parser("Answer ScienceQA", 1024, "tables/question.json")
+    parser.add_argument("--single-pred-prompt", action="store_true", help="ask for the option's letter alone")
+    parser.add_argument("--answer-prompter", action="store_true", help="upstream's; it has no effect there either")
+    return parser
+
+
+def mmlu_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Answer MMLU's questions")
+    add_model_flags(parser)
+    parser.set_defaults(temperature=0.0, max_new_tokens=16)
+    parser.add_argument("--question-file", required=True)
+    parser.add_argument("--shots-file", required=True, help="shots.json, as llava.eval.prepare writes it")
+    parser.add_argument("--answers-file", required=True)
+    parser.add_argument("--method", choices=METHODS, default="generate")
+    parser.add_argument("--num-chunks", type=int, default=1)
+    parser.add_argument("--chunk-idx", type=int, default=0)
+    return parser
+
+
+def perplexity_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Perplexity of a text, or of answers to images")
+    add_model_flags(parser)
+    add_corpus_flags(parser)
+    parser.add_argument("--report-file", required=True, help="JSON file to write")
+    return parser
+
+
+PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
+    "model_vqa": long_parser,
+    "model_vqa_loader": loader_parser,
+    "model_vqa_mmbench": mmbench_parser,
+    "model_vqa_science": science_parser,
+    "model_mmlu": mmlu_parser,
+    "perplexity": perplexity_parser,
+}
+"""The parser of each program of llava.eval that a benchmark can name."""

@@ -1,0 +1,104 @@
+"""One benchmark on one checkpoint: `python -m llava.eval.suite.benchmark NAME CHECKPOINT [flags]`.
+
+What runs follows from the benchmark's declaration (llava/eval/benchmarks). The flags go to the program that answers.
+`scripts/eval/NAME.sh CHECKPOINT [flags]` does the same. Environment variables:
+
+NAME        name of the answers (default: the checkpoint's folder)
+RESULT      where the score goes (default: next to the answers)
+CONV        conversation template (default: what the checkpoint records)
+DATA        the benchmark's folder (default: under playground/data/eval)
+QUESTIONS   another question file of that folder, without its suffix
+IMAGES      another folder of images
+GPUS        processes that share the questions (default: one for each visible GPU)
+MISSING     what the scorer does about unanswered questions: error (default), wrong or skip
+NO_SCORE=1  answer only: there are no annotations to score against (a test split)
+PYTHON      the interpreter
+DRY_RUN=1   print the commands
+
+`--help` prints these, and the benchmark's own.
+"""
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+from llava.eval.benchmarks import BY_NAME, Benchmark
+from llava.eval.benchmarks.base import LIMIT_PER_TASK
+from llava.eval.suite.program_flags import check_program_flags
+from llava.flags import run_program
+
+
+def commands(
+    benchmark: Benchmark, checkpoint: str, flags: Sequence[str], environment: Mapping[str, str]
+) -> Iterator[list[str]]:
+    """Modules with their flags, in the order in which they run: check, answer, convert, score.
+
+    The scorer's flags, annotations and questions are checked before the first answer is made.
+    """
+    places = benchmark.places(checkpoint, environment)
+    limit = environment.get(LIMIT_PER_TASK.name) if LIMIT_PER_TASK in benchmark.settings else None
+    if limit:
+        whole = benchmark.places(checkpoint, {**environment, LIMIT_PER_TASK.name: ""})
+        yield ["llava.eval.answering.subset", "--question-file", whole["questions"], "--per-category", limit,
+               "--output", places["questions"]]  # fmt: skip
+    to_answer = benchmark.flags_to_answer(places, environment)
+    if benchmark.score_program is None:
+        # The program that answers writes the score itself.
+        model = ["--model-path", checkpoint, "--report-file", places["report"]]
+        yield [f"llava.eval.{benchmark.program}", *model, *to_answer, *flags]
+        return
+    score = [benchmark.score_program, "--result-file", places["answers"], "--report-file", places["report"]]
+    score += _given("--missing", environment, "MISSING")
+    score += benchmark.flags_to_score(places, environment, _model_base(flags))
+    if not environment.get("NO_SCORE"):
+        yield [*score, "--check"]
+    yield [
+        *("llava.eval.answering.launch", *_given("--gpus", environment, "GPUS"), f"llava.eval.{benchmark.program}"),
+        *("--model-path", checkpoint, "--answers-file", places["answers"], "--temperature", "0"),
+        *_given("--conv-mode", environment, "CONV"),
+        *to_answer,
+        *flags,
+    ]
+    if benchmark.convert:
+        yield [word.format(**places) for word in benchmark.convert]
+    if not environment.get("NO_SCORE"):
+        yield score
+
+
+def _given(flag: str, environment: Mapping[str, str], name: str) -> list[str]:
+    """The flag with the variable's value; nothing if the variable is empty or not set."""
+    return [flag, environment[name]] if environment.get(name) else []
+
+
+def _model_base(flags: Sequence[str]) -> str | None:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--model-base")
+    return parser.parse_known_args(list(flags))[0].model_base
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    own = [f"{b.name}: {s.name}: {s.help}" for b in BY_NAME.values() for s in b.settings]
+    parser.epilog = "variables of single benchmarks:\n" + "\n".join(own)
+    parser.add_argument("benchmark", choices=list(BY_NAME))
+    parser.add_argument("checkpoint")
+    args, flags = parser.parse_known_args()
+    benchmark = BY_NAME[args.benchmark]
+    check_program_flags([benchmark], flags, set_by_caller=())
+    python = os.environ.get("PYTHON") or sys.executable
+    for command in commands(benchmark, args.checkpoint, flags, os.environ):
+        command = [python, "-m", *command]
+        if os.environ.get("DRY_RUN"):
+            print(shlex.join(command))
+        elif code := subprocess.run(command, check=False).returncode:
+            # The program has said what is wrong.
+            sys.exit(code)
+
+
+if __name__ == "__main__":
+    run_program(main, interrupted="")
