@@ -1,4 +1,5 @@
 #!/bin/bash
 # TDIUC validation: bash scripts/eval/tdiuc.sh CHECKPOINT [flags of model_vqa_loader]
-# python -m llava.eval.prepare tdiuc --help describes how to use only a sample of its questions.
+# It has 538,868 questions. `python -m llava.eval.prepare tdiuc --raw DIR --sample 20000` draws a sample of them, and
+# QUESTIONS=questions.sample-20000 uses it.
 source "$(dirname "$0")/benchmark.sh" tdiuc "$@"
