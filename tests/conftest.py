@@ -33,8 +33,14 @@ def pytest_configure(config):
     # Nothing is garbage until the first test.
     gc.disable()
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        from transformers import logging
+
+        # Two notices about torchvision, which is not needed, would go to the terminal here.
+        before = logging.get_verbosity()
+        logging.set_verbosity_error()
         for name in FIXTURES:
             config.pluginmanager.import_plugin(f"tests.fixtures.{name}")
+        logging.set_verbosity(before)
 
 
 def pytest_collection_modifyitems(items):

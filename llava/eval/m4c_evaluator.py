@@ -24,9 +24,9 @@ def _without_one_apostrophe(word: str) -> list[str]:
 
 
 class EvalAIAnswerProcessor:
-    """Brings an answer into the form in which answers are compared."""
+    """Converts an answer to the form in which answers are compared."""
 
-    # The one entry of VQA's table that goes the other way is kept, for equal numbers.
+    # The one entry of VQA's table that maps the other way is kept, so that scores are equal.
     CONTRACTIONS = {short: word for word in _WORDS.split() for short in _without_one_apostrophe(word)} | {
         "somebody'd": "somebodyd"
     }
@@ -34,7 +34,7 @@ class EvalAIAnswerProcessor:
     NUMBER_MAP = {word: str(number) for number, word in enumerate(NUMBER_WORDS)} | {"none": "0"}
     ARTICLES = ("a", "an", "the")
     PUNCTUATIONS = ';/[]"{}()=+\\_-<>@`,?!'
-    # A full stop stays where a digit follows. At most 32 are removed: upstream passes a flag where the count belongs.
+    # A full stop stays if a digit follows. At most 32 are removed: upstream passes a flag in the place of the count.
     PERIOD_STRIP = re.compile(r"\.(?!\d)")
     MOST_PERIODS = 32
 
@@ -42,7 +42,7 @@ class EvalAIAnswerProcessor:
         return word.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
 
     def process_punctuation(self, text: str) -> str:
-        """Deletes a mark that touches a blank anywhere in the text, and makes a blank of one that never does."""
+        """Deletes a mark if it is next to a blank anywhere in the text; replaces it by a blank otherwise."""
         result = text
         for mark in self.PUNCTUATIONS:
             result = result.replace(mark, "" if f"{mark} " in text or f" {mark}" in text else " ")

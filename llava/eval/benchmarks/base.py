@@ -137,7 +137,7 @@ class Benchmark:
 
     name: str
     column: str
-    questions: str
+    questions: str = "questions.jsonl"
     annotations: tuple[str, ...] = ()
     prepare: Callable[[Path, Path, Options], int] | None = None
     score: Callable[..., Report] | None = None

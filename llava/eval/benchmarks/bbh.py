@@ -13,12 +13,12 @@ from llava.eval.scoring.pairing import ScoringError, expecting, pair, read_json
 from llava.eval.scoring.report import Measure, Report, by_group
 from llava.files import write_json
 
-QUESTIONS, ANNOTATIONS = "questions.jsonl", "annotations.json"
+ANNOTATIONS = "annotations.json"
 PUBLISHED = Published(6511, "questions")
 _TRUTH = itemgetter("task", "input", "target")
 
 PROMPT_SUFFIX = "\nPlease answer this question in a word or phrase."
-"""The paper's instruction; it does not say where it stood. Here it follows the question on its own line."""
+"""The paper's instruction; it does not say in which place. Here it follows the question on a line of its own."""
 
 
 def prompt(question: str) -> str:
@@ -51,7 +51,7 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
             annotations[name] = {"task": task.name, "input": example["input"], "target": example["target"]}
     if problems:
         raise PrepareError(f"BIG-bench-hard in {folder}: {'; '.join(problems)}")
-    asked = set_up(out, {}, QUESTIONS, rows, options)
+    asked = set_up(out, {}, "questions.jsonl", rows, options)
     write_json(out / ANNOTATIONS, annotations)
     return asked
 
@@ -121,7 +121,6 @@ def score(
 BBH = Benchmark(
     name="bbh",
     column="BIG-bench-hard",
-    questions=QUESTIONS,
     annotations=(ANNOTATIONS,),
     prepare=prepare,
     score=score,

@@ -13,7 +13,7 @@ from llava.eval.scoring.rules import anls, exact, relaxed_correctness
 from llava.eval.scoring.short_answers import score_short_answers
 from llava.names import some
 
-QUESTIONS, ANNOTATIONS, IMAGES = "questions.jsonl", "val_v1.0_withQT.json", "documents"
+ANNOTATIONS, IMAGES = "val_v1.0_withQT.json", "documents"
 PUBLISHED = Published(5349, "questions")
 RULES = {"relaxed": relaxed_correctness, "exact": exact, "anls": anls}
 
@@ -43,7 +43,7 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
     entries = entries_of(read_json(source)).values()
     check_count(PUBLISHED, len(entries), options)
     rows = [question(e["questionId"], Path(e["image"]).name, f"{e['question']}\n{SHORT}") for e in entries]
-    return set_up(out, {ANNOTATIONS: source, IMAGES: images}, QUESTIONS, rows, options, images)
+    return set_up(out, {ANNOTATIONS: source, IMAGES: images}, "questions.jsonl", rows, options, images)
 
 
 def score(
@@ -71,7 +71,6 @@ def score(
 DOCVQA = Benchmark(
     name="docvqa",
     column="DocVQA",
-    questions=QUESTIONS,
     annotations=(ANNOTATIONS,),
     prepare=prepare,
     score=score,

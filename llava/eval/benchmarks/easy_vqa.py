@@ -100,7 +100,6 @@ def _tally(results: Iterable[tuple[str, bool]]) -> dict[str, Any]:
 EASY_VQA = Benchmark(
     name="easy_vqa",
     column="easy-VQA",
-    questions="questions.jsonl",
     annotations=("annotations.json",),
     score=as_report,
     visual=False,

@@ -34,17 +34,15 @@ _CATEGORIES = {
     "other": "anatomy business_ethics clinical_knowledge college_medicine global_facts human_aging management "
     "marketing medical_genetics miscellaneous nutrition professional_accounting professional_medicine virology",
 }
-CATEGORIES = tuple(_CATEGORIES)
 SUBJECTS: dict[str, str] = dict(
     sorted((subject, category) for category, subjects in _CATEGORIES.items() for subject in subjects.split())
 )
 """Subject -> category, in alphabetical order."""
-QUESTIONS, SHOTS_FILE, ANNOTATIONS = "questions.jsonl", "shots.json", "annotations.json"
+SHOTS_FILE, ANNOTATIONS = "shots.json", "annotations.json"
 PUBLISHED = Published(14042, "test questions")
 """In the test files of all subjects."""
 LETTERS = "ABCD"
 SHOTS = 5
-SPLITS = ("dev", "val", "test")
 METHODS = ("generate", "loglikelihood")
 
 
@@ -57,7 +55,7 @@ class Item:
     answer: str
 
     def text(self) -> str:
-        """Question and lettered choices, a line each."""
+        """Question and lettered choices, one per line."""
         lettered = (f"{letter}. {choice}" for letter, choice in zip(LETTERS, self.choices, strict=True))
         return "\n".join([self.question.strip(), *lettered])
 
@@ -95,21 +93,20 @@ def _item(row: Sequence[str], where: str) -> Item:
     return Item(question, tuple(choices), answer)
 
 
-def header(subject: str) -> str:
-    """The line that opens a prompt: of the original paper, and of lm-eval."""
-    return f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
+def _examples(subject: str, shots: Sequence[Item]) -> str:
+    """How a prompt begins, in the original paper and in lm-eval: a line about the subject, and the examples."""
+    header = f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
+    return header + "".join(f"{shot.text()}\nAnswer: {shot.answer}\n\n" for shot in shots)
 
 
 def generation_prompt(subject: str, shots: Sequence[Item], item: Item) -> str:
     """One human turn: the examples with their letters, then the question under the paper's instruction."""
-    examples = "".join(f"{shot.text()}\nAnswer: {shot.answer}\n\n" for shot in shots)
-    return f"{header(subject)}{examples}{item.text()}\n{LETTER_SUFFIX}"
+    return f"{_examples(subject, shots)}{item.text()}\n{LETTER_SUFFIX}"
 
 
 def likelihood_prompt(subject: str, shots: Sequence[Item], item: Item) -> str:
     """The plain text whose continuations " A" to " D" lm-eval compares."""
-    examples = "".join(f"{shot.text()}\nAnswer: {shot.answer}\n\n" for shot in shots)
-    return f"{header(subject)}{examples}{item.text()}\nAnswer:"
+    return f"{_examples(subject, shots)}{item.text()}\nAnswer:"
 
 
 def prepare(raw: Path, out: Path, options: Options) -> int:
@@ -121,7 +118,7 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
 
     Args:
         raw: the unpacked data.tar: a folder with `dev` and `test`, or one that holds it as `data/`.
-        options: without its counts checked, the subjects that are there are taken.
+        options: if counts are not checked, any of the subjects will do.
 
     Raises:
         PrepareError: a missing or broken file, with its line; other counts than published.
@@ -147,7 +144,7 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
     if not rows:
         raise PrepareError(f"{folder}/test holds no file of a known subject (SUBJECT_test.csv)")
     check_count(PUBLISHED, len(rows), options)
-    asked = set_up(out, {}, QUESTIONS, rows, options)
+    asked = set_up(out, {}, "questions.jsonl", rows, options)
     write_json(out / SHOTS_FILE, shots)
     write_json(out / ANNOTATIONS, annotations)
     return asked
@@ -162,8 +159,8 @@ def score(
     """Accuracy by the letter.
 
     Args:
-        answers: lines; `method` says by which of `METHODS` the letter was got (generated where it is not said), `shots`
-            after how many examples.
+        answers: lines; `method` is the one of `METHODS` that gave the letter (default: generate), `shots` the number of
+            examples.
         annotations: question id ("SUBJECT/NUMBER") -> `answer`, a letter, and `choices`, four texts.
         asked, missing: as `llava.eval.scoring.pairing.pair` takes them.
 
@@ -181,7 +178,7 @@ def score(
     methods = {line.get("method", "generate") for line in answers}
     if len(methods) != 1 or not methods <= set(METHODS):
         raise ScoringError(
-            f"the answers were got by {', '.join(sorted(map(str, methods)))}; expected one of {', '.join(METHODS)}"
+            f"the answers were made by {', '.join(sorted(map(str, methods)))}; expected one of {', '.join(METHODS)}"
         )
     (method,) = methods
     subjects = [reply.key.rpartition("/")[0] for reply in paired.replies]
@@ -213,7 +210,7 @@ def score(
         report.groups[kind] = {name: Measure.of(scores) for name, scores in groups.items()}
     if fewer:
         report.warnings.append(
-            f"{len(fewer)} prompts hold fewer than {SHOTS} examples, as more did not fit into the context"
+            f"{len(fewer)} prompts hold fewer than {SHOTS} examples, because more did not fit into the context"
         )
     if len(own) < len(SUBJECTS):
         report.warnings.append(f"{len(own)} of the {len(SUBJECTS)} subjects")
@@ -223,7 +220,6 @@ def score(
 MMLU = Benchmark(
     name="mmlu",
     column="MMLU",
-    questions=QUESTIONS,
     annotations=(SHOTS_FILE, ANNOTATIONS),
     prepare=prepare,
     score=score,

@@ -15,7 +15,7 @@ from llava.eval.scoring.report import Report
 from llava.eval.scoring.rules import exact, relaxed_correctness
 from llava.eval.scoring.short_answers import score_short_answers
 
-QUESTIONS, ANNOTATIONS, IMAGES = "questions.jsonl", "dataset.json", "images"
+ANNOTATIONS, IMAGES = "dataset.json", "images"
 # One book is one cover.
 PUBLISHED = Published(207572, "books in all splits")
 SPLITS = {"train": 1, "val": 2, "test": 3}
@@ -51,7 +51,7 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
     check_count(PUBLISHED, len(books), options)
     names = {book: image_name(book, books[book].get("imageURL", ""), images) for book, _, _ in pairs.values()}
     rows = [question(key, names[book], f"{text}\n{SHORT}") for key, (book, text, _) in pairs.items()]
-    return set_up(out, {ANNOTATIONS: source, IMAGES: images}, QUESTIONS, rows, options, images)
+    return set_up(out, {ANNOTATIONS: source, IMAGES: images}, "questions.jsonl", rows, options, images)
 
 
 def image_name(book: str, url: str, images: Path) -> str:
@@ -77,7 +77,6 @@ def score(
 OCRVQA = Benchmark(
     name="ocrvqa",
     column="OCRVQA",
-    questions=QUESTIONS,
     annotations=(ANNOTATIONS,),
     prepare=prepare,
     score=score,

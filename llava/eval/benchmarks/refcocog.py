@@ -18,7 +18,7 @@ from llava.eval.scoring.report import Measure, Report
 from llava.eval.scoring.rules import iou
 from llava.files import write_json
 
-QUESTIONS, ANNOTATIONS, IMAGES = "questions.jsonl", "annotations.json", "train2014"
+ANNOTATIONS, IMAGES = "annotations.json", "train2014"
 PUBLISHED = Published(9602, "expressions")
 SPLIT = "test"
 # As LLaVA-1.5's training data asks for a box.
@@ -44,7 +44,7 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
     if len({str(entry["question_id"]) for entry in entries}) < len(entries):
         raise PrepareError(f"{refs_file}: an expression's id occurs twice")
     rows = [question(e["question_id"], e["image"], template.replace("{}", e["sentence"])) for e in entries]
-    asked = set_up(out, {IMAGES: images}, QUESTIONS, rows, options, images)
+    asked = set_up(out, {IMAGES: images}, "questions.jsonl", rows, options, images)
     write_json(out / ANNOTATIONS, {"split": SPLIT, "split_by": "umd", "data": entries})
     return asked
 
@@ -175,7 +175,6 @@ def options(args: argparse.Namespace) -> dict[str, str]:
 REFCOCOG = Benchmark(
     name="refcocog",
     column="RefCOCOg",
-    questions=QUESTIONS,
     annotations=(ANNOTATIONS,),
     prepare=prepare,
     score=score,

@@ -14,7 +14,7 @@ from llava.eval.answering.questions import Question
 from llava.eval.benchmarks.base import Benchmark, Published
 from llava.eval.benchmarks.preparing import Options, check_count, find, set_up
 from llava.eval.scoring.letters import LETTER_SUFFIX
-from llava.eval.scoring.pairing import Reply, ScoringError, expecting, pair, read_json
+from llava.eval.scoring.pairing import Reply, ScoringError, asked_ids, expecting, pair, read_json, read_questions
 from llava.eval.scoring.report import Measure, Report, group
 from llava.files import write_json
 from llava.names import some
@@ -54,14 +54,6 @@ def row(pid: str, problem: Mapping[str, Any]) -> dict[str, Any]:
     return {"id": pid, **image, "conversations": turns}
 
 
-def read_rows(path: str | Path) -> list[Any]:
-    """The entries of a question file; raises `ScoringError` if it is another kind of file."""
-    rows = read_json(path)
-    if not isinstance(rows, list) or not rows:
-        raise ScoringError(f"question file {path} holds no list of questions; expected {QUESTIONS}")
-    return rows
-
-
 def read_science_questions(path: str | Path, single_pred_prompt: bool = False) -> list[Question]:
     """The questions of `llava_test_CQM-A.json` or `bunny_test_CQM-A.json` (upstream: llava/eval/model_vqa_science.py).
 
@@ -73,9 +65,8 @@ def read_science_questions(path: str | Path, single_pred_prompt: bool = False) -
     Raises:
         ScoringError: names every entry that is not a question by its place.
     """
-    rows = read_rows(path)
     questions, broken = [], []
-    for number, entry in enumerate(rows, start=1):
+    for number, entry in enumerate(read_questions(path), start=1):
         try:
             questions.append(_question(len(questions), entry, single_pred_prompt))
         except (KeyError, TypeError, IndexError, AttributeError) as error:
@@ -94,23 +85,6 @@ def _question(index: int, entry: dict[str, Any], single_pred_prompt: bool) -> Qu
     return Question(index, entry["id"], text, image or None, saved)
 
 
-def read_asked(path: str | None) -> list[str] | None:
-    """Ids of a question file; None without a file.
-
-    Raises:
-        ScoringError: another kind of file; names the entries that have no id.
-    """
-    if path is None:
-        return None
-    rows = read_rows(path)
-    without = [f"entry {n}" for n, row in enumerate(rows, start=1) if not isinstance(row, dict) or "id" not in row]
-    if without:
-        raise ScoringError(
-            f"question file {path}: {len(without)} entries are not questions with an id: {some(without)}"
-        )
-    return [str(row["id"]) for row in rows]
-
-
 def parse_answer(text: str, options: Sequence[str] = OPTIONS) -> str:
     """The letter that a reply gives, or "FAILED": a bare letter, "X. ..." at its start, or one "The answer is X."."""
     if text in options:
@@ -122,7 +96,7 @@ def parse_answer(text: str, options: Sequence[str] = OPTIONS) -> str:
 
 
 def choice_of(letter: str, problem: Mapping[str, Any], options: Sequence[str] = OPTIONS) -> int:
-    """Index of the choice that a letter names; -1 where the problem has no such choice."""
+    """Index of the choice that a letter names; -1 if the problem has no such choice."""
     allowed = options[: len(problem["choices"])]
     return allowed.index(letter) if letter in allowed else -1
 
@@ -217,15 +191,11 @@ def upstream_outputs(
     """Contents of upstream's --output-file and --output-result (with the image counts that Bunny adds)."""
     sorted_out: dict[str, list[dict[str, Any]]] = {"correct": [], "incorrect": []}
     results, outputs = {}, {}
-    image_right = image_count = 0
     for reply in replies:
         text = FAILED if reply.text is None else reply.text
         letter = parse_answer(text, options)
-        chosen = choice_of(letter, reply.truth, options)
-        right = reply.text is not None and chosen == reply.truth["answer"]
-        image_count += has_image(reply)
-        image_right += has_image(reply) and right
-        results[reply.key], outputs[reply.key] = chosen, text
+        results[reply.key], outputs[reply.key] = choice_of(letter, reply.truth, options), text
+        right = reply.text is not None and results[reply.key] == reply.truth["answer"]
         sorted_out["correct" if right else "incorrect"].append(
             {
                 "question_id": reply.key,
@@ -237,6 +207,8 @@ def upstream_outputs(
             }
         )
     right, count = len(sorted_out["correct"]), len(replies)
+    image_right, image_wrong = (sum(entry["is_multimodal"] for entry in found) for found in sorted_out.values())
+    image_count = image_right + image_wrong
     result = {
         "acc": 100 * right / count,
         "correct": right,
@@ -293,7 +265,7 @@ SCIENCEQA = Benchmark(
     count=lambda problems, args: len(problems) if args.split == "test" else None,
     add_score_flags=add_score_flags,
     read_truths=read_truths,
-    read_asked=read_asked,
+    read_asked=lambda path: asked_ids(path, "id"),
     options=lambda args: {"options": args.options},
     finish=finish,
 )

@@ -21,24 +21,15 @@ from llava.eval.scoring.report import Measure, Report, group
 from llava.eval.scoring.rules import arithmetic_mean, harmonic_mean, normalise
 from llava.eval.scoring.statistics import RESAMPLES, draw_counts, percentiles
 
-QUESTIONS, IMAGES = "questions.jsonl", "val2014"
+IMAGES = "val2014"
 ANNOTATIONS = "mscoco_val2014_annotations.json"
 OFFICIAL_QUESTIONS = "OpenEnded_mscoco_val2014_questions.json"
 PUBLISHED = Published(538868, "questions")
-TYPES = (
-    "absurd",
-    "activity_recognition",
-    "attribute",
-    "color",
-    "counting",
-    "object_presence",
-    "object_recognition",
-    "positional_reasoning",
-    "scene_recognition",
-    "sentiment_understanding",
-    "sport_recognition",
-    "utility_affordance",
+_TYPES = (
+    "absurd activity_recognition attribute color counting object_presence object_recognition positional_reasoning "
+    "scene_recognition sentiment_understanding sport_recognition utility_affordance"
 )
+TYPES = tuple(_TYPES.split())
 ABSURD = "absurd"
 # The class of all reference answers that the answer key lacks.
 OUTSIDE = "-1"
@@ -65,7 +56,7 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
         ]
     check_count(PUBLISHED, len(rows), options)
     check_count(Published(len(rows), "annotations"), len(answered), options)
-    return set_up(out, {ANNOTATIONS: annotations, IMAGES: images}, QUESTIONS, rows, options, images)
+    return set_up(out, {ANNOTATIONS: annotations, IMAGES: images}, "questions.jsonl", rows, options, images)
 
 
 def score(
@@ -132,7 +123,7 @@ def means_per_type(cells: Mapping[str, Cells]) -> dict[str, Measure]:
 
     The plain arithmetic mean has the interval of `mean_of_group_means`. The others have a bootstrap's, which draws anew
     within each type, so that every draw has every type. Drawing cannot move a type that is all right or all wrong (or a
-    single question): where there is one, they have no interval.
+    single question): with such a type among them, they have no interval.
     """
     rng = np.random.default_rng(0)
     draws = {
@@ -200,7 +191,6 @@ def finish(args: argparse.Namespace, report: Report, file: str | Path) -> None:
 TDIUC = Benchmark(
     name="tdiuc",
     column="TDIUC",
-    questions=QUESTIONS,
     annotations=(ANNOTATIONS,),
     prepare=prepare,
     score=score,

@@ -14,7 +14,7 @@ from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.eval.benchmarks.base import Benchmark, Published
 from llava.eval.benchmarks.preparing import SHORT, Options, check_count, find, question, set_up
 from llava.eval.m4c_evaluator import TextVQAAccuracyEvaluator
-from llava.eval.scoring.pairing import Reply, ScoringError, expecting, pair, read_json, read_jsonl
+from llava.eval.scoring.pairing import Reply, ScoringError, expecting, pair, read_json, read_questions
 from llava.eval.scoring.report import Measure, Report
 
 QUESTIONS = "llava_textvqa_val_v051{}.jsonl"
@@ -137,7 +137,7 @@ def _annotated(entry: Mapping[str, Any]) -> tuple[str, str]:
 
 def _asked(line: Mapping[str, Any]) -> tuple[str, str]:
     if not isinstance(line.get("prompt"), str):
-        raise ScoringError(f"the answer to {line['question_id']} has no prompt, which tells its question")
+        raise ScoringError(f"the answer to {line['question_id']} has no prompt, which holds its question")
     return str(line["question_id"]), prompt_processor(line["prompt"])
 
 
@@ -152,7 +152,7 @@ def _score(evaluator: TextVQAAccuracyEvaluator, reply: Reply) -> float:
 
 
 def _prompts(with_tokens: int, total: int) -> str:
-    """Which of the two ways of asking it was; their scores are far apart."""
+    """Which of the two ways of asking was used; their scores are far apart."""
     if 0 < with_tokens < total:
         raise ScoringError(f"{with_tokens} of {total} prompts hold OCR tokens, the others do not; score them apart")
     return "with OCR tokens" if with_tokens else "without OCR tokens"
@@ -164,14 +164,6 @@ def read_annotations(path: str | Path) -> list[dict[str, Any]]:
     if not isinstance(data, dict) or not isinstance(data.get("data"), list):
         raise ScoringError(f"{path} has no list `data`; expected {ANNOTATIONS}")
     return data["data"]
-
-
-def read_asked(path: str | None) -> list[dict[str, Any]] | None:
-    """The lines of a question file."""
-    rows = read_jsonl(path) if path else None
-    if rows is not None and not all({"question_id", "text"} <= row.keys() for row in rows):
-        raise ScoringError(f"question file {path}: each line needs question_id and text")
-    return rows
 
 
 def result_files(args: argparse.Namespace) -> list[Path]:
@@ -205,6 +197,6 @@ TEXTVQA = Benchmark(
     add_score_flags=lambda parser: parser.add_argument("--result-dir", help="score every .jsonl in this folder"),
     result_files=result_files,
     read_truths=lambda args: read_annotations(args.annotation_file),
-    read_asked=read_asked,
+    read_asked=lambda path: read_questions(path, "question_id", "text") if path else None,
     finish=finish,
 )

@@ -7,21 +7,31 @@ and backslashes. The rules are those of lm-eval's `bbh_zeroshot` version 3; docs
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from llava.eval.scoring.number_words import numbers_in_words
 
-LETTERED, YES_NO = "lettered", "yes_no"
+# The form of the answers -> the tasks that have it.
+_TASKS = {
+    "boolean": "boolean_expressions",
+    "brackets": "dyck_languages",
+    "lettered": "date_understanding disambiguation_qa geometric_shapes hyperbaton logical_deduction_five_objects "
+    "logical_deduction_seven_objects logical_deduction_three_objects movie_recommendation penguins_in_a_table "
+    "reasoning_about_colored_objects ruin_names salient_translation_error_detection snarks temporal_sequences "
+    "tracking_shuffled_objects_five_objects tracking_shuffled_objects_seven_objects "
+    "tracking_shuffled_objects_three_objects",
+    "number": "multistep_arithmetic_two object_counting",
+    "plausible": "sports_understanding",
+    "truth": "web_of_lies",
+    "validity": "formal_fallacies",
+    "words": "word_sorting",
+    "yes_no": "causal_judgement navigate",
+}
+# Published questions of a task's file, if they are not 250.
+_QUESTIONS = {"causal_judgement": 187, "penguins_in_a_table": 146, "snarks": 178}
 
 
-class Option(NamedTuple):
-    letter: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """A task: how many questions its file holds as published, and the form of its answers."""
 
     name: str
@@ -30,41 +40,18 @@ class Task:
 
 
 TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (
-        Task("boolean_expressions", 250, "boolean"),
-        Task("causal_judgement", 187, YES_NO),
-        Task("date_understanding", 250, LETTERED),
-        Task("disambiguation_qa", 250, LETTERED),
-        Task("dyck_languages", 250, "brackets"),
-        Task("formal_fallacies", 250, "validity"),
-        Task("geometric_shapes", 250, LETTERED),
-        Task("hyperbaton", 250, LETTERED),
-        Task("logical_deduction_five_objects", 250, LETTERED),
-        Task("logical_deduction_seven_objects", 250, LETTERED),
-        Task("logical_deduction_three_objects", 250, LETTERED),
-        Task("movie_recommendation", 250, LETTERED),
-        Task("multistep_arithmetic_two", 250, "number"),
-        Task("navigate", 250, YES_NO),
-        Task("object_counting", 250, "number"),
-        Task("penguins_in_a_table", 146, LETTERED),
-        Task("reasoning_about_colored_objects", 250, LETTERED),
-        Task("ruin_names", 250, LETTERED),
-        Task("salient_translation_error_detection", 250, LETTERED),
-        Task("snarks", 178, LETTERED),
-        Task("sports_understanding", 250, "plausible"),
-        Task("temporal_sequences", 250, LETTERED),
-        Task("tracking_shuffled_objects_five_objects", 250, LETTERED),
-        Task("tracking_shuffled_objects_seven_objects", 250, LETTERED),
-        Task("tracking_shuffled_objects_three_objects", 250, LETTERED),
-        Task("web_of_lies", 250, "truth"),
-        Task("word_sorting", 250, "words"),
-    )
+    name: Task(name, _QUESTIONS.get(name, 250), form)
+    for name, form in sorted((name, form) for form, names in _TASKS.items() for name in names.split())
 }
 
 
+class Option(NamedTuple):
+    letter: str
+    text: str
+
+
 def normalise(text: str) -> str:
-    """What both sides of a comparison are reduced to."""
+    """The form in which both sides are compared."""
     text = re.sub(r"\.$", "", text.strip())
     return re.sub(r'[,\n"\\]', "", text).lower().strip()
 
@@ -79,7 +66,7 @@ def flexible_match(task: str, question: str, reply: str, reference: str, last: b
     Args:
         task: a name of `TASKS`.
         question: the question's text, which names options and words to sort.
-        last: take the last answer in place of the first ("not True ... so False"); not the published rule.
+        last: take the last answer, not the first ("not True ... so False"); not the published rule.
     """
     if strict_match(reply, reference):
         return True, True
@@ -88,7 +75,7 @@ def flexible_match(task: str, question: str, reply: str, reference: str, last: b
 
 
 def extract(task: str, question: str, reply: str, last: bool = False) -> str | None:
-    """The answer that a reply gives, in the form of the task's references; None where it holds none."""
+    """The answer that a reply gives, in the form of the task's references; None if it holds none."""
     found = _FORMS[TASKS[task].form](question, reply)
     return None if not found else found[-1 if last else 0]
 
@@ -120,20 +107,20 @@ def _lettered(question: str, reply: str) -> list[str]:
     if not known:
         return []
     after_colon = re.findall(rf":\s*([{known}])", reply)
-    # A reply that is nothing but the letter is an answer to anybody who reads it; lm-eval leaves it unparsed.
+    # A reply that is nothing but the letter is an answer to any reader; lm-eval does not parse it.
     alone = re.fullmatch(rf"\W*([{known}])\W*", reply)
     return [f"({letter})" for letter in after_colon or (alone.groups() if alone else ())]
 
 
 def _options_named(offered: list[Option], reply: str) -> list[str]:
-    """Options whose text stands in the reply as whole words, in order; text that two options share names neither."""
+    """Options whose text is in the reply as whole words, in order; a text that two options share names neither."""
     texts = [_bare(option.text) for option in offered]
     letters = {
         text: option.letter for text, option in zip(texts, offered, strict=True) if texts.count(text) == 1 and text
     }
     if not letters:
         return []
-    # Of two options that begin alike the longer one is meant.
+    # If two options begin alike, the longer one is meant.
     either = "|".join(re.escape(text) for text in sorted(letters, key=len, reverse=True))
     return [f"({letters[text]})" for text in re.findall(rf"(?<!\w)(?:{either})(?!\w)", _bare(reply))]
 
@@ -160,12 +147,12 @@ def _words(question: str, reply: str) -> list[str]:
 
 _FORMS: dict[str, Callable[[str, str], list[str]]] = {
     "boolean": _pattern(r"\b(?:True|False)\b"),
-    YES_NO: _pattern(r"\b(?:Yes|No|yes|no)\b"),
+    "yes_no": _pattern(r"\b(?:Yes|No|yes|no)\b"),
     "validity": _pattern(r"\b(?:valid|invalid)\b"),
     "plausible": _mapped("no|not plausible", "yes|plausible"),
     "truth": _mapped("no|does not tell the truth|is not telling the truth", "yes|tells the truth|is telling the truth"),
     "brackets": _pattern(r"(?<!\S)[\[\](){}<>\"][\[\](){}<>\" ]*"),
     "number": _numbers,
     "words": _words,
-    LETTERED: _lettered,
+    "lettered": _lettered,
 }

@@ -1,6 +1,6 @@
-"""Boxes in replies: reading them, and bringing them from the frame that a model writes in to pixels of the image.
+"""Boxes in replies: reads them, and maps them from the frame that a model writes in to pixels of the image.
 
-LLaVA-1.5 was trained on boxes [x1, y1, x2, y2] that are shares of the square to which its images are padded, the image
+LLaVA-1.5 was trained on boxes [x1, y1, x2, y2] in shares of the square to which its images are padded, with the image
 in the middle; Bunny on shares of the original image.
 """
 
@@ -18,7 +18,7 @@ _BOX = re.compile(r"\[" + ",".join([_NUMBER] * 4) + r"\]")
 
 
 def parse_box(text: str) -> Box | None:
-    """The first "[x1, y1, x2, y2]" of a reply, as written; None where there is none."""
+    """The first "[x1, y1, x2, y2]" of a reply, as written; None if it has none."""
     found = _BOX.search(text)
     return tuple(map(float, found.groups())) if found else None  # type: ignore[return-value]
 

@@ -1,4 +1,4 @@
-"""The rule that reads an option's letter from a free reply. It is frozen: scores by another version do not compare.
+"""The rule that reads an option's letter from a free reply. It is frozen: scores by another version are not comparable.
 
 In order, and the first that decides ends the search:
 1. the reply is a letter, alone or with marks: "B", "(b)", "B.";
@@ -9,14 +9,14 @@ In order, and the first that decides ends the search:
    the text of an option, which then is the one chosen;
 6. it is the text of one option, or contains the text of exactly one as whole words, and is not longer than twice all
    options together;
-7. exactly one letter stands among its last four words as a capital by itself. "A" counts only as the last word, for
+7. exactly one letter is among its last four words as a capital by itself. "A" counts only as the last word, because
    elsewhere it is an article.
-What a reply denies it does not choose: from rule 3 on the "B" of "not B", "neither B", "the answer isn't B", "I don't
-think it is B", "B is not correct" and "B is wrong" is not there, nor is the text of an option after such a word; of
+A reply does not choose what it denies: from rule 3 on, the "B" of "not B", "neither B", "the answer isn't B", "I don't
+think it is B", "B is not correct" and "B is wrong" is ignored, and so is the text of an option after such a word; of
 "not B but C" the C is left.
 Replies that refuse, name several letters or say none of this are not read: they count as wrong, and as parse failures.
 
-letters-2 differs from letters-1 in rule 2 and in what is denied, which letters-1 took for a choice.
+letters-2 differs from letters-1 in rule 2 and in denials: letters-1 took a denied letter for the choice.
 """
 
 import re
@@ -52,7 +52,7 @@ _IS_DENIED = re.compile(
     |[)\].*"']*\s+(?:is|are)\s+(?:wrong|incorrect|false)\b""",
     re.IGNORECASE | re.VERBOSE,
 )
-# Further back than this no word denies what follows.
+# A word further back than this does not deny what follows.
 _REACH = 80
 _REFUSALS = (
     "i cannot",
@@ -66,7 +66,7 @@ _REFUSALS = (
 
 
 def read_letter(reply: str, options: Sequence[str]) -> str | None:
-    """The letter of the option that a reply chooses; None where the rule finds none.
+    """The letter of the option that a reply chooses; None if the rule finds none.
 
     Args:
         options: texts of the options, in the order of their letters from A.
@@ -96,12 +96,12 @@ def _two(found: re.Match[str] | None, letters: Sequence[str]) -> bool:
 
 
 def _started_lines(reply: str, letters: Sequence[str]) -> set[str]:
-    """Letters with which lines begin as options do: several where the reply repeats the list."""
+    """Letters with which lines begin as options do: several if the reply repeats the list."""
     return {first or second for first, second in _LINE_STARTS.findall(reply)} & set(letters)
 
 
 def _denied(text: str, begin: int, end: int) -> bool:
-    """Whether a text says of what stands from `begin` to `end` that it is not the answer."""
+    """Whether a text says that the part from `begin` to `end` is not the answer."""
     before = " ".join(text[max(0, begin - _REACH) : begin].split())
     before += " " if text[:begin][-1:].isspace() else ""
     return bool(_DENIES_WHAT_FOLLOWS.search(before) or _IS_DENIED.match(text, end))

@@ -1,4 +1,4 @@
-"""MMBench's TSV files: reading them whole, their options and images."""
+"""MMBench's TSV files: reads them whole, with their options and images."""
 
 import base64
 import csv
@@ -15,7 +15,7 @@ LETTERS = ("A", "B", "C", "D")
 NEEDED = ("index", "question", "A", "B", "image")
 # Each rotation of a question has the question's index plus a multiple of this.
 ROTATION = 1_000_000
-# VLMEvalKit's files give the index of another row where the image is the same; no image is as short as that.
+# VLMEvalKit's files give the index of another row if the image is the same; no image is as short as that.
 SHORTEST_IMAGE = 64
 _EMPTY = {"", "none", "nan", "-nan", "na", "<na>", "n/a", "#na", "#n/a", "#n/a n/a", "null"}
 _EMPTY |= {"1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"}
@@ -53,15 +53,10 @@ def read_tsv(path: str | Path) -> list[Row]:
     except (FileNotFoundError, IsADirectoryError) as error:
         raise ScoringError(f"{path} does not exist") from error
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ScoringError(f"{path} is cut off or no TSV: {error}") from error
+        raise ScoringError(f"{path} is cut off or not a TSV: {error}") from error
     if not rows:
         raise ScoringError(f"{path} holds no questions")
     return _with_images(path, rows)
-
-
-def _short(name: str) -> str:
-    """A column's name for a message: the first line of a file of another kind is one name of any length."""
-    return name if len(name) <= 40 else f"{name[:40]}..."
 
 
 def _whole_rows(path: str | Path, reader: csv.DictReader) -> list[tuple[int, Row]]:
@@ -69,7 +64,8 @@ def _whole_rows(path: str | Path, reader: csv.DictReader) -> list[tuple[int, Row
     columns = reader.fieldnames or []
     absent = [name for name in NEEDED if name not in columns]
     if absent:
-        found = some(map(_short, columns)) or "none"
+        # The first line of a file of another kind is one name of any length.
+        found = some(f"{name:.40}" for name in columns) or "none"
         raise ScoringError(f"{path} has no column {', '.join(absent)}; is it an MMBench TSV? It has {found}")
     rows, short = [], []
     for row in reader:
@@ -122,7 +118,7 @@ def image_problem(data: str) -> str | None:
             image.verify()
     except (OSError, SyntaxError, ValueError) as error:
         return f"{error}" or type(error).__name__
-    # verify() checks what a PNG says of itself; of a JPEG it reads the head only.
+    # verify() checks all of a PNG, but only the head of a JPEG.
     if kind == "JPEG" and b"\xff\xd9" not in raw[-64:]:
         return "the JPEG is cut off"
     return None

@@ -15,7 +15,7 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 MISSING = ("error", "wrong", "skip")
 CHECK = "check"
-"""A value of `missing`: there are no answers yet; `pair` looks at the rest and stops."""
+"""A value of `missing`: no answers yet; `pair` checks the rest and stops."""
 SCORE_WITHOUT = (
     "MISSING=wrong or MISSING=skip before a script of scripts/eval, or the scorer's --missing wrong or --missing skip, "
     "scores without them"
@@ -86,7 +86,9 @@ def read_answers(path: str | Path) -> list[dict[str, Any]]:
     except ScoringError as error:
         if not Path(path).is_file():
             raise
-        raise ScoringError(f"{error}; if it was cut off, run the model again, which answers what is lacking") from error
+        raise ScoringError(
+            f"{error}; if it was cut off, run the model again, which answers the missing questions"
+        ) from error
     if not rows:
         raise ScoringError(f"{path} holds no answers; did the model run finish?")
     for row in rows:
@@ -96,7 +98,7 @@ def read_answers(path: str | Path) -> list[dict[str, Any]]:
 
 
 def model_of(answers: Iterable[Mapping[str, Any]]) -> str | None:
-    """The `model_id` that the answers carry; None where they carry none.
+    """The `model_id` that the answers carry; None if they carry none.
 
     Raises:
         ScoringError: answers of several models in one file.
@@ -109,7 +111,7 @@ def model_of(answers: Iterable[Mapping[str, Any]]) -> str | None:
 
 @dataclass(frozen=True)
 class Reply(Generic[T]):
-    """One annotated question with what the model said; `text` and `line` are None where it said nothing."""
+    """One annotated question with what the model said; `text` and `line` are None if it said nothing."""
 
     key: str
     text: str | None
@@ -147,7 +149,7 @@ def pair(
     Raises:
         ScoringError: a question answered twice, unknown to the annotations, or not answered (unless `missing` says
             otherwise); all such problems at once.
-        InputsFit: there is none of these problems, and `missing` is `CHECK`.
+        InputsFit: none of these problems, and `missing` is `CHECK`.
     """
     if missing not in (*MISSING, CHECK):
         raise ScoringError(f"missing={missing!r}; allowed: {', '.join(MISSING)}")
@@ -183,17 +185,29 @@ def pair(
     return Paired(replies, warnings, answers)
 
 
-def asked_ids(path: str | None) -> list[str] | None:
-    """Ids of a question file in JSON lines, for `asked`; None without a file.
+def read_questions(path: str | Path, *needs: str) -> list[dict[str, Any]]:
+    """The entries of a question file: a list in JSON if its name ends in .json, else JSON lines.
+
+    Args:
+        needs: keys that every entry must have.
 
     Raises:
-        ScoringError: no questions, or lines without an id; counts and names them.
+        ScoringError: no questions, or entries without these keys; counts and names them.
     """
-    if path is None:
-        return None
-    rows = read_jsonl(path)
-    without = [f"question {number}" for number, row in enumerate(rows, start=1) if "question_id" not in row]
-    if without or not rows:
-        what = f"{len(without)} questions have no question_id: {some(without)}" if without else "it holds no questions"
-        raise ScoringError(f"question file {path}: {what}; expected JSON lines with question_id, one for each question")
-    return [str(row["question_id"]) for row in rows]
+    rows = read_json(path) if Path(path).suffix == ".json" else read_jsonl(path)
+    if not isinstance(rows, list) or not rows:
+        raise ScoringError(f"question file {path} holds no questions; expected a list of them, or JSON lines")
+    keys = " and ".join(needs)
+    without = [
+        f"question {number}"
+        for number, row in enumerate(rows, start=1)
+        if not isinstance(row, dict) or not set(needs) <= row.keys()
+    ]
+    if without:
+        raise ScoringError(f"question file {path}: {len(without)} questions have no {keys}: {some(without)}")
+    return rows
+
+
+def asked_ids(path: str | None, key: str = "question_id") -> list[str] | None:
+    """Ids of a question file, for `asked`; None without a file."""
+    return None if path is None else [str(row[key]) for row in read_questions(path, key)]

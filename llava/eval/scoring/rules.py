@@ -24,7 +24,7 @@ def exact(reference: str, said: str) -> bool:
 def relaxed_correctness(target: str, prediction: str, max_relative_change: float = 0.05) -> bool:
     """ChartQA's rule, which Qwen-VL calls relaxed accuracy: numbers may be off by 5% of the TARGET, words may not.
 
-    "12%" is the number 0.12. Where the target is zero, or either side is no number, the two must be equal without case
+    "12%" is the number 0.12. If the target is zero, or either side is not a number, the two must be equal without case
     and outer blanks. Qwen-VL's own call swaps the two arguments, so its tolerance is a share of the prediction; this
     is the rule as ChartQA states it.
     """
@@ -72,7 +72,7 @@ def levenshtein(first: str, second: str) -> int:
 
 
 def iou(first: Box, second: Box) -> float:
-    """Intersection over union of two boxes (x1, y1, x2, y2); areas without +1; 0 where both are empty."""
+    """Intersection over union of two boxes (x1, y1, x2, y2); areas without +1; 0 if both are empty."""
     width = min(first[2], second[2]) - max(first[0], second[0])
     height = min(first[3], second[3]) - max(first[1], second[1])
     shared = max(0.0, width) * max(0.0, height)

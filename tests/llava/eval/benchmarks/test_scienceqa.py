@@ -4,8 +4,8 @@ import sys
 import pytest
 
 from llava.eval.benchmarks.preparing import Options
-from llava.eval.benchmarks.scienceqa import SCIENCEQA, parse_answer, prepare, read_asked, score, split_problems
-from llava.eval.scoring.pairing import ScoringError
+from llava.eval.benchmarks.scienceqa import SCIENCEQA, parse_answer, prepare, score, split_problems
+from llava.eval.scoring.pairing import ScoringError, asked_ids
 from tests.made_benchmarks import MAKERS, rows_of
 
 
@@ -109,12 +109,16 @@ def test_broken_files(problems, splits, words):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [([1], "1 entries are not questions with an id: entry 1"), ({}, "no list of questions"), ([], "no list")],
+    [
+        ([1], "1 questions have no id: question 1"),
+        ({}, "holds no questions; expected a list"),
+        ([], "holds no questions"),
+    ],
 )
 def test_a_question_file_of_another_kind(tmp_path, content, words):
     (tmp_path / "q.json").write_text(json.dumps(content))
     with pytest.raises(ScoringError, match=rf"q\.json.*{words}"):
-        read_asked(str(tmp_path / "q.json"))
+        asked_ids(str(tmp_path / "q.json"), "id")
 
 
 def test_command_line_writes_what_upstream_writes(tmp_path, monkeypatch, capsys):

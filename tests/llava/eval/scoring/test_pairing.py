@@ -57,7 +57,9 @@ def test_files(tmp_path):
     with pytest.raises(ScoringError, match="holds no answers"):
         read_answers(path)
     path.write_text('{"question_id": 1, "text": "a"}\n{"question_id": 2, "te')
-    with pytest.raises(ScoringError, match=r"line 2 is not valid JSON: .* run the model again, which answers what is"):
+    with pytest.raises(
+        ScoringError, match=r"line 2 is not valid JSON: .* run the model again, which answers the missing"
+    ):
         read_answers(path)
     path.write_text('{"question_id": 1, "text": null}\n')
     with pytest.raises(ScoringError, match="question_id and text"):
