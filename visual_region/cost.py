@@ -268,8 +268,8 @@ def bytes_needed(shape: ModelShape, trained: Trained, recipe: Recipe, itemsize: 
         model_files = itemsize * frozen + _FLOAT32 * n
     else:
         # A frozen projector belongs to the result all the same.
-        beside = 0 if recipe.train_projector else itemsize * shape.projector_parameters
-        result = model_files = _FLOAT32 * n + beside
+        projector = 0 if recipe.train_projector else itemsize * shape.projector_parameters
+        result = model_files = _FLOAT32 * n + projector
     return Bytes(
         weights=itemsize * frozen + _FLOAT32 * n,
         gradients=_FLOAT32 * n,
