@@ -57,19 +57,6 @@ def add_output_flags(parser: argparse.ArgumentParser, output_help: str = "folder
 
 def positive(text: str) -> int:
     """For `type=`: a whole number from 1 on."""
-    return _whole(text, 1)
-
-
-def not_negative(text: str) -> int:
-    """For `type=`: a whole number from 0 on."""
-    return _whole(text, 0)
-
-
-def _whole(text: str, least: int) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = least - 1
-    if number < least:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
-    return number
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)

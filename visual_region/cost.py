@@ -6,6 +6,9 @@ backward is L + 2a (no weight gradient), a LoRA's 2e more, a trained layer's L m
 done again, up to the last tensor that backward needs: d less, or, in an adapted layer, its last LoRA factor less.
 Gradients run down to the lowest layer with anything trained below or in it: with an image and a projector that trains,
 through every layer, whatever is selected. A FLOP is an addition or a multiplication; element-wise work is not counted.
+
+These forms equal torch's FlopCounterMode (tests). The counter itself would need a forward and a backward of the whole
+model per selection, and the head on labelled positions only has no shape on the meta device.
 """
 
 from dataclasses import dataclass
@@ -17,7 +20,7 @@ from visual_region.layers import LayerSelection
 from visual_region.tuning import decoder_layers
 
 MODES = ("lora", "full", "projector")
-# What reads a layer's input: in the lowest layer that trains, nothing below wants its input gradient.
+# What reads a layer's input: in the lowest layer that trains, its input gradient is not needed.
 _READS_INPUT = ("q_proj", "k_proj", "v_proj", "qkv_proj")
 _FLOAT32 = 4
 _ADAM_STATES = 2
@@ -265,8 +268,8 @@ def bytes_needed(shape: ModelShape, trained: Trained, recipe: Recipe, itemsize: 
         model_files = itemsize * frozen + _FLOAT32 * n
     else:
         # A frozen projector belongs to the result all the same.
-        beside = 0 if recipe.train_projector else itemsize * shape.projector_parameters
-        result = model_files = _FLOAT32 * n + beside
+        projector = 0 if recipe.train_projector else itemsize * shape.projector_parameters
+        result = model_files = _FLOAT32 * n + projector
     return Bytes(
         weights=itemsize * frozen + _FLOAT32 * n,
         gradients=_FLOAT32 * n,

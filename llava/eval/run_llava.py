@@ -4,12 +4,12 @@ python -m llava.eval.run_llava --model-path CHECKPOINT --image-file a.jpg,https:
 """
 
 import argparse
-import sys
 
+from llava.checkpoint.folder import open_checkpoint
 from llava.conversation import get_template
 from llava.eval.answering.answerer import Generation
-from llava.families import template_of_config
-from llava.model.builder import load_pretrained_model
+from llava.flags import run_program
+from llava.model.builder import load_checkpoint
 from llava.serve.chat import ChatSession
 from llava.serve.images import load_image, load_images
 
@@ -22,13 +22,10 @@ def eval_model(args: argparse.Namespace) -> str:
     Args:
         args: upstream's fields; `--help` names them. Those of ours may be missing.
     """
-    template = get_template(args.conv_mode) if args.conv_mode else None
+    checkpoint = open_checkpoint(args.model_path, args.model_base)
+    template = get_template(args.conv_mode or checkpoint.template)
     images = load_images([name for name in args.image_file.split(args.sep) if name])
-    tokenizer, model, processor, _ = load_pretrained_model(
-        args.model_path, args.model_base, vision_tower=getattr(args, "vision_tower", None)
-    )
-    if template is None:
-        template = get_template(template_of_config(model.config))
+    tokenizer, model, processor, _ = load_checkpoint(checkpoint, vision_tower=getattr(args, "vision_tower", None))
     generation = Generation(
         max_new_tokens=args.max_new_tokens,
         temperature=args.temperature,
@@ -37,7 +34,7 @@ def eval_model(args: argparse.Namespace) -> str:
     )
     session = ChatSession(model, tokenizer, processor, template, images, generation)
     if args.num_beams > 1:
-        # A beam's words are not settled until the end: there is nothing to stream.
+        # The words of a beam may change until the end: there is nothing to stream.
         text = session.answer(args.query)
         print(text)
         return text
@@ -61,12 +58,9 @@ def main() -> None:
     parser.add_argument("--top_p", type=float)
     parser.add_argument("--num_beams", type=int, default=1)
     parser.add_argument("--max_new_tokens", type=int, default=512)
-    parser.add_argument("--vision-tower", help="tower folder, where config.json records one of another machine")
-    try:
-        eval_model(parser.parse_args())
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
+    parser.add_argument("--vision-tower", help="tower folder, if config.json records one of another machine")
+    eval_model(parser.parse_args())
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, interrupted="")

@@ -15,6 +15,7 @@ from llava.checkpoint.adapter import NON_LORA, strip_wrapper_prefix
 from llava.checkpoint.folder import Checkpoint, CheckpointError, Kind, open_checkpoint
 from llava.checkpoint.hf_llava import KEY_MAPPING
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
+from llava.families import family_of
 from llava.model.merge import attach_lora, merge_lora
 from llava.model.missing_weights import from_pretrained_whole
 from llava.model.multimodal_encoder.builder import VisionTowerError, build_vision_tower
@@ -183,7 +184,8 @@ def load_base(checkpoint: Checkpoint, config: Any, dtype: Any, text_only: bool =
             ) from error
     if checkpoint.hf:
         kwargs["key_mapping"] = KEY_MAPPING
-    model = from_pretrained_whole(checkpoint, config=config, dtype=dtype, **kwargs)
+    # A plain language model may be the base of several families: the config says which one is wanted.
+    model = from_pretrained_whole(checkpoint, family_of(config), config=config, dtype=dtype, **kwargs)
     # Without this, transformers would give the weights their old names back on saving.
     model._weight_conversions = None
     clean_generation_config(model)

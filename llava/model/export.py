@@ -24,7 +24,7 @@ from transformers import LlavaConfig as HFLlavaConfig
 from transformers.image_processing_utils import BaseImageProcessor
 
 from llava.chat_template import chat_template
-from llava.checkpoint.hf_llava import CARRIED, PROJECTOR_TYPE
+from llava.checkpoint.hf_llava import CARRIED, PROJECTOR_TYPE, our_name
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import Conversation
 from llava.families import family_of
@@ -124,7 +124,7 @@ def _with_image_token(tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedTok
 
 
 def _vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Rows of the embeddings: as they are where `<image>` finds a free one, else more, a round number."""
+    """Rows of the embeddings: unchanged if one is free for `<image>`, else more, a round number."""
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) <= rows:
         return rows
@@ -179,18 +179,12 @@ def _check_against_stock(config: HFLlavaConfig, state: dict[str, torch.Tensor], 
     """The stock class, without its weights, must have exactly these names and shapes."""
     with torch.device("meta"):
         stock = LlavaForConditionalGeneration(config)
-    wanted = {}
-    for name, tensor in stock.state_dict().items():
-        for new, old in (
-            ("model.language_model.", "language_model.model."),
-            ("lm_head.", "language_model.lm_head."),
-            ("model.vision_tower.", f"vision_tower.{file_prefix}"),
-            ("model.multi_modal_projector.", "multi_modal_projector."),
-        ):
-            if name.startswith(new):
-                wanted[old + name.removeprefix(new)] = tuple(tensor.shape)
-                break
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    level = "model.vision_tower."
+    wanted = {
+        our_name(name).replace(level, f"{level}vision_tower.{file_prefix}", 1): tuple(tensor.shape)
+        for name, tensor in stock.state_dict().items()
+    }
+    found = {our_name(name): tuple(tensor.shape) for name, tensor in state.items()}
     if found != wanted:
         differing = sorted(set(found.items()) ^ set(wanted.items()))
         raise ExportError(

@@ -4,13 +4,14 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from llava.checkpoint.folder import Checkpoint, CheckpointError
+from llava.checkpoint.opened import Checkpoint, CheckpointError
+from llava.families import ModelFamily
 
 _MADE_LATER = ("mm_projector.", "vision_tower.")
 """Parts of a LLaVA that a plain language model does not have; the caller puts them in place."""
 
 
-def from_pretrained_whole(checkpoint: Checkpoint, **kwargs: Any) -> Any:
+def from_pretrained_whole(checkpoint: Checkpoint, family: ModelFamily, **kwargs: Any) -> Any:
     """`from_pretrained` of the family's model class, with an error for every weight that is not in the files.
 
     A plain language model has no projector, which is no error; a LLaVA without one is not whole.
@@ -19,7 +20,6 @@ def from_pretrained_whole(checkpoint: Checkpoint, **kwargs: Any) -> Any:
         CheckpointError: names the first weights that are missing, those that do not fit config.json, or those of
             layers that config.json does not have.
     """
-    family = checkpoint.family
     # The weights of a hub id of which only the config was read come with the model.
     path = checkpoint.path if checkpoint.tensors.files else checkpoint.name
     reports: list[str] = []

@@ -241,7 +241,7 @@ def test_without_a_score_nothing_is_checked(script, tmp_path):
     line = ["bash", f"scripts/eval/{script}.sh", "checkpoint"]
     result = subprocess.run(line, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
     assert "llava.eval.answering.launch" in result.stdout
-    assert "llava.eval.eval_" not in result.stdout
+    assert "llava.eval.score" not in result.stdout
 
 
 @pytest.mark.parametrize("script", [*SCRIPTS.values(), "scienceqa", "easy_vqa"])

@@ -1,7 +1,6 @@
 """`python -m visual_region plan`: what a run would train and cost, before any weight is loaded."""
 
 import argparse
-import copy
 import math
 from dataclasses import asdict
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel
 
-from llava.checkpoint.folder import open_checkpoint
+from llava.checkpoint.folder import Checkpoint, open_checkpoint
 from llava.data.records import open_records
 from llava.dtypes import DTYPES
 from llava.files import write_json
@@ -62,20 +61,21 @@ def run(args: argparse.Namespace) -> None:
     _check(args)
     # config.json is enough: neither weights nor the base of a LoRA need be here.
     checkpoint = open_checkpoint(args.model_path, flag="--model-path", weights=False, with_base=False)
-    family, config = checkpoint.family, checkpoint.model_config()
+    family, config = checkpoint.family, _config(args, checkpoint)
     specs = args.tune_layers or ["all", "sparse-uniform:25%"]
     selections = (
         [None] if args.mode == "projector" else [LayerSelection.parse(s, config.num_hidden_layers) for s in specs]
     )
     tower, notes = _tower(args, config)
-    projector = _projector(args, config, tower["mm_hidden_size"])
-    build, config = family.load_model_class(), _without_vision(config)
+    config.mm_hidden_size = tower["mm_hidden_size"]
+    build, language = family.load_model_class(), checkpoint.model_config()
+    language.mm_vision_tower = None
     with torch.device("meta"):
-        model = build(config)
+        projector, model = build_vision_projector(config), build(language)
     shape = ModelShape.of(
         model, family.layer_path, projector, tower_flops=tower["flops"], tower_parameters=tower["parameters"]
     )
-    meter = ActivationMeter(build, config, family.layer_path, DTYPES[args.dtype], args.lora_dropout)
+    meter = ActivationMeter(build, language, family.layer_path, DTYPES[args.dtype], args.lora_dropout)
     samples = args.samples or _count(args.data_path)
     rows = [_price(args, shape, meter, selection, tower["tokens"], samples) for selection in selections]
     assumed = {
@@ -134,29 +134,27 @@ def _count(data_path: str | None) -> int:
     return len(open_records(data_path))
 
 
-def _without_vision(config: Any) -> Any:
-    config = copy.deepcopy(config)
-    config.mm_vision_tower = None
+def _config(args: argparse.Namespace, checkpoint: Checkpoint) -> Any:
+    """The checkpoint's config with the tower and the type of projector that are priced."""
+    config = checkpoint.model_config(args.vision_tower)
+    config.mm_projector_type = args.mm_projector_type or getattr(config, "mm_projector_type", None) or "mlp2x_gelu"
     return config
 
 
 def _tower(args: argparse.Namespace, config: Any) -> tuple[dict[str, Any], list[str]]:
     """Sizes of the tower, its cost per image if its network can be built from its config, and what was assumed."""
     notes: list[str] = []
-    name = args.vision_tower or getattr(config, "mm_vision_tower", None)
     tower = None
-    if name:
-        probe = _without_vision(config)
-        probe.mm_vision_tower = name
+    if getattr(config, "mm_vision_tower", None):
         try:
-            tower = build_vision_tower(probe, delay_load=True)
+            tower = build_vision_tower(config, delay_load=True)
         except VisionTowerError as error:
             if args.vision_tower:
                 raise
             notes.append(f"the tower is not here ({error})")
     tokens, width = args.image_tokens, args.mm_hidden_size
     if tokens is None:
-        tokens = image_tokens(_with_projector(args, config), tower.num_patches if tower else 576)
+        tokens = image_tokens(config, tower.num_patches if tower else 576)
     if width is None:
         width = tower.hidden_size if tower else getattr(config, "mm_hidden_size", None) or 1024
     if not tower:
@@ -180,20 +178,6 @@ def _tower_cost(tower: Any) -> tuple[int | None, int | None]:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.empty(1, 3, size, size, device="meta"))
     return counter.get_total_flops(), sum(p.numel() for p in network.parameters())
-
-
-def _with_projector(args: argparse.Namespace, config: Any) -> Any:
-    """A copy of the config with the type of projector that is priced."""
-    config = copy.deepcopy(config)
-    config.mm_projector_type = args.mm_projector_type or getattr(config, "mm_projector_type", None) or "mlp2x_gelu"
-    return config
-
-
-def _projector(args: argparse.Namespace, config: Any, width: int) -> torch.nn.Module:
-    probe = _with_projector(args, config)
-    probe.mm_hidden_size = width
-    with torch.device("meta"):
-        return build_vision_projector(probe)
 
 
 def _price(

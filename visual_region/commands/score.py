@@ -135,8 +135,8 @@ def _check_outputs(args: argparse.Namespace) -> None:
     bars, heatmap = _pictures(args.output)
     outputs = {
         "--output": (args.output, SCORES),
-        "the picture beside --output,": (bars, PICTURE),
-        "the heat map beside --output,": (heatmap, PICTURE),
+        "the picture next to --output,": (bars, PICTURE),
+        "the heat map next to --output,": (heatmap, PICTURE),
     }
     check_files(outputs, [args.data_path])
     if journal_path(args.output).is_dir():
@@ -145,7 +145,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
 
 
 def _pictures(output: str | Path) -> tuple[Path, Path]:
-    """Bars and heat map beside a score file."""
+    """Bars and heat map next to a score file."""
     return Path(output).with_suffix(".png"), Path(output).with_suffix(".heatmap.png")
 
 

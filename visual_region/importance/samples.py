@@ -136,7 +136,7 @@ class Reader:
     """Makes batches with a loaded model's parts.
 
     Args:
-        processor: image processor; unused where `feature_cache` is given.
+        processor: image processor; unused if `feature_cache` is given.
     """
 
     model: Any

@@ -16,7 +16,7 @@ def pruning_curve(axes: Any, entries: Sequence[Mapping[str, Any]], floor: float 
 
     Args:
         entries: of `visual_region.commands.curve`: `removed`, `protected`, `accuracy`, and `scores.intervals.all`
-            where known; `removed` 0 is the whole model and begins both lines.
+            if known; `removed` 0 is the whole model and begins both lines.
         floor: accuracy of answering blind, for a dotted line.
     """
     whole = [entry for entry in entries if entry["removed"] == 0][:1]

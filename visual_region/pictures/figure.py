@@ -36,6 +36,6 @@ def save(figure: Figure, path: str | Path) -> None:
 
 
 def shortened(names: Sequence[str], most: int = 40) -> list[str]:
-    """Names shortened to fit a label, in front, where paths are alike; whole if the ends are not unique."""
+    """Names cut at the front, where paths are alike, to fit a label; whole if the ends are not unique."""
     short = [name if len(name) <= most else f"…{name[1 - most :]}" for name in names]
     return short if len(set(short)) == len(set(names)) else list(names)

@@ -69,7 +69,7 @@ class Answerer:
     """A model with all that turns a question into its answer.
 
     Attributes:
-        processor: image processor; unused where `feature_cache` is given.
+        processor: image processor; unused if `feature_cache` is given.
         template: the conversation around a question; None gives the model the question's text as it is.
         image_folder: where the questions' images are.
     """
@@ -159,8 +159,8 @@ class Answerer:
         """The answers' texts, without special tokens, stripped, cut before a stop string.
 
         Args:
-            prompts: the questions' prompts, where a plan says which ids they share.
-            loaded: image name -> what `load` gives, where images were loaded ahead.
+            prompts: the questions' prompts, if a plan says which ids they share.
+            loaded: image name -> what `load` gives, if images were loaded ahead.
         """
         ids, strings = self.stops()
         if not self.decodes_itself:

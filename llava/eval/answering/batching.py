@@ -17,7 +17,7 @@ _SMALLEST_SAVING = 32
 """Tokens that a group must save for its prefix to be worth a row of its own."""
 
 _FORWARD_OVERHEAD = 256
-"""What a second forward for the prefixes costs a batch, in tokens; on a GPU it is the launching of kernels."""
+"""What a second forward pass for the prefixes costs a batch, in tokens; on a GPU it is the launching of kernels."""
 
 _MOST_ROWS = {"cpu": 64, "cuda": 256}
 _MOST_TOKENS = {"cpu": 1 << 13, "cuda": 1 << 18}
@@ -129,8 +129,8 @@ def plan(
 
     Args:
         image_tokens: tokens that an image becomes.
-        share: read the ids that prompts begin with alike (an image, few-shot examples) once a batch; None: where
-            that saves more than it costs.
+        share: read ids that several prompts begin with (an image, few-shot examples) once per batch; None: if that
+            saves more than it costs.
         new_tokens: tokens that may be generated for each prompt.
     """
     alone = [Prompt(prompt.ids, prompt.images) for prompt in prompts]
@@ -149,7 +149,7 @@ def plan(
 def _batches(
     prompts: Sequence[Prompt], rows: Sequence[int], image_tokens: int, size: BatchSize, new_tokens: int
 ) -> list[Batch]:
-    """Rows in batches: prompts of one prefix beside each other, long prefixes first, then long suffixes."""
+    """Rows in batches: prompts of one prefix next to each other, long prefixes first, then long suffixes."""
     before = {i: length_of(prompts[i].prefix(), image_tokens) for i in rows}
     after = {i: length_of(prompts[i], image_tokens) - before[i] for i in rows}
     longest: dict[Prompt, int] = {}
@@ -178,7 +178,7 @@ def _batches(
 def _with_prefixes(prompts: Sequence[Prompt], image_tokens: int) -> tuple[list[Prompt], int]:
     """The prompts with `shared` filled in, and how many tokens that saves.
 
-    Sorted, prompts that begin alike are neighbours. They are parted where two neighbours have much less in common
+    Sorted, prompts that begin alike are neighbours. They are separated if two neighbours have much less in common
     than one of them has with its other neighbour.
     """
     names: dict[Any, int] = {}

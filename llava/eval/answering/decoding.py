@@ -1,6 +1,6 @@
 """Greedy and sampled decoding of many prompts at once: the same tokens as one by one.
 
-Three things make it faster than one `generate` a question: prompts are batched, states of leading ids that several
+Three things make it faster than one `generate` per question: prompts are batched, states of leading ids that several
 prompts share (an image, few-shot examples) are computed once, and a row leaves the batch when it has ended.
 """
 
@@ -156,7 +156,7 @@ def decode(
         stop_ids: tokens that end a row.
         ended: says of a row's new tokens whether they end it (a stop string).
         sampling: None takes the most probable token.
-        seeds: one a prompt, for sampling.
+        seeds: one per prompt, for sampling.
     """
     new: list[list[int]] = [[] for _ in prompts]
     if max_new_tokens < 1:

@@ -62,7 +62,7 @@ def question_parser(description: str, max_new_tokens: int, question_file: str | 
     parser.add_argument(
         "--skip-missing-images",
         action="store_true",
-        help="answer the other questions if images are missing; NAME.run.json beside the answers lists them",
+        help="answer the other questions if images are missing; NAME.run.json next to the answers lists them",
     )
     return parser
 

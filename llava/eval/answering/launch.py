@@ -1,4 +1,4 @@
-"""Runs a model_vqa program in one process a GPU and joins their answers.
+"""Runs a model_vqa program in one process per GPU and joins their answers.
 
 `python -m llava.eval.answering.launch [--gpus N] llava.eval.model_vqa_loader --model-path ... --answers-file ...`
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from llava.eval.answering.answers_file import check_target
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.shards import merge, part_path
+from llava.flags import run_program
 
 _LAST_WORDS = 12
 """Lines of a dead process's log that are shown."""
@@ -27,11 +28,11 @@ def launch(module: str, flags: Sequence[str], processes: int | None = None) -> N
     """Runs `python -m module flags` in several processes, each with its chunk of the questions.
 
     Args:
-        processes: default one for each visible GPU; one without a GPU.
+        processes: default: one for each visible GPU; without a GPU one.
 
     Raises:
         EvaluationError: one of several processes failed, or the parts do not make up the whole.
-        SystemExit: a single process failed, with its exit status; what is wrong stands above.
+        SystemExit: a single process failed, with its exit status; it has printed what is wrong.
     """
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("--answers-file")
@@ -50,7 +51,7 @@ def launch(module: str, flags: Sequence[str], processes: int | None = None) -> N
         if code < 0:
             raise EvaluationError(f"{module} was killed by signal {-code}; the same command goes on from there")
         if code:
-            # It has said what is wrong itself.
+            # It has printed what is wrong itself.
             sys.exit(code)
         return
     check_target(Path(named.answers_file))
@@ -65,7 +66,7 @@ def launch(module: str, flags: Sequence[str], processes: int | None = None) -> N
         else:
             environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
         chunk = ["--answers-file", str(part), "--num-chunks", str(count), "--chunk-idx", str(i)]
-        # The first process shows its progress: questions are dealt in turn, so it stands for all.
+        # The first process shows its progress: questions are dealt in turn, so it shows about how far all are.
         with contextlib.nullcontext() if i == 0 else open(part.with_suffix(".log"), "wb") as log:
             running.append(subprocess.Popen([*command, *chunk], env=environment, stdout=log, stderr=log))
     print(f"{count} processes; logs of all but the first are {parts[0].parent}/{count}_*.log", flush=True)
@@ -113,20 +114,15 @@ def _last_words(i: int, code: int, part: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Run a model_vqa program in one process a GPU")
+    parser = argparse.ArgumentParser(description="Run a model_vqa program in one process per GPU")
     parser.add_argument("--gpus", "--processes", type=int, dest="processes", help="processes; default: visible GPUs")
     parser.add_argument("module", help="for example llava.eval.model_vqa_loader")
     parser.add_argument("flags", nargs=argparse.REMAINDER, help="flags of that program")
     args = parser.parse_args()
-    try:
-        if args.processes is not None and args.processes < 1:
-            raise EvaluationError(f"--gpus {args.processes}: at least 1 process is needed")
-        launch(args.module, args.flags, args.processes)
-    except EvaluationError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command goes on from here")
+    if args.processes is not None and args.processes < 1:
+        raise EvaluationError(f"--gpus {args.processes}: at least 1 process is needed")
+    launch(args.module, args.flags, args.processes)
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

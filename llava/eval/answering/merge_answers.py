@@ -1,13 +1,12 @@
-"""Joins the answers of several processes, in the order of the questions; refuses where any is missing.
+"""Joins the answers of several processes, in the order of the questions; refuses if any is missing.
 
 `python -m llava.eval.answering.merge_answers --output merge.jsonl 4_0.jsonl 4_1.jsonl 4_2.jsonl 4_3.jsonl`
 """
 
 import argparse
-import sys
 
-from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.shards import merge
+from llava.flags import run_program
 
 
 def main() -> None:
@@ -15,12 +14,8 @@ def main() -> None:
     parser.add_argument("parts", nargs="+", help="answers files of all chunks")
     parser.add_argument("--output", required=True)
     args = parser.parse_args()
-    try:
-        count = merge(args.parts, args.output)
-    except (EvaluationError, OSError) as error:
-        sys.exit(f"error: {error}")
-    print(f"{count} answers are in {args.output}")
+    print(f"{merge(args.parts, args.output)} answers are in {args.output}")
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

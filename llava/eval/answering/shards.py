@@ -1,12 +1,13 @@
 """Answers of several processes: where each writes its part, and how the parts become one file."""
 
 import argparse
-import fcntl
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from llava.eval.answering.answers_file import basic_record, check_target, record_path, whole_lines
 from llava.eval.answering.errors import EvaluationError
@@ -71,12 +72,12 @@ def _read_part(path: Path) -> tuple[dict[str, Any], list[str]]:
     try:
         record = json.loads(record_path(path).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError) as error:
-        raise EvaluationError(f"{path} has no readable record {record_path(path).name} beside it") from error
+        raise EvaluationError(f"{path} has no readable record {record_path(path).name} next to it") from error
     rows = whole_lines(path)
     if len(rows) != record["answered"] or sum(len(row.encode()) + 1 for row in rows) != path.stat().st_size:
         raise EvaluationError(
             f"{path} has {len(rows)} whole lines where its record says {record['answered']}; start its process again, "
-            "which answers what is lacking"
+            "which answers what is missing"
         )
     return record, rows
 
@@ -102,7 +103,7 @@ def take_torchrun_part(args: argparse.Namespace) -> Path | None:
     """Under torchrun, gives this process its chunk, its device and its part's file.
 
     Returns:
-        The answers file of all processes together; None where torchrun is not at work.
+        The answers file of all processes together; None without torchrun.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1 or args.num_chunks != 1:
@@ -122,7 +123,6 @@ def take_torchrun_part(args: argparse.Namespace) -> Path | None:
 def merge_when_complete(answers: Path, num_chunks: int) -> None:
     """Joins the parts if this process was the last to finish; else leaves it to the last."""
     parts = [part_path(answers, num_chunks, i) for i in range(num_chunks)]
-    with open(parts[0].parent / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(parts[0].parent / "lock"):
         if all(part.exists() and record_path(part).exists() and not journal_path(part).exists() for part in parts):
             print(f"{merge(parts, answers)} answers of {num_chunks} processes are in {answers}")

@@ -7,7 +7,6 @@ questions lose their images, which shows what a model knows without looking.
 import argparse
 import json
 import random
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from llava.eval.scoring.pairing import ScoringError, read_jsonl
 from llava.files import written_whole
+from llava.flags import run_program
 
 
 def choose(rows: Sequence[dict[str, Any]], per_category: int) -> list[int]:
@@ -60,14 +60,11 @@ def main() -> None:
     parser.add_argument("--without-images", action="store_true", help="leave the images out")
     parser.add_argument("--output", required=True, type=Path)
     args = parser.parse_args()
-    try:
-        kept, total = write_subset(args.question_file, args.per_category, args.output, not args.without_images)
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
+    kept, total = write_subset(args.question_file, args.per_category, args.output, not args.without_images)
     each = f", {args.per_category} of each category" if args.per_category else ""
     images = ", without images" if args.without_images else ""
     print(f"a subset: {kept} of {total} questions{each}{images}, are in {args.output}")
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, interrupted="")

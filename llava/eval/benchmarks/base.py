@@ -119,7 +119,6 @@ class Benchmark:
         images: the folder of its images.
         answers: path of the answers in its folder; {other} is "/STEM" if other questions than usual were named, else
             empty, and a setting's name in braces is its value as `Setting.path` has it.
-        scorer: the module of llava.eval that scores it; default: eval_NAME.
         score_flags: flags of the scorer; default: the last of `annotations` and the questions.
         settings: environment variables that only this benchmark's script reads.
         convert: module and flags of the program that writes the answers in another format, for a server or a script.
@@ -147,7 +146,6 @@ class Benchmark:
     answer_flags: tuple[str, ...] = ()
     images: str = ""
     answers: str = "answers{other}/{name}.jsonl"
-    scorer: str = ""
     score_flags: tuple[str, ...] = ()
     settings: tuple[Setting, ...] = ()
     convert: tuple[str, ...] = ()
@@ -161,11 +159,6 @@ class Benchmark:
     read_answers: Callable[[str | Path], list[dict[str, Any]]] = read_answers
     options: Callable[[argparse.Namespace], dict[str, Any]] = lambda args: {}
     finish: Callable[[argparse.Namespace, Report, str | Path], Any] = lambda args, report, file: None
-
-    @property
-    def score_program(self) -> str | None:
-        """The module that scores it; None if the answering program writes the score."""
-        return f"llava.eval.{self.scorer or 'eval_' + self.name}" if self.score else None
 
     @property
     def data(self) -> tuple[str, ...]:
@@ -223,9 +216,8 @@ class Benchmark:
         flags = self.score_flags
         if not flags:
             flags = ("--annotation-file", f"{{data}}/{self.annotations[-1]}", "--question-file", "{questions}")
-        if base and "--model-path" in flags:
-            flags = (*flags, "--model-base", base)
-        return [flag.format(**places) for flag in flags] + self._set("score_flag", environment)
+        of_base = ["--model-base", base] if base and "--model-path" in flags else []
+        return [*(flag.format(**places) for flag in flags), *of_base, *self._set("score_flag", environment)]
 
     def _set(self, kind: str, environment: Mapping[str, str]) -> list[str]:
         flags = []
@@ -235,12 +227,15 @@ class Benchmark:
                 flags += [flag] if setting.switch else [flag, value]
         return flags
 
-    def score_main(self) -> None:
+    def score_main(self, argv: Sequence[str] | None = None) -> None:
         """The scoring program: reads flags, annotations, questions and answers; prints the score and writes it.
 
-        With --check it stops before it reads answers: flags, annotations and questions are there and belong together.
+        With --check it stops before it reads answers: flags, annotations and questions exist and belong together.
+
+        Args:
+            argv: the flags; default: those of the command line.
         """
-        args = self.score_parser().parse_args()
+        args = self.score_parser().parse_args(argv)
         with suppress(InputsFit):
             options, truths, asked = self.options(args), self.read_truths(args), self.read_asked(args.question_file)
             for file in self.result_files(args):

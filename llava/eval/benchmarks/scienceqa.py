@@ -256,7 +256,6 @@ SCIENCEQA = Benchmark(
     program="model_vqa_science",
     images="{data}/images/test",
     answer_flags=("--single-pred-prompt",),
-    scorer="eval_science_qa",
     score_flags=(
         *("--base-dir", "{data}", "--question-file", "{questions}"),
         *("--output-file", "{answers_stem}_output.json", "--output-result", "{answers_stem}_result.json"),

@@ -45,12 +45,12 @@ def commands(
         yield ["llava.eval.answering.subset", "--question-file", whole["questions"], "--per-category", limit,
                "--output", places["questions"]]  # fmt: skip
     to_answer = benchmark.flags_to_answer(places, environment)
-    if benchmark.score_program is None:
+    if benchmark.score is None:
         # The program that answers writes the score itself.
         model = ["--model-path", checkpoint, "--report-file", places["report"]]
         yield [f"llava.eval.{benchmark.program}", *model, *to_answer, *flags]
         return
-    score = [benchmark.score_program, "--result-file", places["answers"], "--report-file", places["report"]]
+    score = ["llava.eval.score", benchmark.name, "--result-file", places["answers"], "--report-file", places["report"]]
     score += _given("--missing", environment, "MISSING")
     score += benchmark.flags_to_score(places, environment, _model_base(flags))
     if not environment.get("NO_SCORE"):

@@ -37,7 +37,7 @@ def compare(results: Results, reference: str, notes: Sequence[str] = ()) -> dict
     Args:
         results: checkpoint -> benchmark -> report.
         reference: the checkpoint that the others are held against.
-        notes: what is known of the results already, to be told with the rest.
+        notes: what is known of the results already, printed with the rest.
 
     Returns:
         `reference`; `rows` (checkpoint -> table row); `differences`: checkpoint -> column -> `value`, `low`, `high` (in

@@ -140,7 +140,7 @@ def _wrapped(name: str) -> str:
 
 
 def _point(axes: Any, entry: Entry, y: float, style: Mapping[str, str]) -> None:
-    """A value with its interval; an open mark where there is none."""
+    """A value with its interval; an open mark without one."""
     if entry["interval"]:
         reach = [[max(0.0, entry["value"] - entry["low"])], [max(0.0, entry["high"] - entry["value"])]]
         axes.errorbar(entry["value"], y, xerr=reach, linestyle="none", capsize=3, clip_on=False, zorder=4, **style)

@@ -10,7 +10,7 @@ from llava.eval.scoring.statistics import RESAMPLES, Interval, draw_counts, perc
 
 _SETTINGS = ("bos", "context", "shots", "stride")
 _PLACES = ("corpus",)
-"""Paths: what lies there is told apart by its sha256."""
+"""Paths: their content is compared by its sha256."""
 
 
 class ComparisonError(ValueError):

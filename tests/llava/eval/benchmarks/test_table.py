@@ -1,6 +1,7 @@
 """What holds for every benchmark of the table: files, sizes, scripts, scorers."""
 
 import json
+import runpy
 import subprocess
 import sys
 
@@ -40,14 +41,27 @@ def test_what_the_declaration_names_is_there(name):
     benchmark = BY_NAME[name]
     assert (REPOSITORY / f"scripts/eval/{name}.sh").is_file()
     assert (REPOSITORY / f"llava/eval/{benchmark.program}.py").is_file()
-    if benchmark.score_program:
-        assert (REPOSITORY / f"{benchmark.score_program.replace('.', '/')}.py").is_file()
     if benchmark.convert:
         assert (REPOSITORY / f"{benchmark.convert[0].replace('.', '/')}.py").is_file()
     readme = (REPOSITORY / "playground/data/eval/README.md").read_text()
     assert f"\n| {name} | " in readme
     if benchmark.published:
         assert f"\n| {name} | {benchmark.published.count:,}" in readme
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_a_scorer_of_its_own_name(name, monkeypatch, capsys):
+    """`llava.eval.eval_NAME`, which was there before `llava.eval.score NAME`, has the same flags."""
+    face = "science_qa" if name == "scienceqa" else name
+    told = []
+    for words in ([f"llava.eval.eval_{face}", "--help"], ["llava.eval.score", name, "--help"]):
+        monkeypatch.setattr(sys, "argv", ["score", *words[1:]])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_module(words[0], run_name="__main__")
+        assert stopped.value.code == 0
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1]
+    assert "--missing {error,wrong,skip}" in told[0]
 
 
 @pytest.fixture(scope="module")
