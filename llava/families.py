@@ -24,8 +24,8 @@ class ModelFamily:
     Attributes:
         model_type: `model_type` in the config.json of a vision-language checkpoint.
         backbone_type: `model_type` of the plain language model that it is built on.
-        package: the package whose entry points train it, such as "llava". It decides between two families on one
-            backbone, such as llava_llama and bunny-llama.
+        package: the package whose entry points train it: "llava", unless it brings a train.py of its own. It decides
+            between two families on one backbone, such as llava_llama and bunny-llama.
         module: the package's module that registers the config class and the model class with transformers.
         template: conversation template of checkpoints that do not record theirs.
         vision_tower: the tower that published recipes use.

@@ -155,7 +155,9 @@ def _open_base(
         raise CheckpointError(f"{path} is a {kind.value} checkpoint and records no base; give --model-base")
     try:
         if not isinstance(base, Checkpoint):
-            base = open_checkpoint(base, package=wanted.package, cache_dir=wanted.cache_dir)
+            # A plain language model becomes what the checkpoint itself is: a Bunny's base is a Bunny.
+            package = wanted.family(stored).package if stored.get("model_type") else wanted.package
+            base = open_checkpoint(base, package=package, cache_dir=wanted.cache_dir)
     except CheckpointError as error:
         if wanted.base is not None:
             raise

@@ -8,7 +8,7 @@ from llava.eval.benchmarks.preparing import Options
 from tests.made_benchmarks import BBH, rows_of
 
 
-def test_subset_is_the_same_every_time_and_grows_of(tmp_path):
+def test_subset_is_the_same_every_time_and_grows(tmp_path):
     bbh.prepare(BBH.parent, tmp_path, Options(check_counts=False))
     source = tmp_path / "questions.jsonl"
     assert write_subset(source, 1, tmp_path / "one.jsonl") == (27, 54)
