@@ -1,14 +1,14 @@
 #!/bin/bash
-# A vision-language model trained in 25% of its layers, evaluated, pruned and evaluated again: on a laptop, without a
-# GPU or a model hub, in about a quarter of an hour. Run it again and it goes on where it stopped.
-# OUT: where results go (default checkpoints/quickstart).
+# Trains a vision-language model in 25% of its layers, evaluates it, prunes it and evaluates it again: on a laptop, without
+# a GPU or a model hub, in about 15 minutes. If you run it again, it continues where it stopped.
+# OUT: folder of the results (default: checkpoints/quickstart).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 OUT=${OUT:-checkpoints/quickstart}
 mkdir -p "$OUT/stages"
 export LLAVA_CACHE=${LLAVA_CACHE:-$PWD/.cache}
 
-# stage NAME COMMAND...: runs a stage once and keeps its seconds; a finished stage is passed over.
+# stage NAME COMMAND...: runs a stage once and records its seconds; a finished stage is skipped.
 stage() {
     local name=$1 begin=$SECONDS
     shift
@@ -26,9 +26,9 @@ install() { source scripts/venv.sh; }
 stage install install
 source scripts/venv.sh
 
-# bfloat16 is twice as fast on a processor that knows it, and slow on one that does not.
+# bfloat16 is twice as fast on a processor that supports it, and slow on one that does not.
 if grep -qE 'avx512_bf16|amx_bf16' /proc/cpuinfo 2>/dev/null; then BF16=True DTYPE=bf16; else BF16=False DTYPE=fp32; fi
-# One process needs no sharding.
+# A single process needs no sharding.
 export BF16 DEEPSPEED=
 export MODEL=playground/models/SmolLM2-135M-Instruct TOWER=playground/models/efficientnet-lite0-128
 export IMAGES=playground/data/easy_vqa/images CHECKPOINTING=False WORKERS=0 MAX_LENGTH=512 LOGGING_STEPS=10
@@ -38,11 +38,11 @@ QUESTIONS_DIR=playground/data/eval/easy_vqa
 
 stage prepare "$PYTHON" -m playground.embedded.prepare
 
-# Stage 1: the projector learns to name what it sees ("teal circle").
+# Stage 1: train the projector on captions, which name what the image shows ("teal circle").
 stage pretrain env DATA=playground/data/easy_vqa/pretrain.json OUTPUT="$OUT/pretrain" VERSION=chatml STEPS=60 BATCH=32 LR=5e-3 WARMUP=0.1 \
     SAVE_STEPS=30 bash scripts/train/pretrain.sh "${FEATURES[@]}"
 
-# Stage 2: LoRA in a quarter of the decoder layers, spread over the depth, and the projector.
+# Stage 2: train LoRA in a quarter of the decoder layers, spread over the depth, and the projector.
 stage finetune env DATA=playground/data/easy_vqa/finetune.json OUTPUT="$OUT/lora" PROJECTOR="$OUT/pretrain/mm_projector.bin" \
     VERSION=chatml TUNE_LAYERS="${TUNE_LAYERS:-sparse-uniform:25%}" STEPS=240 BATCH=8 LR=1e-3 PROJECTOR_LR=1e-3 \
     LORA_R=32 LORA_ALPHA=64 SAVE_STEPS=50 bash scripts/train/finetune_lora.sh --lora_dropout 0 "${FEATURES[@]}"
@@ -52,7 +52,7 @@ stage evaluate env QUESTIONS=questions_1200 NAME=quickstart RESULT="$OUT/accurac
 stage wrong_image env QUESTIONS=questions_wrong_image NAME=quickstart RESULT="$OUT/wrong_image.json" \
     bash scripts/eval/easy_vqa.sh "$OUT/lora" "${EVALUATE[@]}"
 
-# Which layers turn the last token's state least, and what it costs to be without them.
+# Find the layers that change the angle of the last prompt token's state least, and measure the accuracy without them.
 stage score "$PYTHON" -m visual_region score --model-path "$OUT/lora" --data-path playground/data/easy_vqa/finetune.json \
     --image-folder "$IMAGES" --samples 64 --output "$OUT/scores.json" "${EVALUATE[@]}"
 stage prune "$PYTHON" -m visual_region prune --model-path "$OUT/lora" --scores "$OUT/scores.json" --remove 1 \

@@ -1,17 +1,19 @@
 #!/bin/bash
-# Where is the visual region of the quickstart's model, by which measure? Every metric on its own data, the table of
-# their first 8 layers beside sparse-uniform's, and the pictures. Interrupted, it goes on where it stopped.
-# Run scripts/quickstart.sh first. OUT: its results (default checkpoints/quickstart); SAMPLES: how many (default 200).
+# Scores the layers of the quickstart's model by every metric on the quickstart's data. Prints the table of the 8 best
+# layers of each metric next to those of sparse-uniform, and writes the pictures. If it is interrupted, it continues where
+# it stopped when you run it again.
+# Run scripts/quickstart.sh first. OUT: folder of its results (default: checkpoints/quickstart). SAMPLES: number of
+# samples (default: 200).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 OUT=${OUT:-checkpoints/quickstart}
 export LLAVA_CACHE=${LLAVA_CACHE:-$PWD/.cache}
 source scripts/venv.sh
-[ -d "$OUT/lora" ] || { echo "error: $OUT/lora is not there; run bash scripts/quickstart.sh first" >&2; exit 1; }
+[ -d "$OUT/lora" ] || { echo "error: $OUT/lora does not exist; run bash scripts/quickstart.sh first" >&2; exit 1; }
 
 SCORES=$OUT/importance/scores.json
 if grep -qE 'avx512_bf16|amx_bf16' /proc/cpuinfo 2>/dev/null; then DTYPE=bf16; else DTYPE=fp32; fi
-# A finished file of this very model and these settings is not measured again; any other is.
+# If the scores of exactly this model and these settings are finished, nothing is measured again.
 "$PYTHON" -m visual_region score --model-path "$OUT/lora" \
     --backbone playground/models/SmolLM2-135M-Instruct --data-path playground/data/easy_vqa/finetune.json \
     --image-folder playground/data/easy_vqa/images --samples "${SAMPLES:-200}" --dtype "$DTYPE" --batch-size 16 \

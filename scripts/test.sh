@@ -1,6 +1,7 @@
 #!/bin/bash
-# The test command: installs what it needs into .venv, checks format and lint, runs the tests.
-# bash scripts/test.sh [pytest arguments]; two workers, or as many as -n says (-n 0: in this process, as a debugger needs).
+# The test command: installs what it needs into .venv, checks lint and format, runs the tests.
+# Usage: bash scripts/test.sh [pytest arguments]. It uses two workers; -n sets another number (-n 0 runs the tests in this
+# process, which a debugger needs).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/venv.sh

@@ -1,1 +1,1 @@
-"""The embedded default: models and data that come as PyPI wheels, turned into this stack's formats."""
+"""The embedded default: models and data from PyPI wheels, converted to this project's formats."""

@@ -1,4 +1,4 @@
-"""easy-VQA from its wheel to LLaVA JSON and to question files."""
+"""Converts easy-VQA from its wheel to LLaVA JSON and to question files."""
 
 import json
 import random
@@ -12,7 +12,10 @@ from llava.files import folder_written_whole, write_json
 from playground.embedded.wheels import wheel_folder
 
 AFFIRMING, DENYING, ASKING = 3, 3, 2
-"""Questions of each kind in a conversation. Drawn at random most are denials, and yes/no stays at the blind prior."""
+"""Questions of each kind per conversation.
+
+Most questions of a random draw are denying ones; trained on such a draw, yes/no accuracy stays at the blind baseline.
+"""
 SAMPLE = 1200
 
 
@@ -28,14 +31,14 @@ def read_questions(split: str) -> list[Question]:
 
 
 def attributes(questions: list[Question]) -> tuple[str | None, str | None]:
-    """Shape and colour of an image, as its own questions reveal them; None if they do not."""
-    said: set[str] = set()
+    """Shape and colour of an image, read from the questions about it; None if they do not contain it."""
+    found: set[str] = set()
     for question in questions:
         if question.answer not in ("yes", "no"):
             # "what is the blue shape?" names the colour, "what color is the circle?" the shape.
-            said |= {question.answer, *_words(question)}
-    shape = next((word for word in SHAPES if word in said), None)
-    return shape, next((word for word in COLOURS if word in said), None)
+            found |= {question.answer, *_words(question)}
+    shape = next((word for word in SHAPES if word in found), None)
+    return shape, next((word for word in COLOURS if word in found), None)
 
 
 def prepare_training(folder: Path, seed: int) -> None:
@@ -62,10 +65,10 @@ def prepare_training(folder: Path, seed: int) -> None:
 
 
 def prepare_evaluation(folder: Path, seed: int) -> None:
-    """Writes question files, annotations, and the blind baseline to `folder`.
+    """Writes question files, annotations and the blind baseline to `folder`.
 
     `questions.jsonl` is the whole test set, `questions_1200.jsonl` a random sample of it, and
-    `questions_wrong_image.jsonl` the same sample with images whose shape and colour are both other.
+    `questions_wrong_image.jsonl` the same sample with images of another shape and another colour.
     """
     rng = random.Random(seed)
     test, train = read_questions("test"), read_questions("train")
@@ -138,12 +141,14 @@ def _other_image(looks: dict[int, tuple[str | None, str | None]], image: int, rn
 
 
 def _item(name: str, image: str, turns: list[tuple[str, str]]) -> dict:
-    said = [{"from": who, "value": text} for turn in turns for who, text in zip(("human", "gpt"), turn, strict=True)]
-    return {"id": name, "image": image, "conversations": said}
+    conversation = [
+        {"from": role, "value": text} for turn in turns for role, text in zip(("human", "gpt"), turn, strict=True)
+    ]
+    return {"id": name, "image": image, "conversations": conversation}
 
 
 def question_kinds(split: str) -> Counter:
-    """How many questions of each kind a split has (affirming and denying counted by the image's true attributes)."""
+    """The number of questions of each kind in a split (affirming or denying according to the image's attributes)."""
     by_image: dict[int, list[Question]] = defaultdict(list)
     for question in read_questions(split):
         by_image[question.image].append(question)

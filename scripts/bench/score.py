@@ -1,13 +1,13 @@
-"""What scoring costs: the shared pass against a plain forward, and streaming checkpoints against copying them.
+"""What scoring costs: the shared pass relative to a plain forward pass, comparing checkpoints relative to a copy.
 
 `OMP_NUM_THREADS=2 python scripts/bench/score.py [--only pass,memory,parameters] [--gigabytes 4] [--folder /tmp]`
 
-- pass: seconds of the metrics of hidden states, and with the image attention score, relative to the same decoder
-  without them on the same batches (random weights, a Llama with grouped heads; half of the rows padded).
-- memory: peak memory beyond the plain forward's, for few and many samples and layers, each in a process of its own.
-- parameters: two synthetic checkpoints in bfloat16, compared, and copied; peak memory of a process that compares them.
+- pass: seconds of the metrics of hidden states, without and with the image attention score, relative to a plain forward
+  pass of the same decoder on the same batches (a Llama with random weights and grouped heads; half of the rows padded).
+- memory: peak memory above that of the plain forward pass, for few and many samples and layers, in separate processes.
+- parameters: comparing two synthetic bfloat16 checkpoints and copying them; peak memory of the comparing process.
 
-Ways that are compared run in turn, several rounds; the figures are medians of the rounds' ratios.
+The ways that are compared run in turn, for several rounds; the figures are medians of the rounds' ratios.
 """
 
 import argparse
@@ -45,7 +45,7 @@ WAYS = ("plain", "states", "states and attention")
 
 
 def make_model(layers: int, hidden: int = 576) -> Any:
-    """A Llama's decoder of random weights, in fp32."""
+    """A Llama with random weights, in fp32."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=1000,
@@ -59,7 +59,7 @@ def make_model(layers: int, hidden: int = 576) -> Any:
 
 
 def make_batches(model: Any, count: int, size: int = 4) -> list[Any]:
-    """Batches of image and text tokens; every other row is a quarter shorter, and padded."""
+    """Batches of image and text tokens. Every second row is shorter by a quarter, and padded."""
     length = IMAGE_TOKENS + TEXT_TOKENS
     kinds = torch.full((size, length), PROMPT)
     kinds[:, 8 : 8 + IMAGE_TOKENS] = IMAGE
@@ -88,14 +88,14 @@ def run_way(way: str, model: Any, batches: Any) -> None:
 
 @dataclass
 class Times:
-    """Seconds of each round by the clock and of the processor; the second suffers less from what else runs."""
+    """Wall-clock and processor seconds of each round. Other programs disturb the processor time less."""
 
     clock: list[float] = field(default_factory=list)
     processor: list[float] = field(default_factory=list)
 
 
 def in_turn(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, Times]:
-    """Times of each way in each round; the ways of a round follow each other, so that they share its disturbances."""
+    """Times of each way in each round. The ways of a round run one after another, so disturbances affect them all."""
     times = {name: Times() for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
@@ -111,36 +111,36 @@ def median_ratio(ways: list[float], to: list[float]) -> float:
 
 
 def bench_pass(args: argparse.Namespace) -> None:
-    """The shared pass against a plain forward."""
+    """Compares the shared pass with a plain forward pass."""
     model = make_model(layers=4)
     batches = make_batches(model, 1)
     for way in WAYS:
         run_way(way, model, batches)
     times = in_turn({way: lambda w=way: run_way(w, model, batches) for way in WAYS}, args.rounds)
     length = IMAGE_TOKENS + TEXT_TOKENS
-    print(f"\npass: 4 layers of 576, a batch of 4 x {length} tokens ({IMAGE_TOKENS} of an image), fp32, decoder only")
+    print(f"\npass: 4 layers of 576, a batch of 4 x {length} tokens ({IMAGE_TOKENS} image tokens), fp32, decoder only")
     limits = {"plain": "", "states": " (at most 1.25)", "states and attention": " (at most 2)"}
     for way in WAYS:
         clock = median_ratio(times[way].clock, times["plain"].clock)
         processor = median_ratio(times[way].processor, times["plain"].processor)
         best = min(times[way].clock)
-        ratios = f"{clock:5.3f} x by the clock, {processor:5.3f} x in processor time"
+        ratios = f"{clock:5.3f} x wall-clock time, {processor:5.3f} x processor time"
         print(f"  {way:22s} best {best:6.3f} s, {best / min(times['plain'].clock):5.3f} x; {ratios}{limits[way]}")
-    print(f"  (the best of {args.rounds} rounds, then medians of the rounds' ratios)")
+    print(f"  (best of {args.rounds} rounds, then medians of the rounds' ratios)")
 
 
 def bench_memory(args: argparse.Namespace) -> None:
-    """Peak memory beyond the plain forward's, against samples and layers."""
-    print("\nmemory: peak of a process of its own beyond the plain forward's, MiB")
-    print("  samples  layers   states   states and attention   all hidden states would be")
+    """Measures peak memory above that of the plain forward pass, per number of samples and layers."""
+    print("\nmemory: peak of a separate process above that of the plain forward pass, MiB")
+    print("  samples  layers   states   states and attention   all hidden states would take")
     for samples, layers in ((4, 4), (16, 4), (64, 4), (4, 16), (16, 16)):
         plain, states, attention = (_in_process("peak", way, samples, layers) for way in WAYS)
         stack = samples * (layers + 1) * (IMAGE_TOKENS + TEXT_TOKENS) * 576 * 4 / 2**20
-        print(f"  {samples:7d}  {layers:6d}  {states - plain:7.1f}   {attention - plain:20.1f}   {stack:26.0f}")
+        print(f"  {samples:7d}  {layers:6d}  {states - plain:7.1f}   {attention - plain:20.1f}   {stack:28.0f}")
 
 
 def peak_of_way(way: str, samples: str, layers: str) -> float:
-    """MiB that this process has held at most, after running the way; batches are made one by one."""
+    """Peak memory of this process in MiB, after running the way. Batches are made one at a time."""
     model = make_model(int(layers))
 
     def batches() -> Iterator[Any]:
@@ -152,7 +152,7 @@ def peak_of_way(way: str, samples: str, layers: str) -> float:
 
 
 def bench_parameters(args: argparse.Namespace) -> None:
-    """Comparing two checkpoints against copying them."""
+    """Compares two checkpoints, and copies them."""
     with tempfile.TemporaryDirectory(dir=args.folder, prefix="bench-score-") as root:
         theta, trained = Path(root) / "theta", Path(root) / "trained"
         config = LlamaConfig(
@@ -181,7 +181,7 @@ def bench_parameters(args: argparse.Namespace) -> None:
 
 
 def compare(trained: str, theta: str) -> float:
-    """Both metrics of parameters; returns this process's peak in MiB."""
+    """Computes both parameter metrics. Returns the peak memory of this process in MiB."""
     pair = decoder_weights(open_checkpoint(trained)), decoder_weights(open_checkpoint(theta))
     check_comparable(*pair)
     sums = list(compare_layers(*pair, range(len(pair[0].layers))))
@@ -190,15 +190,15 @@ def compare(trained: str, theta: str) -> float:
 
 
 def _peak() -> float:
-    """MiB that this process has held at most; getrusage would begin with what its parent held."""
+    """Peak memory of this process in MiB; getrusage would include the memory of its parent."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(float(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def _in_process(*arguments: object) -> float:
-    """The number that a fresh process of this script prints last."""
+    """The number that a new process of this script prints last."""
     command = [sys.executable, __file__, "--in-process", *map(str, arguments)]
-    # Tensors in maps of their own go back to the system when they are freed, so that a peak is what lived at once.
+    # Tensors get separate memory maps, which return to the system when freed: the peak counts only live tensors.
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return float(done.stdout.splitlines()[-1])
@@ -209,7 +209,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "memory": bench_memory,
     "parameters": bench_parameters,
 }
-"""What is measured, by name for --only."""
+"""The sections that --only accepts."""
 IN_PROCESS: dict[str, Callable[..., float]] = {"peak": peak_of_way, "compare": compare}
 
 
@@ -218,8 +218,8 @@ def main() -> None:
     parser.add_argument("--only", help=f"comma-separated, of {', '.join(SECTIONS)}; default all")
     parser.add_argument("--rounds", type=int, default=41)
     parser.add_argument("--rounds-on-disk", type=int, default=3)
-    parser.add_argument("--gigabytes", type=float, default=8.2, help="of all synthetic weights together")
-    parser.add_argument("--folder", help="where synthetic checkpoints go for the while; default: the system's")
+    parser.add_argument("--gigabytes", type=float, default=8.2, help="size of all synthetic weights together")
+    parser.add_argument("--folder", help="folder for the temporary synthetic checkpoints; default: the system's")
     parser.add_argument("--in-process", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.in_process:
@@ -229,11 +229,11 @@ def main() -> None:
     names = args.only.split(",") if args.only else list(SECTIONS)
     unknown = [name for name in names if name not in SECTIONS]
     if unknown:
-        sys.exit(f"error: no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+        sys.exit(f"error: unknown section {', '.join(unknown)}; the sections are {', '.join(SECTIONS)}")
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
     load = os.getloadavg()[0]
-    print(f"{torch.get_num_threads()} threads, {processor}, torch {torch.__version__}, load {load:.1f} before")
+    print(f"{torch.get_num_threads()} threads, {processor}, torch {torch.__version__}, load {load:.1f} at the start")
     for name in names:
         SECTIONS[name](args)
 

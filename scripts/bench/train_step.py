@@ -1,9 +1,9 @@
 """Samples per second and peak memory of a training step: layers, label-only logits and feature cache, in one run.
 
-`python scripts/bench/train_step.py [--hidden 512 --layers 16 ...] [--device cuda --dtype bf16]`
+`python scripts/bench/train_step.py [--preset 7b] [--device cuda --dtype bf16]`
 
-A Llama of random weights with a CLIP of random weights on random images; each variant runs in a process of its own,
-so that its peak memory is its own. On a GPU, `--preset 7b` is LLaVA-1.5-7B's shape.
+Trains a Llama with a frozen CLIP tower, both with random weights, on random images. Each variant runs in a separate
+process, so that its peak memory is measured separately. `--preset 7b` has LLaVA-1.5-7B's shape and is meant for a GPU.
 """
 
 import argparse
@@ -34,7 +34,7 @@ VARIANTS = [
 
 
 def measure(args: argparse.Namespace) -> dict[str, float]:
-    """One variant: `samples_per_second` after two steps of warm-up, `peak_gib`, and the last step's `loss`."""
+    """Measures one variant: `samples_per_second` after two warm-up steps, `peak_gib`, the last step's `loss`."""
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
     from llava.families import FAMILIES

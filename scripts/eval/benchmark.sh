@@ -1,5 +1,5 @@
-# Sourced by the scripts of the benchmarks: NAME CHECKPOINT [flags of the program that answers].
-# The environment variables that they read: python -m llava.eval.suite.benchmark --help
+# Sourced by the scripts of the benchmarks, with the arguments NAME CHECKPOINT [flags of the program that answers].
+# python -m llava.eval.suite.benchmark --help lists the environment variables that they read.
 set -euo pipefail
 export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}."
 : "${2:?usage: bash $0 CHECKPOINT [flags]}"

@@ -1,6 +1,7 @@
 #!/bin/bash
-# Checkpoints side by side: bash scripts/eval/compare.sh [NAME=]RESULTS [NAME=]RESULTS ... [--reference NAME] [--output FOLDER]
-# RESULTS: what all.sh left in playground/data/eval/results/. The first is the reference, as a rule the all-layers model.
+# Compares checkpoints: bash scripts/eval/compare.sh [NAME=]RESULTS [NAME=]RESULTS ... [--reference NAME] [--output FOLDER]
+# RESULTS: a folder that all.sh wrote in playground/data/eval/results/. The first one is the reference, usually the model
+# that was tuned in all layers.
 set -euo pipefail
 export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}."
 exec ${DRY_RUN:+echo} ${PYTHON:-python} -m llava.eval.suite.compare "$@"

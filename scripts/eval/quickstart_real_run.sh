@@ -1,10 +1,11 @@
 #!/bin/bash
-# The quickstart's region-tuned SmolLM2 beside its untouched backbone: easy-VQA, BIG-bench-hard, perplexity of WikiText-2.
-# bash scripts/eval/quickstart_real_run.sh, after scripts/quickstart.sh and with the two text sets in place
-# (playground/data/eval/README.md). Run again, it goes on where it stopped.
-# PER_KIND: easy-VQA questions of each kind (default 100 of the quickstart's sample). LIMIT_PER_TASK: BIG-bench-hard
-# questions of each task (default 10 of 250, a stated subset; empty for all). MAX_TOKENS: tokens of WikiText-2 (default
-# 32768; empty for all). OUT: where results go.
+# Compares the quickstart's region-tuned SmolLM2 with its unchanged backbone: easy-VQA, BIG-bench-hard, perplexity of
+# WikiText-2. Usage: bash scripts/eval/quickstart_real_run.sh
+# Run scripts/quickstart.sh first, and prepare the two text data sets (playground/data/eval/README.md). If you run it again,
+# it continues where it stopped.
+# PER_KIND: easy-VQA questions of each kind (default: 100 of the quickstart's sample). LIMIT_PER_TASK: BIG-bench-hard
+# questions of each task (default: 10 of 250, and the score reports the subset; empty for all). MAX_TOKENS: tokens of
+# WikiText-2 (default: 32768; empty for all). OUT: folder of the results.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 [ -n "${PYTHON:-}" ] || source scripts/venv.sh
@@ -17,12 +18,12 @@ export LIMIT_PER_TASK=${LIMIT_PER_TASK-10} MAX_TOKENS=${MAX_TOKENS-32768} CONV=c
 export LLAVA_CACHE=${LLAVA_CACHE:-$PWD/.cache}
 if grep -qE 'avx512_bf16|amx_bf16' /proc/cpuinfo 2>/dev/null; then DTYPE=bf16; else DTYPE=fp32; fi
 FLAGS=(--dtype "$DTYPE" --batch-size 32)
-# Features of the frozen tower that the quickstart has left.
+# Features of the frozen tower that the quickstart has written.
 SEEING=("${FLAGS[@]}" --vision-feature-cache "$(dirname "$REGION")/features")
 QUESTIONS_DIR=playground/data/eval/easy_vqa
 
-# The backbone has no projector, and an image means nothing to it: it gets the same questions without images. Without
-# them the region-tuned model is asked once more, so that what the images bring it can be seen.
+# The backbone has no projector and cannot use an image, so it gets the same questions without images. The region-tuned
+# model answers both with and without images, to show what the images contribute.
 SEEN=questions_1200.limit-$PER_KIND BLIND=questions_1200.limit-$PER_KIND.blind
 "$PYTHON" -m llava.eval.answering.subset --question-file "$QUESTIONS_DIR/questions_1200.jsonl" --per-category "$PER_KIND" \
     --output "$QUESTIONS_DIR/$SEEN.jsonl"

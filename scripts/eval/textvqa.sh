@@ -1,3 +1,4 @@
 #!/bin/bash
-# TextVQA validation with OCR tokens (without: QUESTIONS=llava_textvqa_val_v051): bash scripts/eval/textvqa.sh CHECKPOINT [flags of model_vqa_loader]
+# TextVQA validation with OCR tokens: bash scripts/eval/textvqa.sh CHECKPOINT [flags of model_vqa_loader]
+# QUESTIONS=llava_textvqa_val_v051 uses the questions without OCR tokens.
 source "$(dirname "$0")/benchmark.sh" textvqa "$@"

@@ -1,10 +1,11 @@
-# Sourced by the training scripts: flags that all recipes share, and how a command is launched.
+# Sourced by the training scripts: flags that all recipes share, and the function that launches a command.
 #
-# GPUS: processes on this machine (default: the visible GPUs). One process runs as plain python, more with torchrun.
-# NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT: several machines; start the same script on each, NODE_RANK counting from 0.
-# DEEPSPEED: a DeepSpeed config (each recipe has upstream's as default); DEEPSPEED= for none, which is plain DDP.
+# GPUS: number of processes on this machine (default: the number of visible GPUs). One process runs as plain python,
+# several run with torchrun.
+# NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT: for several machines. Start the same script on each; NODE_RANK counts from 0.
+# DEEPSPEED: a DeepSpeed config (the default of each recipe is upstream's). DEEPSPEED= runs without it, as plain DDP.
 # REPORT_TO: upstream's scripts report to wandb; here the default is none.
-# ATTENTION: auto (flash where installed and able), flash_attention_2, sdpa, eager.
+# ATTENTION: auto (flash attention if it is installed and supported), flash_attention_2, sdpa, eager.
 # DRY_RUN=1 prints the whole command and runs nothing.
 export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}."
 
@@ -30,7 +31,7 @@ COMMON=(
     ${ATTENTION:+--attn_implementation "$ATTENTION"}
     ${EVAL_DATA:+--eval_data_path "$EVAL_DATA"}
 )
-# LLaVA's, which Bunny's trainer does not need.
+# Flags of LLaVA that Bunny's trainer does not need.
 LLAVA=(
     --mm_vision_select_layer "${SELECT_LAYER:--2}"
     --mm_use_im_start_end False

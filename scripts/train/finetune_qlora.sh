@@ -1,8 +1,9 @@
 #!/bin/bash
-# Stage 2 with LoRA on a language model held in 4 bits (BITS=8: 8), in the decoder layers of TUNE_LAYERS.
-# Upstream: scripts/finetune_qlora.sh, which is of the first LLaVA: tower at 224 pixels, linear projector. Its values are
-# the defaults. For LLaVA-1.5 give TOWER, PROJECTOR_TYPE, ASPECT=pad, GROUP=True, DATA and IMAGES of finetune_lora.sh.
-# Every value can be set from outside; further flags are passed on to the trainer. Launching, DeepSpeed, DRY_RUN: common.sh.
+# Stage 2 with LoRA on a language model quantized to 4 bits (BITS=8: 8 bits), in the decoder layers of TUNE_LAYERS.
+# Upstream: scripts/finetune_qlora.sh. It is for the first LLaVA: tower at 224 pixels, linear projector. Its values are
+# the defaults. For LLaVA-1.5, set TOWER, PROJECTOR_TYPE, ASPECT=pad, GROUP=True, DATA and IMAGES as in finetune_lora.sh.
+# Each value can be set by an environment variable; further flags are passed on to the trainer. common.sh describes
+# launching, DeepSpeed and DRY_RUN.
 set -euo pipefail
 source "$(dirname "$0")/common.sh"
 MODEL_VERSION=${MODEL_VERSION:-vicuna-v1-3-7b}

@@ -1,8 +1,9 @@
 #!/bin/bash
-# Train a finished LLaVA-1.5 further with LoRA, on a task of yours (DATA, IMAGES).
-# Upstream: scripts/v1_5/finetune_task_lora.sh; its values are the defaults, for LLaVA-1.5 13B. SIZE=7b makes it 7B.
-# TUNE_LAYERS: the decoder layers to tune; the paper's choice is sparse-uniform:25%. Without it all are, as upstream.
-# Every value can be set from outside; further flags are passed on to the trainer. Launching, DeepSpeed, DRY_RUN: common.sh.
+# Train a finished LLaVA-1.5 further with LoRA on your own task (DATA, IMAGES).
+# Upstream: scripts/v1_5/finetune_task_lora.sh; its values for LLaVA-1.5 13B are the defaults. SIZE=7b trains the 7B model.
+# TUNE_LAYERS: the decoder layers to tune. The paper's choice is sparse-uniform:25%. Default: all layers, as upstream.
+# Each value can be set by an environment variable; further flags are passed on to the trainer. common.sh describes
+# launching, DeepSpeed and DRY_RUN.
 set -euo pipefail
 source "$(dirname "$0")/common.sh"
 SIZE=${SIZE:-13b}

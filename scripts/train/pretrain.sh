@@ -1,7 +1,8 @@
 #!/bin/bash
 # Stage 1: train the projector on captions.
-# Upstream: scripts/v1_5/pretrain.sh; its values are the defaults, for LLaVA-1.5 13B. SIZE=7b makes it 7B.
-# Every value can be set from outside; further flags are passed on to the trainer. Launching, DeepSpeed, DRY_RUN: common.sh.
+# Upstream: scripts/v1_5/pretrain.sh; its values for LLaVA-1.5 13B are the defaults. SIZE=7b trains the 7B model.
+# Each value can be set by an environment variable; further flags are passed on to the trainer. common.sh describes
+# launching, DeepSpeed and DRY_RUN.
 set -euo pipefail
 source "$(dirname "$0")/common.sh"
 SIZE=${SIZE:-13b}

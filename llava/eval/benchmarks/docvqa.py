@@ -1,6 +1,5 @@
 """DocVQA (task 1), validation: relaxed accuracy (the paper's number), exact match and ANLS (the benchmark's own)."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from llava.eval.benchmarks.base import Benchmark, Published
 from llava.eval.benchmarks.preparing import SHORT, Options, check_count, find, question, set_up
 from llava.eval.scoring.pairing import ScoringError, expecting, read_json
-from llava.eval.scoring.report import Measure, Report
+from llava.eval.scoring.report import Report, group
 from llava.eval.scoring.rules import anls, exact, relaxed_correctness
 from llava.eval.scoring.short_answers import score_short_answers
 from llava.names import some
@@ -58,13 +57,10 @@ def score(
     references = {key: [str(answer) for answer in entry["answers"]] for key, entry in entries.items()}
     details = {"split": split, "anls_threshold": 0.5}
     report = score_short_answers("docvqa", answers, references, RULES, asked, missing, details=details)
-    kinds = defaultdict(list)
-    for key, value in report.per_question.items():
-        # A question may be of several types; older official files have none.
-        for kind in entries[key].get("question_types") or []:
-            kinds[kind].append(value)
+    # A question may be of several types; older official files have none.
+    kinds = [(kind, v) for key, v in report.per_question.items() for kind in entries[key].get("question_types") or []]
     if kinds:
-        report.groups["question type"] = {kind: Measure.of(scores) for kind, scores in sorted(kinds.items())}
+        report.groups["question type"] = group(*zip(*kinds, strict=True))
     return report
 
 

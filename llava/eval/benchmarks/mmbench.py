@@ -27,8 +27,6 @@ FILE = "mmbench_dev_20230712.tsv"
 PUBLISHED = Published(4329, "rows", least=True)
 SUFFIXES = {"en": LETTER_SUFFIX, "cn": "请直接回答选项字母。"}
 NOT_IN_SHEET = ("hint", "category", "source", "image", "comment", "l2-category")
-# A row of the file and the round in which it was asked.
-Pass = tuple[str, int]
 
 
 def prepare(raw: Path, out: Path, options: Options) -> int:
@@ -121,12 +119,12 @@ def score(
             "NO_SCORE=1 before mmbench.sh leaves it at the answers and the sheet for the server"
         )
     rounds = 1 + max((int(line.get("round_id") or 0) for line in answers), default=0)
-    passes: dict[Pass, Row] = {
-        (index, number): row
+    passes: dict[str, Row] = {
+        f"{index}/{number}": row
         for index, row in by_index.items()
         for number in range(1 if rounds == 1 else len(options_of(row)))
     }
-    paired = pair(answers, passes, pass_of, missing=missing, name=_name)
+    paired = pair(answers, passes, pass_of, missing=missing)
     letters = [None if reply.text is None else letter_of(reply.line or {}, reply.truth) for reply in paired.replies]
     hits = [float(said == reply.truth["answer"].strip()) for said, reply in zip(letters, paired.replies, strict=True)]
 
@@ -137,7 +135,7 @@ def score(
         index = reply.truth["index"]
         circles[question_of(index)].append(hit)
         of_question.setdefault(question_of(index), reply.truth)
-        if not is_rotation(index) and reply.key == _name((index.strip(), 0)):
+        if not is_rotation(index) and reply.key == f"{index.strip()}/0":
             first[question_of(index)] = hit
     passed = Counter(question_of(row["index"]) for row in passes.values())
     several = max(passed.values()) > 1
@@ -196,12 +194,9 @@ def _gaps(
     return warnings
 
 
-def pass_of(line: Mapping[str, Any]) -> Pass:
-    return str(line["question_id"]).strip(), int(line.get("round_id") or 0)
-
-
-def _name(key: Pass) -> str:
-    return f"{key[0]}/{key[1]}"
+def pass_of(line: Mapping[str, Any]) -> str:
+    """A row of the file, and the round in which it was asked."""
+    return f"{str(line['question_id']).strip()}/{int(line.get('round_id') or 0)}"
 
 
 def letter_of(line: Mapping[str, Any], row: Row) -> str | None:

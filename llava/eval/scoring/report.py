@@ -45,9 +45,8 @@ class Measure:
 
     @classmethod
     def with_interval(cls, value: float, interval: Interval | None, samples: int) -> "Measure":
-        if interval is None:
-            return cls(float(value), None, None, samples)
-        return cls(float(value), float(interval[0]), float(interval[1]), samples)
+        low, high = map(float, interval) if interval else (None, None)
+        return cls(float(value), low, high, samples)
 
     def interval_text(self, scale: float = 1) -> str:
         """The interval as it is printed next to the value, in brackets."""

@@ -1,7 +1,8 @@
 #!/bin/bash
-# Bunny's stage 2 with whole layers: all, or those of TUNE_LAYERS.
+# Bunny's stage 2 with the layers' own weights: those of TUNE_LAYERS (default: all layers).
 # Upstream: script/train/finetune_full.sh; its values are the defaults.
-# Every value can be set from outside; further flags are passed on. Launching, DeepSpeed, DRY_RUN: ../common.sh.
+# Each value can be set by an environment variable; further flags are passed on to the trainer. ../common.sh describes
+# launching, DeepSpeed and DRY_RUN.
 set -euo pipefail
 ACCUMULATION=${ACCUMULATION:-2}
 source "$(dirname "$0")/../common.sh"

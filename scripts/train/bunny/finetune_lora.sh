@@ -1,8 +1,9 @@
 #!/bin/bash
 # Bunny's stage 2 with LoRA in the decoder layers of TUNE_LAYERS.
-# Upstream: script/train/finetune_lora.sh; its values are the defaults, for Phi-2.
-# TUNE_LAYERS: the decoder layers to tune; the paper's choice is sparse-uniform:25%. Without it all are, as upstream.
-# Every value can be set from outside; further flags are passed on. Launching, DeepSpeed, DRY_RUN: ../common.sh.
+# Upstream: script/train/finetune_lora.sh; its values for Phi-2 are the defaults.
+# TUNE_LAYERS: the decoder layers to tune. The paper's choice is sparse-uniform:25%. Default: all layers, as upstream.
+# Each value can be set by an environment variable; further flags are passed on to the trainer. ../common.sh describes
+# launching, DeepSpeed and DRY_RUN.
 set -euo pipefail
 ACCUMULATION=${ACCUMULATION:-2}
 source "$(dirname "$0")/../common.sh"

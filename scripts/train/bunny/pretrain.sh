@@ -1,6 +1,7 @@
 #!/bin/bash
 # Bunny's stage 1: train the projector on captions. Upstream: script/train/pretrain.sh; its values are the defaults.
-# Every value can be set from outside; further flags are passed on. Launching, DeepSpeed, DRY_RUN: ../common.sh.
+# Each value can be set by an environment variable; further flags are passed on to the trainer. ../common.sh describes
+# launching, DeepSpeed and DRY_RUN.
 set -euo pipefail
 ACCUMULATION=${ACCUMULATION:-4}
 source "$(dirname "$0")/../common.sh"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# A published recipe of Bunny, one stage at a time: the values that its tutorials change, on this folder's scripts.
+# Runs one stage of a published recipe of Bunny: this folder's scripts with the values that Bunny's tutorials change.
 #
 #   bash scripts/train/bunny/recipe.sh MODEL pretrain|recipe1|recipe2
 #
@@ -9,9 +9,9 @@
 #   llama3-8b-s2  Bunny-v1.1-Llama-3-8B-V     0.42 0.58
 #   phi-3-s2      Bunny-v1.1-4B, Phi-3-mini   0.3  0.7
 #
-# Recipe 2 trains the vision tower too. Merge each with scripts/merge_lora_weights.py, then scripts/average_weights.py.
-# TUNE_LAYERS chooses the decoder layers of either. Variables set from outside win; the stage's own script shows them
-# all. DRY_RUN=1 prints the command.
+# Recipe 2 trains the vision tower too. Merge each recipe with scripts/merge_lora_weights.py, then average both with
+# scripts/average_weights.py. TUNE_LAYERS selects the decoder layers of each recipe. Environment variables override these
+# values; the stage's own script lists them all. DRY_RUN=1 prints the command.
 set -euo pipefail
 here="$(dirname "$0")"
 usage() {
@@ -22,7 +22,7 @@ usage() {
 model="$1" stage="$2"
 shift 2
 
-default() { # NAME=VALUE ...: sets what is not set
+default() { # NAME=VALUE ...: sets the variables that are not set
     local pair name
     for pair in "$@"; do
         name="${pair%%=*}"
