@@ -1,7 +1,4 @@
-"""From a benchmark's official download to its question file: `python -m llava.eval.prepare NAME --raw DIR`.
-
-What the scripts need besides questions (annotations, images) is linked, if it is not in the benchmark's folder already.
-"""
+"""From a benchmark's official download to its question file: `python -m llava.eval.prepare NAME --raw DIR`."""
 
 import argparse
 from pathlib import Path
@@ -12,10 +9,8 @@ from llava.flags import run_program
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m llava.eval.prepare",
-        description="Make question files from a benchmark's official download (see playground/data/eval/README.md)",
-    )
+    description = "Make question files from a benchmark's official download (see playground/data/eval/README.md)"
+    parser = argparse.ArgumentParser(prog="python -m llava.eval.prepare", description=description)
     parser.add_argument("name", choices=sorted(name for name, benchmark in BY_NAME.items() if benchmark.prepare))
     parser.add_argument("--raw", required=True, type=Path, help="folder of the unpacked download")
     parser.add_argument("--out", type=Path, help=f"default: {DATA}/NAME, where scripts/eval/NAME.sh looks")

@@ -138,9 +138,8 @@ def score(answers: Answers, rows: Sequence[Row], asked: None = None, missing: st
     if several:
         report.warnings += _gaps(circles, whole, passed, of_question)
     else:
-        report.warnings.append(
-            "each question was asked in one order only: vanilla accuracy, not comparable with circular"
-        )
+        one_order = "each question was asked in one order only"
+        report.warnings.append(f"{one_order}: vanilla accuracy, not comparable with circular")
     if len(first) < len(circles):
         lacking = len(circles) - len(first)
         report.warnings.append(f"{lacking} questions lack the first order of their options: not in vanilla")
@@ -165,7 +164,6 @@ def _gaps(
 
 
 def pass_of(line: Mapping[str, Any]) -> str:
-    """A row of the file, and the round in which it was asked."""
     return f"{str(line['question_id']).strip()}/{int(line.get('round_id') or 0)}"
 
 
@@ -226,9 +224,8 @@ def convert_main() -> None:
 
 def refuse_questions(path: str | None) -> None:
     if path:
-        raise ScoringError(
-            "--question-file: MMBench's TSV holds questions and answers; give a part of it as --annotation-file"
-        )
+        given = "--question-file: MMBench's TSV holds questions and answers"
+        raise ScoringError(f"{given}; give a part of it as --annotation-file")
 
 
 MMBENCH = Benchmark(

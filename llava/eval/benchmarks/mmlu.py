@@ -63,10 +63,9 @@ def read_split(folder: Path, split: str, subject: str) -> list[Item]:
     path = folder / split / f"{subject}_{split}.csv"
     if not path.is_file():
         raise PrepareError(f"{path} is missing; expected the official data.tar, unpacked")
-    items = []
+    items, line = [], 1
     with open(path, encoding="utf-8", newline="") as file:
         reader = csv.reader(file)
-        line = 1
         for row in reader:
             if row:
                 items.append(_item(row, f"{path}, line {line}"))
@@ -127,10 +126,8 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
         for i, item in enumerate(read_split(folder, "test", subject)):
             name = f"{subject}/{i}"
             text = generation_prompt(subject, examples, item)
-            rows.append(
-                {"question_id": name, "text": text, "category": subject}
-                | {"question": item.question, "choices": list(item.choices)}
-            )
+            row = {"question_id": name, "text": text, "category": subject}
+            rows.append(row | {"question": item.question, "choices": list(item.choices)})
             annotations[name] = {"answer": item.answer, "choices": item.choices}
     if not rows:
         raise PrepareError(f"{folder}/test holds no file of a known subject (SUBJECT_test.csv)")
