@@ -48,8 +48,7 @@ def check_rotations(rows: Sequence[Row]) -> None:
     """Raises `PrepareError` if a question lacks the row of a rotation: the file is cut off between two rows."""
     found = Counter(question_of(row["index"]) for row in rows)
     options = {question_of(row["index"]): len(options_of(row)) for row in rows}
-    lacking = [question for question, count in found.items() if count != options[question]]
-    if lacking:
+    if lacking := [question for question, count in found.items() if count != options[question]]:
         which = f"{len(lacking)} of {len(found)} questions have not one row for each rotation of their options"
         raise PrepareError(f"{which}: {some(lacking)}; is the file whole? --any-count accepts what it has")
 

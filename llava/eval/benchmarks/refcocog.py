@@ -160,7 +160,9 @@ REFCOCOG = Benchmark(
         *("--annotation-file", "{data}/annotations.json", "--question-file", "{questions}"),
         *("--model-path", "{checkpoint}"),
     ),
-    settings=(Setting("FRAME", "what boxes are shares of: padded or original (default: the checkpoint's)", "", "--frame"),),
+    settings=(
+        Setting("FRAME", "what boxes are shares of: padded or original (default: the checkpoint's)", "", "--frame"),
+    ),
     published=PUBLISHED,
     count=lambda annotations, args: len(annotations["data"]),
     annotation_help="as `llava.eval.prepare refcocog` writes it",

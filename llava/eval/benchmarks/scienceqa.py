@@ -160,8 +160,6 @@ def _asked_with_image(reply: Reply) -> bool:
     return DEFAULT_IMAGE_TOKEN in (reply.line or {}).get("prompt", "")
 
 
-
-
 def upstream_outputs(
     replies: Sequence[Reply], options: Sequence[str] = OPTIONS
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:

@@ -6,7 +6,7 @@ Image ids are not unique: an answer's question is found by the image and by the 
 import argparse
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +81,7 @@ def prompt_processor(prompt: str) -> str:
     return question.lower()
 
 
-def score(
-    answers: Answers,
-    annotations: Sequence[Mapping[str, Any]],
-    asked: Sequence[Mapping[str, Any]] | None = None,
-    missing: str = "error",
-) -> Report:
+def score(answers: Answers, annotations: Answers, asked: Answers | None = None, missing: str = "error") -> Report:
     """TextVQA accuracy.
 
     Args:
