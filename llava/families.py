@@ -23,7 +23,7 @@ class ModelFamily:
     Attributes:
         model_type: of a vision-language checkpoint.
         backbone_type: `model_type` of the plain language model.
-        package: the package that trains it, which decides between llava_llama and bunny-llama.
+        package: the package that trains it.
         module: registers its config class and model class with transformers.
         template: conversation template of checkpoints that do not record theirs.
         vision_tower: the tower of published recipes.

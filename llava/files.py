@@ -52,10 +52,16 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
         aside.chmod(0o755)
         try:
             yield aside
+            old = aside.with_suffix(_OLD)
             if path.exists():
-                _replace_folder(path, aside)
-            else:
+                path.rename(old)
+            try:
                 aside.rename(path)
+            except BaseException:
+                if old.exists():
+                    old.rename(path)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
@@ -97,17 +103,6 @@ def _held_aside(path: Path, folder: bool) -> Iterator[Path]:
         yield Path(aside)
     finally:
         os.close(handle)
-
-
-def _replace_folder(path: Path, new: Path) -> None:
-    old = new.with_suffix(_OLD)
-    path.rename(old)
-    try:
-        new.rename(path)
-    except BaseException:
-        old.rename(path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _remove(path: Path) -> None:

@@ -43,8 +43,10 @@ def use_sentencepiece_merges(tokenizer: PreTrainedTokenizerBase, folder: Path) -
             f"{differing[0]!r}); remove the one that is not the model's"
         )
     merges = merges_of({piece.piece: piece.score for piece in proto.pieces if piece.type == _NORMAL}, pieces)
-    if (folder / "tokenizer.json").is_file() and merges != _merges(tokenizer):
-        print(f"note: {folder}/tokenizer.json merges pieces in another order than {FILE}; the order of {FILE} is used")
+    if (folder / "tokenizer.json").is_file():
+        found = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+        if merges != [tuple(merge) for merge in found]:
+            print(f"note: {folder}/tokenizer.json has another order of merges than {FILE}; the one of {FILE} is used")
     tokenizer.backend_tokenizer.model = BPE(
         vocab, merges, unk_token=model.unk_token, fuse_unk=model.fuse_unk, byte_fallback=model.byte_fallback
     )
@@ -60,7 +62,3 @@ def merges_of(scores: Mapping[str, float], ids: Mapping[str, int]) -> list[tuple
     ]
     found.sort(key=lambda merge: merge[:2])
     return [(left, right) for _, _, left, right in found]
-
-
-def _merges(tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, str]]:
-    return [tuple(merge) for merge in json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]]

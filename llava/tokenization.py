@@ -3,6 +3,7 @@
 Labels follow from the offsets; upstream tokenised parts of the text again and dropped samples if the ids disagreed.
 """
 
+import re
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
@@ -27,7 +28,8 @@ class PromptEncoder:
         self.tokenizer = tokenizer
         leading = tokenizer("").input_ids
         self.bos = leading[:1] if leading and leading[0] == tokenizer.bos_token_id else []
-        self.marks_word_start = _marks_word_start(tokenizer)
+        pre_tokenizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "pre_tokenizer", None)
+        self.marks_word_start = getattr(pre_tokenizer, "prepend_scheme", "never") != "never"
         self.legacy = bool(getattr(tokenizer, "legacy", False))
         self.special_tokens = sorted({t for t in tokenizer.all_special_tokens if t}, key=len, reverse=True)
 
@@ -48,14 +50,8 @@ class PromptEncoder:
         if not self.marks_word_start:
             return text, []
         starts = {0} if text[0] in _BLANKS else set()
-        if self.legacy:
-            for token in self.special_tokens:
-                position = text.find(token)
-                while position >= 0:
-                    after = position + len(token)
-                    if text[after : after + 1] and text[after] in _BLANKS:
-                        starts.add(after)
-                    position = text.find(token, after)
+        for token in self.special_tokens if self.legacy else ():
+            starts |= {match.end() - 1 for match in re.finditer(f"{re.escape(token)}[{_BLANKS}]", text)}
         pieces, inserted, last = [], [], 0
         for count, start in enumerate(sorted(starts)):
             pieces += [text[last:start], " "]
@@ -66,11 +62,6 @@ class PromptEncoder:
 
 def _shift(position: int, inserted: Sequence[int]) -> int:
     return position - sum(1 for extra in inserted if extra < position)
-
-
-def _marks_word_start(tokenizer: PreTrainedTokenizerBase) -> bool:
-    pre_tokenizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "pre_tokenizer", None)
-    return getattr(pre_tokenizer, "prepend_scheme", "never") != "never"
 
 
 _ENCODERS: "WeakKeyDictionary[PreTrainedTokenizerBase, PromptEncoder]" = WeakKeyDictionary()

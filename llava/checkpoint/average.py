@@ -30,19 +30,26 @@ def average_checkpoints(
         CheckpointError: not all full checkpoints of the same tensors.
         ValueError: the weights are not one per model, or do not sum to 1.
         RecordError: different layers were removed from the models.
-        OutputError: `output` cannot be written (see `check_output`).
+        OutputError: see `check_output`.
     """
     weights = [1 / len(checkpoints)] * len(checkpoints) if weights is None else list(weights)
     if len(checkpoints) < 2:
         raise ValueError("an average needs two models or more: give --model-paths A B")
     if len(weights) != len(checkpoints) or abs(sum(weights) - 1) > _SUM_TOLERANCE:
         raise ValueError(f"--weights needs {len(checkpoints)} numbers that sum to 1, not {weights}")
+    *others, last = checkpoints
     for checkpoint in checkpoints:
         if checkpoint.kind is not Kind.FULL or checkpoint.hf:
             what = "transformers' own LLaVA" if checkpoint.hf else f"a {checkpoint.kind.value} checkpoint"
             raise CheckpointError(f"{checkpoint.path} is {what}; only full (merged) checkpoints can be averaged")
-    _check_same_tensors(checkpoints)
-    last = checkpoints[-1]
+    shapes = {(stored.name, stored.shape) for stored in last.tensors}
+    for checkpoint in others:
+        differing = sorted(shapes ^ {(stored.name, stored.shape) for stored in checkpoint.tensors})
+        if differing:
+            raise CheckpointError(
+                f"{checkpoint.path} and {last.path} are not of one architecture: {len(differing)} tensors differ "
+                f"in name or shape, such as {differing[0][0]} {list(differing[0][1])}"
+            )
     shards = [[_average(stored, checkpoints, weights) for stored in shard] for shard in last.tensors.shards]
     check_output(output, [checkpoint.path for checkpoint in checkpoints], nbytes_of(shards), overwrite)
     pairs = zip(checkpoints, weights, strict=True)
@@ -68,15 +75,3 @@ def _average(stored: Stored, checkpoints: Sequence[Checkpoint], weights: Sequenc
         return total.to(stored.torch_dtype)
 
     return stored.changed(load)
-
-
-def _check_same_tensors(checkpoints: Sequence[Checkpoint]) -> None:
-    *others, last = checkpoints
-    wanted = {(stored.name, stored.shape) for stored in last.tensors}
-    for checkpoint in others:
-        differing = sorted(wanted ^ {(stored.name, stored.shape) for stored in checkpoint.tensors})
-        if differing:
-            raise CheckpointError(
-                f"{checkpoint.path} and {last.path} are not of one architecture: {len(differing)} tensors differ "
-                f"in name or shape, such as {differing[0][0]} {list(differing[0][1])}"
-            )

@@ -22,8 +22,6 @@ from llava.families import ModelFamily, UnknownFamilyError, family_of
 from llava.names import some
 
 PROJECTOR = "mm_projector.bin"
-_CONFIG_PATTERNS = ("*.json", "*.model", "*.jinja")
-_WEIGHT_PATTERNS = ("*.safetensors", "*.bin")
 _WIDTHS = ("hidden_size", "intermediate_size", "num_attention_heads")
 
 
@@ -94,24 +92,15 @@ class _Wanted:
             raise UnknownFamilyError(f"{self.flag} {self.name}: {error}".strip()) from error
 
 
-def local_folder(name: str | Path, cache_dir: str | None = None, download: bool = True, weights: bool = True) -> Path:
-    """The folder itself, or the local copy of a hub id (`download` False: only from the hub's cache).
-
-    Raises:
-        CheckpointError: neither exists.
-    """
+def local_folder(name: str | Path, cache_dir: str | None = None, weights: bool = True) -> Path:
+    """The folder itself, or the local copy of a hub id; raises `CheckpointError` if neither exists."""
     if Path(name).is_dir():
         return Path(name)
+    wanted = ["*.json", "*.model", "*.jinja", *(["*.safetensors", "*.bin"] if weights else [])]
+    ignored = ["training_args.bin"]
     try:
-        return Path(
-            snapshot_download(
-                str(name),
-                cache_dir=cache_dir,
-                local_files_only=not download,
-                allow_patterns=[*_CONFIG_PATTERNS, *(_WEIGHT_PATTERNS if weights else ())],
-                ignore_patterns=["training_args.bin"],
-            )
-        )
+        found = snapshot_download(str(name), cache_dir=cache_dir, allow_patterns=wanted, ignore_patterns=ignored)
+        return Path(found)
     except (HFValidationError, RepositoryNotFoundError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(
             f"checkpoint {name} does not exist: it is no folder here, and the hub gave nothing under that id "

@@ -112,11 +112,10 @@ def digest_of(tensors: Iterable[Stored]) -> str:
 
 def _blocks(stored: Stored) -> Iterator[bytes]:
     """Blocks of a tensor's bytes, evenly spaced from the first byte to the last."""
-    size, length, starts = stored.nbytes, _BLOCK, [0]
+    size, length = stored.nbytes, _BLOCK
+    starts = [(size - _BLOCK) * place // (_PLACES - 1) for place in range(_PLACES)]
     if size <= _BLOCK * _PLACES:
-        length = size
-    else:
-        starts = [(size - _BLOCK) * place // (_PLACES - 1) for place in range(_PLACES)]
+        length, starts = size, [0]
     if stored.file is not None:
         with open(stored.file, "rb", buffering=0) as file:
             for start in starts:

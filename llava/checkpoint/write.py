@@ -102,10 +102,10 @@ def _write_file(shard: list[Stored], path: Path, bar: Any) -> None:
             if stored.file is None:
                 _write_all(sink, memoryview(stored.raw_bytes().numpy()))
                 bar.update(stored.nbytes)
-            else:
-                if stored.file not in sources:
-                    sources[stored.file] = stack.enter_context(open(stored.file, "rb", buffering=0))
-                _copy(sources[stored.file], sink, stored, bar)
+                continue
+            if stored.file not in sources:
+                sources[stored.file] = stack.enter_context(open(stored.file, "rb", buffering=0))
+            _copy(sources[stored.file], sink, stored, bar)
         os.fsync(sink.fileno())
 
 

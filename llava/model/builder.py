@@ -80,7 +80,10 @@ def load_checkpoint(
     dtype = dtype or (torch.float32 if device == "cpu" else torch.float16)
     if use_flash_attn:
         kwargs["attn_implementation"] = "flash_attention_2"
-    quantization = quantization_config or bits_config(load_8bit, load_4bit, dtype)
+    if load_8bit and load_4bit:
+        raise ValueError("--load-8bit and --load-4bit exclude each other; give one")
+    bits = 8 if load_8bit else 4 if load_4bit else 16
+    quantization = quantization_config or quantization_for(bits, dtype)
     placement = _placement(device_map, device, quantization is not None)
     if placement is not None:
         kwargs["device_map"] = placement
@@ -129,12 +132,6 @@ def _check_parts(checkpoint: Checkpoint) -> None:
             "with a projector (upstream's checkpoint-N), that projector is missing and answers will be wrong",
             file=sys.stderr,
         )
-
-
-def bits_config(load_8bit: bool, load_4bit: bool, dtype: torch.dtype) -> BitsAndBytesConfig | None:
-    if load_8bit and load_4bit:
-        raise ValueError("--load-8bit and --load-4bit exclude each other; give one")
-    return quantization_for(8 if load_8bit else 4 if load_4bit else 16, dtype)
 
 
 def _placement(device_map: Any, device: str, quantized: bool) -> Any:

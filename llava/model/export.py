@@ -84,9 +84,11 @@ def export(
     if config.tie_word_embeddings:
         del state["language_model.lm_head.weight"]
     jinja = chat_template(template) if template is not None else None
-    stock_processor = _stock_processor(model, tower, tokenizer, processor, config, jinja)
     if getattr(model.config, "image_aspect_ratio", None) == "pad":
+        processor = _padding(processor)
         notes.append("images are padded to a square by LlavaImageProcessor, which releases before 4.50 do not have")
+    strategy = config.vision_feature_select_strategy
+    stock_processor = _stock_processor(tower, tokenizer, processor, strategy, jinja)
     with folder_written_whole(output) as aside:
         save_torch_state_dict(state, aside, max_shard_size="5GB")
         config.architectures = [LlavaForConditionalGeneration.__name__]
@@ -192,30 +194,22 @@ def _stock_generation(model: Any, tokenizer: PreTrainedTokenizerBase, image_toke
     return generation
 
 
-def _stock_processor(
-    model: Any,
-    tower: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    processor: BaseImageProcessor,
-    config: HFLlavaConfig,
-    jinja: str | None,
-) -> LlavaProcessor:
-    """Images as in our `process_image`: `do_pad` of LlavaImageProcessor pads them to a square."""
-    if getattr(model.config, "image_aspect_ratio", None) == "pad":
-        found = processor.to_dict()
-        settings = {name: value for name, value in found.items() if not name.startswith("image_processor")}
-        settings |= {"do_pad": True, "do_center_crop": bool(settings.get("do_center_crop"))}
-        processor = LlavaImageProcessor(**settings)
+def _padding(processor: BaseImageProcessor) -> LlavaImageProcessor:
+    """The processor with `do_pad`, which pads images to a square as our `process_image` does."""
+    settings = {name: value for name, value in processor.to_dict().items() if not name.startswith("image_processor")}
+    return LlavaImageProcessor(**settings | {"do_pad": True, "do_center_crop": bool(settings.get("do_center_crop"))})
+
+
+def _stock_processor(tower: Any, tokenizer: Any, processor: Any, strategy: str, jinja: str | None) -> LlavaProcessor:
     if jinja is not None:
         tokenizer.chat_template = jinja
     patches = (tower.cfg_only.image_size // tower.cfg_only.patch_size) ** 2
-    class_token = int(config.vision_feature_select_strategy == "default" or tower.num_patches == patches + 1)
     return LlavaProcessor(
         image_processor=processor,
         tokenizer=tokenizer,
         patch_size=tower.cfg_only.patch_size,
-        vision_feature_select_strategy=config.vision_feature_select_strategy,
-        num_additional_image_tokens=class_token,
+        vision_feature_select_strategy=strategy,
+        num_additional_image_tokens=int(strategy == "default" or tower.num_patches == patches + 1),
         chat_template=jinja,
     )
 

@@ -1,5 +1,6 @@
 """The mixin that makes a language model of transformers a LLaVA (upstream: llava/model/llava_arch.py)."""
 
+import re
 from typing import Any, ClassVar
 
 import torch
@@ -67,11 +68,8 @@ class LlavaMetaForCausalLM:
     def file_names(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Tensors by their names in upstream's files, where the tower's names have one level more."""
         prefix = getattr(self.get_vision_tower(), "file_prefix", "")
-        inside = "vision_tower.vision_tower."
-        return {
-            name if inside + prefix in name else name.replace(inside, inside + prefix): tensor
-            for name, tensor in state.items()
-        }
+        inside = re.compile(rf"vision_tower\.vision_tower\.(?!{re.escape(prefix)})")
+        return {inside.sub(f"vision_tower.vision_tower.{prefix}", name): tensor for name, tensor in state.items()}
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
         """Pixels `(n, 3, h, w)` to image tokens `(n, image_tokens, hidden_size)`."""
@@ -140,11 +138,8 @@ class LlavaMetaForCausalLM:
 
         mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         row_ids = [ids[keep] for ids, keep in zip(input_ids, mask, strict=True)]
-        row_labels = (
-            [torch.full_like(ids, IGNORE_INDEX) for ids in row_ids]
-            if labels is None
-            else [row[keep] for row, keep in zip(labels, mask, strict=True)]
-        )
+        all_labels = torch.full_like(input_ids, IGNORE_INDEX) if labels is None else labels
+        row_labels = [row[keep] for row, keep in zip(all_labels, mask, strict=True)]
         counts = [int((ids == IMAGE_TOKEN_INDEX).sum()) for ids in row_ids]
         blocks = self._image_blocks(images, image_features)
         per_row = deal_blocks(blocks, counts)

@@ -130,7 +130,14 @@ class ChatSession:
         """The conversation with this question, and its ids `(1, length)`."""
         conversation = self._asked(text)
         ids = tokenizer_image_token(conversation.get_prompt(), self.tokenizer, return_tensors="pt").unsqueeze(0)
-        self._check_length(ids)
+        images = int((ids == IMAGE_TOKEN_INDEX).sum())
+        length = ids.shape[1] + images * (self.model.image_tokens - 1)
+        room = getattr(self.model.config, "max_position_embeddings", None)
+        if room and length + self.generation.max_new_tokens > room:
+            raise ChatError(
+                f"the conversation is {length} tokens long; with {self.generation.max_new_tokens} new ones it exceeds "
+                f"the model's {room}. Start again, or lower --max-new-tokens"
+            )
         return conversation, ids
 
     def _keep(self, conversation: Conversation, answer: str) -> None:
@@ -144,16 +151,6 @@ class ChatSession:
         conversation.append_message(conversation.roles[0], self.with_images(text))
         conversation.append_message(conversation.roles[1], None)
         return conversation
-
-    def _check_length(self, ids: torch.Tensor) -> None:
-        images = int((ids == IMAGE_TOKEN_INDEX).sum())
-        length = ids.shape[1] + images * (self.model.image_tokens - 1)
-        room = getattr(self.model.config, "max_position_embeddings", None)
-        if room and length + self.generation.max_new_tokens > room:
-            raise ChatError(
-                f"the conversation is {length} tokens long; with {self.generation.max_new_tokens} new ones it exceeds "
-                f"the model's {room}. Start again, or lower --max-new-tokens"
-            )
 
     def _stop_ids(self) -> list[int]:
         stops = {self.tokenizer.eos_token_id}

@@ -67,7 +67,7 @@ class VisionTower(nn.Module):
         raise NotImplementedError
 
     def identity(self) -> dict[str, Any]:
-        """Everything except the weights that changes the features (part of the feature cache's key)."""
+        """The settings that the features depend on (part of the feature cache's key)."""
         return {"config": self.cfg_only.to_dict()}
 
     def load_processor(self) -> BaseImageProcessor:

@@ -1,6 +1,6 @@
 """Projectors from tower features to the language model's width (upstream: multimodal_projector/builder.py).
 
-`PROJECTORS` is the table. To add a type: a file that defines a `ProjectorType`, and a row here.
+To add a type: a file that defines a `ProjectorType`, and a row in `PROJECTORS`.
 """
 
 import re
