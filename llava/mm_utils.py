@@ -67,8 +67,7 @@ def tokenizer_image_token(
 ) -> list[int] | torch.Tensor:
     """Ids of a prompt, with `image_token_index` for each `<image>`: a list, or a 1-D int64 tensor for "pt"."""
     ids, _ = encode_segments([Segment(prompt, False)], tokenizer, split_images=True)
-    if image_token_index != IMAGE_TOKEN_INDEX:
-        ids = [image_token_index if token == IMAGE_TOKEN_INDEX else token for token in ids]
+    ids = [image_token_index if token == IMAGE_TOKEN_INDEX else token for token in ids]
     if return_tensors is None:
         return ids
     if return_tensors == "pt":

@@ -98,18 +98,13 @@ class Stored:
             yield from self.load().detach().reshape(-1).split(count)
             return
         buffer = torch.empty(min(self.elements, count), dtype=self.torch_dtype)
-        raw = memoryview(buffer.view(torch.uint8).numpy())
-        with open(self.file, "rb", buffering=0) as file:
+        with open(self.file, "rb") as file:
             file.seek(self.start)
             for begin in range(0, self.elements, count):
-                size = min(count, self.elements - begin)
-                wanted = raw[: size * buffer.element_size()]
-                while wanted:
-                    read = file.readinto(wanted)
-                    if not read:
-                        raise self._ends_early()
-                    wanted = wanted[read:]
-                yield buffer[:size]
+                piece = buffer[: self.elements - begin]
+                if file.readinto(piece.view(torch.uint8).numpy()) != piece.nbytes:
+                    raise self._ends_early()
+                yield piece
 
     def raw_bytes(self) -> torch.Tensor:
         """The whole tensor as flat uint8."""

@@ -1,11 +1,11 @@
 """Loading a model with errors for missing weights, which transformers initialises at random."""
 
 import logging
-from pathlib import Path
 from typing import Any
 
 from llava.checkpoint.opened import Checkpoint, CheckpointError
 from llava.families import ModelFamily
+from llava.names import some
 
 _MADE_LATER = ("mm_projector.", "vision_tower.")
 """Parts of a LLaVA that a plain language model lacks; the caller loads them."""
@@ -44,19 +44,15 @@ def from_pretrained_whole(checkpoint: Checkpoint, family: ModelFamily, **kwargs:
             f"{path} is not whole: {len(missing)} weights that its config.json asks for are not in its files, first "
             f"{', '.join(missing[:3])}. Copy it again, or correct config.json"
         )
-    _check_left_over(path, list(found["unexpected_keys"]), family.layer_path)
-    return model
-
-
-def _check_left_over(path: str | Path, names: list[str], layer_path: str) -> None:
-    """Weights that the model has no place for: an error in a decoder layer, otherwise a printed note."""
     # The tower loads its own weights; the rotary tables of old files are now computed.
-    left = sorted(n for n in names if not any(part in n for part in (*_MADE_LATER, "rotary_emb.inv_freq")))
-    layers = [name for name in left if name.startswith(f"{layer_path}.")]
+    unused = (*_MADE_LATER, "rotary_emb.inv_freq")
+    left = sorted(name for name in found["unexpected_keys"] if not any(part in name for part in unused))
+    layers = [name for name in left if name.startswith(f"{family.layer_path}.")]
     if layers:
         raise CheckpointError(
             f"{path} holds {len(layers)} weights of decoder layers that its config.json has no place for, first "
             f"{', '.join(layers[:3])}; num_hidden_layers or the model_type there is wrong"
         )
     if left:
-        print(f"{path}: {len(left)} weights are not used: {', '.join(left[:3])}{', ...' if len(left) > 3 else ''}")
+        print(f"{path}: {len(left)} weights are not used: {some(left, 3)}")
+    return model

@@ -17,15 +17,10 @@ from transformers.image_processing_utils import BaseImageProcessor
 def multiscale_features(
     encode: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, scales: Sequence[int]
 ) -> torch.Tensor:
-    """Features of square images at each scale, joined.
+    """Features `(batch, grid * grid, width * len(scales))` of images `(batch, 3, size, size)`.
 
-    Args:
-        encode: tiles `(n, 3, scales[0], scales[0])` to tokens `(n, grid * grid, width)`.
-        images: `(batch, 3, size, size)`.
-        scales: sizes in pixels, ascending, each a multiple of the first.
-
-    Returns:
-        `(batch, grid * grid, width * len(scales))`.
+    `encode` maps tiles `(n, 3, scales[0], scales[0])` to tokens `(n, grid * grid, width)`. `scales` are ascending sizes
+    in pixels, each a multiple of the first.
     """
     if images.shape[-1] != images.shape[-2]:
         raise ValueError(f"S2 takes square images, not {tuple(images.shape[-2:])}")

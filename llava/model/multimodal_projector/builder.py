@@ -15,13 +15,6 @@ from llava.model.multimodal_projector.pixel_shuffle import PIXEL_SHUFFLE
 from llava.model.multimodal_projector.types import ProjectorError, ProjectorType, Shapes
 
 
-class IdentityMap(nn.Module):
-    """For a tower as wide as the language model."""
-
-    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        return x
-
-
 def _mlp(match: re.Match[str], width: int, hidden_size: int) -> nn.Module:
     layers: list[nn.Module] = [nn.Linear(width, hidden_size)]
     for _ in range(1, int(match.group(1))):
@@ -40,7 +33,7 @@ def _identity(match: re.Match[str], width: int, hidden_size: int) -> nn.Module:
             f"--mm_projector_type identity needs a tower as wide as the language model; the tower has {width}, the "
             f"language model {hidden_size}"
         )
-    return IdentityMap()
+    return nn.Identity()
 
 
 PROJECTORS: tuple[ProjectorType, ...] = (
