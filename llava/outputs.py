@@ -61,7 +61,7 @@ def check_output(
     place = check_folder(output, flag)
     if output.is_dir() and any(output.iterdir()):
         if not (output / "config.json").is_file():
-            raise OutputError(f"{flag} {output} holds other things than a checkpoint; give another folder")
+            raise OutputError(f"{flag} {output} is not empty and not a checkpoint; give another folder")
         if not overwrite:
             raise OutputError(f"{flag} {output} holds a checkpoint already; --overwrite replaces it")
     # Partial output of a killed run may take as much space.
@@ -81,7 +81,7 @@ def check_apart(output: str | Path, others: Iterable[str | Path | None], flag: s
     for other in filter(None, others):
         read = Path(other).resolve()
         if target == read or target in read.parents or read in target.parents:
-            raise OutputError(f"{flag} {output} and {other} lie in each other; give another folder")
+            raise OutputError(f"{flag} {output} and {other} overlap; give another folder")
 
 
 def check_folder(path: str | Path, flag: str) -> Path:
@@ -136,7 +136,7 @@ def _check_file(flag: str, path: Path, kind: FileKind) -> None:
         raise OutputError(f"{flag} {path} is not an ordinary file; give another")
     suffix = path.suffix.lower()
     if suffix in _SUFFIXES and suffix != kind.suffix:
-        raise OutputError(f"{flag} {path}: {kind.title} is written there; give a name that ends in {kind.suffix}")
+        raise OutputError(f"{flag} {path}: the file becomes {kind.title}; give a name that ends in {kind.suffix}")
     _place(flag, path, path.parent)
 
 

@@ -103,7 +103,7 @@ def local_folder(name: str | Path, cache_dir: str | None = None, weights: bool =
         return Path(found)
     except (HFValidationError, RepositoryNotFoundError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(
-            f"checkpoint {name} does not exist: it is no folder here, and the hub gave nothing under that id "
+            f"checkpoint {name} does not exist: it is not a local folder, and the hub has nothing under that id "
             f"({str(error).splitlines()[0]})"
         ) from error
 

@@ -49,8 +49,8 @@ def check_exportable(config: Any, tower: Any) -> None:
         )
     elif tower.hidden_size != vision.hidden_size:
         problems.append(
-            f"the tower gives features of {tower.hidden_size} values, its network {vision.hidden_size}: several scales "
-            "(S2) have no place in transformers' LLaVA"
+            f"the tower returns features of {tower.hidden_size} values, its network {vision.hidden_size}: several "
+            "scales (S2) have no place in transformers' LLaVA"
         )
     kind = getattr(config, "mm_projector_type", "linear")
     if kind != PROJECTOR_TYPE:
@@ -83,7 +83,7 @@ def export(
     _check_against_stock(config, state, tower.file_prefix)
     if config.tie_word_embeddings:
         del state["language_model.lm_head.weight"]
-    jinja = chat_template(template) if template is not None else None
+    jinja = None if template is None else chat_template(template)
     if getattr(model.config, "image_aspect_ratio", None) == "pad":
         processor = _padding(processor)
         notes.append("images are padded to a square by LlavaImageProcessor, which releases before 4.50 do not have")

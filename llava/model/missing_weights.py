@@ -41,8 +41,8 @@ def from_pretrained_whole(checkpoint: Checkpoint, family: ModelFamily, **kwargs:
     missing = sorted(name for name in found["missing_keys"] if not any(part in name for part in later))
     if missing:
         raise CheckpointError(
-            f"{path} is not whole: {len(missing)} weights that its config.json asks for are not in its files, first "
-            f"{', '.join(missing[:3])}. Copy it again, or correct config.json"
+            f"{path} is not whole: {len(missing)} weights that its config.json requires are missing from its files, "
+            f"first {', '.join(missing[:3])}. Copy it again, or correct config.json"
         )
     # The tower loads its own weights; the rotary tables of old files are now computed.
     unused = (*_MADE_LATER, "rotary_emb.inv_freq")

@@ -41,7 +41,7 @@ def _encode_tiles(encode: Callable[[torch.Tensor], torch.Tensor], images: torch.
     tokens = encode(tiles.reshape(split * split * batch, channels, tile, tile))
     grid = round(tokens.shape[1] ** 0.5)
     if grid * grid != tokens.shape[1]:
-        raise ValueError(f"S2 needs a tower with a square grid of tokens; this one gives {tokens.shape[1]}")
+        raise ValueError(f"S2 needs a tower with a square grid of tokens; this one returns {tokens.shape[1]}")
     maps = tokens.transpose(1, 2).reshape(split, split, batch, -1, grid, grid).permute(2, 3, 0, 4, 1, 5)
     return maps.reshape(batch, -1, split * grid, split * grid)
 

@@ -38,7 +38,7 @@ def _checked(factor: int, tokens: int) -> int:
         found = f"a grid of {side} x {side}" if side**2 == tokens else "no square grid"
         raise ProjectorError(
             f"--mm_projector_type pixel_shuffle{factor}x joins squares of {factor} x {factor} image tokens, but the "
-            f"tower gives {tokens} tokens, {found}. It needs a grid whose side is a multiple of {factor}, without a "
+            f"tower returns {tokens} tokens, {found}. It needs a grid whose side is a multiple of {factor}, without a "
             "class token (--mm_vision_select_feature patch)"
         )
     return tokens // factor**2
