@@ -46,7 +46,7 @@ def use_sentencepiece_merges(tokenizer: PreTrainedTokenizerBase, folder: Path) -
     if (folder / "tokenizer.json").is_file():
         found = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
         if merges != [tuple(merge) for merge in found]:
-            print(f"note: {folder}/tokenizer.json has another order of merges than {FILE}; the one of {FILE} is used")
+            print(f"note: {folder}/tokenizer.json merges pieces in another order than {FILE}; {FILE} is used")
     tokenizer.backend_tokenizer.model = BPE(
         vocab, merges, unk_token=model.unk_token, fuse_unk=model.fuse_unk, byte_fallback=model.byte_fallback
     )
