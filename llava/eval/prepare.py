@@ -15,7 +15,7 @@ def main() -> None:
     parser.add_argument("name", choices=sorted(name for name, benchmark in BY_NAME.items() if benchmark.prepare))
     parser.add_argument("--raw", required=True, type=Path, help="folder of the unpacked download")
     parser.add_argument("--out", type=Path, help=f"default: {DATA}/NAME, where scripts/eval/NAME.sh looks")
-    parser.add_argument("--any-count", dest="check_counts", action="store_false", help="accept other counts than published")
+    parser.add_argument("--any-count", dest="check_counts", action="store_false", help="accept counts not as published")
     parser.add_argument("--skip-missing-images", action="store_true", help="leave out questions without their image")
     parser.add_argument("--overwrite", action="store_true", help="replace a question file that exists and differs")
     parser.add_argument("--sample", type=int, help="ask only so many questions, drawn at random")
