@@ -104,8 +104,7 @@ def score(answers: Answers, rows: Sequence[Row], asked: None = None, missing: st
     hits = [float(said == reply.truth["answer"].strip()) for said, reply in zip(letters, paired.replies, strict=True)]
 
     circles: dict[int, list[float]] = defaultdict(list)
-    first: dict[int, float] = {}
-    of_question: dict[int, Row] = {}
+    first, of_question = {}, {}
     for reply, hit in zip(paired.replies, hits, strict=True):
         question = question_of(reply.truth["index"])
         circles[question].append(hit)
@@ -115,25 +114,16 @@ def score(answers: Answers, rows: Sequence[Row], asked: None = None, missing: st
     passed = Counter(question_of(row["index"]) for row in passes.values())
     several = max(passed.values()) > 1
     # A question is whole with an answer to every order of its options, all of which the file (or --all-rounds) has.
-    whole = {
-        question: found
-        for question, found in circles.items()
-        if len(found) == passed[question] >= len(options_of(of_question[question]))
-    }
+    needed = {question: max(passed[question], len(options_of(row))) for question, row in of_question.items()}
+    whole = {question: found for question, found in circles.items() if len(found) == needed[question]}
     by_metric = {"circular": {question: float(all(found)) for question, found in whole.items()} if several else {}}
     by_metric |= {"vanilla": first, "all_rows": {r.key: hit for r, hit in zip(paired.replies, hits, strict=True)}}
     metrics = {name: Measure.of(list(scores.values())) for name, scores in by_metric.items() if scores}
     per_question = {str(question): hit for question, hit in by_metric[next(iter(metrics))].items()}
-    report = Report.of(
-        "mmbench",
-        paired,
-        hits,
-        metrics,
-        per_question=per_question,
-        parse_failures=sum(letter is None for letter, r in zip(letters, paired.replies, strict=True) if r.line),
-        groups=_categories(of_question, per_question),
-        details={"rule": VERSION, "questions": len(circles), "rows": len(hits)},
-    )
+    report = Report.of("mmbench", paired, hits, metrics, per_question=per_question)
+    report.parse_failures = sum(said is None for said, r in zip(letters, paired.replies, strict=True) if r.line)
+    report.groups = _categories(of_question, per_question)
+    report.details = {"rule": VERSION, "questions": len(circles), "rows": len(hits)}
     if several:
         report.warnings += _gaps(circles, whole, passed, of_question)
     else:

@@ -155,8 +155,7 @@ def score(answers: Answers, annotations: Mapping[str, Mapping[str, Any]], **pair
         raise ScoringError(f"the answers were made by {found}; expected one of {', '.join(METHODS)}")
     (method,) = methods
     subjects = [reply.key.rpartition("/")[0] for reply in paired.replies]
-    unknown = sorted(set(subjects) - set(SUBJECTS))
-    if unknown:
+    if unknown := sorted(set(subjects) - set(SUBJECTS)):
         raise ScoringError(f"question ids of unknown MMLU subjects: {some(unknown)}")
     letters = [read_letter(reply.text or "", reply.truth["choices"]) for reply in paired.replies]
     right = [float(letter == reply.truth["answer"]) for letter, reply in zip(letters, paired.replies, strict=True)]

@@ -115,10 +115,7 @@ def _is_problem(problem: Any) -> bool:
 
 
 def score(
-    answers: Sequence[Mapping[str, Any]],
-    problems: Mapping[str, Mapping[str, Any]],
-    options: Sequence[str] = OPTIONS,
-    **pairing: Any,
+    answers: Sequence[Mapping[str, Any]], problems: Mapping[str, Any], options: Sequence[str] = OPTIONS, **pairing: Any
 ) -> Report:
     """ScienceQA accuracy; the headline is that of the questions with an image, if there are any, as in the paper.
 
@@ -171,16 +168,15 @@ def upstream_outputs(
         letter = parse_answer(text, options)
         results[reply.key], outputs[reply.key] = choice_of(letter, reply.truth, options), text
         right = reply.text is not None and results[reply.key] == reply.truth["answer"]
-        sorted_out["correct" if right else "incorrect"].append(
-            {
-                "question_id": reply.key,
-                "parsed_ans": letter,
-                "ground_truth": options[reply.truth["answer"]],
-                "question": (reply.line or {}).get("prompt", "Unknown"),
-                "pred": text,
-                "is_multimodal": has_image(reply),
-            }
-        )
+        entry = {
+            "question_id": reply.key,
+            "parsed_ans": letter,
+            "ground_truth": options[reply.truth["answer"]],
+            "question": (reply.line or {}).get("prompt", "Unknown"),
+            "pred": text,
+            "is_multimodal": has_image(reply),
+        }
+        sorted_out["correct" if right else "incorrect"].append(entry)
     right, count = len(sorted_out["correct"]), len(replies)
     image_right = sum(entry["is_multimodal"] for entry in sorted_out["correct"])
     image_count = sum(map(has_image, replies))
