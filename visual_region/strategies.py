@@ -48,7 +48,7 @@ STRATEGIES: dict[str, Callable[[int, int], Iterable[int]]] = {
 SPREAD_EXCEPTIONS: dict[tuple[int, int], tuple[int, ...]] = {
     # LLaVA-1.5-13B: the paper says 10 of 40 without indices. Ours is the plain stride; the rule would give
     # 0 4 8 12 16 22 26 30 34 38, with the wider gap in the middle that the paper has in 8 of 32.
-    (40, 10): tuple(range(0, 40, 4)),
+    (40, 10): tuple(range(0, 40, 4))
 }
 
 PAPER_LAYERS = 32

@@ -28,10 +28,7 @@ def run(args: argparse.Namespace) -> None:
     tower = build_vision_tower(config, delay_load=True) if getattr(config, "mm_vision_tower", None) else None
     check_exportable(config, tower)
     tokenizer, model, processor, _ = load_checkpoint(
-        checkpoint,
-        device="cpu",
-        dtype=dtype_of(args.dtype) or checkpoint.stored_dtype,
-        vision_tower=args.vision_tower,
+        checkpoint, device="cpu", dtype=dtype_of(args.dtype) or checkpoint.stored_dtype, vision_tower=args.vision_tower
     )
     model.config.conversation_template = conv_mode
     for note in export(model, tokenizer, processor, args.output, template):

@@ -25,14 +25,7 @@ from visual_region.importance.blocks import (
 )
 from visual_region.pruning import cut_shards, difference, prune_adapter, pruned_config
 from visual_region.scores import ScoreFile
-from visual_region.surgery import (
-    LayerCut,
-    SurgeryError,
-    describe_layers,
-    layers_named,
-    lowest_outside,
-    remove_layers,
-)
+from visual_region.surgery import LayerCut, SurgeryError, describe_layers, layers_named, lowest_outside, remove_layers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

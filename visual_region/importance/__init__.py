@@ -15,14 +15,7 @@ from visual_region.importance.metric import Metric, ParameterMetric, SampleMetri
 
 METRICS: dict[str, Metric] = {
     module.METRIC.name: module.METRIC
-    for module in (
-        block_influence,
-        multimodal_bi,
-        angular,
-        image_attention,
-        parameter_change,
-        angular_param,
-    )
+    for module in (block_influence, multimodal_bi, angular, image_attention, parameter_change, angular_param)
 }
 """Name -> metric, in the order in which they are measured, printed and drawn."""
 SAMPLE_METRICS = {name: metric for name, metric in METRICS.items() if isinstance(metric, SampleMetric)}
