@@ -1,8 +1,7 @@
-"""Decoder layers set back to the backbone's weights (the paper, Figure 1, left), in folders on disk.
+"""Set decoder layers of a folder back to the backbone's weights (the paper, Figure 1, left).
 
-A full or merged folder gets the backbone's tensors; a LoRA folder loses the adapter's deltas of those layers. The
-rest of the language model (embeddings, final norm, head) goes back with the layers when all of them do, as it trains
-only when all of them do.
+A full or merged folder gets the backbone's tensors; a LoRA folder loses the adapter's weights of those layers. If all
+layers are set back, so is the rest of the language model, which trains only if all layers train.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ from llava.checkpoint.write import rewritten_folder, write_renamed_bin
 from visual_region.surgery import SurgeryError, layer_of
 
 _VISION = ("model.mm_projector.", "model.vision_tower.")
-"""What a backbone has no part in."""
+"""Tensors that a backbone does not have."""
 _HEAD, _EMBEDDINGS = "lm_head.weight", "model.embed_tokens.weight"
 
 
@@ -27,15 +26,12 @@ def named_tensors(checkpoint: Checkpoint) -> dict[str, Stored]:
 
 
 def backbone_index(model: Checkpoint, backbone: Checkpoint) -> list[int]:
-    """For each layer as the model is now, the backbone's layer that it was.
+    """For each present layer of a full checkpoint, its index in the backbone.
 
     The backbone is either whole, or pruned in the same way as the model.
 
-    Args:
-        model: a full checkpoint, as the backbone.
-
     Raises:
-        SurgeryError: the backbone is no full checkpoint, or its depth is neither; names the first tensor that differs.
+        SurgeryError: neither is the case, or the backbone is not a full checkpoint.
     """
     if backbone.kind is not Kind.FULL:
         raise SurgeryError(
@@ -56,14 +52,17 @@ def backbone_index(model: Checkpoint, backbone: Checkpoint) -> list[int]:
 
 
 def _first_difference(model: Checkpoint, backbone: Checkpoint) -> str:
-    """The first tensor of the language model that only one of two models has, or that has another shape; else ""."""
+    """Names the first tensor of the language model that is missing, or has another shape, in one of two models."""
 
     def shapes(checkpoint: Checkpoint) -> dict[str, str]:
         named = named_tensors(checkpoint)
         return {name: _shape(t) for name, t in named.items() if not name.startswith(_VISION) and "inv_freq" not in name}
 
     ours, theirs = shapes(model), shapes(backbone)
-    for name in sorted({*ours, *theirs} - {_HEAD}, key=_by_number):
+    # By number: layer 10 comes after layer 9.
+    for name in sorted(
+        {*ours, *theirs} - {_HEAD}, key=lambda n: [(int(p) if p.isdigit() else -1, p) for p in n.split(".")]
+    ):
         if ours.get(name) != theirs.get(name):
             return (
                 f"; the first tensor that differs is {name}, {theirs.get(name, 'absent')} in the backbone and "
@@ -72,15 +71,11 @@ def _first_difference(model: Checkpoint, backbone: Checkpoint) -> str:
     return ""
 
 
-def _by_number(name: str) -> list[tuple[int, str]]:
-    """Layer 10 comes after layer 9."""
-    return [(int(part) if part.isdigit() else -1, part) for part in name.split(".")]
-
-
 def backbone_names(names: Iterable[str], layers: Sequence[int], index: Sequence[int], path: str) -> dict[str, str]:
-    """For each tensor that goes back, by its name in the model (whatever its format), its name in the backbone.
+    """The name in the backbone of each tensor that is set back, by its name in the model.
 
     Args:
+        names: of the model's tensors, in any format.
         index: of `backbone_index`.
         path: where the decoder layers are, in our names.
     """
@@ -97,10 +92,7 @@ def backbone_names(names: Iterable[str], layers: Sequence[int], index: Sequence[
 
 
 def reverted_shards(model: Checkpoint, backbone: Checkpoint, layers: Sequence[int]) -> list[list[Stored]]:
-    """The model's tensors with the backbone's in the given layers, in the model's own dtypes.
-
-    Args:
-        model: a full checkpoint, as the backbone.
+    """The tensors of a full checkpoint with the backbone's in the given layers, in the model's own dtypes.
 
     Raises:
         SurgeryError: names the first tensor that the backbone lacks or has in another shape.
@@ -116,7 +108,7 @@ def reverted_shards(model: Checkpoint, backbone: Checkpoint, layers: Sequence[in
 def _reverted(stored: Stored, wanted: str | None, backbone: Mapping[str, Stored]) -> Stored:
     if wanted == _HEAD and wanted not in backbone and _EMBEDDINGS in backbone:
         wanted = _EMBEDDINGS
-    # Old checkpoints store the rotation's frequencies, which follow from the config.
+    # Old checkpoints contain the rotation's frequencies, which follow from the config.
     if wanted is None or (wanted not in backbone and wanted.endswith("rotary_emb.inv_freq")):
         return stored
     if wanted not in backbone:
@@ -130,14 +122,14 @@ def _reverted(stored: Stored, wanted: str | None, backbone: Mapping[str, Stored]
 
 
 def revert_adapter(lora: Checkpoint, output: Path, layers: Sequence[int], values: Mapping[str, Any]) -> None:
-    """Writes a LoRA folder without the adapter's deltas of the given layers."""
+    """Writes a LoRA folder without the adapter's weights of the given layers."""
 
     def rename(name: str) -> str | None:
         return None if layer_of(name, lora.family.layer_path) in layers else name
 
     with rewritten_folder(lora.path, output, values) as aside:
         lora.adapter.write(aside, rename)
-        # What was trained besides the adapter stays, and so does the fingerprint of the base.
+        # Other trained weights stay, and so does the fingerprint of the base.
         write_renamed_bin(lora.path / NON_LORA, aside / NON_LORA, str)
 
 

@@ -1,24 +1,23 @@
-"""Named ways to choose decoder layers: the paper's strategies, and the lists that it published.
+"""The strategies and the lists of layers of the paper (Wang et al., ACL 2025, arXiv 2412.12785; docs/paper.md).
 
-The paper (Wang et al., ACL 2025, arXiv 2412.12785) tunes a quarter of the decoder layers, sparse and uniform over
-depth. Layers are 0-based, as in its table of selections (docs/paper.md, "Layer selections").
+Layers are 0-based, as in its table of selections.
 """
 
 from collections.abc import Callable, Iterable
 
 
 class LayerSelectionError(ValueError):
-    """A wrong layer selection; the message names each wrong part and what was probably meant."""
+    """A wrong layer selection; the message names each wrong part and suggests a correction."""
 
 
 def _sparse_uniform(n: int, k: int) -> Iterable[int]:
-    """Spread k layers over the whole depth, beginning with layer 0.
+    """Spread k layers over the whole depth, from layer 0 on.
 
-    The paper's lists for 32 layers (16, 8, 6 and 4 of them) are the evenly spaced members of its even layers,
-    0 2 ... 30, so that is the rule; once the even layers run out, all layers are spaced evenly.
+    As in the paper's lists for 32 layers (16, 8, 6 and 4 of them): evenly spaced even layers; evenly spaced layers if
+    there are not enough even ones.
     """
     if k <= 2:
-        # Too few to spread: the paper takes the last layer (the highest block influence), then both ends.
+        # The paper takes the last layer (the highest block influence), then both ends.
         return (0, n - 1)[2 - k :]
     if (n, k) in SPREAD_EXCEPTIONS:
         return SPREAD_EXCEPTIONS[n, k]

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from visual_region.importance.tokens import TokenBatch
-from visual_region.tuning import decoder_layers
 
 
 class Recorder(ABC):
@@ -53,7 +52,7 @@ def sweep(
     Args:
         layer_path: attribute path of the decoder layers ("model.layers"); what holds them is what is run.
     """
-    layers = decoder_layers(model, layer_path)
+    layers = model.get_submodule(layer_path)
     decoder = model.get_submodule(layer_path.rpartition(".")[0])
 
     def watch(index: int) -> Any:
