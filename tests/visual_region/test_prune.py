@@ -201,7 +201,7 @@ def test_layer_types_that_the_class_derives_are_cut():
     ("flags", "words"),
     [
         (("--scores", "S", "--metric", "angluar"), "has no metric 'angluar'; it has angular, bi"),
-        (("--scores", "S", "--remove", 5), "cannot remove 5 layers: 4 of 6 lie outside .*--anywhere lets"),
+        (("--scores", "S", "--remove", 5), "cannot remove 5 layers: 4 of 6 lie outside .*--anywhere allows"),
         (("--scores", "S", "--remove", 0), "--remove 0 removes nothing; give at least 1"),
         (("--layers", "6"), "there is no layer 6"),
         (("--layers", "all", "--anywhere"), "cannot remove all 6 layers"),

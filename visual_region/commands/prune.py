@@ -15,14 +15,7 @@ from llava.flags import add_checkpoint_flags, add_output_flags
 from llava.model.builder import load_checkpoint
 from llava.outputs import OutputError, check_apart, check_cache, check_files, check_folder, check_output
 from visual_region.importance import inputs
-from visual_region.importance.blocks import (
-    BLOCK_SCORES,
-    block_distances,
-    block_entry,
-    check_block,
-    lowest_block,
-    read_block_values,
-)
+from visual_region.importance.blocks import BLOCK_SCORES, block_distances, check_block, lowest_block, read_block_values
 from visual_region.pruning import cut_shards, difference, prune_adapter, pruned_config
 from visual_region.scores import ScoreFile
 from visual_region.surgery import LayerCut, SurgeryError, describe_layers, layers_named, lowest_outside, remove_layers
@@ -116,10 +109,17 @@ def _choose_block(args: argparse.Namespace, checkpoint: Checkpoint, protected: t
         samples = inputs.checked_samples(args, checkpoint)
         reader = inputs.make_reader(args, checkpoint, samples)
         distances = block_distances(reader, samples, args.block, checkpoint.family.layer_path, args.batch_size)
-        found = {"model": str(checkpoint.path.resolve()), "identity": digest, "num_layers": depth}
-        found |= {"data": {"file": args.data_path, "sha256": samples.sha256}} | block_entry(distances, args.block)
-        values = found["values"]
+        values = distances.mean(0).tolist()
         if args.block_scores:
+            found = {
+                "model": str(checkpoint.path.resolve()),
+                "identity": digest,
+                "num_layers": depth,
+                "data": {"file": args.data_path, "sha256": samples.sha256},
+                "block": args.block,
+                "samples": len(distances),
+                "values": values,
+            }
             write_json(args.block_scores, found)
             print(f"block distances written to {args.block_scores}")
     for start, value in enumerate(values):

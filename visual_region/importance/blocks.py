@@ -1,8 +1,7 @@
 """Angular distance across blocks of consecutive layers, and the block to remove (Gromov et al. 2024).
 
-The distance of the block of n layers that begins at layer i is the angle between the states that enter layer i and
-those that leave layer i + n - 1, at the end of the prompt, as a share of pi. The embedding's output enters layer 0, so
-blocks that begin there count too.
+The distance of a block is the angle between the states that enter its first layer and those that leave its last one,
+at the end of the prompt, as a share of pi. Distances are listed by the first layer of the block.
 """
 
 import itertools
@@ -10,7 +9,6 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers.utils.logging import tqdm
@@ -51,7 +49,7 @@ class BlockRecorder(Recorder):
 
 
 def block_distances(reader: Reader, samples: SampleSet, size: int, layer_path: str, batch_size: int) -> torch.Tensor:
-    """Distances of each sample, float64 `(samples, layers - size + 1)`, by the layer that a block begins at."""
+    """Distances of each sample, float64 `(samples, layers - size + 1)`."""
     rows = []
     bar = tqdm(total=len(samples.indices), desc=f"blocks of {size}", unit="sample")
     batches = reader.batches(samples, groups_of(samples, batch_size))
@@ -64,59 +62,43 @@ def block_distances(reader: Reader, samples: SampleSet, size: int, layer_path: s
 
 
 def lowest_block(distances: Sequence[float], size: int, protected: Sequence[int]) -> tuple[int, ...]:
-    """The layers of the block of lowest distance that has no protected layer; of equal ones the lower.
-
-    Args:
-        distances: by the layer that a block begins at.
+    """The layers of the block of lowest distance without protected layers (the lower of equal ones).
 
     Raises:
-        SurgeryError: every block touches a protected layer.
+        SurgeryError: every block contains a protected layer.
     """
-    kept = set(protected)
-    free = [i for i in range(len(distances)) if not kept & set(range(i, i + size))]
+    free = [i for i in range(len(distances)) if not set(protected) & set(range(i, i + size))]
     if not free:
-        depth = len(distances) + size - 1
+        longest = longest_stretch(len(distances) + size - 1, protected)
         raise SurgeryError(
-            f"no block of {size} layers lies outside the protected region: the longest stretch has "
-            f"{longest_stretch(depth, protected)} layers; --anywhere lets the region go too"
+            f"no block of {size} layers lies outside the protected region: the longest stretch has {longest} layers; "
+            "--anywhere allows the region too"
         )
-    start = min(free, key=lambda i: (distances[i], i))
+    start = min(free, key=distances.__getitem__)
     return tuple(range(start, start + size))
 
 
 def longest_stretch(depth: int, protected: Sequence[int]) -> int:
-    """The most consecutive layers that are not protected."""
+    """The largest number of consecutive layers that are not protected."""
     ends = [-1, *sorted(set(protected)), depth]
     return max(b - a - 1 for a, b in itertools.pairwise(ends))
 
 
 def check_block(size: int, depth: int, protected: Sequence[int]) -> None:
-    """Raises `SurgeryError` for a block that cannot be removed, before anything is measured."""
+    """Raises `SurgeryError` for a size of blocks that cannot be removed."""
     if not 1 <= size < depth:
         raise SurgeryError(f"--block {size}: a block of a model of {depth} layers has 1 to {depth - 1}")
     lowest_block([0.0] * (depth - size + 1), size, protected)
 
 
-def block_entry(distances: torch.Tensor, size: int) -> dict[str, Any]:
-    """What is written of a measurement: means over the samples, by the layer that a block begins at."""
-    return {"block": size, "samples": len(distances), "values": distances.mean(0).tolist()}
-
-
 def read_block_values(path: str | Path, size: int, depth: int, identity: str) -> list[float]:
-    """The distances in a file of `prune --block-scores`, by the layer that a block begins at.
-
-    Raises:
-        SurgeryError: no such file, or one of another model or another size of blocks.
-    """
+    """The distances in a file of `prune --block-scores`; raises `SurgeryError` if it does not fit."""
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
         model, block, values = found["model"], found["block"], found["values"]
         whole = all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SurgeryError(
-            f"--block-scores {path} is not a file of block distances as `prune --block` writes it ({error}); give "
-            "another"
-        ) from error
+        raise SurgeryError(f"--block-scores {path} is not a file of block distances ({error}); give another") from error
     if found.get("identity") != identity or block != size:
         raise SurgeryError(
             f"{path} holds distances of blocks of {block} layers of {model}; give another --block-scores to measure "

@@ -3,9 +3,8 @@
 The paper, Appendix A: A_i = sum over image tokens t, heads h and query tokens j of Attn_i[h, j, t], divided by
 (N_img * H). Figure 5 is its heat map, samples by layers.
 
-No attention map is made. What a query gives to the image is the attention's own output for values that are 1 at image
-tokens and 0 elsewhere, so the layer's kernel is run a second time on such values: whatever the family does with heads,
-rotation, masks and windows is done here too, and memory stays linear in the length.
+No attention map is made. Attention is run a second time, with values that are 1 at image tokens and 0 elsewhere: its
+output is each query's attention to the image, in any family, and memory is linear in the length.
 """
 
 import contextlib
@@ -27,8 +26,8 @@ _NAME = "visual_region_image_attention"
 
 
 class ImageAttentionRecorder(Recorder):
-    """Attention that image tokens get from each sample's image, prompt and answer tokens, as a mean over heads:
-    `(batch, layers, 3)`. Their sum over the last dimension, divided by the number of image tokens, is A_i."""
+    """Attention to image tokens from each sample's image, prompt and answer tokens, a mean over heads:
+    `(batch, layers, 3)`. The sum over the last dimension, divided by the number of image tokens, is A_i."""
 
     name = "attention"
 
@@ -47,7 +46,6 @@ class ImageAttentionRecorder(Recorder):
     def begin(self, kinds: torch.Tensor) -> None:
         super().begin(kinds)
         self._image = kinds == IMAGE
-        self._any_image = bool(self._image.any())
         self._given = torch.zeros(len(kinds), len(KINDS), dtype=torch.float64)
 
     def layer(self, index: int, entering: torch.Tensor, leaving: torch.Tensor) -> None:
@@ -62,10 +60,10 @@ class ImageAttentionRecorder(Recorder):
         attention_mask: torch.Tensor | None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, None]:
-        """The attention of transformers; also records what each query gives to the image."""
+        """The attention of transformers; also records each query's attention to the image."""
         output = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-        if self._any_image:
-            # Shares of attention are small numbers that are summed by the hundred: half precision is too coarse.
+        if self._image.any():
+            # Half precision is too coarse for sums of hundreds of small shares.
             exact = torch.float32 if query.dtype in (torch.float16, torch.bfloat16) else query.dtype
             mark = torch.zeros(value.shape, dtype=exact, device=value.device)
             mark[..., 0] = self._image.to(value.device).unsqueeze(1)
@@ -83,8 +81,8 @@ def image_attention(sums: torch.Tensor, counts: torch.Tensor, kinds: tuple[str, 
     """The mean of A_i over the samples that have images.
 
     Args:
-        sums: float64 `(samples, layers, 3)`, of `ImageAttentionRecorder`; counts: int64 `(samples, 3)`.
-        kinds: query tokens that count; the scores of the three kinds add up to A_i.
+        sums: float64 `(samples, layers, 3)` of `ImageAttentionRecorder`; counts: int64 `(samples, 3)`.
+        kinds: of the query tokens; the scores of the three kinds add up to A_i.
     """
     chosen = [list(KINDS).index(kind) for kind in kinds]
     images = counts[:, list(KINDS).index("image")]
@@ -92,16 +90,11 @@ def image_attention(sums: torch.Tensor, counts: torch.Tensor, kinds: tuple[str, 
     return SampleMean(per_sample, (images > 0).double())
 
 
-def by_query(sums: torch.Tensor, counts: torch.Tensor) -> dict[str, SampleMean]:
-    """What the queries of each kind give to the image; arguments as of `image_attention`."""
-    return {f"image-attention-{kind}": image_attention(sums, counts, (kind,)) for kind in KINDS}
-
-
 METRIC = SampleMetric(
     "image-attention",
     "image attention score",
     ImageAttentionRecorder,
     image_attention,
-    details=by_query,
+    details=lambda sums, counts: {f"image-attention-{kind}": image_attention(sums, counts, (kind,)) for kind in KINDS},
     needs_images=True,
 )

@@ -1,4 +1,4 @@
-"""A scoring run: from samples and checkpoints to the metrics of a score file, through the journal."""
+"""A scoring run: measures samples and weights through the journal, and makes the metrics of a score file."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,10 +21,7 @@ from visual_region.importance.weights import DecoderWeights
 def measure_samples(
     reader: Reader, samples: SampleSet, metrics: Sequence[str], layer_path: str, batch_size: int, journal: Journal
 ) -> list[dict[str, Any]]:
-    """What the pass records of each sample, in the order of `samples`; finished ones are taken from the journal.
-
-    Each entry holds `id`, `tokens` (image, prompt, answer) and, per recorder, a list `(layers, numbers)`.
-    """
+    """The journal's entries of the samples: `id`, `tokens` by kind, and a list `(layers, numbers)` by recorder."""
     groups = groups_of(samples, batch_size)
     left = [group for group in groups if f"sample {group[-1]}" not in journal.entries]
     done = len(samples.indices) - sum(map(len, left))
@@ -51,10 +48,7 @@ def measure_samples(
 
 
 def sample_metrics(rows: Sequence[dict[str, Any]], metrics: Sequence[str], resamples: int, seed: int) -> dict[str, Any]:
-    """Entries of the score file, from what `measure_samples` returned: each metric asked for, then their details.
-
-    Scores that no sample has a part in are left out.
-    """
+    """Entries of the score file: the metrics, then their details; without those that no sample has."""
     counts = torch.tensor([row["tokens"] for row in rows])
     asked = [SAMPLE_METRICS[name] for name in metrics if name in SAMPLE_METRICS]
     scores: dict[str, Scores] = {}
@@ -71,7 +65,7 @@ def sample_metrics(rows: Sequence[dict[str, Any]], metrics: Sequence[str], resam
 def parameter_metrics(
     trained: DecoderWeights, backbone: DecoderWeights, metrics: Sequence[str], journal: Journal
 ) -> dict[str, Any]:
-    """Entries of the score file for the metrics that compare two checkpoints."""
+    """Entries of the score file that compare two checkpoints."""
     depth = len(trained.layers)
     left = [i for i in range(depth) if f"layer {i}" not in journal.entries]
     bar = tqdm(total=depth, initial=depth - len(left), desc="parameters", unit="layer")

@@ -1,7 +1,6 @@
-"""One pass over the data for every metric that reads hidden states or attention.
+"""One pass over the data for all metrics of hidden states or attention.
 
-Recorders watch each decoder layer and keep a few numbers per sample; no hidden state outlives its layer. The head is
-not run: no metric reads logits.
+Recorders keep a few numbers per layer and sample, and no hidden states. The head is not run.
 """
 
 import contextlib
@@ -16,17 +15,13 @@ from visual_region.importance.tokens import TokenBatch
 
 
 class Recorder(ABC):
-    """What is kept of a batch.
-
-    Attributes:
-        name: of its numbers, in the journal.
-    """
+    """Measures every layer of a batch; `name` is that of its numbers in the journal."""
 
     name: ClassVar[str]
 
     @contextlib.contextmanager
     def watching(self, decoder: nn.Module, layers: nn.ModuleList) -> Iterator[None]:
-        """A block around all batches, for what must be put in place and taken away again."""
+        """A context around all batches, for changes to the decoder."""
         yield
 
     def begin(self, kinds: torch.Tensor) -> None:
@@ -36,10 +31,10 @@ class Recorder(ABC):
 
     @abstractmethod
     def layer(self, index: int, entering: torch.Tensor, leaving: torch.Tensor) -> None:
-        """A layer has run; states `(batch, length, hidden)`, to be read and not kept. Appends to `rows`."""
+        """Called after each layer with states `(batch, length, hidden)`; appends to `rows`, keeps no states."""
 
     def end(self) -> torch.Tensor:
-        """What was measured of the batch, float64 `(batch, layers, numbers)`."""
+        """The numbers of the batch, float64 `(batch, layers, numbers)`."""
         return torch.stack(self.rows, dim=1)
 
 
@@ -47,11 +42,7 @@ class Recorder(ABC):
 def sweep(
     model: nn.Module, batches: Iterable[TokenBatch], recorders: Sequence[Recorder], layer_path: str
 ) -> Iterator[tuple[TokenBatch, dict[str, torch.Tensor]]]:
-    """Runs the decoder over the batches; yields each with its numbers, float64 `(batch, layers, numbers)` on the CPU.
-
-    Args:
-        layer_path: attribute path of the decoder layers ("model.layers"); what holds them is what is run.
-    """
+    """Runs the decoder, the parent of `layer_path`; yields each batch with its numbers by recorder, on the CPU."""
     layers = model.get_submodule(layer_path)
     decoder = model.get_submodule(layer_path.rpartition(".")[0])
 

@@ -1,11 +1,7 @@
-"""A checkpoint's decoder weights, a few tensors at a time, whatever the model's size.
-
-Full checkpoints (safetensors or upstream's .bin, in one file or in shards, under our names or Hugging Face's) and LoRA
-folders with their base.
-"""
+"""The decoder weights of full checkpoints (in any format) and of LoRA folders, a few tensors at a time."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +13,7 @@ from llava.checkpoint.tensors import Stored
 from visual_region.scores import ScoreError
 
 _DERIVED = "rotary_emb.inv_freq"
-"""What old checkpoints store besides parameters: it follows from the config."""
+"""In old checkpoints; no parameter, it follows from the config."""
 _LAYER = re.compile(r"(\d+)\.(.+)")
 
 
@@ -26,9 +22,8 @@ class DecoderWeights:
     """Weights of the decoder layers.
 
     Attributes:
-        path: the checkpoint's, for messages.
         layers: for each layer, name inside the layer ("self_attn.q_proj.weight") -> tensor.
-        prefix: what precedes the layer's index in our names.
+        prefix: of our names, up to the layer's index.
     """
 
     path: str
@@ -43,16 +38,16 @@ def decoder_weights(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) 
     """The decoder weights of a checkpoint; only headers are read.
 
     Args:
-        dtype: what a LoRA's sums are rounded to: that of the merged checkpoint that it should score as.
+        dtype: of the merged weights of a LoRA.
 
     Raises:
         ScoreError: no decoder layers, or no trained ones.
-        AdapterError: an adapter of a kind whose weights cannot be added up.
+        AdapterError: an adapter that cannot be merged.
     """
     if checkpoint.kind is Kind.PROJECTOR:
         raise ScoreError(
             f"{checkpoint.name} holds a projector only: its language model is its base's, unchanged; give a checkpoint "
-            "whose language model was trained"
+            "with a trained language model"
         )
     whole = checkpoint.whole
     prefix, depth = f"{whole.family.layer_path}.", whole.depth
@@ -75,7 +70,7 @@ def decoder_weights(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) 
 def _changed(
     lora: Checkpoint, adapter: Adapter, base: Mapping[str, Stored], prefix: str, dtype: torch.dtype
 ) -> dict[str, Stored]:
-    """The base's tensors that a LoRA folder changes: by its adapter, or as whole tensors."""
+    """The tensors of the base that a LoRA folder changes."""
     adapter.check_addable(lora.path)
     changed: dict[str, Stored] = {}
     for stored in (*adapter.tensors, *lora.tensors):
@@ -87,10 +82,8 @@ def _changed(
         if weight is None:
             raise ScoreError(f"{lora.path} adapts {module}, which its base does not have")
         if module.startswith(prefix):
-            changed[weight.name] = weight.changed(_sum(weight, adapter, module, dtype), dtype)
+            # base + scale * B A, summed in float32 and then rounded.
+            changed[weight.name] = weight.changed(
+                lambda weight=weight, module=module: (weight.tensor().float() + adapter.delta(module)).to(dtype), dtype
+            )
     return changed
-
-
-def _sum(weight: Stored, adapter: Adapter, module: str, dtype: torch.dtype) -> Callable[[], torch.Tensor]:
-    """Makes base + scale * B A, summed in float32 and then rounded."""
-    return lambda: (weight.tensor().float() + adapter.delta(module)).to(dtype)

@@ -1,4 +1,4 @@
-"""The paper's Figure 5: a metric as samples by layers, one panel per data set."""
+"""The paper's Figure 5: a metric by samples and layers, one panel per data set."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,18 +6,14 @@ from pathlib import Path
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from llava.names import numbered
+from llava.names import count, numbered
 from visual_region.importance import METRICS
 from visual_region.pictures.figure import layer_ticks, new_figure, save
 from visual_region.scores import ScoreError, ScoreFile
 
 
 def draw_heatmap(files: Sequence[ScoreFile], metric: str, path: str | Path, names: Sequence[str] | None = None) -> None:
-    """Writes the picture, all panels on one scale.
-
-    Args:
-        files: one score file per panel, of models of equal depth.
-        names: titles of the panels; default: names of the data files.
+    """Writes the picture, one panel per score file, all on one scale; `names` default to those of the data files.
 
     Raises:
         ScoreError: a metric without values per sample, or files of different depth.
@@ -34,20 +30,15 @@ def draw_heatmap(files: Sequence[ScoreFile], metric: str, path: str | Path, name
     width = max(3.2, 0.14 * depth + 1.0)
     columns = min(len(panels), 2)
     rows = -(-len(panels) // columns)
-    figure, axes = new_figure(rows, columns, width * columns + 1.2, 3.4 * rows + 0.8)
-    for axis, panel, name in zip(axes.flat, panels, names, strict=False):
+    figure, axes = new_figure(rows, columns, width * columns + 1.2, 3.4 * rows + 0.8, len(panels))
+    for axis, panel, name in zip(axes, panels, names, strict=True):
         image = axis.imshow(panel, aspect="auto", cmap="viridis", vmin=low, vmax=high, interpolation="nearest")
-        layer_ticks(axis.xaxis, depth)
+        layer_ticks(axis, depth)
         axis.yaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True, min_n_ticks=1))
-        axis.tick_params(labelsize=7)
-        axis.set_title(f"{name}, {len(panel)} sample{'s' * (len(panel) != 1)}", fontsize=9)
-        axis.set_xlabel("layer", fontsize=8)
+        axis.set_title(f"{name}, {count(len(panel), 'sample')}", fontsize=9)
         axis.set_ylabel("sample", fontsize=8)
-    for axis in axes.flat[len(panels) :]:
-        axis.set_axis_off()
-    title = METRICS[metric].title if metric in METRICS else metric
     bar = figure.colorbar(image, ax=axes, shrink=0.9, pad=0.02)
-    bar.set_label(title, fontsize=8)
+    bar.set_label(METRICS[metric].title if metric in METRICS else metric, fontsize=8)
     bar.ax.tick_params(labelsize=7)
     save(figure, path)
 
