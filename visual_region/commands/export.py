@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Loads a checkpoint, merges its LoRA, and writes LlavaForConditionalGeneration with processor and tokenizer."""
+    """Writes LlavaForConditionalGeneration with processor and tokenizer; a LoRA is merged."""
     checkpoint = open_checkpoint(args.model_path, args.model_base, flag="--model-path")
     check_output(args.output, [checkpoint.path, checkpoint.whole.path, args.vision_tower], 0, args.overwrite)
     conv_mode = args.conv_mode or checkpoint.template

@@ -1,4 +1,4 @@
-"""`python -m visual_region heal`: a pruned model learns from the unpruned one, through the trainer."""
+"""`python -m visual_region heal`: trains a pruned model on the unpruned model's outputs."""
 
 import argparse
 import json
@@ -18,6 +18,13 @@ from visual_region.surgery import SurgeryError
 
 _SAME = ("vocab_size", "mm_vision_tower", "mm_vision_select_layer", "mm_vision_select_feature")
 """Settings in which teacher and student must agree."""
+_VISION = {
+    "mm_vision_select_layer": -2,
+    "mm_vision_select_feature": "patch",
+    "mm_projector_type": "linear",
+    "mm_patch_merge_type": "flat",
+}
+"""Settings of the student that the trainer gets, with their defaults."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +49,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Trains and writes a folder that loads; run again it goes on where it stopped."""
-    _check_numbers(args)
+    """Trains and writes a folder that loads; a second run continues where the first stopped."""
+    limits = (("steps", 1), ("batch_size", 1), ("save_steps", 1), ("lora_r", 0))
+    wrong = [
+        f"--{name.replace('_', '-')} {getattr(args, name)} must be at least {least}"
+        for name, least in limits
+        if getattr(args, name) < least
+    ]
+    if not args.learning_rate > 0:
+        wrong.append(f"--learning-rate {args.learning_rate} must be above 0")
+    if wrong:
+        raise SurgeryError("; ".join(wrong))
     distillation = Distillation(args.temperature, args.ce_weight, str(Path(args.teacher).resolve()))
     student = open_checkpoint(args.model_path, flag="--model-path")
     teacher = open_checkpoint(args.teacher, args.teacher_base, flag="--teacher")
@@ -58,20 +74,8 @@ def run(args: argparse.Namespace) -> None:
     train.train(AUTO, trainer_argv(args, student), make_trainer=make_trainer)
 
 
-def _check_numbers(args: argparse.Namespace) -> None:
-    wrong = [
-        f"--{name.replace('_', '-')} {value} must be at least {least}"
-        for name, least in (("steps", 1), ("batch_size", 1), ("save_steps", 1), ("lora_r", 0))
-        if (value := getattr(args, name)) < least
-    ]
-    if not args.learning_rate > 0:
-        wrong.append(f"--learning-rate {args.learning_rate} must be above 0")
-    if wrong:
-        raise SurgeryError("; ".join(wrong))
-
-
 def _check_output(args: argparse.Namespace, reads: list[Path]) -> None:
-    """A new folder, or one of a training run, which goes on there; never one of the models that are read."""
+    """Accepts a new folder, or one of an earlier run, but none of the models that are read."""
     check_apart(args.output, reads)
     check_folder(args.output, "--output")
     output = Path(args.output)
@@ -83,11 +87,7 @@ def _check_output(args: argparse.Namespace, reads: list[Path]) -> None:
 
 
 def check_pair(student: Checkpoint, teacher: Checkpoint) -> None:
-    """Teacher and student read the same tokens and see through the same tower.
-
-    Raises:
-        SurgeryError: everything that does not fit.
-    """
+    """Raises `SurgeryError` unless teacher and student have the same tokens and the same tower."""
     if student.kind is not Kind.FULL:
         raise SurgeryError(
             f"{student.path} is a {student.kind.value} checkpoint; heal a folder with whole weights (prune writes a "
@@ -110,7 +110,7 @@ def check_pair(student: Checkpoint, teacher: Checkpoint) -> None:
 
 
 def trainer_argv(args: argparse.Namespace, student: Checkpoint) -> list[str]:
-    """The trainer's flags: the student's own settings, and those of the command; --trainer flags come last and win."""
+    """The trainer's flags: settings of the student and of the command, then `trainer_flags`, which override them."""
     config = student.model_config()
     flags: dict[str, Any] = {
         "model_name_or_path": student.name,
@@ -119,10 +119,7 @@ def trainer_argv(args: argparse.Namespace, student: Checkpoint) -> list[str]:
         "image_folder": args.image_folder,
         "image_aspect_ratio": getattr(config, "image_aspect_ratio", None) or "square",
         "model_max_length": getattr(config, "tokenizer_model_max_length", None) or 2048,
-        "mm_vision_select_layer": getattr(config, "mm_vision_select_layer", -2),
-        "mm_vision_select_feature": getattr(config, "mm_vision_select_feature", "patch"),
-        "mm_projector_type": getattr(config, "mm_projector_type", "linear"),
-        "mm_patch_merge_type": getattr(config, "mm_patch_merge_type", "flat"),
+        **{name: getattr(config, name, default) for name, default in _VISION.items()},
         "freeze_mm_mlp_adapter": not args.train_projector,
         "tune_layers": args.tune_layers,
         "bf16": args.dtype == "bf16",

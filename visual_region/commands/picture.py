@@ -1,4 +1,4 @@
-"""`python -m visual_region picture`: score files and pruning curves as PNG files."""
+"""`python -m visual_region picture`: draws score files and pruning curves."""
 
 import argparse
 import json

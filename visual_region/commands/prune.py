@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Removes layers from a checkpoint and writes a folder that loads like any other."""
+    """Removes layers and writes a folder that loads like any other."""
     _check_outputs(args)
     checkpoint = open_checkpoint(args.model_path, args.model_base, flag="--model-path")
     if args.base_output and checkpoint.kind is not Kind.LORA:
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
-    """Every check of the outputs that can be made before it is known what will be written."""
+    """The checks of outputs that do not depend on their size."""
     check_output(args.output, [args.model_path, args.model_base, args.base_output], 0, args.overwrite)
     if args.base_output:
         check_apart(args.base_output, [args.model_path, args.model_base], "--base-output")
@@ -78,11 +78,10 @@ def _check_outputs(args: argparse.Namespace) -> None:
 
 
 def choose_layers(args: argparse.Namespace, checkpoint: Checkpoint) -> tuple[int, ...]:
-    """The layers to remove, by list, score or block, checked against the tuned region that the config records."""
+    """The layers to remove, by list, score or block; the recorded tuned region is protected."""
     if sum(given is not None for given in (args.layers, args.scores, args.block)) != 1:
         raise SurgeryError("give either --layers, or --scores with --remove, or --block")
-    region = checkpoint.record.region
-    protected = () if args.anywhere else region
+    protected = () if args.anywhere else checkpoint.record.region
     if args.block is not None:
         return _choose_block(args, checkpoint, protected)
     if args.scores is not None:
@@ -90,14 +89,14 @@ def choose_layers(args: argparse.Namespace, checkpoint: Checkpoint) -> tuple[int
             raise SurgeryError(f"--remove {args.remove} removes nothing; give at least 1")
         return lowest_outside(_read_scores(args, checkpoint), args.remove, protected)
     gone = layers_named(args.layers, checkpoint.record)
-    inside = sorted(set(gone) & set(region))
-    if inside and not args.anywhere:
-        raise SurgeryError(f"layers {inside} belong to the tuned region; --anywhere removes them all the same")
+    inside = sorted(set(gone) & set(protected))
+    if inside:
+        raise SurgeryError(f"layers {inside} belong to the tuned region; --anywhere allows to remove them")
     return gone
 
 
 def _choose_block(args: argparse.Namespace, checkpoint: Checkpoint, protected: tuple[int, ...]) -> tuple[int, ...]:
-    """The block of lowest distance, from --block-scores or measured now."""
+    """The block of lowest distance, from --block-scores or from a new measurement."""
     depth = checkpoint.depth
     check_block(args.block, depth, protected)
     digest = identity.digest(checkpoint)
@@ -128,7 +127,7 @@ def _choose_block(args: argparse.Namespace, checkpoint: Checkpoint, protected: t
 
 
 def _read_scores(args: argparse.Namespace, checkpoint: Checkpoint) -> list[float]:
-    """One value per layer of `--metric`, after a check that it is of this model."""
+    """One value per layer of `--metric`; raises `ValueError` if the scores are of another model."""
     scores, record = ScoreFile.read(args.scores), checkpoint.record
     values = scores.entry(args.metric)["values"]
     if scores.num_layers != record.depth:
@@ -157,11 +156,11 @@ def _prune_full(args: argparse.Namespace, checkpoint: Checkpoint, cut: LayerCut)
 
 
 def _prune_beside_base(args: argparse.Namespace, lora: Checkpoint, cut: LayerCut) -> None:
-    base, path = lora.base, lora.family.layer_path
-    lora.adapter.check_renaming(lambda name: cut.rename(name, path))
+    base = lora.base
+    lora.adapter.check_renaming(lambda name: cut.rename(name, lora.family.layer_path))
     lost = sorted(set(lora.adapter.layers) & set(cut.removed))
     if lost:
-        print(f"the adapter's weights of layers {', '.join(map(str, lost))} go with these layers")
+        print(f"the adapter's weights of layers {', '.join(map(str, lost))} are removed too")
     base_output, reads = Path(args.base_output), [lora.path, base.path]
     output = check_output(args.output, [*reads, base_output], 0, args.overwrite)
     check_apart(base_output, reads, "--base-output")
@@ -183,7 +182,7 @@ def _prune_beside_base(args: argparse.Namespace, lora: Checkpoint, cut: LayerCut
 def _prune_merged(args: argparse.Namespace, checkpoint: Checkpoint, cut: LayerCut) -> None:
     dtype = dtype_of(args.dtype) or torch.float32
     tower = Path(args.vision_tower or checkpoint.tower or "")
-    # The tower is written too, and what was trained besides the LoRA: the projector, sometimes the tower once more.
+    # The tower is written too, and what was trained apart from the LoRA: the projector, sometimes the tower again.
     shards = cut_shards(checkpoint.base, cut) + checkpoint.tensors.shards
     shards += Tensors(weight_files(tower) if (tower / "config.json").is_file() else []).shards
     nbytes = nbytes_of([stored.cast(dtype) for stored in shard] for shard in shards)

@@ -17,8 +17,8 @@ from visual_region.surgery import SurgeryError, describe_layers, layers_named
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model-path", required=True, help="full, merged or LoRA folder")
-    parser.add_argument("--backbone", help="folder of the plain language model; a LoRA needs none, it has its base")
-    parser.add_argument("--model-base", help="base of a LoRA; default: the one that it records")
+    parser.add_argument("--backbone", help="folder of the plain language model; not needed for a LoRA")
+    parser.add_argument("--model-base", help="base of a LoRA; default: the recorded one")
     parser.add_argument("--layers", required=True, help="layers to set back: " + GRAMMAR.replace("%", "%%"))
     add_output_flags(parser)
 
@@ -64,11 +64,10 @@ def _revert_lora(args: argparse.Namespace, lora: Checkpoint, layers: tuple[int, 
             f"a LoRA's layers go back to its base {lora.base.path}, not to --backbone {args.backbone}; merge the LoRA "
             "first to set layers back to another model"
         )
-    adapted = lora.adapter.layers
-    untouched = [i for i in layers if i not in adapted]
-    if untouched:
+    adapted = set(lora.adapter.layers)
+    if untouched := [i for i in layers if i not in adapted]:
         print(f"the LoRA does not change layers {', '.join(map(str, untouched))}; nothing to do there")
-    if set(adapted) <= set(layers):
+    if adapted <= set(layers):
         _write_base_and_projector(args, lora, values)
         return
     output = check_output(args.output, [lora.path, lora.base.path], 0, args.overwrite)
@@ -76,7 +75,7 @@ def _revert_lora(args: argparse.Namespace, lora: Checkpoint, layers: tuple[int, 
 
 
 def _write_base_and_projector(args: argparse.Namespace, lora: Checkpoint, values: dict[str, Any]) -> None:
-    """No adapted layer is left, and PEFT has no empty adapter: the result is a full folder, base and projector."""
+    """Writes base and projector as a full folder: no adapted layer is left, and PEFT has no empty adapter."""
     base = lora.base
     dtype = max(base.tensors, key=lambda stored: stored.nbytes).torch_dtype
     trained = [stored.renamed(strip_wrapper_prefix(stored.name)).cast(dtype) for stored in lora.tensors]

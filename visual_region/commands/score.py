@@ -1,6 +1,7 @@
 """`python -m visual_region score`: importance of every layer by every metric, to a file and a picture."""
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,15 @@ from visual_region.scores import SCORES, ScoreError, ScoreFile
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = (
-        "metrics: "
-        + "; ".join(f"{metric.name}: {metric.title}" for metric in METRICS.values())
-        + ". If the run is interrupted, the same command goes on where it stopped."
-    )
+    metrics = "; ".join(f"{metric.name}: {metric.title}" for metric in METRICS.values())
+    parser.epilog = f"metrics: {metrics}. After an interruption, the same command continues where it stopped."
     add_checkpoint_flags(parser, "default: fp16 on a GPU, fp32 on a CPU; also of a LoRA's merged weights (fp32)")
     parser.add_argument("--metrics", help="comma-separated; default: all that the given inputs allow")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples behind the 95%% intervals")
     parser.add_argument("--backbone", help="what the language model was trained from, for the metrics of parameters")
     inputs.add_sample_flags(parser)
     parser.add_argument("--mark", help="layers to mark in the picture; default: the tuned region")
-    parser.add_argument("--output", required=True, help="score file to write; the pictures get its name and .png")
+    parser.add_argument("--output", required=True, help="score file to write; the pictures are next to it, as .png")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -84,13 +82,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def measured_before(args: argparse.Namespace, digest: str) -> ScoreFile | None:
-    """The output's scores, if a finished run of the same settings wrote them."""
-    try:
+    """The output's scores, if a run of the same settings wrote them."""
+    with contextlib.suppress(ScoreError):
         found = ScoreFile.read(args.output)
-    except ScoreError:
-        return None
-    same = (found.content.get("run"), found.content["settings"].get("resamples")) == (digest, args.resamples)
-    return found if same else None
+        if (found.content.get("run"), found.content["settings"].get("resamples")) == (digest, args.resamples):
+            return found
+    return None
 
 
 def _measure(
@@ -101,7 +98,7 @@ def _measure(
     settings: dict[str, Any],
     journal: Journal,
 ) -> dict[str, Any]:
-    """Measures what the journal does not hold yet; the score file's content from the number of layers on."""
+    """Measures what the journal does not hold yet; the score file's content from `num_layers` on."""
     metrics, measured, rows, device = settings["metrics"], {}, [], None
     if samples is not None:
         reader = inputs.make_reader(args, checkpoint, samples)
@@ -131,7 +128,7 @@ def _measure(
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
-    """The score file, its journal and its pictures can be written, and replace nothing but files of their kind."""
+    """Raises `OutputError` if the score file, its journal or its pictures cannot be written."""
     bars, heatmap = _pictures(args.output)
     outputs = {
         "--output": (args.output, SCORES),
@@ -145,12 +142,12 @@ def _check_outputs(args: argparse.Namespace) -> None:
 
 
 def _pictures(output: str | Path) -> tuple[Path, Path]:
-    """Bars and heat map next to a score file."""
+    """The paths of bars and heat map."""
     return Path(output).with_suffix(".png"), Path(output).with_suffix(".heatmap.png")
 
 
 def _samples(args: argparse.Namespace, checkpoint: Checkpoint, metrics: list[str]) -> SampleSet:
-    """The samples, after a check that they have what the metrics need."""
+    """The samples; raises `ScoreError` if they lack what the metrics need."""
     if args.resamples < 1:
         raise ScoreError(f"--resamples is a whole number from 1 on, not {args.resamples}")
     samples = inputs.checked_samples(args, checkpoint)
@@ -166,7 +163,7 @@ def _samples(args: argparse.Namespace, checkpoint: Checkpoint, metrics: list[str
 
 
 def _draw(scores: ScoreFile, marked: tuple[int, ...] | None) -> list[Path]:
-    """Bars of every metric; and Figure 5's heat map if attention was measured."""
+    """Draws the bars, and the paper's Figure 5 if attention was measured."""
     bars, heatmap = _pictures(scores.path)
     draw_bars(scores, tuple(scores.content["region"]) if marked is None else marked, bars)
     if "image-attention" not in scores.names:
