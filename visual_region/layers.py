@@ -113,7 +113,6 @@ _AMOUNT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(%?)")
 
 
 def _parse_part(part: str, n: int) -> Iterable[int]:
-    """Return the layers that one part of a spec names, in a model of `n` layers."""
     if "#" in part:
         return _from_scores(part, n)
     if part == "all":
@@ -135,7 +134,6 @@ def _parse_part(part: str, n: int) -> Iterable[int]:
 
 
 def _from_range(first: int, last: int, n: int) -> range:
-    """The layers of a range, both ends included."""
     if 0 <= first <= last < n:
         return range(first, last + 1)
     outside = [i for i in dict.fromkeys((first, last)) if not 0 <= i < n]

@@ -102,10 +102,11 @@ def reverted_shards(model: Checkpoint, backbone: Checkpoint, layers: Sequence[in
     missing = set(layers) - {layer_of(our_name(name), path) for name in names}
     if missing:
         raise SurgeryError(f"{model.path} holds no weights of layers {sorted(missing)} under {path!r}")
-    return [[_reverted(stored, names.get(stored.name), theirs) for stored in shard] for shard in model.tensors.shards]
+    return [[reverted(stored, names.get(stored.name), theirs) for stored in shard] for shard in model.tensors.shards]
 
 
-def _reverted(stored: Stored, wanted: str | None, backbone: Mapping[str, Stored]) -> Stored:
+def reverted(stored: Stored, wanted: str | None, backbone: Mapping[str, Stored]) -> Stored:
+    """The tensor with the values of the backbone's tensor `wanted` (None: unchanged), in its own dtype."""
     if wanted == _HEAD and wanted not in backbone and _EMBEDDINGS in backbone:
         wanted = _EMBEDDINGS
     # Old checkpoints contain the rotation's frequencies, which follow from the config.

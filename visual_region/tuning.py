@@ -27,17 +27,8 @@ def lora_targets(model: nn.Module, selection: LayerSelection, layer_path: str) -
     ]
 
 
-def apply_lora(
-    model: nn.Module,
-    selection: LayerSelection,
-    layer_path: str,
-    *,
-    r: int,
-    lora_alpha: int,
-    lora_dropout: float,
-    bias: str = "none",
-) -> Any:
-    """The model as a PeftModel with LoRA on the selected layers.
+def apply_lora(model: nn.Module, selection: LayerSelection, layer_path: str, **settings: Any) -> Any:
+    """The model as a PeftModel with LoRA on the selected layers; `settings` are those of `LoraConfig`.
 
     Raises:
         TuningError: PEFT adapted other modules than these.
@@ -49,12 +40,9 @@ def apply_lora(
     # PEFT matches an expression with whole names, a list with the ends of names: also in a vision tower.
     inside = dict.fromkeys(re.escape(name.removeprefix(f"{layer_path}.").split(".", 1)[1]) for name in wanted)
     config = LoraConfig(
-        r=r,
-        lora_alpha=lora_alpha,
         target_modules=rf"{re.escape(layer_path)}\.({'|'.join(map(str, selection))})\.({'|'.join(inside)})",
-        lora_dropout=lora_dropout,
-        bias=bias,
         task_type="CAUSAL_LM",
+        **settings,
     )
     wrapped = get_peft_model(model, config)
     adapted = {

@@ -7,10 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from llava.checkpoint import identity
 from llava.checkpoint.folder import Checkpoint, Kind, open_checkpoint
+from llava.checkpoint.tensors import Stored
 from llava.conversation import get_template
 from llava.eval.answering.arguments import load, open_model
 from llava.eval.answering.flags import add_corpus_flags, add_model_flags
@@ -19,7 +18,7 @@ from llava.files import sha256_of, write_json
 from llava.outputs import FileKind, check_cache, check_files
 from llava.tables import text_table
 from visual_region.layers import LayerSelection
-from visual_region.reversion import backbone_index, backbone_names, named_tensors, reverted_shards
+from visual_region.reversion import backbone_index, backbone_names, named_tensors, reverted, reverted_shards
 from visual_region.surgery import SurgeryError, weights_replaced
 
 PERPLEXITIES = FileKind("a file of perplexities", keys=frozenset({"settings", "rows"}))
@@ -60,12 +59,13 @@ def run(args: argparse.Namespace) -> None:
     table = _open_table(args, checkpoint, corpora, variants)
 
     tokenizer, model, processor = load(args, checkpoint, any(corpus.needs_tower for corpus in corpora.values()))
-    names = dict(model.named_parameters())
+    names, tensors = dict(model.named_parameters()), named_tensors(backbone)
     for variant, layers in variants.items():
         cells = table["rows"][variant]["perplexity"]
         left = {name: corpus for name, corpus in corpora.items() if name not in cells}
         wanted = backbone_names(names, layers, index, checkpoint.family.layer_path) if layers and left else {}
-        with weights_replaced(model, _backbone_weights(wanted, backbone, names)):
+        stored = {name: reverted(Stored.of(name, names[name]), theirs, tensors) for name, theirs in wanted.items()}
+        with weights_replaced(model, {name: tensor.tensor() for name, tensor in stored.items()}):
             for name, corpus in left.items():
                 print(f"{variant}, {name}")
                 pieces, details = corpus.measure(model, tokenizer, processor)
@@ -79,7 +79,6 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _corpora(args: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, Corpus]:
-    """Each corpus by its path, after its checks."""
     corpora = {}
     of_answers = {"text_file": None, "context": None, "stride": None, "max_tokens": None}
     for kind, others in (("text_file", {"data_path": None}), ("data_path", of_answers)):
@@ -90,21 +89,6 @@ def _corpora(args: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, Corp
     if not corpora:
         raise SurgeryError("give at least one --text-file or --data-path")
     return corpora
-
-
-def _backbone_weights(
-    wanted: Mapping[str, str], backbone: Checkpoint, parameters: Mapping[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    """The backbone's values of the parameters `wanted` (of `backbone_names`), by their names in the model."""
-    tensors, weights = named_tensors(backbone), {}
-    for name, theirs in wanted.items():
-        if theirs not in tensors and theirs == "lm_head.weight":
-            continue
-        found, shape = tensors[theirs].shape if theirs in tensors else "absent", tuple(parameters[name].shape)
-        if found != shape:
-            raise SurgeryError(f"the backbone's {theirs} is {found}, and the model's {name} is {shape}")
-        weights[name] = tensors[theirs].tensor()
-    return weights
 
 
 def _open_table(
@@ -132,7 +116,6 @@ def _open_table(
 
 
 def _text(table: Mapping[str, Any], names: Sequence[str]) -> str:
-    """The table: perplexity with its 95% interval."""
     rows = [["", *(Path(name).name for name in names)]]
     for variant, row in table["rows"].items():
         cells = [row["perplexity"][name] for name in names]

@@ -27,7 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Draws one picture."""
     check_files({"--output": (args.output, PICTURE)}, args.files)
     names = args.names.split(",") if args.names else None
     if names and len(names) != len(args.files):

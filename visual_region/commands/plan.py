@@ -56,7 +56,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints a table with one column per selection; --output gets the same as JSON."""
     check_files({"--output": (args.output, PLAN)}, [args.data_path])
     _check(args)
     # config.json is enough: weights, and the base of a LoRA, may be missing.
@@ -82,15 +81,11 @@ def run(args: argparse.Namespace) -> None:
     assumed = {
         "model": str(args.model_path),
         "num_layers": config.num_hidden_layers,
-        "mode": args.mode,
-        "dtype": args.dtype,
+        **{name: getattr(args, name) for name in ("mode", "dtype", "text_tokens", "epochs", "batch_size")},
         "lora_r": args.lora_r if args.mode == "lora" else None,
         "image_tokens": tower["tokens"],
-        "text_tokens": args.text_tokens,
         "labelled_tokens": _labelled(args),
         "samples": samples,
-        "epochs": args.epochs,
-        "batch_size": args.batch_size,
         "notes": notes,
     }
     print(_head(assumed))
@@ -174,7 +169,6 @@ def _price(
     image_tokens: int,
     samples: int,
 ) -> dict[str, Any]:
-    """What one selection costs, with and without checkpointing."""
     plain = Recipe(
         args.mode,
         args.text_tokens,

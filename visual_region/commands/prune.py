@@ -44,7 +44,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Removes layers and writes a folder that loads like any other."""
     _check_outputs(args)
     checkpoint = open_checkpoint(args.model_path, args.model_base, flag="--model-path")
     if args.base_output and checkpoint.kind is not Kind.LORA:

@@ -24,7 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Sets layers back and writes a folder that loads like any other."""
     checkpoint = open_checkpoint(args.model_path, args.model_base, flag="--model-path")
     if checkpoint.kind is Kind.PROJECTOR:
         raise SurgeryError(f"{checkpoint.path} holds a projector only; its language model is the backbone already")

@@ -8,6 +8,7 @@ from typing import Any
 from llava.checkpoint import identity
 from llava.checkpoint.folder import Checkpoint, open_checkpoint
 from llava.dtypes import DTYPES
+from llava.eval.answering.arguments import template_name
 from llava.flags import add_checkpoint_flags
 from llava.journal import Journal, journal_path
 from llava.outputs import PICTURE, OutputError, check_cache, check_files
@@ -38,7 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Scores layers; see docs/importance.md."""
     _check_outputs(args)
     metrics = inputs.wanted_metrics(args.metrics, bool(args.data_path), bool(args.backbone))
     checkpoint = open_checkpoint(args.model_path, args.model_base, flag="--model-path")
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
         "seed": args.seed,
         "batch_size": args.batch_size,
         "dtype": args.dtype,
-        "template": inputs.template_name(args, checkpoint) if samples else None,
+        "template": template_name(args, checkpoint) if samples else None,
     }
     digest = identity.digest(checkpoint)
     others = {
@@ -142,7 +142,6 @@ def _check_outputs(args: argparse.Namespace) -> None:
 
 
 def _pictures(output: str | Path) -> tuple[Path, Path]:
-    """The paths of bars and heat map."""
     return Path(output).with_suffix(".png"), Path(output).with_suffix(".heatmap.png")
 
 

@@ -33,7 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints each selection, and the overlap of several."""
     outputs = {
         "--output": (args.output, SELECTIONS),
         "--markdown": (args.markdown, TABLE),
@@ -166,5 +165,5 @@ def _content(
     rows: list[dict[str, Any]] = [dict(selection.record.values) for selection in selections]
     for row, entry in zip(rows, found, strict=False):
         row["stability"] = asdict(entry) | {"resamples": args.resamples, "seed": args.seed} if entry else None
-    files = {Path(s.spec.rpartition("#")[0].strip()) for s in selections if "#" in s.spec and "," not in s.spec}
-    return {"selections": rows, "jaccard": overlaps, "score_files": sorted(map(str, files))}
+    files = set(map(str, _score_files(args.spec)))
+    return {"selections": rows, "jaccard": overlaps, "score_files": sorted(files)}

@@ -52,26 +52,19 @@ class ImageAttentionRecorder(Recorder):
         self.rows.append(self._given)
 
     def _attend(
-        self,
-        module: nn.Module,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        **kwargs: Any,
+        self, module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, None]:
         """The attention of transformers; also records each query's attention to the image."""
-        output = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+        output = sdpa_attention_forward(module, query, key, value, mask, **kwargs)
         if self._image.any():
             # Half precision is too coarse for sums of hundreds of small shares.
             exact = torch.float32 if query.dtype in (torch.float16, torch.bfloat16) else query.dtype
             mark = torch.zeros(value.shape, dtype=exact, device=value.device)
             mark[..., 0] = self._image.to(value.device).unsqueeze(1)
-            if attention_mask is not None and attention_mask.is_floating_point():
-                attention_mask = attention_mask.to(exact)
-            given, _ = sdpa_attention_forward(
-                module, query.to(exact), key.to(exact), mark, attention_mask, **kwargs | {"dropout": 0.0}
-            )
+            if mask is not None and mask.is_floating_point():
+                mask = mask.to(exact)
+            kwargs["dropout"] = 0.0
+            given, _ = sdpa_attention_forward(module, query.to(exact), key.to(exact), mark, mask, **kwargs)
             per_query = given[..., 0].mean(-1, dtype=torch.float64)
             self._given = sum_by_kind(per_query, self.kinds.to(value.device)).cpu()
         return output

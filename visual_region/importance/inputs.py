@@ -6,7 +6,7 @@ from pathlib import Path
 from llava.checkpoint.folder import Checkpoint
 from llava.conversation import get_template
 from llava.dtypes import dtype_of
-from llava.eval.answering.arguments import feature_cache
+from llava.eval.answering.arguments import feature_cache, template_name
 from llava.model.builder import load_checkpoint
 from visual_region.importance import METRICS, PARAMETER_METRICS, SAMPLE_METRICS
 from visual_region.importance.samples import Reader, SampleSet, open_samples
@@ -59,7 +59,6 @@ def checked_samples(args: argparse.Namespace, checkpoint: Checkpoint) -> SampleS
 
 
 def make_reader(args: argparse.Namespace, checkpoint: Checkpoint, samples: SampleSet) -> Reader:
-    """Loads the model."""
     tokenizer, model, processor, _ = load_checkpoint(
         checkpoint,
         dtype=dtype_of(args.dtype),
@@ -75,8 +74,3 @@ def make_reader(args: argparse.Namespace, checkpoint: Checkpoint, samples: Sampl
         images = [reader.image_folder / name for name in samples.images]
         reader.feature_cache.ensure(images, model.get_vision_tower(), device=model.device)
     return reader
-
-
-def template_name(args: argparse.Namespace, checkpoint: Checkpoint) -> str:
-    """The template that --conv-mode names, else the one that the checkpoint records."""
-    return args.conv_mode or checkpoint.template

@@ -31,17 +31,11 @@ def measure_samples(
     bar = tqdm(total=len(samples.indices), initial=done, desc="samples", unit="sample")
     batches = reader.batches(samples, left)
     for batch, numbers in sweep(reader.model, batches, [make() for make in recorders], layer_path):
-        tokens = count_kinds(batch.kinds).tolist()
-        journal.add(
-            {
-                f"sample {index}": {
-                    "id": samples.records[index].id,
-                    "tokens": tokens[row],
-                    **{name: value[row].tolist() for name, value in numbers.items()},
-                }
-                for row, index in enumerate(batch.samples)
-            }
-        )
+        entries, tokens = {}, count_kinds(batch.kinds).tolist()
+        for row, index in enumerate(batch.samples):
+            measured = {name: value[row].tolist() for name, value in numbers.items()}
+            entries[f"sample {index}"] = {"id": samples.records[index].id, "tokens": tokens[row], **measured}
+        journal.add(entries)
         bar.update(len(batch.samples))
     bar.close()
     return [journal.entries[f"sample {index}"] for index in samples.indices]
@@ -50,14 +44,13 @@ def measure_samples(
 def sample_metrics(rows: Sequence[dict[str, Any]], metrics: Sequence[str], resamples: int, seed: int) -> dict[str, Any]:
     """Entries of the score file: the metrics, then their details; without those that no sample has."""
     counts = torch.tensor([row["tokens"] for row in rows])
-    asked = [SAMPLE_METRICS[name] for name in metrics if name in SAMPLE_METRICS]
     scores: dict[str, Scores] = {}
     details: dict[str, Scores] = {}
-    for metric in asked:
+    parts = {}
+    for metric in (SAMPLE_METRICS[name] for name in metrics if name in SAMPLE_METRICS):
         numbers = torch.tensor([row[metric.recorder.name] for row in rows], dtype=torch.float64)
-        scores[metric.name] = metric.scores(numbers, counts)
+        scores[metric.name], parts[metric.name] = metric.scores(numbers, counts), metric.mean_of
         details |= metric.details(numbers, counts)
-    parts = {metric.name: metric.mean_of for metric in asked}
     measured = {name: value for name, value in (scores | details).items() if value.weights.sum() > 0}
     return {name: entry_of(value, resamples, seed, parts.get(name, ())) for name, value in measured.items()}
 

@@ -35,7 +35,6 @@ def layer_ticks(axes: Any, depth: int) -> None:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Writes a PNG and closes the figure."""
     with written_whole(path) as aside:
         figure.savefig(aside, dpi=110, format="png")
     pyplot.close(figure)
