@@ -4,6 +4,7 @@ A full or merged folder gets the backbone's tensors; a LoRA folder loses the ada
 layers are set back, so is the rest of the language model, which trains only if all layers train.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,16 +54,12 @@ def backbone_index(model: Checkpoint, backbone: Checkpoint) -> list[int]:
 
 def _first_difference(model: Checkpoint, backbone: Checkpoint) -> str:
     """Names the first tensor of the language model that is missing, or has another shape, in one of two models."""
-
-    def shapes(checkpoint: Checkpoint) -> dict[str, str]:
-        named = named_tensors(checkpoint)
-        return {name: _shape(t) for name, t in named.items() if not name.startswith(_VISION) and "inv_freq" not in name}
-
-    ours, theirs = shapes(model), shapes(backbone)
-    # By number: layer 10 comes after layer 9.
-    for name in sorted(
-        {*ours, *theirs} - {_HEAD}, key=lambda n: [(int(p) if p.isdigit() else -1, p) for p in n.split(".")]
-    ):
+    ours, theirs = (
+        {n: _shape(t) for n, t in named_tensors(c).items() if not n.startswith(_VISION) and "inv_freq" not in n}
+        for c in (model, backbone)
+    )
+    # With zeros, layer 10 comes after layer 9.
+    for name in sorted({*ours, *theirs} - {_HEAD}, key=lambda name: re.sub(r"\d+", lambda n: n[0].zfill(4), name)):
         if ours.get(name) != theirs.get(name):
             return (
                 f"; the first tensor that differs is {name}, {theirs.get(name, 'absent')} in the backbone and "
@@ -116,9 +113,8 @@ def reverted(stored: Stored, wanted: str | None, backbone: Mapping[str, Stored])
         raise SurgeryError(f"the backbone has no tensor {wanted}, which the model has as {stored.name}")
     theirs = backbone[wanted]
     if theirs.shape != stored.shape:
-        raise SurgeryError(
-            f"the backbone is of another shape: {wanted} is {_shape(theirs)}, in the model {_shape(stored)}"
-        )
+        shapes = f"{wanted} is {_shape(theirs)}, in the model {_shape(stored)}"
+        raise SurgeryError(f"the backbone is of another shape: {shapes}")
     return theirs.renamed(stored.name).cast(stored.torch_dtype)
 
 

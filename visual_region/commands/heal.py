@@ -18,13 +18,6 @@ from visual_region.surgery import SurgeryError
 
 _SAME = ("vocab_size", "mm_vision_tower", "mm_vision_select_layer", "mm_vision_select_feature")
 """Settings in which teacher and student must agree."""
-_VISION = {
-    "mm_vision_select_layer": -2,
-    "mm_vision_select_feature": "patch",
-    "mm_projector_type": "linear",
-    "mm_patch_merge_type": "flat",
-}
-"""Settings of the student that the trainer gets, with their defaults."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,12 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Trains and writes a folder that loads; a second run continues where the first stopped."""
-    limits = (("steps", 1), ("batch_size", 1), ("save_steps", 1), ("lora_r", 0))
-    wrong = [
-        f"--{name.replace('_', '-')} {getattr(args, name)} must be at least {least}"
-        for name, least in limits
-        if getattr(args, name) < least
-    ]
+    limits = {"--steps": (args.steps, 1), "--batch-size": (args.batch_size, 1), "--save-steps": (args.save_steps, 1)}
+    limits["--lora-r"] = args.lora_r, 0
+    wrong = [f"{flag} {value} must be at least {least}" for flag, (value, least) in limits.items() if value < least]
     if not args.learning_rate > 0:
         wrong.append(f"--learning-rate {args.learning_rate} must be above 0")
     if wrong:
@@ -63,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     distillation = Distillation(args.temperature, args.ce_weight, str(Path(args.teacher).resolve()))
     student = open_checkpoint(args.model_path, flag="--model-path")
     teacher = open_checkpoint(args.teacher, args.teacher_base, flag="--teacher")
-    check_pair(student, teacher)
+    _check_pair(student, teacher)
     _check_output(args, [student.path, teacher.path, teacher.whole.path])
     LayerSelection.parse(args.tune_layers, student.depth)
 
@@ -71,45 +61,43 @@ def run(args: argparse.Namespace) -> None:
         loaded = load_checkpoint(teacher, dtype=DTYPES[args.dtype], load_tower=False)[1]
         return DistillationTrainer(**kwargs, teacher=loaded, distillation=distillation, record=student.record)
 
-    train.train(AUTO, trainer_argv(args, student), make_trainer=make_trainer)
+    train.train(AUTO, _trainer_argv(args, student), make_trainer=make_trainer)
 
 
 def _check_output(args: argparse.Namespace, reads: list[Path]) -> None:
     """Accepts a new folder, or one of an earlier run, but none of the models that are read."""
     check_apart(args.output, reads)
     check_folder(args.output, "--output")
-    output = Path(args.output)
-    if (output / "config.json").is_file():
-        record = LayerRecord.of(json.loads((output / "config.json").read_text(encoding="utf-8")))
-        if record.healed is None or not (output / "trainer_state.json").is_file():
-            raise OutputError(f"--output {output} holds a checkpoint that heal did not write; give another folder")
+    config = Path(args.output, "config.json")
+    if config.is_file():
+        record = LayerRecord.of(json.loads(config.read_text(encoding="utf-8")))
+        if record.healed is None or not config.with_name("trainer_state.json").is_file():
+            raise OutputError(f"--output {args.output} holds a checkpoint that heal did not write; give another folder")
     check_cache(args.vision_feature_cache)
 
 
-def check_pair(student: Checkpoint, teacher: Checkpoint) -> None:
+def _check_pair(student: Checkpoint, teacher: Checkpoint) -> None:
     """Raises `SurgeryError` unless teacher and student have the same tokens and the same tower."""
     if student.kind is not Kind.FULL:
         raise SurgeryError(
             f"{student.path} is a {student.kind.value} checkpoint; heal a folder with whole weights (prune writes a "
             "LoRA merged unless --base-output is given)"
         )
-    ours, theirs = student.model_config(), teacher.model_config()
-    wrong = [
-        f"{name} is {getattr(theirs, name, None)!r} in the teacher and {getattr(ours, name, None)!r} in the student"
-        for name in _SAME
-        if getattr(theirs, name, None) != getattr(ours, name, None)
-    ]
+    configs = teacher.model_config(), student.model_config()
+    wrong = []
+    for name in _SAME:
+        theirs, ours = (getattr(config, name, None) for config in configs)
+        if theirs != ours:
+            wrong.append(f"{name} is {theirs!r} in the teacher and {ours!r} in the student")
     if not wrong:
-        vocabularies = [load_tokenizer(model.tokenizer_folder).get_vocab() for model in (teacher, student)]
-        if vocabularies[0] != vocabularies[1]:
-            wrong = ["their tokenizers differ"]
+        theirs, ours = (load_tokenizer(model.tokenizer_folder).get_vocab() for model in (teacher, student))
+        wrong = ["their tokenizers differ"] * (theirs != ours)
     if wrong:
-        raise SurgeryError(
-            f"{teacher.name} cannot teach {student.name}: {'; '.join(wrong)}. Give the model that was pruned"
-        )
+        problems = "; ".join(wrong)
+        raise SurgeryError(f"{teacher.name} cannot teach {student.name}: {problems}. Give the model that was pruned")
 
 
-def trainer_argv(args: argparse.Namespace, student: Checkpoint) -> list[str]:
+def _trainer_argv(args: argparse.Namespace, student: Checkpoint) -> list[str]:
     """The trainer's flags: settings of the student and of the command, then `trainer_flags`, which override them."""
     config = student.model_config()
     flags: dict[str, Any] = {
@@ -119,7 +107,10 @@ def trainer_argv(args: argparse.Namespace, student: Checkpoint) -> list[str]:
         "image_folder": args.image_folder,
         "image_aspect_ratio": getattr(config, "image_aspect_ratio", None) or "square",
         "model_max_length": getattr(config, "tokenizer_model_max_length", None) or 2048,
-        **{name: getattr(config, name, default) for name, default in _VISION.items()},
+        "mm_vision_select_layer": getattr(config, "mm_vision_select_layer", -2),
+        "mm_vision_select_feature": getattr(config, "mm_vision_select_feature", "patch"),
+        "mm_projector_type": getattr(config, "mm_projector_type", "linear"),
+        "mm_patch_merge_type": getattr(config, "mm_patch_merge_type", "flat"),
         "freeze_mm_mlp_adapter": not args.train_projector,
         "tune_layers": args.tune_layers,
         "bf16": args.dtype == "bf16",

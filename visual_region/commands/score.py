@@ -76,7 +76,11 @@ def run(args: argparse.Namespace) -> None:
         write_scores(args.output, content)
         scores = ScoreFile.read(args.output)
     journal.remove()
-    pictures = _draw(scores, marked)
+    *pictures, heatmap = _pictures(args.output)
+    draw_bars(scores, scores.content["region"] if marked is None else marked, *pictures)
+    if "image-attention" in scores.names:
+        draw_heatmap([scores], "image-attention", heatmap)
+        pictures.append(heatmap)
     print(_table(scores, metrics))
     print(f"scores are in {args.output}, pictures in {', '.join(map(str, pictures))}")
 
@@ -99,30 +103,24 @@ def _measure(
     journal: Journal,
 ) -> dict[str, Any]:
     """Measures what the journal does not hold yet; the score file's content from `num_layers` on."""
-    metrics, measured, rows, device = settings["metrics"], {}, [], None
+    metrics, measured, rows, device, data = settings["metrics"], {}, [], None, None
     if samples is not None:
         reader = inputs.make_reader(args, checkpoint, samples)
         device, path = str(reader.model.device), checkpoint.family.layer_path
         rows = measure_samples(reader, samples, metrics, path, args.batch_size, journal)
         measured |= sample_metrics(rows, metrics, args.resamples, args.seed)
+        data = {"file": samples.path, "sha256": samples.sha256, "samples": len(rows)}
+        data |= {"with_images": samples.with_images, "captions": samples.captions}
+        data["tokens"] = {kind: sum(row["tokens"][i] for row in rows) for i, kind in enumerate(KINDS)}
     if pair is not None:
         measured |= parameter_metrics(*pair, metrics, journal)
-    counted = [dict(zip(KINDS, row["tokens"], strict=True)) for row in rows]
     return {
         "num_layers": len(next(iter(measured.values()))["values"]),
         "region": list(checkpoint.record.region),
         "backbone": args.backbone and str(Path(args.backbone).resolve()),
         "settings": settings | {"device": device, "resamples": args.resamples},
-        "data": samples
-        and {
-            "file": samples.path,
-            "sha256": samples.sha256,
-            "samples": len(rows),
-            "with_images": samples.with_images,
-            "captions": samples.captions,
-            "tokens": {kind: sum(tokens[kind] for tokens in counted) for kind in KINDS},
-        },
-        "samples": [{"id": row["id"], "tokens": tokens} for row, tokens in zip(rows, counted, strict=True)],
+        "data": data,
+        "samples": [{"id": row["id"], "tokens": dict(zip(KINDS, row["tokens"], strict=True))} for row in rows],
         "metrics": measured,
     }
 
@@ -159,16 +157,6 @@ def _samples(args: argparse.Namespace, checkpoint: Checkpoint, metrics: list[str
             f"has one; {hint}"
         )
     return samples
-
-
-def _draw(scores: ScoreFile, marked: tuple[int, ...] | None) -> list[Path]:
-    """Draws the bars, and the paper's Figure 5 if attention was measured."""
-    bars, heatmap = _pictures(scores.path)
-    draw_bars(scores, tuple(scores.content["region"]) if marked is None else marked, bars)
-    if "image-attention" not in scores.names:
-        return [bars]
-    draw_heatmap([scores], "image-attention", heatmap)
-    return [bars, heatmap]
 
 
 def _table(scores: ScoreFile, metrics: list[str]) -> str:

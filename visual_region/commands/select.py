@@ -58,7 +58,11 @@ def run(args: argparse.Namespace) -> None:
             rows.append([f"({i + 1}) {selection.spec}", *(f"{value:.2f}" for value in values)])
         print(text_table(rows))
     if args.output:
-        write_json(args.output, _content(selections, overlaps, found, args))
+        content: list[dict[str, Any]] = [dict(selection.record.values) for selection in selections]
+        for entry, stable in zip(content, found, strict=False):
+            entry["stability"] = asdict(stable) | {"resamples": args.resamples, "seed": args.seed} if stable else None
+        files = sorted(set(map(str, _score_files(args.spec))))
+        write_json(args.output, {"selections": content, "jaccard": overlaps, "score_files": files})
         print(f"selections written to {args.output}")
     if args.markdown:
         with written_whole(args.markdown) as aside:
@@ -103,11 +107,8 @@ def _entry(selection: LayerSelection) -> tuple[ScoreFile, str, bool] | None:
 
 def _stability(selection: LayerSelection, args: argparse.Namespace) -> Any:
     """The stability of a selection by one metric; None for other selections, and without several samples."""
-    found = _entry(selection)
-    if found is None:
-        return None
-    file, metric, lowest = found
-    if not file.has_samples(metric) or file.entry(metric)["samples"] < 2:
+    file, metric, lowest = _entry(selection) or (None, "", False)
+    if file is None or not file.has_samples(metric) or file.entry(metric)["samples"] < 2:
         return None
     from visual_region.importance.resampling import stability
 
@@ -141,29 +142,12 @@ def _markdown(selections: list[LayerSelection], overlaps: list[list[float]], fou
     for i, selection in enumerate(selections):
         stable = found[i] if found else None
         stability = f"{stable.jaccard:.2f} [{stable.low:.2f}, {stable.high:.2f}]" if stable else ""
+        scores = []
+        if source := _entry(selection):
+            entry = source[0].entry(source[1])
+            for layer in selection:
+                interval = f" [{entry['low'][layer]:.3g}, {entry['high'][layer]:.3g}]" if "low" in entry else ""
+                scores.append(f"{entry['values'][layer]:.3g}{interval}")
         layers = ", ".join(map(str, selection))
-        rows.append([labels[i], layers, _scores_of(selection), stability, f"{overlaps[i][-1]:.2f}"])
+        rows.append([labels[i], layers, ", ".join(scores), stability, f"{overlaps[i][-1]:.2f}"])
     return markdown_table(head, rows)
-
-
-def _scores_of(selection: LayerSelection) -> str:
-    """The score of each selected layer with its interval; empty unless the spec is one metric of one score file."""
-    found = _entry(selection)
-    if found is None:
-        return ""
-    entry = found[0].entry(found[1])
-    texts = []
-    for layer in selection:
-        interval = f" [{entry['low'][layer]:.3g}, {entry['high'][layer]:.3g}]" if "low" in entry else ""
-        texts.append(f"{entry['values'][layer]:.3g}{interval}")
-    return ", ".join(texts)
-
-
-def _content(
-    selections: list[LayerSelection], overlaps: list[list[float]], found: list[Any], args: argparse.Namespace
-) -> dict[str, Any]:
-    rows: list[dict[str, Any]] = [dict(selection.record.values) for selection in selections]
-    for row, entry in zip(rows, found, strict=False):
-        row["stability"] = asdict(entry) | {"resamples": args.resamples, "seed": args.seed} if entry else None
-    files = set(map(str, _score_files(args.spec)))
-    return {"selections": rows, "jaccard": overlaps, "score_files": sorted(files)}
