@@ -192,10 +192,7 @@ def flops_per_sample(shape: ModelShape, selection: LayerSelection | None, recipe
 
 @dataclass(frozen=True)
 class Trained:
-    """Parameters that train in decoder layers, in the rest of the language model and in the projector; and all.
-
-    `total` does not include the tower.
-    """
+    """Parameters that train in decoder layers, the rest of the language model and the projector; all, without tower."""
 
     layers: int
     rest: int

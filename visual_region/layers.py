@@ -107,7 +107,7 @@ class LayerSelection:
 
 
 _INT = r"-?[0-9]{1,9}"
-_RANGE = re.compile(rf"({_INT})\s*[-~]\s*({_INT})")
+_RANGE = re.compile(rf"({_INT})(?:\s*[-~]\s*({_INT}))?")
 _SLICE = re.compile(rf"({_INT})?\s*:\s*({_INT})?(?:\s*:\s*({_INT})?)?")
 _AMOUNT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(%?)")
 
@@ -117,10 +117,8 @@ def _parse_part(part: str, n: int) -> Iterable[int]:
         return _from_scores(part, n)
     if part == "all":
         return range(n)
-    if re.fullmatch(_INT, part):
-        return _from_range(int(part), int(part), n)
     if match := _RANGE.fullmatch(part):
-        return _from_range(int(match[1]), int(match[2]), n)
+        return _from_range(int(match[1]), int(match[2] or match[1]), n)
     if match := _SLICE.fullmatch(part):
         return _from_slice(int(match[1] or 0), int(match[2] or n), int(match[3] or 1), n)
     head, colon, tail = (piece.strip() for piece in part.partition(":"))
@@ -136,10 +134,9 @@ def _parse_part(part: str, n: int) -> Iterable[int]:
 def _from_range(first: int, last: int, n: int) -> range:
     if 0 <= first <= last < n:
         return range(first, last + 1)
-    outside = [i for i in dict.fromkeys((first, last)) if not 0 <= i < n]
     problem = "the range runs backwards"
-    if outside:
-        problem = f"there is no layer {' or '.join(map(str, outside))}: layers are 0-based and the last is {n - 1}"
+    if outside := [f"{i}" for i in dict.fromkeys((first, last)) if not 0 <= i < n]:
+        problem = f"there is no layer {' or '.join(outside)}: layers are 0-based and the last is {n - 1}"
     low, high = sorted(min(i + n if i < 0 else i, n - 1) for i in (first, last))
     # A count from the end or from 1 can be corrected; other numbers are for a model of another depth.
     near = all(-n <= i <= n for i in (first, last))
@@ -152,9 +149,8 @@ def _from_slice(start: int, stop: int, step: int, n: int) -> range:
         return range(start, stop, step)
     low, high = sorted(max(0, min(i + n if i < 0 else i, n)) for i in (start, stop))
     meant = [f"{low}:{high}" + (f":{abs(step)}" if abs(step) > 1 else "")] if low < high else []
-    raise LayerSelectionError(
-        f"a slice START:STOP:STEP needs 0 <= START < STOP <= {n} (STOP excluded), STEP >= 1{_did_you_mean(*meant)}"
-    )
+    needs = f"0 <= START < STOP <= {n} (STOP excluded), STEP >= 1"
+    raise LayerSelectionError(f"a slice START:STOP:STEP needs {needs}{_did_you_mean(*meant)}")
 
 
 def _amount(text: str, n: int) -> int:
@@ -177,9 +173,8 @@ def _from_paper(name: str, n: int) -> tuple[int, ...]:
         hint = _did_you_mean(*(f"paper:{near}" for near in _close(name, PAPER_LISTS)))
         raise LayerSelectionError(f"the paper has no list {name!r}; it has {', '.join(PAPER_LISTS)}{hint}")
     if n != PAPER_LAYERS:
-        raise LayerSelectionError(
-            f"the paper's lists are for {PAPER_LAYERS} layers; score this model and use scores.json#METRIC:COUNT"
-        )
+        instead = "score this model and use scores.json#METRIC:COUNT"
+        raise LayerSelectionError(f"the paper's lists are for {PAPER_LAYERS} layers; {instead}")
     return PAPER_LISTS[name]
 
 
@@ -219,8 +214,7 @@ def _not_understood(part: str, n: int) -> str:
     if head in PAPER_LISTS:
         return "a metric needs its source" + _did_you_mean(f"paper:{head}", f"scores.json#{head}:{tail or 8}")
     # The amount is anything at the end, so that 'sparse-uniform:8' is suggested for 'sparse_uniform=8'.
-    match = re.fullmatch(r"(.*?)[\s:=]*([0-9.]+\s*%?)?", part, re.DOTALL)
-    name, amount = match.groups() if match else (head, None)
+    name, amount = re.fullmatch(r"(.*?)[\s:=]*([0-9.]+\s*%?)?", part, re.DOTALL).groups()
     try:
         _amount(amount or "", n)
     except LayerSelectionError:

@@ -75,9 +75,7 @@ def layers_named(spec: str, record: LayerRecord) -> tuple[int, ...]:
     try:
         return LayerSelection.parse(spec, record.depth).layers
     except LayerSelectionError as error:
-        if record.removed:
-            raise LayerSelectionError(f"{error}\n  {_numbering(record)}") from error
-        raise
+        raise LayerSelectionError(f"{error}\n  {_numbering(record)}" if record.removed else str(error)) from error
 
 
 def describe_layers(layers: Sequence[int], record: LayerRecord) -> str:
@@ -93,10 +91,9 @@ def lowest_outside(scores: Sequence[float], count: int, protected: Sequence[int]
     free = [i for i in range(len(scores)) if i not in set(protected)]
     if count > len(free):
         hint = "; --anywhere allows the region too" if len(free) < len(scores) else ""
-        raise SurgeryError(
-            f"cannot remove {count} layers: {len(free)} of {len(scores)} lie outside the protected region{hint}"
-        )
-    return tuple(sorted(sorted(free, key=lambda i: (scores[i], i))[:count]))
+        outside = f"{len(free)} of {len(scores)} lie outside the protected region"
+        raise SurgeryError(f"cannot remove {count} layers: {outside}{hint}")
+    return tuple(sorted(sorted(free, key=scores.__getitem__)[:count]))
 
 
 def remove_layers(model: nn.Module, layers: Sequence[int], layer_path: str) -> nn.Module:
@@ -152,13 +149,11 @@ def weights_replaced(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> I
 
 def _numbering(record: LayerRecord) -> str:
     text = f"the model's layers are 0..{record.depth - 1}"
-    if record.removed:
-        text += (
-            f", counted as it is now; layers {', '.join(map(str, record.removed))} of the "
-            f"{record.original_depth} that it had were removed already, and those that remain were "
-            f"{', '.join(map(str, record.original))}"
-        )
-    return text
+    if not record.removed:
+        return text
+    removed, original = (", ".join(map(str, layers)) for layers in (record.removed, record.original))
+    gone = f"layers {removed} of the {record.original_depth} that it had were removed already"
+    return f"{text}, counted as it is now; {gone}, and those that remain were {original}"
 
 
 def _set_layers(model: nn.Module, layer_path: str, layers: nn.ModuleList) -> None:

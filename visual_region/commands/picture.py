@@ -53,12 +53,12 @@ def _heatmap(args: argparse.Namespace, names: list[str] | None) -> None:
 
 def _curves(args: argparse.Namespace, names: list[str] | None) -> None:
     curves = []
-    for i, file in enumerate(args.files):
+    for name, file in zip(names or [str(Path(file).with_suffix("")) for file in args.files], args.files, strict=True):
         try:
             entries = json.loads(Path(file).read_text(encoding="utf-8"))
             if not entries or not all({"removed", "protected", "accuracy"} <= set(entry) for entry in entries):
                 raise ValueError("no entries with removed, protected and accuracy")
         except (OSError, ValueError, TypeError) as error:
             raise ScoreError(f"{file} is not a curve of `python -m visual_region curve` ({error})") from error
-        curves.append((names[i] if names else str(Path(file).with_suffix("")), entries))
+        curves.append((name, entries))
     draw_curves(curves, args.output)

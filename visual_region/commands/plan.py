@@ -22,6 +22,7 @@ from visual_region.cost import MODES, CostError, ModelShape, Recipe, bytes_neede
 from visual_region.layers import GRAMMAR, LayerSelection
 
 PLAN = FileKind("a plan", keys=frozenset({"assumed", "selections"}))
+_ASSUMED = ("mode", "dtype", "image_tokens", "text_tokens", "labelled_tokens", "samples", "epochs", "batch_size")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,31 +64,23 @@ def run(args: argparse.Namespace) -> None:
     family, config = checkpoint.family, checkpoint.model_config(args.vision_tower)
     config.mm_projector_type = args.mm_projector_type or getattr(config, "mm_projector_type", None) or "mlp2x_gelu"
     specs = args.tune_layers or ["all", "sparse-uniform:25%"]
-    selections = (
-        [None] if args.mode == "projector" else [LayerSelection.parse(s, config.num_hidden_layers) for s in specs]
-    )
-    tower, notes = _tower(args, config)
-    config.mm_hidden_size = tower["mm_hidden_size"]
+    depth, stage_1 = config.num_hidden_layers, args.mode == "projector"
+    selections = [None] if stage_1 else [LayerSelection.parse(spec, depth) for spec in specs]
+    tower, notes = _read_tower(args, config)
+    if args.samples is None:
+        args.samples = len(open_records(args.data_path)) if args.data_path else 665_298
+    if args.labelled_tokens is None:
+        args.labelled_tokens = max(1, round(0.4 * args.text_tokens))
     build, language = family.load_model_class(), checkpoint.model_config()
     language.mm_vision_tower = None
     with torch.device("meta"):
         projector, model = build_vision_projector(config), build(language)
-    shape = ModelShape.of(
-        model, family.layer_path, projector, tower_flops=tower["flops"], tower_parameters=tower["parameters"]
-    )
+    shape = ModelShape.of(model, family.layer_path, projector, **tower)
     meter = ActivationMeter(build, language, family.layer_path, DTYPES[args.dtype], args.lora_dropout)
-    samples = args.samples or (len(open_records(args.data_path)) if args.data_path else 665_298)
-    rows = [_price(args, shape, meter, selection, tower["tokens"], samples) for selection in selections]
-    assumed = {
-        "model": str(args.model_path),
-        "num_layers": config.num_hidden_layers,
-        **{name: getattr(args, name) for name in ("mode", "dtype", "text_tokens", "epochs", "batch_size")},
-        "lora_r": args.lora_r if args.mode == "lora" else None,
-        "image_tokens": tower["tokens"],
-        "labelled_tokens": _labelled(args),
-        "samples": samples,
-        "notes": notes,
-    }
+    rows = [_price(args, shape, meter, selection) for selection in selections]
+    assumed = {"model": str(args.model_path), "num_layers": depth, "notes": notes}
+    assumed |= {name: getattr(args, name) for name in _ASSUMED}
+    assumed["lora_r"] = args.lora_r if args.mode == "lora" else None
     print(_head(assumed))
     print(_table(rows))
     for note in notes:
@@ -120,12 +113,8 @@ def _check(args: argparse.Namespace) -> None:
         raise CostError("this cannot be planned:\n" + "\n".join(f"- {line}" for line in wrong))
 
 
-def _labelled(args: argparse.Namespace) -> int:
-    return args.labelled_tokens if args.labelled_tokens is not None else max(1, round(0.4 * args.text_tokens))
-
-
-def _tower(args: argparse.Namespace, config: Any) -> tuple[dict[str, Any], list[str]]:
-    """Sizes and cost of the tower, as far as known, and what was assumed."""
+def _read_tower(args: argparse.Namespace, config: Any) -> tuple[dict[str, int | None], list[str]]:
+    """The tower's fields of `ModelShape`, and notes; sets `args.image_tokens` and `config.mm_hidden_size`."""
     notes: list[str] = []
     tower = None
     if getattr(config, "mm_vision_tower", None):
@@ -135,17 +124,18 @@ def _tower(args: argparse.Namespace, config: Any) -> tuple[dict[str, Any], list[
             if args.vision_tower:
                 raise
             notes.append(f"the tower is missing ({error})")
-    tokens, width = args.image_tokens, args.mm_hidden_size
-    if tokens is None:
-        tokens = image_tokens(config, tower.num_patches if tower else 576)
-    if width is None:
-        width = tower.hidden_size if tower else getattr(config, "mm_hidden_size", None) or 1024
+    width = args.mm_hidden_size or (tower.hidden_size if tower else getattr(config, "mm_hidden_size", None) or 1024)
+    config.mm_hidden_size = width
+    tokens = (
+        image_tokens(config, tower.num_patches if tower else 576) if args.image_tokens is None else args.image_tokens
+    )
+    args.image_tokens = tokens
     if not tower:
         notes.append(f"sizes of CLIP ViT-L/14-336 or of the flags: {tokens} image tokens of width {width}")
     flops, parameters = _tower_cost(tower) if tower else (None, None)
     if flops is None and tokens:
         notes.append("the tower's own FLOPs and weights are not counted")
-    return {"tokens": tokens, "mm_hidden_size": width, "flops": flops, "parameters": parameters}, notes
+    return {"tower_flops": flops, "tower_parameters": parameters}, notes
 
 
 def _tower_cost(tower: Any) -> tuple[int | None, int | None]:
@@ -162,18 +152,13 @@ def _tower_cost(tower: Any) -> tuple[int | None, int | None]:
 
 
 def _price(
-    args: argparse.Namespace,
-    shape: ModelShape,
-    meter: ActivationMeter,
-    selection: LayerSelection | None,
-    image_tokens: int,
-    samples: int,
+    args: argparse.Namespace, shape: ModelShape, meter: ActivationMeter, selection: LayerSelection | None
 ) -> dict[str, Any]:
     plain = Recipe(
         args.mode,
         args.text_tokens,
-        image_tokens,
-        _labelled(args),
+        args.image_tokens,
+        args.labelled_tokens,
         args.lora_r,
         label_only_logits=not args.all_logits,
         train_projector=not args.freeze_mm_mlp_adapter,
@@ -192,7 +177,7 @@ def _price(
     for name, recipe in (("plain", plain), ("gradient_checkpointing", replace(plain, gradient_checkpointing=True))):
         flops = flops_per_sample(shape, selection, recipe)
         activations = meter.peak(shape, selection, recipe, args.batch_size)
-        total = flops.total * samples * args.epochs
+        total = flops.total * args.samples * args.epochs
         result[name] = {
             "flops_per_sample": {**asdict(flops), "total": flops.total},
             "flops_per_run": total,

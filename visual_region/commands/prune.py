@@ -47,14 +47,13 @@ def run(args: argparse.Namespace) -> None:
     _check_outputs(args)
     checkpoint = open_checkpoint(args.model_path, args.model_base, flag="--model-path")
     if args.base_output and checkpoint.kind is not Kind.LORA:
-        raise SurgeryError(
-            f"--base-output is for LoRA folders; {checkpoint.path} is a {checkpoint.kind.value} checkpoint"
-        )
+        kind = checkpoint.kind.value
+        raise SurgeryError(f"--base-output is for LoRA folders; {checkpoint.path} is a {kind} checkpoint")
     record = checkpoint.record
     if record.removed:
+        before = ", ".join(map(str, record.removed))
         print(
-            f"layers {', '.join(map(str, record.removed))} of the unpruned model were removed before; numbers are of "
-            f"the {record.depth} layers as they are now"
+            f"layers {before} of the unpruned model were removed before; numbers are of the {record.depth} that remain"
         )
     cut = LayerCut.without(choose_layers(args, checkpoint), record)
     if checkpoint.kind is Kind.FULL:
@@ -78,7 +77,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
 
 def choose_layers(args: argparse.Namespace, checkpoint: Checkpoint) -> tuple[int, ...]:
     """The layers to remove, by list, score or block; the recorded tuned region is protected."""
-    if sum(given is not None for given in (args.layers, args.scores, args.block)) != 1:
+    if [args.layers, args.scores, args.block].count(None) != 2:
         raise SurgeryError("give either --layers, or --scores with --remove, or --block")
     protected = () if args.anywhere else checkpoint.record.region
     if args.block is not None:
@@ -96,9 +95,8 @@ def choose_layers(args: argparse.Namespace, checkpoint: Checkpoint) -> tuple[int
 
 def _choose_block(args: argparse.Namespace, checkpoint: Checkpoint, protected: tuple[int, ...]) -> tuple[int, ...]:
     """The block of lowest distance, from --block-scores or from a new measurement."""
-    depth = checkpoint.depth
+    depth, digest = checkpoint.depth, identity.digest(checkpoint)
     check_block(args.block, depth, protected)
-    digest = identity.digest(checkpoint)
     if args.block_scores and Path(args.block_scores).is_file() and Path(args.block_scores).stat().st_size:
         values = read_block_values(args.block_scores, args.block, depth, digest)
     else:
@@ -131,11 +129,8 @@ def _read_scores(args: argparse.Namespace, checkpoint: Checkpoint) -> list[float
     values = scores.entry(args.metric)["values"]
     if scores.num_layers != record.depth:
         gone = ", ".join(map(str, record.removed))
-        before = f" (layers {gone} were removed from it before)" if gone else ""
-        raise SurgeryError(
-            f"{args.scores} is of {scores.num_layers} layers, the model has {record.depth}{before}; "
-            "score the model as it is now"
-        )
+        has = f"{record.depth} (layers {gone} were removed from it before)" if gone else f"{record.depth}"
+        raise SurgeryError(f"{args.scores} is of {scores.num_layers} layers, the model has {has}; score this model")
     scores.check_fits(checkpoint.name, identity.digest(checkpoint))
     return values
 
@@ -167,12 +162,12 @@ def _prune_beside_base(args: argparse.Namespace, lora: Checkpoint, cut: LayerCut
     differing = difference(base_output, values, shards)
     if differing is None:
         print(f"the pruned base is already in {base_output}")
+    elif (base_output / "config.json").is_file() and not args.overwrite:
+        raise OutputError(
+            f"--base-output {base_output} holds another model than {base.path} without these layers ({differing}); "
+            "give another folder, or --overwrite to replace it"
+        )
     else:
-        if (base_output / "config.json").is_file() and not args.overwrite:
-            raise OutputError(
-                f"--base-output {base_output} holds another model than {base.path} without these layers ({differing}); "
-                "give another folder, or --overwrite to replace it"
-            )
         check_output(base_output, reads, nbytes_of(shards), args.overwrite, "--base-output")
         write_checkpoint(base.path, base_output, shards, values, "pruning")
     prune_adapter(lora, output, base_output, pruned_config(lora.stored, lora.model_config(), cut), cut)

@@ -24,7 +24,7 @@ BLOCK_SCORES = FileKind("a file of block distances", keys=frozenset({"block", "v
 
 
 class BlockRecorder(Recorder):
-    """Distances of blocks of `size` layers: `(batch, layers, 1)`, NaN where a block would end beyond the last layer."""
+    """Distances of blocks of `size` layers: `(batch, layers - size + 1, 1)`."""
 
     name = "block"
 
@@ -42,23 +42,19 @@ class BlockRecorder(Recorder):
         self.rows.append(leaving[rows, places].double())
 
     def end(self) -> torch.Tensor:
-        states = torch.stack(self.rows)
-        distances = angle(states[: -self.size], states[self.size :])
-        beyond = distances.new_full((self.size - 1, distances.shape[1]), torch.nan)
-        return torch.cat([distances, beyond]).T.unsqueeze(-1)
+        states = torch.stack(self.rows, dim=1)
+        return angle(states[:, : -self.size], states[:, self.size :]).unsqueeze(-1)
 
 
 def block_distances(reader: Reader, samples: SampleSet, size: int, layer_path: str, batch_size: int) -> torch.Tensor:
     """Distances of each sample, float64 `(samples, layers - size + 1)`."""
     rows = []
-    bar = tqdm(total=len(samples.indices), desc=f"blocks of {size}", unit="sample")
     batches = reader.batches(samples, groups_of(samples, batch_size))
-    for batch, numbers in sweep(reader.model, batches, [BlockRecorder(size)], layer_path):
-        rows.append(numbers[BlockRecorder.name][:, :, 0])
-        bar.update(len(batch.samples))
-    bar.close()
-    values = torch.cat(rows)
-    return values[:, : values.shape[1] - size + 1]
+    with tqdm(total=len(samples.indices), desc=f"blocks of {size}", unit="sample") as bar:
+        for batch, numbers in sweep(reader.model, batches, [BlockRecorder(size)], layer_path):
+            rows.append(numbers[BlockRecorder.name][:, :, 0])
+            bar.update(len(batch.samples))
+    return torch.cat(rows)
 
 
 def lowest_block(distances: Sequence[float], size: int, protected: Sequence[int]) -> tuple[int, ...]:

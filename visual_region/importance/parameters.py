@@ -35,12 +35,12 @@ class LayerSums:
 def check_comparable(trained: DecoderWeights, backbone: DecoderWeights) -> None:
     """Raises `ScoreError` that names the first tensor of another shape, before any tensor is read."""
     depths = len(trained.layers), len(backbone.layers)
-    for i, (ours, theirs) in enumerate(itertools.zip_longest(trained.layers, backbone.layers, fillvalue={})):
-        for name in sorted({*ours, *theirs}):
-            if name in ours and name in theirs and ours[name].shape == theirs[name].shape:
+    deep = f"; they have {depths[0]} and {depths[1]} layers" if depths[0] != depths[1] else ""
+    for i, sides in enumerate(itertools.zip_longest(trained.layers, backbone.layers, fillvalue={})):
+        for name in sorted({*sides[0], *sides[1]}):
+            shapes = [side[name].shape if name in side else "absent" for side in sides]
+            if shapes[0] == shapes[1]:
                 continue
-            shapes = [f"{tuple(side[name].shape)}" if name in side else "absent" for side in (ours, theirs)]
-            deep = f"; they have {depths[0]} and {depths[1]} layers" if depths[0] != depths[1] else ""
             raise ScoreError(
                 f"{trained.path} and {backbone.path} cannot be compared: {trained.name(i, name)} is {shapes[0]} in the "
                 f"first and {shapes[1]} in the second{deep}. Give --backbone the language model that this checkpoint "

@@ -61,10 +61,8 @@ def parameter_metrics(
     """Entries of the score file that compare two checkpoints."""
     depth = len(trained.layers)
     left = [i for i in range(depth) if f"layer {i}" not in journal.entries]
-    bar = tqdm(total=depth, initial=depth - len(left), desc="parameters", unit="layer")
-    for i, sums in zip(left, compare_layers(trained, backbone, left), strict=True):
+    compared = zip(left, compare_layers(trained, backbone, left), strict=True)
+    for i, sums in tqdm(compared, total=depth, initial=depth - len(left), desc="parameters", unit="layer"):
         journal.add({f"layer {i}": asdict(sums)})
-        bar.update()
-    bar.close()
     sums = [LayerSums(**journal.entries[f"layer {i}"]) for i in range(depth)]
     return {name: PARAMETER_METRICS[name].entry(sums) for name in metrics if name in PARAMETER_METRICS}

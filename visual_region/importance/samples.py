@@ -106,18 +106,11 @@ def _captions_as_llava(path: Path) -> Path:
         captions = [captions] if isinstance(captions, str) else captions
         good = isinstance(captions, list) and captions and all(isinstance(c, str) and c.strip() for c in captions)
         if not good or not isinstance(image, str) or not image:
-            raise DataFormatError(
-                f"{path}: item {i} is not an image-caption pair; it needs 'image' (a path) and 'caption' (a text or a "
-                "list of texts)"
-            )
-        items += [
-            {
-                "id": f"{row.get('id', i)}",
-                "image": image,
-                "conversations": [{"from": "human", "value": DEFAULT_IMAGE_TOKEN}, {"from": "gpt", "value": caption}],
-            }
-            for caption in captions
-        ]
+            need = "it needs 'image' (a path) and 'caption' (a text or a list of texts)"
+            raise DataFormatError(f"{path}: item {i} is not an image-caption pair; {need}")
+        for caption in captions:
+            turns = [{"from": "human", "value": DEFAULT_IMAGE_TOKEN}, {"from": "gpt", "value": caption}]
+            items.append({"id": f"{row.get('id', i)}", "image": image, "conversations": turns})
     write_json(target, items)
     return target
 

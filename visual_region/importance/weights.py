@@ -12,10 +12,6 @@ from llava.checkpoint.hf_llava import our_name
 from llava.checkpoint.tensors import Stored
 from visual_region.scores import ScoreError
 
-_DERIVED = "rotary_emb.inv_freq"
-"""In old checkpoints; no parameter, it follows from the config."""
-_LAYER = re.compile(r"(\d+)\.(.+)")
-
 
 @dataclass(frozen=True)
 class DecoderWeights:
@@ -58,9 +54,9 @@ def decoder_weights(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) 
         tensors |= _changed(checkpoint, checkpoint.adapter, tensors, prefix, dtype)
     by_layer: dict[int, dict[str, Stored]] = {}
     for name in sorted(tensors):
-        if name.endswith(_DERIVED) or not name.startswith(prefix):
-            continue
-        if match := _LAYER.fullmatch(name[len(prefix) :]):
+        match = re.fullmatch(rf"{re.escape(prefix)}(\d+)\.(.+)", name)
+        # Old checkpoints contain the rotation's frequencies, which follow from the config.
+        if match and not name.endswith("rotary_emb.inv_freq"):
             by_layer.setdefault(int(match[1]), {})[match[2]] = tensors[name]
     if sorted(by_layer) != list(range(depth)):
         raise ScoreError(f"{whole.path} holds weights of layers {sorted(by_layer)}, but its config says {depth} layers")

@@ -21,9 +21,9 @@ def draw_heatmap(files: Sequence[ScoreFile], metric: str, path: str | Path, name
     depths = {scores.num_layers for scores in files}
     if len(depths) > 1:
         raise ScoreError(f"one heat map needs models of one depth; these have {sorted(depths)} layers")
-    panels = [_rows(scores, metric) for scores in files]
-    if names is not None and len(names) != len(files):
-        raise ScoreError(f"{len(names)} titles were given for {len(files)} score files")
+    # float64 `(samples, layers)` of the samples that have the metric.
+    every = [scores.scores(metric).per_sample.numpy() for scores in files]
+    panels = [rows[~np.isnan(rows).any(axis=1)] for rows in every]
     names = numbered(names or [Path((s.content.get("data") or {}).get("file", s.path)).stem for s in files])
     low, high = np.percentile(np.concatenate([panel.ravel() for panel in panels]), [0, 99.5])
     depth = depths.pop()
@@ -41,9 +41,3 @@ def draw_heatmap(files: Sequence[ScoreFile], metric: str, path: str | Path, name
     bar.set_label(METRICS[metric].title if metric in METRICS else metric, fontsize=8)
     bar.ax.tick_params(labelsize=7)
     save(figure, path)
-
-
-def _rows(scores: ScoreFile, metric: str) -> np.ndarray:
-    """float64 `(samples, layers)` of the samples that have the metric."""
-    rows = scores.scores(metric).per_sample.numpy()
-    return rows[~np.isnan(rows).any(axis=1)]

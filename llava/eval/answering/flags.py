@@ -94,9 +94,9 @@ def check_flags(args: argparse.Namespace) -> None:
 
 
 def add_corpus_flags(parser: argparse.ArgumentParser, repeated: bool = False) -> None:
-    """--text-file or --data-path (lists if they may be `repeated`), and how they are read."""
+    """--text-file or --data-path (as lists if `repeated`), and how they are read."""
     kind = {"action": "append", "default": []} if repeated else {}
-    parser.add_argument("--text-file", help="plain text (.txt: one stream) or JSON lines with a 'text' (.jsonl)", **kind)
+    parser.add_argument("--text-file", help="plain text (.txt: one stream), JSON lines with a 'text' (.jsonl)", **kind)
     parser.add_argument("--data-path", help="LLaVA JSON: perplexity of its answers", **kind)
     parser.add_argument("--samples", type=int, help="the first so many documents or samples; default: all")
     parser.add_argument("--max-tokens", type=int, help="of text: the first so many tokens; default: all")
