@@ -39,11 +39,9 @@ def kl_from_teacher(student: torch.Tensor, teacher: torch.Tensor, temperature: f
 
 
 class DistillationTrainer(LLaVATrainer):
-    """LLaVATrainer with a teacher.
+    """LLaVATrainer with a loaded teacher of the same tokenizer and vision tower.
 
-    Args:
-        teacher: a loaded LLaVA of the same tokenizer and vision tower.
-        record: of the student before this run; its tuned region stays.
+    `record` is that of the student before this run; its tuned region stays.
     """
 
     def __init__(

@@ -28,21 +28,12 @@ def cut_shards(checkpoint: Checkpoint, cut: LayerCut, dtype: torch.dtype | None 
         SurgeryError: a removed layer has no weights.
     """
     paths = HF_LAYER_PATHS if checkpoint.hf else (checkpoint.family.layer_path,)
-    missing: set[int | None] = set(cut.removed)
-    result = []
-    for shard in checkpoint.tensors.shards:
-        kept = []
-        for stored in shard:
-            new = cut.rename(stored.name, *paths)
-            if new is None:
-                missing -= {layer_of(stored.name, path) for path in paths}
-            else:
-                kept.append(stored.renamed(new) if dtype is None else stored.renamed(new).cast(dtype))
-        result.append(kept)
-    if missing:
+    present = {layer_of(stored.name, path) for stored in checkpoint.tensors for path in paths}
+    if missing := set(cut.removed) - present:
         where = " or ".join(paths)
         raise SurgeryError(f"{checkpoint.path} holds no weights of layers {sorted(missing)} under {where!r}")
-    return result
+    shards = ([(cut.rename(stored.name, *paths), stored) for stored in shard] for shard in checkpoint.tensors.shards)
+    return [[old.renamed(new).cast(dtype or old.torch_dtype) for new, old in shard if new] for shard in shards]
 
 
 def pruned_config(stored: Mapping[str, Any], config: Any, cut: LayerCut) -> dict[str, Any]:

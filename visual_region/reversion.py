@@ -29,15 +29,11 @@ def named_tensors(checkpoint: Checkpoint) -> dict[str, Stored]:
 def backbone_index(model: Checkpoint, backbone: Checkpoint) -> list[int]:
     """For each present layer of a full checkpoint, its index in the backbone.
 
-    The backbone is either whole, or pruned in the same way as the model.
-
-    Raises:
-        SurgeryError: neither is the case, or the backbone is not a full checkpoint.
+    Raises `SurgeryError` unless the backbone is a full checkpoint, whole or pruned in the same way as the model.
     """
     if backbone.kind is not Kind.FULL:
-        raise SurgeryError(
-            f"--backbone {backbone.name} is a {backbone.kind.value} checkpoint; give a folder with whole weights"
-        )
+        kind = backbone.kind.value
+        raise SurgeryError(f"--backbone {backbone.name} is a {kind} checkpoint; give a folder with whole weights")
     ours, theirs = model.record, backbone.record
     if ours.original == theirs.original:
         return list(range(ours.depth))
@@ -69,12 +65,9 @@ def _first_difference(model: Checkpoint, backbone: Checkpoint) -> str:
 
 
 def backbone_names(names: Iterable[str], layers: Sequence[int], index: Sequence[int], path: str) -> dict[str, str]:
-    """The name in the backbone of each tensor that is set back, by its name in the model.
+    """The name in the backbone of each tensor that is set back, by its name in the model, in any format.
 
-    Args:
-        names: of the model's tensors, in any format.
-        index: of `backbone_index`.
-        path: where the decoder layers are, in our names.
+    `index` is that of `backbone_index`; `path` is where the decoder layers are, in our names.
     """
     everything = len(set(layers)) == len(index)
     result = {}
@@ -91,8 +84,7 @@ def backbone_names(names: Iterable[str], layers: Sequence[int], index: Sequence[
 def reverted_shards(model: Checkpoint, backbone: Checkpoint, layers: Sequence[int]) -> list[list[Stored]]:
     """The tensors of a full checkpoint with the backbone's in the given layers, in the model's own dtypes.
 
-    Raises:
-        SurgeryError: names the first tensor that the backbone lacks or has in another shape.
+    Raises `SurgeryError` that names the first tensor that the backbone lacks or has in another shape.
     """
     path, theirs = model.family.layer_path, named_tensors(backbone)
     names = backbone_names(model.tensors.by_name, layers, backbone_index(model, backbone), path)

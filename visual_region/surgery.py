@@ -30,8 +30,7 @@ class LayerCut:
     def without(cls, layers: Sequence[int], record: LayerRecord) -> "LayerCut":
         """The cut that removes `layers`, indices of the model as it is now; raises `SurgeryError` if it cannot."""
         depth = record.depth
-        wrong = sorted({i for i in layers if not 0 <= i < depth})
-        if wrong:
+        if wrong := sorted({i for i in layers if not 0 <= i < depth}):
             raise SurgeryError(f"cannot remove layers {wrong}: {_numbering(record)}")
         keep = tuple(i for i in range(depth) if i not in set(layers))
         if not keep:
@@ -43,11 +42,7 @@ class LayerCut:
         return tuple(i for i in range(self.depth) if i not in set(self.keep))
 
     def rename(self, name: str, *layer_paths: str) -> str | None:
-        """The name of a tensor or module after the cut, with or without PEFT's prefix; None if it is removed.
-
-        Args:
-            layer_paths: where the decoder layers are, in each format that is possible.
-        """
+        """The name of a tensor or module after the cut, with or without PEFT's prefix; None if it is removed."""
         for path in layer_paths:
             index = layer_of(name, path)
             if index is not None:
@@ -97,11 +92,7 @@ def lowest_outside(scores: Sequence[float], count: int, protected: Sequence[int]
 
 
 def remove_layers(model: nn.Module, layers: Sequence[int], layer_path: str) -> nn.Module:
-    """Removes decoder layers in place, with their share of the config; the record is written into the config.
-
-    Args:
-        layers: indices as the model is now.
-        layer_path: attribute path of the decoder layers ("model.layers").
+    """Removes decoder layers (indices as the model is now) in place, also from the config and its record.
 
     Raises:
         SurgeryError: indices that do not exist, none would remain, or adapters are still on the model.

@@ -28,11 +28,7 @@ def lora_targets(model: nn.Module, selection: LayerSelection, layer_path: str) -
 
 
 def apply_lora(model: nn.Module, selection: LayerSelection, layer_path: str, **settings: Any) -> Any:
-    """The model as a PeftModel with LoRA on the selected layers; `settings` are those of `LoraConfig`.
-
-    Raises:
-        TuningError: PEFT adapted other modules than these.
-    """
+    """The model as a PeftModel with LoRA on the selected layers; `settings` are those of `LoraConfig`."""
     from peft import LoraConfig, get_peft_model
 
     _check_depth(model, selection, layer_path)

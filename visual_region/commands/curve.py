@@ -72,8 +72,7 @@ def curve(
                     result = score(_answers(answerer, questions, batch_size), annotations)
             entry = {"removed": count, "layers": list(layers), "protected": protected}
             entries.append(entry | {"accuracy": result["all"], "scores": result})
-            where = "outside the region" if protected else "anywhere"
-            named = ", ".join(map(str, layers)) or "none"
+            where, named = "outside the region" if protected else "anywhere", ", ".join(map(str, layers)) or "none"
             print(f"removed {count} {where} (layers: {named}): {100 * result['all']:.2f}%", flush=True)
             yield entries
 

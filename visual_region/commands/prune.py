@@ -107,16 +107,9 @@ def _choose_block(args: argparse.Namespace, checkpoint: Checkpoint, protected: t
         distances = block_distances(reader, samples, args.block, checkpoint.family.layer_path, args.batch_size)
         values = distances.mean(0).tolist()
         if args.block_scores:
-            found = {
-                "model": str(checkpoint.path.resolve()),
-                "identity": digest,
-                "num_layers": depth,
-                "data": {"file": args.data_path, "sha256": samples.sha256},
-                "block": args.block,
-                "samples": len(distances),
-                "values": values,
-            }
-            write_json(args.block_scores, found)
+            found = {"model": str(checkpoint.path.resolve()), "identity": digest, "num_layers": depth}
+            found["data"] = {"file": args.data_path, "sha256": samples.sha256}
+            write_json(args.block_scores, found | {"block": args.block, "samples": len(distances), "values": values})
             print(f"block distances written to {args.block_scores}")
     for start, value in enumerate(values):
         print(f"layers {start:3d} to {start + args.block - 1:3d}  {value:.4f}")

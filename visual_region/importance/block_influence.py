@@ -43,11 +43,7 @@ def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def block_influence(sums: torch.Tensor, counts: torch.Tensor, kinds: tuple[str, ...] = tuple(KINDS)) -> SampleMean:
-    """Block influence over the tokens of some kinds.
-
-    Args:
-        sums: float64 `(samples, layers, 3)` of `CosineRecorder`; counts: int64 `(samples, 3)`.
-    """
+    """Over the tokens of some kinds, from float64 sums `(samples, layers, 3)` and int64 counts `(samples, 3)`."""
     chosen = [list(KINDS).index(kind) for kind in kinds]
     return mean_over(sums[:, :, chosen].sum(2), counts[:, chosen].sum(1))
 

@@ -58,18 +58,12 @@ def block_distances(reader: Reader, samples: SampleSet, size: int, layer_path: s
 
 
 def lowest_block(distances: Sequence[float], size: int, protected: Sequence[int]) -> tuple[int, ...]:
-    """The layers of the block of lowest distance without protected layers (the lower of equal ones).
-
-    Raises:
-        SurgeryError: every block contains a protected layer.
-    """
+    """The layers of the block of lowest distance without protected layers; raises `SurgeryError` if there is none."""
     free = [i for i in range(len(distances)) if not set(protected) & set(range(i, i + size))]
     if not free:
         longest = longest_stretch(len(distances) + size - 1, protected)
-        raise SurgeryError(
-            f"no block of {size} layers lies outside the protected region: the longest stretch has {longest} layers; "
-            "--anywhere allows the region too"
-        )
+        why = f"the longest stretch has {longest} layers; --anywhere allows the region too"
+        raise SurgeryError(f"no block of {size} layers lies outside the protected region: {why}")
     start = min(free, key=distances.__getitem__)
     return tuple(range(start, start + size))
 
@@ -96,10 +90,8 @@ def read_block_values(path: str | Path, size: int, depth: int, identity: str) ->
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SurgeryError(f"--block-scores {path} is not a file of block distances ({error}); give another") from error
     if found.get("identity") != identity or block != size:
-        raise SurgeryError(
-            f"{path} holds distances of blocks of {block} layers of {model}; give another --block-scores to measure "
-            f"blocks of {size} of this model"
-        )
+        instead = f"give another --block-scores to measure blocks of {size} of this model"
+        raise SurgeryError(f"{path} holds distances of blocks of {block} layers of {model}; {instead}")
     if not whole or len(values) != depth - size + 1:
         raise SurgeryError(f"--block-scores {path} does not hold {depth - size + 1} finite distances; measure again")
     return values

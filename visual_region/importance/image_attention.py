@@ -71,11 +71,9 @@ class ImageAttentionRecorder(Recorder):
 
 
 def image_attention(sums: torch.Tensor, counts: torch.Tensor, kinds: tuple[str, ...] = tuple(KINDS)) -> SampleMean:
-    """The mean of A_i over the samples that have images.
+    """The mean of A_i, or of the share of queries of some kinds, over the samples that have images.
 
-    Args:
-        sums: float64 `(samples, layers, 3)` of `ImageAttentionRecorder`; counts: int64 `(samples, 3)`.
-        kinds: of the query tokens; the scores of the three kinds add up to A_i.
+    From float64 sums `(samples, layers, 3)` and int64 counts `(samples, 3)`.
     """
     chosen = [list(KINDS).index(kind) for kind in kinds]
     images = counts[:, list(KINDS).index("image")]

@@ -57,11 +57,8 @@ class SampleSet:
 def open_samples(path: str, count: int | None, seed: int) -> SampleSet:
     """`count` random samples of a data file (None: all), ordered by length, then content, not by place in the file.
 
-    Args:
-        path: LLaVA JSON or JSON lines (`conversations`), or items `{"image": ..., "caption": text or list of texts}`.
-
-    Raises:
-        FileNotFoundError, DataFormatError: no such file, or one of another format.
+    The file is LLaVA JSON or JSON lines, or has items `{"image": ..., "caption": text or list of texts}`. Raises
+    FileNotFoundError or DataFormatError for others.
     """
     if Path(path).is_dir():
         raise DataFormatError(f"data file {path} is a folder; give the JSON file itself")

@@ -31,20 +31,14 @@ class DecoderWeights:
 
 
 def decoder_weights(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> DecoderWeights:
-    """The decoder weights of a checkpoint; only headers are read.
-
-    Args:
-        dtype: of the merged weights of a LoRA.
+    """The decoder weights of a checkpoint, a LoRA's merged in `dtype`; only headers are read.
 
     Raises:
-        ScoreError: no decoder layers, or no trained ones.
-        AdapterError: an adapter that cannot be merged.
+        ScoreError, AdapterError: no decoder layers, no trained ones, or an adapter that cannot be merged.
     """
     if checkpoint.kind is Kind.PROJECTOR:
-        raise ScoreError(
-            f"{checkpoint.name} holds a projector only: its language model is its base's, unchanged; give a checkpoint "
-            "with a trained language model"
-        )
+        why = "its language model is its base's, unchanged; give a checkpoint with a trained language model"
+        raise ScoreError(f"{checkpoint.name} holds a projector only: {why}")
     whole = checkpoint.whole
     prefix, depth = f"{whole.family.layer_path}.", whole.depth
     tensors = {our_name(stored.name): stored for stored in whole.tensors if stored.torch_dtype.is_floating_point}

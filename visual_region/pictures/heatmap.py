@@ -13,11 +13,7 @@ from visual_region.scores import ScoreError, ScoreFile
 
 
 def draw_heatmap(files: Sequence[ScoreFile], metric: str, path: str | Path, names: Sequence[str] | None = None) -> None:
-    """Writes the picture, one panel per score file, all on one scale; `names` default to those of the data files.
-
-    Raises:
-        ScoreError: a metric without values per sample, or files of different depth.
-    """
+    """Writes the picture, one panel per score file of the same depth; `names` default to those of the data files."""
     depths = {scores.num_layers for scores in files}
     if len(depths) > 1:
         raise ScoreError(f"one heat map needs models of one depth; these have {sorted(depths)} layers")

@@ -12,11 +12,7 @@ from visual_region.pictures.figure import MARKED, layer_ticks, new_figure, save,
 
 
 def draw_stacks(selections: Sequence[LayerSelection], path: str | Path, shares: Sequence[list[float]] = ()) -> None:
-    """Writes the picture of selections of one depth.
-
-    Args:
-        shares: for each selection, the share of resamples that choose a layer, to be written into the cells.
-    """
+    """Writes the picture of selections of one depth; `shares` of resamples that choose a layer go into the cells."""
     depth = selections[0].num_layers
     chosen = np.array([[layer in selection for layer in range(depth)] for selection in selections], dtype=float)
     names = shortened(spec_labels([selection.spec for selection in selections]))
@@ -33,9 +29,8 @@ def draw_stacks(selections: Sequence[LayerSelection], path: str | Path, shares: 
         for layer, share in enumerate(values):
             if share >= 0.01:
                 colour = "white" if chosen[row, layer] else "#333333"
-                axis.text(
-                    layer + 0.5, row + 0.5, f"{100 * share:.0f}", ha="center", va="center", fontsize=6, color=colour
-                )
+                place = {"ha": "center", "va": "center", "fontsize": 6, "color": colour}
+                axis.text(layer + 0.5, row + 0.5, f"{100 * share:.0f}", **place)
     if shares:
         axis.set_title("in how many of 100 resamples of the samples a layer is chosen", fontsize=9)
     save(figure, path)
