@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from visual_region.importance.means import Scores
 
 SCORES = FileKind("a score file", keys=frozenset({"metrics", "num_layers"}))
+# RuntimeError: the home of an unknown ~user, or endless nesting.
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
-"""RuntimeError: the home of an unknown ~user, or endless nesting."""
 
 
 class ScoreError(ValueError):
@@ -91,8 +91,7 @@ class ScoreFile:
         if self.content.get("identity") != digest:
             # Files without `run` have identities of another kind, which cannot be compared.
             old = "" if "run" in self.content else ", or was written before every tensor counted for a model's identity"
-            raise ScoreError(
-                f"{self.path} holds the scores of another model ({self.content.get('model', 'unknown')}, "
-                f"{self.num_layers} layers) than {name}{old}; score this one: python -m visual_region "
-                f"score --model-path {name} ..."
-            )
+            scored = f"{self.content.get('model', 'unknown')}, {self.num_layers} layers"
+            command = f"python -m visual_region score --model-path {name} ..."
+            what = f"holds the scores of another model ({scored}) than {name}{old}"
+            raise ScoreError(f"{self.path} {what}; score this one: {command}")

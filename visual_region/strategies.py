@@ -19,8 +19,9 @@ def _sparse_uniform(n: int, k: int) -> Iterable[int]:
     if k <= 2:
         # The paper takes the last layer (the highest block influence), then both ends.
         return (0, n - 1)[2 - k :]
-    if (n, k) in SPREAD_EXCEPTIONS:
-        return SPREAD_EXCEPTIONS[n, k]
+    if (n, k) == (40, 10):
+        # LLaVA-1.5-13B: the paper gives no indices. The rule would leave a wider gap in the middle.
+        return range(0, 40, 4)
     even = (n + 1) // 2
     stride, last = (2, even - 1) if k <= even else (1, n - 1)
     # (2ab + c) // 2c is ab / c rounded half up, in integers.
@@ -43,12 +44,6 @@ STRATEGIES: dict[str, Callable[[int, int], Iterable[int]]] = {
     "hybrid": lambda n, k: [*range(k - k // 2), *range(n - k // 2, n)],
 }
 """Name -> function of the number of layers and the count (paper, table of selections)."""
-
-SPREAD_EXCEPTIONS: dict[tuple[int, int], tuple[int, ...]] = {
-    # LLaVA-1.5-13B: the paper says 10 of 40 without indices. Ours is the plain stride; the rule would give
-    # 0 4 8 12 16 22 26 30 34 38, with the wider gap in the middle that the paper has in 8 of 32.
-    (40, 10): tuple(range(0, 40, 4))
-}
 
 PAPER_LAYERS = 32
 PAPER_LISTS: dict[str, tuple[int, ...]] = {

@@ -71,10 +71,13 @@ def run(args: argparse.Namespace) -> None:
                 pieces, details = corpus.measure(model, tokenizer, processor)
                 report = report_of(pieces, args.unit, details, str(args.model_path))
                 cells[name] = asdict(report.headline)
-                about = {key: value for key, value in report.details.items() if key not in ("pieces", "scored")}
-                table["corpora"][name] = about
+                table["corpora"][name] = {k: v for k, v in report.details.items() if k not in ("pieces", "scored")}
                 write_json(args.output, table)
-    print(_text(table, list(corpora)))
+    rows = [["", *(Path(name).name for name in corpora)]]
+    for variant, row in table["rows"].items():
+        values = [row["perplexity"][name] for name in corpora]
+        rows.append([variant, *(f"{v['value']:.4g} ({v['low']:.4g} to {v['high']:.4g})" for v in values)])
+    print(text_table(rows))
     print(f"perplexities are in {args.output}")
 
 
@@ -107,17 +110,8 @@ def _open_table(
     if path.is_file() and path.stat().st_size:
         table = json.loads(path.read_text(encoding="utf-8"))
         if table["settings"] != settings:
-            raise SurgeryError(
-                f"--output {path} was written for another model, corpus or setting; delete it, or give another file"
-            )
+            why = "was written for another model, corpus or setting; delete it, or give another file"
+            raise SurgeryError(f"--output {path} {why}")
         return table
     rows = {name: {"layers": list(layers), "perplexity": {}} for name, layers in variants.items()}
     return {"settings": settings, "corpora": {}, "rows": rows}
-
-
-def _text(table: Mapping[str, Any], names: Sequence[str]) -> str:
-    rows = [["", *(Path(name).name for name in names)]]
-    for variant, row in table["rows"].items():
-        cells = [row["perplexity"][name] for name in names]
-        rows.append([variant, *(f"{c['value']:.4g} ({c['low']:.4g} to {c['high']:.4g})" for c in cells)])
-    return text_table(rows)

@@ -32,7 +32,7 @@ class ImageAttentionRecorder(Recorder):
     name = "attention"
 
     @contextlib.contextmanager
-    def watching(self, decoder: nn.Module, layers: nn.ModuleList) -> Iterator[None]:
+    def watching(self, decoder: nn.Module) -> Iterator[None]:
         AttentionInterface.register(_NAME, self._attend)
         AttentionMaskInterface.register(_NAME, sdpa_mask)
         config = decoder.config

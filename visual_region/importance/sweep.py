@@ -20,7 +20,7 @@ class Recorder(ABC):
     name: ClassVar[str]
 
     @contextlib.contextmanager
-    def watching(self, decoder: nn.Module, layers: nn.ModuleList) -> Iterator[None]:
+    def watching(self, decoder: nn.Module) -> Iterator[None]:
         """A context around all batches, for changes to the decoder."""
         yield
 
@@ -57,7 +57,7 @@ def sweep(
 
     with contextlib.ExitStack() as stack:
         for recorder in recorders:
-            stack.enter_context(recorder.watching(decoder, layers))
+            stack.enter_context(recorder.watching(decoder))
         for index, layer in enumerate(layers):
             stack.callback(layer.register_forward_hook(watch(index), with_kwargs=True).remove)
         for batch in batches:
