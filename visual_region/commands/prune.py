@@ -52,9 +52,8 @@ def run(args: argparse.Namespace) -> None:
     record = checkpoint.record
     if record.removed:
         before = ", ".join(map(str, record.removed))
-        print(
-            f"layers {before} of the unpruned model were removed before; numbers are of the {record.depth} that remain"
-        )
+        now = f"numbers are of the {record.depth} layers that remain"
+        print(f"layers {before} of the unpruned model were removed before; {now}")
     cut = LayerCut.without(choose_layers(args, checkpoint), record)
     if checkpoint.kind is Kind.FULL:
         _prune_full(args, checkpoint, cut)
