@@ -57,10 +57,8 @@ def _first_difference(model: Checkpoint, backbone: Checkpoint) -> str:
     # With zeros, layer 10 comes after layer 9.
     for name in sorted({*ours, *theirs} - {_HEAD}, key=lambda name: re.sub(r"\d+", lambda n: n[0].zfill(4), name)):
         if ours.get(name) != theirs.get(name):
-            return (
-                f"; the first tensor that differs is {name}, {theirs.get(name, 'absent')} in the backbone and "
-                f"{ours.get(name, 'absent')} in the model"
-            )
+            shapes = f"{theirs.get(name, 'absent')} in the backbone and {ours.get(name, 'absent')} in the model"
+            return f"; the first tensor that differs is {name}, {shapes}"
     return ""
 
 

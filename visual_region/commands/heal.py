@@ -79,10 +79,8 @@ def _check_output(args: argparse.Namespace, reads: list[Path]) -> None:
 def _check_pair(student: Checkpoint, teacher: Checkpoint) -> None:
     """Raises `SurgeryError` unless teacher and student have the same tokens and the same tower."""
     if student.kind is not Kind.FULL:
-        raise SurgeryError(
-            f"{student.path} is a {student.kind.value} checkpoint; heal a folder with whole weights (prune writes a "
-            "LoRA merged unless --base-output is given)"
-        )
+        hint = "heal a folder with whole weights (prune merges a LoRA unless --base-output is given)"
+        raise SurgeryError(f"{student.path} is a {student.kind.value} checkpoint; {hint}")
     configs = teacher.model_config(), student.model_config()
     wrong = []
     for name in _SAME:

@@ -29,11 +29,8 @@ _MEASURED_WITH = ("samples", "max_tokens", "context", "stride", "bos", "unit", "
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_flags(parser)
     parser.add_argument("--backbone", help="folder of the plain language model; default: a LoRA's base")
-    parser.add_argument(
-        "--revert",
-        action="append",
-        help="layers to set back, one row of the table; may be repeated. Default: each quarter of the stack, and all",
-    )
+    revert = "layers to set back, for a row of the table; may be repeated. Default: each quarter of the layers, and all"
+    parser.add_argument("--revert", action="append", help=revert)
     add_corpus_flags(parser, repeated=True)
     parser.add_argument("--output", required=True, help="JSON file to write; values that it holds are not measured")
 

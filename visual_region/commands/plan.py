@@ -27,12 +27,8 @@ _ASSUMED = ("mode", "dtype", "image_tokens", "text_tokens", "labelled_tokens", "
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model-path", required=True, help="folder (its config.json is enough) or hub id")
-    parser.add_argument(
-        "--tune-layers",
-        action="append",
-        help="a selection; give it several times to compare. Default: all and sparse-uniform:25%%. "
-        + GRAMMAR.replace("%", "%%"),
-    )
+    selection = f"a selection; may be repeated, to compare. Default: all and sparse-uniform:25%. {GRAMMAR}"
+    parser.add_argument("--tune-layers", action="append", help=selection.replace("%", "%%"))
     parser.add_argument("--mode", choices=MODES, default="lora", help="projector: stage 1")
     parser.add_argument("--lora-r", type=int, default=128)
     parser.add_argument("--lora-dropout", type=float, default=0.05)

@@ -28,19 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--scores", help="score file; removes the layers of lowest score")
     which.add_argument("--metric", default="angular", help="a metric of the score file")
     which.add_argument("--remove", type=int, default=1, help="how many, by lowest score")
-    which.add_argument(
-        "--block",
-        type=int,
-        help="remove this many consecutive layers, of lowest angular distance across them (Gromov et al. 2024)",
-    )
+    block = "remove this many consecutive layers, of lowest angular distance across them (Gromov et al. 2024)"
+    which.add_argument("--block", type=int, help=block)
     which.add_argument("--block-scores", help="file of block distances; measured on --data-path if it does not exist")
     which.add_argument("--anywhere", action="store_true", help="the tuned region is not protected")
     inputs.add_sample_flags(parser.add_argument_group("what blocks are measured on"))
     add_output_flags(parser)
-    parser.add_argument(
-        "--base-output",
-        help="of a LoRA: write the pruned base here and a renumbered adapter to --output; without it both are merged",
-    )
+    base = "of a LoRA: folder for the pruned base; --output gets a renumbered adapter. Default: one merged folder"
+    parser.add_argument("--base-output", help=base)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -39,30 +39,23 @@ def run(args: argparse.Namespace) -> None:
     print(f"{where} are the backbone's, in {args.output}")
 
 
-def _revert_full(
-    args: argparse.Namespace, checkpoint: Checkpoint, layers: tuple[int, ...], values: dict[str, Any]
-) -> None:
-    name = args.backbone or checkpoint.stored.get("_name_or_path")
+def _revert_full(args: argparse.Namespace, model: Checkpoint, layers: tuple[int, ...], values: dict[str, Any]) -> None:
+    name = args.backbone or model.stored.get("_name_or_path")
     if not name or not Path(name).is_dir():
         recorded = f" (it records {name!r}, which is not a folder here)" if name else ""
-        raise SurgeryError(
-            f"{checkpoint.path} needs its backbone{recorded}; give --backbone the language model's folder"
-        )
+        raise SurgeryError(f"{model.path} needs its backbone{recorded}; give --backbone the language model's folder")
     backbone = open_checkpoint(name, flag="--backbone")
-    shards = reverted_shards(checkpoint, backbone, layers)
-    output = check_output(args.output, [checkpoint.path, backbone.path], nbytes_of(shards), args.overwrite)
-    in_memory = sum(stored.file is None for shard in shards for stored in shard)
-    if in_memory:
+    shards = reverted_shards(model, backbone, layers)
+    output = check_output(args.output, [model.path, backbone.path], nbytes_of(shards), args.overwrite)
+    if in_memory := sum(stored.file is None for shard in shards for stored in shard):
         print(f"{in_memory} tensors pass through memory: they are from .bin files or cast to the checkpoint's dtype")
-    _write(checkpoint, output, shards, values)
+    _write(model, output, shards, values)
 
 
 def _revert_lora(args: argparse.Namespace, lora: Checkpoint, layers: tuple[int, ...], values: dict[str, Any]) -> None:
     if args.backbone and Path(args.backbone).resolve() != lora.base.path.resolve():
-        raise SurgeryError(
-            f"a LoRA's layers go back to its base {lora.base.path}, not to --backbone {args.backbone}; merge the LoRA "
-            "first to set layers back to another model"
-        )
+        why = f"a LoRA's layers go back to its base {lora.base.path}, not to --backbone {args.backbone}"
+        raise SurgeryError(f"{why}; merge the LoRA first to set layers back to another model")
     adapted = set(lora.adapter.layers)
     if untouched := [i for i in layers if i not in adapted]:
         print(f"the LoRA does not change layers {', '.join(map(str, untouched))}; nothing to do there")

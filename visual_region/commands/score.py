@@ -152,10 +152,8 @@ def _samples(args: argparse.Namespace, checkpoint: Checkpoint, metrics: list[str
     if needing and not samples.with_images:
         without = ",".join(name for name in metrics if name not in needing)
         hint = f"leave them out: --metrics {without}" if without else "give a data file with images"
-        raise ScoreError(
-            f"{', '.join(needing)} need images, and none of the {len(samples.indices)} samples of {args.data_path} "
-            f"has one; {hint}"
-        )
+        none = f"none of the {len(samples.indices)} samples of {args.data_path} has one"
+        raise ScoreError(f"{', '.join(needing)} need images, and {none}; {hint}")
     return samples
 
 

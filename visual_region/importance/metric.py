@@ -16,8 +16,7 @@ class SampleMetric:
     """A metric of hidden states or attention, measured on samples.
 
     Attributes:
-        name: in score files and on the command line.
-        title: in pictures and tables.
+        name, title: in score files and on the command line; in pictures and tables.
         recorder: measures each layer; metrics may share one.
         scores: from the recorder's numbers `(samples, layers, n)` and the tokens per kind `(samples, 3)` to scores.
         details: further scores by name, from the same arguments.

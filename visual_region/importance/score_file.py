@@ -1,10 +1,9 @@
 """Writing a score file (its format: visual_region/scores.py)."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from llava.files import written_whole
 from visual_region.importance.means import Scores
@@ -31,12 +30,10 @@ def entry_of(scores: Scores, resamples: int, seed: int, parts: tuple[str, ...] =
 def write_scores(path: str | Path, content: dict[str, Any]) -> None:
     """Writes the file; raises `ScoreError` for a score that is not a finite number."""
     for name, entry in content["metrics"].items():
-        wrong = [i for i, value in enumerate(entry["values"]) if not torch.isfinite(torch.tensor(value))]
+        wrong = [i for i, value in enumerate(entry["values"]) if not math.isfinite(value)]
         if wrong:
-            raise ScoreError(
-                f"the {name} of layers {wrong} is not a finite number: hidden states or weights overflowed there. "
-                "Score in another --dtype (bf16 or fp32)"
-            )
+            why = "hidden states or weights overflowed there. Score in another --dtype (bf16 or fp32)"
+            raise ScoreError(f"the {name} of layers {wrong} is not a finite number: {why}")
     with written_whole(path) as aside:
         aside.write_text(_readable(content), encoding="utf-8")
 

@@ -6,6 +6,7 @@ Recorders keep a few numbers per layer and sample, and no hidden states. The hea
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -46,20 +47,17 @@ def sweep(
     layers = model.get_submodule(layer_path)
     decoder = model.get_submodule(layer_path.rpartition(".")[0])
 
-    def watch(index: int) -> Any:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            entering = args[0] if args else kwargs["hidden_states"]
-            leaving = output[0] if isinstance(output, tuple) else output
-            for recorder in recorders:
-                recorder.layer(index, entering, leaving)
-
-        return hook
+    def watch(index: int, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        entering = args[0] if args else kwargs["hidden_states"]
+        leaving = output[0] if isinstance(output, tuple) else output
+        for recorder in recorders:
+            recorder.layer(index, entering, leaving)
 
     with contextlib.ExitStack() as stack:
         for recorder in recorders:
             stack.enter_context(recorder.watching(decoder))
         for index, layer in enumerate(layers):
-            stack.callback(layer.register_forward_hook(watch(index), with_kwargs=True).remove)
+            stack.callback(layer.register_forward_hook(partial(watch, index), with_kwargs=True).remove)
         for batch in batches:
             for recorder in recorders:
                 recorder.begin(batch.kinds)

@@ -21,7 +21,10 @@ def draw_bars(
     figure, axes = new_figure(rows, columns, width * columns, 2.5 * rows + 0.6, len(metrics))
     for axis, metric in zip(axes, metrics, strict=True):
         _panel(axis, scores, metric, set(marked))
-    figure.suptitle(_title(scores), fontsize=10)
+    model = "/".join(Path(scores.content.get("model", "")).parts[-2:])
+    whiskers = any("low" in entry for entry in scores.content["metrics"].values())
+    note = "; whiskers: 95% bootstrap interval" if whiskers else ""
+    figure.suptitle(f"importance of the {scores.num_layers} layers of {model}{note}", fontsize=10)
     if marked:
         from matplotlib.patches import Patch
 
@@ -46,10 +49,3 @@ def _panel(axis: Any, scores: ScoreFile, metric: str, marked: set[int]) -> None:
     layer_ticks(axis, scores.num_layers)
     axis.set_xlim(-0.7, scores.num_layers - 0.3)
     axis.spines[["top", "right"]].set_visible(False)
-
-
-def _title(scores: ScoreFile) -> str:
-    model = "/".join(Path(scores.content.get("model", "")).parts[-2:])
-    whiskers = any("low" in entry for entry in scores.content["metrics"].values())
-    note = "; whiskers: 95% bootstrap interval" if whiskers else ""
-    return f"importance of the {scores.num_layers} layers of {model}{note}"
