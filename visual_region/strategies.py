@@ -20,7 +20,7 @@ def _sparse_uniform(n: int, k: int) -> Iterable[int]:
         # The paper takes the last layer (the highest block influence), then both ends.
         return (0, n - 1)[2 - k :]
     if (n, k) == (40, 10):
-        # LLaVA-1.5-13B: the paper gives no indices. The rule would leave a wider gap in the middle.
+        # LLaVA-1.5-13B: the paper lists no indices. The rule would leave a wider gap in the middle.
         return range(0, 40, 4)
     even = (n + 1) // 2
     stride, last = (2, even - 1) if k <= even else (1, n - 1)

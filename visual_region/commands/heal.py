@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save-steps", type=int, default=50, help="a checkpoint to resume from after this many steps")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--vision-feature-cache", help="folder for features of the frozen tower")
-    parser.add_argument("--output", required=True, help="folder to write; an interrupted run goes on there")
+    parser.add_argument("--output", required=True, help="folder to write; an interrupted run continues there")
     parser.add_argument("trainer_flags", nargs="*", metavar="-- FLAGS", help="further flags of llava/train/train.py")
 
 

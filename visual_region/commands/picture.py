@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> None:
     check_files({"--output": (args.output, PICTURE)}, args.files)
     names = args.names.split(",") if args.names else None
     if names and len(names) != len(args.files):
-        raise ScoreError(f"--names gives {len(names)} titles for {len(args.files)} files")
+        raise ScoreError(f"--names has {len(names)} titles for {len(args.files)} files")
     if args.kind == "bars":
         _bars(args)
     elif args.kind == "heatmap":

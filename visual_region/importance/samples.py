@@ -146,7 +146,7 @@ class Reader:
     def _batch(self, batch: dict[str, Any], group: tuple[int, ...]) -> TokenBatch:
         device, dtype = self.model.device, self.model.dtype
         mask = batch["attention_mask"].bool()
-        # Kinds pass as labels through the splicing, which gives image tokens and padding the label -100.
+        # Kinds pass as labels through the splicing, which labels image tokens and padding with -100.
         kinds = torch.where(batch["labels"] != IGNORE_INDEX, ANSWER, PROMPT).masked_fill(~mask, IGNORE_INDEX)
         pixels, features = (_to(batch.get(key), device, dtype) for key in ("images", "image_features"))
         ids, positions, mask, _, embeds, kinds = self.model.prepare_inputs_labels_for_multimodal(
