@@ -143,7 +143,7 @@ class FeatureCache:
         return self._rows
 
     def _content_of(self, path: Path, remember: bool = False) -> str:
-        """Hash of the image's bytes; taken anew when size or time of change differ from when it was last read."""
+        """Hash of the image's bytes; computed again if size or time of change differ from the last read."""
         stat = path.stat()
         seen = self._files.get(str(path))
         if seen and seen[:2] == (stat.st_size, stat.st_mtime_ns):

@@ -91,7 +91,7 @@ def _first_llavas_format(
 
     The labels are upstream's to the token, so that a run of these old templates can be compared with its: all that
     is not the human's words is supervised, the first two tokens of a human's header too, and as each piece is
-    measured with a bos of its own, the mask lies one token further right with every turn.
+    measured with its own bos, the mask is one token further right with every turn.
     """
     header = f"{template.system}\n\n"
     lines = [f"### {template.roles[i % 2]}: {text}\n" for i, text in enumerate(turns)]

@@ -25,7 +25,7 @@ def length_grouped_indices(
 def modality_length_grouped_indices(
     lengths: Sequence[int], batch_size: int, world_size: int, generator: torch.Generator | None = None
 ) -> list[int]:
-    """As `length_grouped_indices`, with image samples (positive lengths) and text (negative) in batches of their own.
+    """As `length_grouped_indices`, with image samples (positive lengths) and text (negative) in separate batches.
 
     Only the last, incomplete megabatches of both are joined; they come last.
     """

@@ -20,7 +20,7 @@ _OLD_VERSIONS = {"v0": "vicuna_v1", "v0.5": "vicuna_v1"}
 @dataclass
 class ModelArguments:
     package: ClassVar[str] = "llava"
-    """Whose model a plain language model becomes (llava/families.py)."""
+    """The package whose model a plain language model becomes (llava/families.py)."""
 
     model_name_or_path: str | None = field(default=None, metadata={"help": "base language model or LLaVA: a folder"})
     version: str | None = field(default="v0", metadata={"help": "conversation template; v0 and v0.5 mean vicuna_v1"})

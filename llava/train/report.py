@@ -29,7 +29,7 @@ def training_table(model: nn.Module, groups: list[dict[str, Any]], selection: La
 
 
 def _size(parameter: nn.Parameter) -> int:
-    # Under ZeRO-3 a parameter is empty here and knows its true size.
+    # Under ZeRO-3 a parameter is empty here; `ds_numel` is its true size.
     return getattr(parameter, "ds_numel", parameter.numel())
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from llava.eval.scoring.report import Report
 from llava.eval.scoring.statistics import RESAMPLES, Interval, draw_counts, percentiles
+from llava.names import some
 
 _SETTINGS = ("bos", "context", "shots", "stride")
 _PLACES = ("corpus",)
@@ -38,7 +39,7 @@ def check_comparable(benchmark: str, reports: Mapping[str, Report]) -> None:
             apart = [*sorted(ours - theirs), *sorted(theirs - ours)]
             raise ComparisonError(
                 f"{benchmark}: {first} was scored on {len(ours)} questions and {name} on {len(theirs)}, "
-                f"{len(ours & theirs)} of them the same (not in both: {', '.join(apart[:3])}, ...); "
+                f"{len(ours & theirs)} of them the same (not in both: {some(apart, 3)}); "
                 "score both on the same question file"
             )
 

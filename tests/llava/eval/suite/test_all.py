@@ -262,3 +262,13 @@ def test_errors(bench, capsys):
     with pytest.raises(SystemExit, match=r"no config\.json"):
         run(bench)
     assert calls(bench) == ["gqa", "bbh"]
+
+
+def test_wrong_flags_do_not_wait_for_torch():
+    """Importing torch takes seconds; a script says what is wrong with its flags before that."""
+    program = "import sys; import llava.eval.suite.all, llava.eval.suite.benchmark; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY).returncode == 0
+    command = [sys.executable, "-m", "llava.eval.suite.benchmark", "gqa", "checkpoint", "--batchsize", "3"]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.stderr.startswith("error: --batchsize is no flag of gqa; did you mean --batch-size?")
+    assert not result.stdout
