@@ -31,6 +31,8 @@ PRESETS = {
     "laptop": {"hidden": 512, "layers": 16, "heads": 8, "vocabulary": 32000, "length": 192, "batch": 4, "image": 112},
     "7b": {"hidden": 4096, "layers": 32, "heads": 32, "vocabulary": 32000, "length": 768, "batch": 8, "image": 336},
 }
+TOWER = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+TOWER |= {"patch_size": 14}
 LAYERS = {"all layers": "all", "25% of layers": "sparse-uniform:25%"}
 VARIANTS = {
     "whole logits": [],
@@ -50,7 +52,6 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
         intermediate_size=shape["hidden"] * 11 // 4,
         num_hidden_layers=shape["layers"],
         num_attention_heads=shape["heads"],
-        num_key_value_heads=shape["heads"],
         use_cache=False,
         mm_hidden_size=1024,
         mm_projector_type="mlp2x_gelu",
@@ -58,29 +59,15 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
     with torch.device(device):
         torch.set_default_dtype(dtype)
         model = family.load_model_class()(config)
-        tower = CLIPVisionModel(
-            CLIPVisionConfig(
-                hidden_size=1024,
-                intermediate_size=4096,
-                num_hidden_layers=24,
-                num_attention_heads=16,
-                image_size=shape["image"],
-                patch_size=14,
-            )
-        ).eval()
+        tower = CLIPVisionModel(CLIPVisionConfig(**TOWER, image_size=shape["image"])).eval()
         torch.set_default_dtype(torch.float32)
     tokens = (shape["image"] // 14) ** 2
     model.model.mm_projector = build_vision_projector(config).to(device)
     model.label_only_logits = args.label_only
     model.requires_grad_(False)
-    wrapped = apply_lora(
-        model,
-        LayerSelection.parse(args.tune_layers, shape["layers"]),
-        family.layer_path,
-        r=args.rank,
-        lora_alpha=2 * args.rank,
-        lora_dropout=0.0,
-    ).train()
+    selection = LayerSelection.parse(args.tune_layers, shape["layers"])
+    lora = {"r": args.rank, "lora_alpha": 2 * args.rank, "lora_dropout": 0.0}
+    wrapped = apply_lora(model, selection, family.layer_path, **lora).train()
     model.model.mm_projector.requires_grad_(True)
     optimizer = torch.optim.AdamW([p for p in wrapped.parameters() if p.requires_grad], lr=1e-4)
 
