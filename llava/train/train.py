@@ -70,16 +70,8 @@ def _train(
     configure(base.config, plan, model_args, data_args, training_args)
     add_vision(base, plan, training_args)
     model = choose_what_trains(base, plan, training_args)
-    dataset, eval_dataset, collator = load_data(model, plan, data_args, training_args)
-    trainer = make_trainer(
-        model=model,
-        kind=plan.kind,
-        processing_class=plan.tokenizer,
-        args=training_args,
-        train_dataset=dataset,
-        eval_dataset=eval_dataset,
-        data_collator=collator,
-    )
+    data = load_data(model, plan, data_args, training_args)
+    trainer = make_trainer(model=model, kind=plan.kind, processing_class=plan.tokenizer, args=training_args, **data)
     if training_args.should_log:
         print(training_table(model, trainer.parameter_groups(model), plan.selection), flush=True)
 
@@ -146,10 +138,8 @@ def choose_what_trains(model: Any, plan: RunPlan, training_args: TrainingArgumen
     return wrapped
 
 
-def load_data(
-    model: Any, plan: RunPlan, data_args: DataArguments, training_args: TrainingArguments
-) -> tuple[LazySupervisedDataset, LazySupervisedDataset | None, DataCollatorForSupervisedDataset]:
-    """Datasets to train on and to evaluate, and their collator."""
+def load_data(model: Any, plan: RunPlan, data_args: DataArguments, training_args: TrainingArguments) -> dict[str, Any]:
+    """Datasets to train on and to evaluate, and their collator, as the trainer's arguments."""
     base = model.get_base_model() if plan.kind is Kind.LORA else model
     tower = base.get_vision_tower()
     processor = tower.load_processor()
@@ -183,11 +173,11 @@ def load_data(
         empty = ("image_features", torch.zeros(tower.num_patches, tower.hidden_size, dtype=dtype))
         crop = processor.crop_size or processor.size
         dummy = empty if cache is not None else ("images", torch.zeros(3, crop["height"], crop["width"]))
-    return (
-        dataset(plan.records, indices=plan.indices),
-        dataset(plan.eval_records) if plan.eval_records else None,
-        DataCollatorForSupervisedDataset(plan.tokenizer, training_args.model_max_length, dummy),
-    )
+    return {
+        "train_dataset": dataset(plan.records, indices=plan.indices),
+        "eval_dataset": dataset(plan.eval_records) if plan.eval_records else None,
+        "data_collator": DataCollatorForSupervisedDataset(plan.tokenizer, training_args.model_max_length, dummy),
+    }
 
 
 def save_result(trainer: LLaVATrainer, plan: RunPlan, training_args: TrainingArguments) -> None:

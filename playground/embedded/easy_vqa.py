@@ -119,9 +119,8 @@ def _other_image(looks: dict[int, tuple[str | None, str | None]], image: int, rn
     images = list(looks)
     while True:
         other = rng.choice(images)
-        if all(a and b and a != b for a, b in zip(looks[other], looks[image], strict=True)):
-            return other
-        if not all(looks[image]) and other != image:
+        differ = all(a and b and a != b for a, b in zip(looks[other], looks[image], strict=True))
+        if differ or (not all(looks[image]) and other != image):
             return other
 
 
