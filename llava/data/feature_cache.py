@@ -115,13 +115,14 @@ class FeatureCache:
 
     def _rows_by_content(self) -> dict[str, int]:
         if self._rows is None:
-            self._rows = {}
+            rows = {}
             whole = self._data.stat().st_size // self._row_bytes if self._data.exists() else 0
             for line in self._index.read_text().splitlines() if self._index.exists() else ():
                 with contextlib.suppress(ValueError):
                     entry = json.loads(line)
                     if entry["row"] < whole:
-                        self._rows[entry["content"]] = entry["row"]
+                        rows[entry["content"]] = entry["row"]
+            self._rows = rows
         return self._rows
 
     def _content_of(self, path: Path, remember: bool = False) -> str:

@@ -1,6 +1,6 @@
 """LLaVA JSON, parsed once into an Arrow file that every process maps into memory.
 
-The 665K samples of LLaVA-1.5 are 1 GB of JSON and several GB of Python objects, too many for every worker process.
+The 665K samples of LLaVA-1.5 are 1 GB of JSON and several GB of Python objects, too much for every worker process.
 """
 
 import json
