@@ -148,7 +148,7 @@ def test_deltas_that_go_with_their_layer_are_told(command, logits, tiny_lora, tm
     output, base = tmp_path / "out", tmp_path / "base"
     flags = ("--layers", "3", "--anywhere", "--output", output, "--base-output", base)
     command("prune", "--model-path", tiny_lora, *flags)
-    assert "the adapter's weights of layers 3 go with these layers" in capsys.readouterr().out
+    assert "the adapter's weights of layers 3 are removed too" in capsys.readouterr().out
     torch.testing.assert_close(logits(output), logits(in_memory(tiny_lora, (3,))))
     flags = ("--layers", "0,3", "--anywhere", "--output", tmp_path / "no", "--base-output", tmp_path / "no-base")
     with pytest.raises(SystemExit, match="no adapted layer would remain"):
@@ -201,7 +201,7 @@ def test_layer_types_that_the_class_derives_are_cut():
     ("flags", "words"),
     [
         (("--scores", "S", "--metric", "angluar"), "has no metric 'angluar'; it has angular, bi"),
-        (("--scores", "S", "--remove", 5), "cannot remove 5 layers: 4 of 6 lie outside .*--anywhere lets"),
+        (("--scores", "S", "--remove", 5), "cannot remove 5 layers: 4 of 6 lie outside .*--anywhere allows"),
         (("--scores", "S", "--remove", 0), "--remove 0 removes nothing; give at least 1"),
         (("--layers", "6"), "there is no layer 6"),
         (("--layers", "all", "--anywhere"), "cannot remove all 6 layers"),

@@ -93,10 +93,11 @@ def check_flags(args: argparse.Namespace) -> None:
         raise EvaluationError("; ".join(wrong))
 
 
-def add_corpus_flags(parser: argparse.ArgumentParser) -> None:
-    """--text-file or --data-path, and how they are read."""
-    parser.add_argument("--text-file", help="plain text (.txt: one stream) or JSON lines with a 'text' (.jsonl)")
-    parser.add_argument("--data-path", help="LLaVA JSON: perplexity of its answers")
+def add_corpus_flags(parser: argparse.ArgumentParser, repeated: bool = False) -> None:
+    """--text-file or --data-path (as lists if `repeated`), and how they are read."""
+    kind = {"action": "append", "default": []} if repeated else {}
+    parser.add_argument("--text-file", help="plain text (.txt: one stream), JSON lines with a 'text' (.jsonl)", **kind)
+    parser.add_argument("--data-path", help="LLaVA JSON: perplexity of its answers", **kind)
     parser.add_argument("--samples", type=int, help="the first so many documents or samples; default: all")
     parser.add_argument("--max-tokens", type=int, help="of text: the first so many tokens; default: all")
     parser.add_argument("--context", type=int, help=f"tokens of a window; default: {DEFAULT_CONTEXT}, or what fits")
