@@ -27,8 +27,14 @@ def lora_targets(model: nn.Module, selection: LayerSelection, layer_path: str) -
     ]
 
 
-def apply_lora(model: nn.Module, selection: LayerSelection, layer_path: str, **settings: Any) -> Any:
-    """The model as a PeftModel with LoRA on the selected layers; `settings` are those of `LoraConfig`."""
+def apply_lora(
+    model: nn.Module, selection: LayerSelection, layer_path: str, *, r: int, lora_alpha: int, lora_dropout: float
+) -> Any:
+    """The model as a PeftModel with LoRA on exactly the linear modules of the selected layers.
+
+    Raises:
+        TuningError: PEFT adapted other modules than these.
+    """
     from peft import LoraConfig, get_peft_model
 
     _check_depth(model, selection, layer_path)
@@ -38,7 +44,9 @@ def apply_lora(model: nn.Module, selection: LayerSelection, layer_path: str, **s
     config = LoraConfig(
         target_modules=rf"{re.escape(layer_path)}\.({'|'.join(map(str, selection))})\.({'|'.join(inside)})",
         task_type="CAUSAL_LM",
-        **settings,
+        r=r,
+        lora_alpha=lora_alpha,
+        lora_dropout=lora_dropout,
     )
     wrapped = get_peft_model(model, config)
     adapted = {
