@@ -1,4 +1,4 @@
-"""Log-likelihoods of given continuations, as lm-eval asks for them: which of several endings is more probable.
+"""Log-likelihoods of given continuations, as lm-eval computes them.
 
 Contexts that begin alike (few-shot examples) are read once per batch. Continuations that differ only in their last
 token (letters) share one row.
@@ -19,13 +19,12 @@ from llava.tokenization import encoder_for
 
 @dataclass(frozen=True)
 class Loglikelihood:
-    """What the model thinks of one continuation.
+    """Result of one continuation.
 
     Attributes:
         total: sum of the natural-log probabilities of its tokens.
         greedy: whether each of its tokens is the most probable one.
-        tokens: how many tokens it has.
-        cut: how many tokens of the context were dropped at its beginning, as it did not fit.
+        cut: how many tokens were dropped at the beginning of a context that did not fit.
     """
 
     total: float
@@ -59,13 +58,12 @@ def loglikelihoods(
     batch_size: BatchSize,
     context_length: int | None = None,
 ) -> Iterator[tuple[int, int, Loglikelihood]]:
-    """Log-likelihood of each continuation of each request, as they come: `(request, continuation, result)`.
+    """Yields `(request, continuation, result)` for each continuation of each request; the tower is not used.
 
     Args:
-        model: a causal language model of this stack; its tower is not used.
         requests: `(context, continuations)`.
         context_length: tokens that the model may read; default its `max_position_embeddings`. Longer contexts lose
-            their beginning, as in lm-eval, and `cut` says so.
+            their beginning, as in lm-eval.
     """
     limit = context_length or getattr(model.config, "max_position_embeddings", None) or 2048
     # Continuations with the same ids but for the last one are read as one row.

@@ -14,8 +14,8 @@ from transformers.utils.logging import tqdm
 
 from llava.checkpoint.folder import Checkpoint
 from llava.eval.answering.answerer import Answerer
-from llava.eval.answering.answers_file import AnswersFile, skipped_before
-from llava.eval.answering.arguments import check_sees, make_answerer, open_model, settings
+from llava.eval.answering.answers_file import AnswersFile, read_record
+from llava.eval.answering.arguments import make_answerer, open_model, settings
 from llava.eval.answering.batching import Batch, BatchSize, length_of
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.flags import SHARE, check_flags
@@ -34,15 +34,11 @@ from llava.mm_utils import get_model_name_from_path
 from llava.names import count
 
 _AHEAD = 2
-"""Batches whose images are being read while another is answered."""
+"""Batches whose images are read while another is answered."""
 
 
 def main(parser: argparse.ArgumentParser, read: Callable[[argparse.Namespace], list[Question]]) -> None:
-    """Runs a model_vqa program.
-
-    Args:
-        read: the program's questions, from its flags.
-    """
+    """Runs a model_vqa program; `read` returns its questions from its flags."""
 
     def program() -> None:
         args = parser.parse_args()
@@ -57,10 +53,10 @@ def main(parser: argparse.ArgumentParser, read: Callable[[argparse.Namespace], l
 
 
 def evaluate(args: argparse.Namespace, checkpoint: Checkpoint, everything: Sequence[Question]) -> None:
-    """One answers file for one checkpoint.
+    """Writes one answers file for one checkpoint.
 
     Args:
-        args: flags of `llava.eval.answering.arguments.question_parser`.
+        args: flags of `question_parser`.
         everything: all questions of the file; the chunk is taken here.
     """
     folder = Path(args.image_folder)
@@ -68,10 +64,13 @@ def evaluate(args: argparse.Namespace, checkpoint: Checkpoint, everything: Seque
     unusable = _unusable(args, everything, folder)
     questions = [q for q in asked if q.image not in unusable]
     sees = any(q.image for q in questions)
-    if sees:
-        check_sees(checkpoint)
-        if args.vision_feature_cache and any(q.image_data for q in questions):
-            raise EvaluationError("--vision-feature-cache keeps features of image files; these images are in the TSV")
+    if sees and not checkpoint.tower:
+        raise EvaluationError(
+            f"the questions have images, but {checkpoint.name} has no vision tower; give a vision-language checkpoint, "
+            "or a question file without images"
+        )
+    if args.vision_feature_cache and any(q.image_data for q in questions):
+        raise EvaluationError("--vision-feature-cache keeps features of image files; these images are in the TSV")
     # Of the whole file, so that all parts of it were made with the same settings.
     known = settings(args, checkpoint, sees=any(q.image and q.image not in unusable for q in everything))
     answers = unfinished(args, known, questions)
@@ -84,8 +83,8 @@ def evaluate(args: argparse.Namespace, checkpoint: Checkpoint, everything: Seque
         skip = args.skip_missing_images
         broken = keep_features(answerer, questions, skip) if answerer.feature_cache is not None else {}
         left = [q for q in questions if q.image not in broken]
-        share, workers = SHARE[args.share_prefix], args.num_workers
-        broken |= answer_all(answerer, left, answers, model_id, args.batch_size, share, workers, skip)
+        share = SHARE[args.share_prefix]
+        broken |= answer_all(answerer, left, answers, model_id, args.batch_size, share, args.num_workers, skip)
         if broken:
             print(f"{described(broken, questions, folder)}; they are left out")
             unusable |= broken
@@ -104,7 +103,7 @@ def evaluate(args: argparse.Namespace, checkpoint: Checkpoint, everything: Seque
 
 
 def unfinished(args: argparse.Namespace, known: dict[str, Any], questions: Sequence[Question]) -> AnswersFile | None:
-    """The answers file that the flags name, with what it holds already; None if it is finished."""
+    """The answers file of the flags, with what it holds already; None if it is finished."""
     answers = AnswersFile(args.answers_file, known, (args.num_chunks, args.chunk_idx))
     if answers.finished_before(questions):
         print(f"{args.answers_file} answers these questions already, with the same settings")
@@ -121,8 +120,9 @@ def _unusable(args: argparse.Namespace, questions: Sequence[Question], folder: P
         check_images(questions, folder)
         return {}
     unusable = unusable_images(questions, folder)
-    for question in skipped_before(Path(args.answers_file), questions):
-        if question.image not in unusable:
+    skipped = {(entry["index"], entry["image"]) for entry in read_record(Path(args.answers_file)).get("skipped", ())}
+    for question in questions:
+        if (question.index, question.image) in skipped and question.image not in unusable:
             # Its header is whole: an earlier run found the damage further down.
             try:
                 open_question_image(question, folder)
@@ -148,11 +148,10 @@ def answer_all(
     """Answers what is not answered yet; each batch is kept for good before the next begins.
 
     Args:
-        model_id: what the answer lines call the model.
-        batch_size: questions at once; None takes what fits, and halves it when memory runs out.
-        share: as `llava.eval.answering.batching.plan` takes it.
+        batch_size: None takes what fits, and halves it when memory runs out.
+        share: as for `plan`.
         workers: threads that read images ahead; 0 reads them when they are needed.
-        skip_broken: leave out the questions of an image that is found broken.
+        skip_broken: leave out the questions of broken images.
 
     Returns:
         The broken images: name -> what is wrong. Their questions have no answer.
@@ -187,7 +186,7 @@ def answer_all(
 
 
 def keep_features(answerer: Answerer, questions: Sequence[Question], skip_broken: bool = False) -> dict[str, str]:
-    """Puts the features of all images into the answerer's cache; returns the broken ones, as `answer_all` does."""
+    """Puts the features of all images into the answerer's cache; returns the broken images, as `answer_all` does."""
     model, folder, broken = answerer.model, answerer.image_folder, {}
     while True:
         images = dict.fromkeys(folder / q.image for q in questions if q.image and q.image not in broken)
@@ -255,15 +254,11 @@ def _with_images(
 
 
 def answer_line(question: Question, text: str, model_id: str) -> str:
-    """Upstream's answer line. Its random `answer_id` is made from the content, so that equal runs write equal files."""
+    """Upstream's answer line. Instead of a random `answer_id` it has a hash, so that equal runs write equal files."""
     content = f"{model_id}\n{question.index}\n{question.question_id}\n{text}"
-    line: dict[str, Any] = {"question_id": question.question_id, "prompt": question.prompt, "text": text}
-    if "round_id" in question.extra:
-        line = {"question_id": question.question_id, "round_id": question.extra["round_id"], **line}
-    line |= question.extra
-    line |= {
-        "answer_id": hashlib.sha256(content.encode()).hexdigest()[:22],
-        "model_id": model_id,
-        "metadata": {},
-    }
+    # Upstream writes the round before the prompt.
+    line = {"question_id": question.question_id}
+    line |= {name: value for name, value in question.extra.items() if name == "round_id"}
+    line |= {"prompt": question.prompt, "text": text} | question.extra
+    line |= {"answer_id": hashlib.sha256(content.encode()).hexdigest()[:22], "model_id": model_id, "metadata": {}}
     return json.dumps(line, ensure_ascii=False)
