@@ -1,4 +1,4 @@
-"""What `llava.eval.suite.all` keeps next to a checkpoint's scores: state.json, summary.md and summary.json."""
+"""state.json, summary.md and summary.json, which `llava.eval.suite.all` keeps next to a checkpoint's scores."""
 
 import json
 from collections.abc import Mapping
@@ -30,16 +30,16 @@ def read_state(results: Path) -> dict[str, dict[str, Any]]:
     if not isinstance(state, dict) or not all(isinstance(entry, dict) for entry in state.values()):
         raise ValueError(
             f"{file} is broken, and with it the record of what is finished ({str(state)[:80]}); delete it and run "
-            "again: answers are kept, only the scores are made anew"
+            "again: answers are kept, only the scores are made again"
         )
     return state
 
 
 def summarise(results: Path, checkpoint: Any, unfinished: Mapping[str, str]) -> str:
-    """Writes summary.md and summary.json of the scores that the checkpoint has now; returns the Markdown.
+    """Writes summary.md and summary.json; returns the Markdown.
 
     Args:
-        checkpoint: what the checkpoint's scores are recorded with in state.json; scores of another one are left out.
+        checkpoint: its record in state.json; scores of another one are left out.
         unfinished: benchmark -> why it has no score of this run; an older score of it is left out.
     """
     state = read_state(results)
@@ -82,11 +82,11 @@ def _lines(benchmark: Benchmark, report: Report) -> list[str]:
 
 
 def left_out(results: Path) -> dict[str, str]:
-    """Benchmark -> why the score in this folder is not the checkpoint's any more, as the last run said."""
+    """Benchmark -> why the last run left out its score in this folder."""
     file = results / SUMMARY
     if not file.is_file():
         return {}
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")).get("left_out", {}))
     except (ValueError, AttributeError, TypeError) as error:
-        raise ValueError(f"{file} is broken ({error}); scripts/eval/all.sh writes it anew") from error
+        raise ValueError(f"{file} is broken ({error}); scripts/eval/all.sh writes it again") from error
