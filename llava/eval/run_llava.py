@@ -27,10 +27,7 @@ def eval_model(args: argparse.Namespace) -> str:
     images = load_images([name for name in args.image_file.split(args.sep) if name])
     tokenizer, model, processor, _ = load_checkpoint(checkpoint, vision_tower=getattr(args, "vision_tower", None))
     generation = Generation(
-        max_new_tokens=args.max_new_tokens,
-        temperature=args.temperature,
-        top_p=args.top_p,
-        num_beams=args.num_beams,
+        max_new_tokens=args.max_new_tokens, temperature=args.temperature, top_p=args.top_p, num_beams=args.num_beams
     )
     session = ChatSession(model, tokenizer, processor, template, images, generation)
     if args.num_beams > 1:

@@ -109,11 +109,7 @@ def length_of(prompt: Prompt, image_tokens: int) -> int:
 
 
 def plan(
-    prompts: Sequence[Prompt],
-    image_tokens: int,
-    size: BatchSize,
-    share: bool | None = None,
-    new_tokens: int = 0,
+    prompts: Sequence[Prompt], image_tokens: int, size: BatchSize, share: bool | None = None, new_tokens: int = 0
 ) -> list[Batch]:
     """Divides all prompts into batches, longest first, so that running out of memory shows at once.
 

@@ -99,12 +99,7 @@ def _draw_differences(
 
 
 def _draw_rows(
-    axes: Any,
-    entries: Mapping[str, Entry],
-    styles: Mapping[str, dict[str, str]],
-    even: float,
-    label: str,
-    text: str,
+    axes: Any, entries: Mapping[str, Entry], styles: Mapping[str, dict[str, str]], even: float, label: str, text: str
 ) -> None:
     """A row for each checkpoint, its value above its point."""
     for i, (name, entry) in enumerate(entries.items()):
