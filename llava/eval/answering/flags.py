@@ -24,24 +24,13 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num_beams", type=int, default=1)
     parser.add_argument("--max_new_tokens", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0, help="of sampling; a question's draw depends on no other's")
-    parser.add_argument(
-        "--stop", action="append", default=[], metavar="TEXT", help="end an answer before this text; may be repeated"
-    )
+    stop_help = "end an answer before this text; may be repeated"
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help=stop_help)
     parser.add_argument("--raw-prompt", action="store_true", help="give the question's text without a conversation")
-    parser.add_argument(
-        "--batch-size",
-        type=_batch_size,
-        default=None,
-        metavar="N|auto",
-        help="questions at once; auto (default) takes what fits and halves it when memory runs out. In fp32 answers "
-        "do not depend on it",
-    )
-    parser.add_argument(
-        "--share-prefix",
-        choices=SHARE,
-        default="auto",
-        help="read once what several questions begin with (an image, examples); auto: if that is faster",
-    )
+    batch_help = "questions at once; auto (default): what fits, halved when memory runs out; fp32 answers stay the same"
+    parser.add_argument("--batch-size", type=_batch_size, metavar="N|auto", help=batch_help)
+    share_help = "read once what several questions begin with (an image, examples); auto: if that is faster"
+    parser.add_argument("--share-prefix", choices=SHARE, default="auto", help=share_help)
     parser.add_argument("--num-workers", type=int, default=4, help="threads that read images ahead")
     parser.add_argument("--device", default="cuda", help="default: cuda, or cpu without a GPU")
     parser.add_argument("--vision-feature-cache", help="folder for features of the frozen tower")
@@ -50,11 +39,8 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 def question_parser(description: str, max_new_tokens: int, question_file: str | None = None) -> argparse.ArgumentParser:
     """A parser with all the flags of a model_vqa program, with upstream's defaults of that program."""
     parser = _answers_parser(description, max_new_tokens, question_file)
-    parser.add_argument(
-        "--skip-missing-images",
-        action="store_true",
-        help="answer the other questions if images are missing; NAME.run.json next to the answers lists them",
-    )
+    skip_help = "answer the other questions if images are missing; NAME.run.json next to the answers lists them"
+    parser.add_argument("--skip-missing-images", action="store_true", help=skip_help)
     return parser
 
 

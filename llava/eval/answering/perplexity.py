@@ -5,6 +5,7 @@ before it as its window holds. A text file is one stream; in JSON lines each lin
 """
 
 import argparse
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -117,16 +118,18 @@ class Corpus:
     ) -> tuple[list[Piece], dict[str, Any]]:
         """The pieces, and how they were measured: corpus, context, stride, bos or template."""
         if self.records is None:
-            return self._measure_text(model, tokenizer, journal)
-        return self._measure_answers(model, tokenizer, processor, journal)
+            pieces, details = self._measure_text(model, tokenizer, journal)
+        else:
+            pieces, details = self._measure_answers(model, tokenizer, processor, journal)
+        path = self.args.text_file or self.args.data_path
+        return pieces, {"corpus": path, "sha256": sha256_of(path), **details}
 
     def _measure_text(
         self, model: Any, tokenizer: PreTrainedTokenizerBase, journal: Journal | None
     ) -> tuple[list[Piece], dict[str, Any]]:
         args = self.args
         texts = read_texts(args.text_file)
-        asked = dict(list(texts.items())[: args.samples])
-        whole = encode_documents(tokenizer, asked)
+        whole = encode_documents(tokenizer, dict(itertools.islice(texts.items(), args.samples)))
         documents = first_tokens(whole, args.max_tokens)
         tokens, of_all = (sum(len(document.ids) for document in part) for part in (documents, whole))
         bos = encoder_for(tokenizer).bos if args.bos == "auto" else []
@@ -137,10 +140,8 @@ class Corpus:
             raise EvaluationError(f"{args.text_file}: nothing can be scored of {tokens} tokens")
         pieces = text_pieces(model, documents, bos, context, stride, args.batch_size or 1, journal)
         return pieces, {
-            "corpus": args.text_file,
-            "sha256": sha256_of(args.text_file),
             "documents": len(documents),
-            "of": {"documents": [len(asked), len(texts)], "tokens": [tokens, of_all]},
+            "of": {"documents": [min(len(texts), args.samples or len(texts)), len(texts)], "tokens": [tokens, of_all]},
             "not_published": [warning for text in texts.values() for warning in text_not_as_published(text)],
             "context": context,
             "stride": stride,
@@ -156,21 +157,9 @@ class Corpus:
         if cache is not None:
             paths = dict.fromkeys(folder / name for i in self.indices for name in self.records[i].images)
             cache.ensure(paths, model.get_vision_tower(), device=model.device)
-        pieces = answer_pieces(
-            model,
-            tokenizer,
-            processor,
-            get_template(self.template),
-            self.records,
-            self.indices,
-            folder,
-            args.batch_size or 8,
-            cache,
-            journal,
-        )
-        return pieces, {
-            "corpus": args.data_path,
-            "sha256": sha256_of(args.data_path),
+        template = get_template(self.template)
+        corpus = (template, self.records, self.indices, folder, args.batch_size or 8, cache, journal)
+        return answer_pieces(model, tokenizer, processor, *corpus), {
             "of": {"samples": [len(self.indices), len(self.records)]},
             "scored_tokens_are": "answers, with the token that ends each",
             "template": self.template,

@@ -9,7 +9,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers.utils.logging import tqdm
 
 from llava.checkpoint.folder import Checkpoint
@@ -92,14 +91,13 @@ def evaluate(args: argparse.Namespace, checkpoint: Checkpoint, everything: Seque
             if not questions:
                 raise EvaluationError(f"none of the questions has an image under {folder} that can be opened")
     kept = {q.index for q in questions}
+    left_out = [q for q in asked if q.index not in kept]
     skipped = [
-        {"index": q.index, "question_id": q.question_id, "image": q.image, "why": unusable[q.image]}
-        for q in asked
-        if q.index not in kept
+        {"index": q.index, "question_id": q.question_id, "image": q.image, "why": unusable[q.image]} for q in left_out
     ]
     answers.finish(questions, {"model_id": model_id, "questions": len(everything), "skipped": skipped})
-    left_out = f"; {count(len(skipped), 'question was', 'questions were')} left out" if skipped else ""
-    print(f"{count(len(questions), 'answer is', 'answers are')} in {args.answers_file}{left_out}")
+    without = f"; {count(len(skipped), 'question was', 'questions were')} left out" if skipped else ""
+    print(f"{count(len(questions), 'answer is', 'answers are')} in {args.answers_file}{without}")
 
 
 def unfinished(args: argparse.Namespace, known: dict[str, Any], questions: Sequence[Question]) -> AnswersFile | None:
@@ -115,7 +113,7 @@ def unfinished(args: argparse.Namespace, known: dict[str, Any], questions: Seque
 
 
 def _unusable(args: argparse.Namespace, questions: Sequence[Question], folder: Path) -> dict[str, str]:
-    """Missing and broken images, which are printed; an error unless their questions may be left out."""
+    """Prints and returns missing and broken images; an error unless their questions may be left out."""
     if not args.skip_missing_images:
         check_images(questions, folder)
         return {}
@@ -199,7 +197,7 @@ def keep_features(answerer: Answerer, questions: Sequence[Question], skip_broken
 
 
 def _broken(error: BrokenImageError, questions: Sequence[Question], folder: Path, skip: bool) -> dict[str, str]:
-    """The image of an error, by its name in the questions; an `EvaluationError` if none may be left out."""
+    """The image of an error, by its name in the questions; raises `EvaluationError` unless `skip`."""
     if not skip:
         raise EvaluationError(
             f"the image {error.image} cannot be opened ({error.why}); repair it, or give --skip-missing-images to "
@@ -211,46 +209,33 @@ def _broken(error: BrokenImageError, questions: Sequence[Question], folder: Path
 def answer_stream(
     answerer: Answerer, questions: Sequence[Question], batches: Sequence[Batch], workers: int
 ) -> Iterator[tuple[list[Question], list[str]]]:
-    """Batch by batch, its questions and their texts; images are read ahead by `workers` threads."""
-    with contextlib.closing(_with_images(answerer, questions, batches, workers)) as stream:
-        for batch, loaded in stream:
+    """Batch by batch, its questions and their texts; `workers` threads read the images of the next batches."""
+    read_ahead = workers > 0 and answerer.decodes_itself
+    waiting: list[dict[str, Future]] = []
+    pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="images")
+    try:
+        for number, batch in enumerate(batches):
+            for ahead in batches[number + len(waiting) : number + 1 + _AHEAD] if read_ahead else ():
+                # An image of the batch before is not read again.
+                before = waiting[-1] if waiting else {}
+                wanted = {questions[i].image: questions[i] for i in ahead.rows if questions[i].image}
+                waiting.append({name: before.get(name) or pool.submit(answerer.load, q) for name, q in wanted.items()})
+            loaded = {name: future.result() for name, future in waiting.pop(0).items()} if read_ahead else {}
             asked = [questions[i] for i in batch.rows]
             yield asked, answerer.answer(asked, batch.prompts, loaded)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _warn_of_long_prompts(answerer: Answerer, batches: Sequence[Batch]) -> None:
     limit = getattr(answerer.model.config, "max_position_embeddings", None)
     lengths = [length_of(prompt, answerer.image_tokens) for batch in batches for prompt in batch.prompts]
-    room = (limit or 0) - answerer.generation.max_new_tokens
-    long = sum(length > room for length in lengths)
+    long = sum(length + answerer.generation.max_new_tokens > (limit or 0) for length in lengths)
     if limit and long:
         print(
             f"{long} of {len(lengths)} prompts with their answers may be longer than the {limit} positions of the "
             f"model (longest prompt: {max(lengths)} tokens); they are not cut"
         )
-
-
-def _with_images(
-    answerer: Answerer, questions: Sequence[Question], batches: Sequence[Batch], workers: int
-) -> Iterator[tuple[Batch, dict[str, torch.Tensor]]]:
-    """The batches with their images, read by threads while earlier batches are answered."""
-    if not workers or not answerer.decodes_itself or not any(q.image for q in questions):
-        yield from ((batch, {}) for batch in batches)
-        return
-    with ThreadPoolExecutor(workers, thread_name_prefix="images") as pool:
-        waiting: list[dict[str, Future]] = []
-        try:
-            for number, batch in enumerate(batches):
-                for ahead in batches[number + len(waiting) : number + 1 + _AHEAD]:
-                    # An image that the batch before has needs no second reading.
-                    before = waiting[-1] if waiting else {}
-                    wanted = {questions[i].image: questions[i] for i in ahead.rows if questions[i].image}
-                    waiting.append(
-                        {name: before.get(name) or pool.submit(answerer.load, q) for name, q in wanted.items()}
-                    )
-                yield batch, {name: future.result() for name, future in waiting.pop(0).items()}
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def answer_line(question: Question, text: str, model_id: str) -> str:
