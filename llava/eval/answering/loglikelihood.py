@@ -36,13 +36,12 @@ class Loglikelihood:
 def encode_pair(tokenizer: PreTrainedTokenizerBase, context: str, continuation: str) -> tuple[list[int], list[int]]:
     """Ids of context and continuation by lm-eval's rule (lm_eval/api/model.py, `_encode_pair`).
 
-    Blanks at the end of the context go to the continuation, the two are encoded together, and the continuation's
-    ids are those beyond the length of the context's own. They begin with bos if the tokenizer adds it by itself; an
-    empty context is the bos (or eos) token.
+    Blanks at the end of the context are part of the continuation. Both are encoded together; the continuation's ids
+    are those beyond the length of the context's own. bos is first if the tokenizer adds it; an empty context is the
+    bos (or eos) token.
     """
     encoder = encoder_for(tokenizer)
-    kept = context.rstrip()
-    whole, alone = encoder.encode(context + continuation)[0], encoder.encode(kept)[0]
+    whole, alone = encoder.encode(context + continuation)[0], encoder.encode(context.rstrip())[0]
     ids = whole[len(alone) :]
     if not ids:
         raise ValueError(f"the continuation {continuation!r} adds no token to its context")
@@ -86,10 +85,8 @@ def loglikelihoods(
         logits = read_prompts(model, prompts, {}, keep).logits.float()
         for row, entries in zip(logits, wanted, strict=True):
             for place, number, ids, cut in entries:
-                steps = row[len(row) - len(ids) :].log_softmax(-1)
-                targets = torch.tensor(ids, device=steps.device)
-                said = steps.gather(-1, targets[:, None]).sum()
-                greedy = bool((steps.argmax(-1) == targets).all())
-                yield place, number, Loglikelihood(float(said), greedy, len(ids), cut)
+                steps = row[-len(ids) :].log_softmax(-1)
+                total = float(steps[range(len(ids)), ids].sum())
+                yield place, number, Loglikelihood(total, steps.argmax(-1).tolist() == ids, len(ids), cut)
         bar.update(len(wanted))
     bar.close()

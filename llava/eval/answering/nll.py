@@ -214,10 +214,9 @@ def answer_pieces(
     Samples without an image run no tower. Samples whose answers are cut off by `tokenizer_model_max_length` are left
     out.
     """
-    config = model.config
-    limit = getattr(config, "tokenizer_model_max_length", None)
-    ratio = getattr(config, "image_aspect_ratio", None) or "square"
-    marks = bool(getattr(config, "mm_use_im_start_end", False))
+    limit = getattr(model.config, "tokenizer_model_max_length", None)
+    ratio = getattr(model.config, "image_aspect_ratio", None) or "square"
+    marks = bool(getattr(model.config, "mm_use_im_start_end", False))
     dataset = LazySupervisedDataset(
         records, tokenizer, template, image_folder, processor, ratio, limit, feature_cache, mm_use_im_start_end=marks
     )
@@ -226,7 +225,7 @@ def answer_pieces(
     # Samples with and without an image are kept apart: a batch of text then runs no tower.
     groups = [{f"sample {i}": i for i in order if bool(records.has_image[i]) is seen} for seen in (True, False)]
     done = _score(
-        groups, batch_size, lambda batch: _answer_nll(model, collate([dataset[i] for i in batch])), journal, "sample"
+        groups, batch_size, lambda rows: _answer_nll(model, collate([dataset[i] for i in rows])), journal, "sample"
     )
     pieces = []
     for i in indices:
@@ -246,14 +245,7 @@ def _answer_nll(model: Any, batch: dict[str, Any]) -> list[tuple[float, int]]:
     }
     ids, labels, mask = (batch[key].to(device) for key in ("input_ids", "labels", "attention_mask"))
     ids, _, mask, _, embeds, labels = model.prepare_inputs_labels_for_multimodal(
-        ids,
-        None,
-        mask,
-        None,
-        labels,
-        images.get("images"),
-        image_features=images.get("image_features"),
-        padding_side="right",
+        ids, None, mask, None, labels, **images, padding_side="right"
     )
     given = {"input_ids": ids} if embeds is None else {"inputs_embeds": embeds}
     hidden = model.get_model()(**given, attention_mask=mask, use_cache=False).last_hidden_state

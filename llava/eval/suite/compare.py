@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.eval.benchmarks import BENCHMARKS, BY_NAME, VISUAL, Benchmark
+from llava.eval.benchmarks import BENCHMARKS, BY_NAME, VISUAL
 from llava.eval.scoring.report import Report
 from llava.eval.suite.compare_picture import draw
 from llava.eval.suite.paired import (
@@ -46,7 +46,6 @@ def compare(results: Results, reference: str, notes: Sequence[str] = ()) -> dict
     Raises:
         ComparisonError: results of different questions, metrics or rules; nothing in common.
     """
-    others = [name for name in results if name != reference]
     notes = list(notes)
     for benchmark in BENCHMARKS:
         have = {name: results[name][benchmark.name] for name in results if benchmark.name in results[name]}
@@ -57,19 +56,20 @@ def compare(results: Results, reference: str, notes: Sequence[str] = ()) -> dict
             notes.append(f"{benchmark.column} is not measured for {lacking}")
         for name, report in have.items():
             notes += [f"{benchmark.column}, {name}: {text}" for text in report.warnings]
-    differences: dict[str, dict[str, Any]] = {name: {} for name in others}
+    theirs = results[reference]
+    differences: dict[str, dict[str, Any]] = {name: {} for name in results if name != reference}
     kept: dict[str, Any] = {}
-    for name in others:
+    for name, found in differences.items():
+        ours = results[name]
         draws: dict[str, PairedDraws] = {}
-        shared = [b for b in BENCHMARKS if b.name in results[name] and b.name in results[reference]]
+        shared = [b for b in BENCHMARKS if b.name in ours and b.name in theirs]
         if not shared:
             raise ComparisonError(f"{name} and {reference} have no benchmark in common")
-        for seed, benchmark in enumerate(shared):
-            ours, theirs = results[name][benchmark.name], results[reference][benchmark.name]
-            differences[name][benchmark.column], drawn = _difference(benchmark, ours, theirs, seed)
+        for seed, b in enumerate(shared):
+            found[b.column], drawn = _difference(ours[b.name], theirs[b.name], seed)
             if drawn is not None:
-                draws[benchmark.name] = drawn
-        kept[name] = _kept(results[name], results[reference], draws)
+                draws[b.name] = drawn
+        kept[name] = _kept(ours, theirs, draws)
     return {
         "reference": reference,
         "rows": {name: row(reports) for name, reports in results.items()},
@@ -79,9 +79,7 @@ def compare(results: Results, reference: str, notes: Sequence[str] = ()) -> dict
     }
 
 
-def _difference(
-    benchmark: Benchmark, ours: Report, theirs: Report, seed: int
-) -> tuple[dict[str, Any], PairedDraws | None]:
+def _difference(ours: Report, theirs: Report, seed: int) -> tuple[dict[str, Any], PairedDraws | None]:
     scale = 100 if ours.unit == "share" else 1
     value = scale * (ours.headline.value - theirs.headline.value)
     entry: dict[str, Any] = {"value": value, "questions": len(questions_of(ours)), "interval": False}

@@ -40,9 +40,8 @@ def picture(comparison: Mapping[str, Any]) -> Any:
 
     differences: Mapping[str, Mapping[str, Entry]] = comparison["differences"]
     names = list(differences)
-    columns = [
-        b.column for b in BENCHMARKS if b.column != PERPLEXITY and any(b.column in differences[n] for n in names)
-    ]
+    measured = set().union(*differences.values())
+    columns = [b.column for b in BENCHMARKS if b.column in measured and b.column != PERPLEXITY]
     kept = {name: entry for name, entry in comparison["kept"].items() if entry is not None}
     ratios = {name: found[PERPLEXITY]["ratio"] for name, found in differences.items() if PERPLEXITY in found}
     panels: list[tuple[float, Callable[[Any], None]]] = []
@@ -74,10 +73,8 @@ def picture(comparison: Mapping[str, Any]) -> Any:
         fill(axes)
     handles = [plt.Line2D([], [], color="grey", linewidth=1)]
     handles += [plt.Line2D([], [], linestyle="none", **styles[name]) for name in names]
-    placeholders = [str(i) for i in range(len(handles))]
-    legend = figure.legend(
-        handles, placeholders, loc="outside lower center", ncols=legend_columns, fontsize=8, frameon=False
-    )
+    look = {"loc": "outside lower center", "ncols": legend_columns, "fontsize": 8, "frameon": False}
+    legend = figure.legend(handles, list(map(str, range(len(handles)))), **look)
     # Set afterwards: matplotlib reads "$" as a formula and leaves out labels that begin with "_".
     for text, label in zip(legend.get_texts(), labels, strict=True):
         text.set_parse_math(False)
