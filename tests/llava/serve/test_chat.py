@@ -69,7 +69,7 @@ def test_places_of_images(parts, tiny):
     with pytest.raises(ChatError, match="places for 1 images, and there are 2 to show"):
         session.with_images("Only <image-placeholder>")
     list(session.ask("What?"))
-    with pytest.raises(ChatError, match="places for 1 images, and 0 wait"):
+    with pytest.raises(ChatError, match="places for 1 images, and there are 0 to show"):
         list(session.ask("What is in <image>?"))
 
 
