@@ -65,7 +65,7 @@ def whole_lines(answers: Path) -> tuple[list[str], bool]:
 
 
 def basic_record(settings: Mapping[str, Any], places: Sequence[int]) -> dict[str, Any]:
-    """What every record holds: which questions of the file were answered, and with which settings."""
+    """The part of every record that says which questions were answered, and with which settings."""
     digest = hashlib.sha256(",".join(map(str, places)).encode()).hexdigest()[:16]
     return {"settings": dict(settings), "answered": len(places), "which": digest}
 

@@ -37,9 +37,9 @@ class BatchSize:
     """How much goes into one batch.
 
     Attributes:
-        rows: prompts at most.
-        tokens: prompts times tokens of the longest at most; None sets no limit.
-        given: set by the user, and so never changed.
+        rows: most prompts.
+        tokens: most prompts times tokens of the longest; None sets no limit.
+        given: set by the user, and never changed.
     """
 
     rows: int

@@ -50,7 +50,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Window:
-    """Tokens `begin` to `end` of a document, of which those from `first` on are scored."""
+    """Tokens `begin` to `end` of a document; those from `first` on are scored."""
 
     document: int
     begin: int
@@ -89,7 +89,7 @@ def encode_documents(tokenizer: PreTrainedTokenizerBase, texts: Mapping[str, str
 
 
 def first_tokens(documents: Sequence[Document], count: int | None) -> list[Document]:
-    """The documents up to so many tokens in all, the last one cut; None takes all."""
+    """The documents up to `count` tokens in all, the last one cut; None takes all."""
     kept, left = [], count
     for document in documents:
         ends = document.ends[:left]

@@ -79,10 +79,9 @@ def evaluate(args: argparse.Namespace, checkpoint: Checkpoint, everything: Seque
     if any(q.index not in answers.lines for q in questions):
         print(f"conversation template: {known['conv_mode'] or 'none (raw prompts)'}")
         answerer = make_answerer(args, checkpoint, sees)
-        skip = args.skip_missing_images
+        skip, share = args.skip_missing_images, SHARE[args.share_prefix]
         broken = keep_features(answerer, questions, skip) if answerer.feature_cache is not None else {}
         left = [q for q in questions if q.image not in broken]
-        share = SHARE[args.share_prefix]
         broken |= answer_all(answerer, left, answers, model_id, args.batch_size, share, args.num_workers, skip)
         if broken:
             print(f"{described(broken, questions, folder)}; they are left out")
@@ -91,9 +90,10 @@ def evaluate(args: argparse.Namespace, checkpoint: Checkpoint, everything: Seque
             if not questions:
                 raise EvaluationError(f"none of the questions has an image under {folder} that can be opened")
     kept = {q.index for q in questions}
-    left_out = [q for q in asked if q.index not in kept]
     skipped = [
-        {"index": q.index, "question_id": q.question_id, "image": q.image, "why": unusable[q.image]} for q in left_out
+        {"index": q.index, "question_id": q.question_id, "image": q.image, "why": unusable[q.image]}
+        for q in asked
+        if q.index not in kept
     ]
     answers.finish(questions, {"model_id": model_id, "questions": len(everything), "skipped": skipped})
     without = f"; {count(len(skipped), 'question was', 'questions were')} left out" if skipped else ""
@@ -101,7 +101,7 @@ def evaluate(args: argparse.Namespace, checkpoint: Checkpoint, everything: Seque
 
 
 def unfinished(args: argparse.Namespace, known: dict[str, Any], questions: Sequence[Question]) -> AnswersFile | None:
-    """The answers file of the flags, with what it holds already; None if it is finished."""
+    """The answers file of the flags, with the answers of an earlier run; None if it is finished."""
     answers = AnswersFile(args.answers_file, known, (args.num_chunks, args.chunk_idx))
     if answers.finished_before(questions):
         print(f"{args.answers_file} answers these questions already, with the same settings")
@@ -161,8 +161,8 @@ def answer_all(
     size = BatchSize.of(batch_size, answerer.model, answerer.generation.max_new_tokens)
     broken: dict[str, str] = {}
     warned = False
-    # Closed before an error is printed: else the bar would be drawn once more, over it.
-    with contextlib.closing(tqdm(total=len(left), desc="answers", unit="question")) as bar:
+    # Closed before an error is printed, as the bar would overwrite it.
+    with tqdm(total=len(left), desc="answers", unit="question") as bar:
         while left:
             batches = answerer.batches(left, size, share)
             if not warned:
@@ -171,9 +171,8 @@ def answer_all(
             try:
                 with contextlib.closing(answer_stream(answerer, left, batches, workers)) as stream:
                     for asked, texts in stream:
-                        answers.add(
-                            {q.index: answer_line(q, text, model_id) for q, text in zip(asked, texts, strict=True)}
-                        )
+                        pairs = zip(asked, texts, strict=True)
+                        answers.add({q.index: answer_line(q, text, model_id) for q, text in pairs})
                         bar.update(len(asked))
             except BrokenImageError as error:
                 broken |= _broken(error, left, answerer.image_folder, skip_broken)

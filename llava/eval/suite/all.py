@@ -87,8 +87,7 @@ def run(
     """
     failed = []
     prints = {b.name: fingerprint(checkpoint, b, flags, data) for b in benchmarks}
-    unfinished = {name: "not finished" for name, now in prints.items() if not _is_done(results, name, now)}
-    if unfinished:
+    if unfinished := {name: "not finished" for name, now in prints.items() if not _is_done(results, name, now)}:
         summarise(results, prints[benchmarks[0].name]["checkpoint"], unfinished)
     for number, benchmark in enumerate(benchmarks, start=1):
         now = fingerprint(checkpoint, benchmark, flags, data)
@@ -142,9 +141,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="folder; default: playground/data/eval/results/NAME")
     parser.add_argument("--data", type=Path, default=DATA, help=argparse.SUPPRESS)
     parser.add_argument("--only", nargs="+", choices=list(BY_NAME), help="these benchmarks only")
-    parser.add_argument(
-        "--questions", nargs="+", metavar="NAME=FILE", default=[], help="e.g. tdiuc=questions.sample-20000"
-    )
+    example = "e.g. tdiuc=questions.sample-20000"
+    parser.add_argument("--questions", nargs="+", metavar="NAME=FILE", default=[], help=example)
     parser.add_argument("--require-all", action="store_true", help="stop at once if a benchmark lacks its data")
     args, flags = parser.parse_known_args()
     benchmarks = runnable(args.only, args.require_all, args.data, _questions(args.questions))
@@ -158,10 +156,9 @@ def main() -> None:
     read_state(results)
     results.mkdir(parents=True, exist_ok=True)
     failed = run(checkpoint, benchmarks, results, flags, args.data)
-    done = [benchmark.name for benchmark in benchmarks if benchmark.name not in failed]
     state = fingerprint(checkpoint, benchmarks[0], flags, args.data)["checkpoint"]
     text = summarise(results, state, dict.fromkeys(failed, "failed when it was run last"))
-    if not done:
+    if len(failed) == len(benchmarks):
         raise AllError(f"every benchmark failed: {', '.join(failed)}")
     print(f"\n{text}")
     print(f"The scores are in {results}: summary.md, summary.json and NAME.json for each benchmark")
