@@ -59,11 +59,7 @@ def fitted(
     length: Callable[[str], int],
     room: int,
 ) -> tuple[str, int]:
-    """The prompt of `make` with as many examples as fit into `room` tokens, and how many; the last ones go first.
-
-    Raises:
-        EvaluationError: a question does not fit without examples.
-    """
+    """The prompt of `make` with as many examples as fit into `room` tokens, and how many; the last go first."""
     item = Item(row["question"], tuple(row["choices"]), LETTERS[0])
     for count in range(len(shots), -1, -1):
         text = make(row["category"], shots[:count], item)

@@ -32,11 +32,7 @@ def read_record(answers: Path) -> dict[str, Any]:
 
 
 def check_target(answers: Path) -> None:
-    """Makes the folder of an answers file, before anything is answered.
-
-    Raises:
-        EvaluationError: the file, or what is written next to it, cannot be written.
-    """
+    """Makes the folder of an answers file; raises `EvaluationError` for a place that cannot be written."""
     for path in (answers, journal_path(answers), record_path(answers)):
         if path.is_dir():
             raise EvaluationError(f"--answers-file {answers}: {path} is a folder; give the name of a file")
@@ -78,8 +74,7 @@ class AnswersFile:
         part: `(num_chunks, chunk_idx)` of the questions that this file answers.
 
     Raises:
-        EvaluationError: a file that cannot be written.
-        JournalError: a journal of another run, of a run that is still going on, or a damaged one.
+        EvaluationError, JournalError: a file that cannot be written; a journal that cannot be continued.
     """
 
     def __init__(self, path: str | Path, settings: Mapping[str, Any], part: tuple[int, int] = (1, 0)) -> None:
@@ -110,10 +105,7 @@ class AnswersFile:
         self._journal.remove()
 
     def finished_before(self, questions: Sequence[Question]) -> bool:
-        """Whether the file exists already, answers these questions, and was made with the same settings.
-
-        If it was cut off or damaged since, the answers before the damage are kept.
-        """
+        """Whether the file is there and whole, for these questions and settings; of a damaged one the rest is kept."""
         expected = basic_record(self.settings, [q.index for q in questions])
         found = read_record(self.path)
         if self.lines or not self.path.is_file() or any(found.get(key) != value for key, value in expected.items()):

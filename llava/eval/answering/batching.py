@@ -48,11 +48,7 @@ class BatchSize:
 
     @classmethod
     def of(cls, rows: int | None, model: Any, new_tokens: int = 0) -> "BatchSize":
-        """The size of --batch-size; None (auto) is what the free memory holds by an estimate.
-
-        Args:
-            new_tokens: how many tokens each prompt may still grow by.
-        """
+        """The size of --batch-size; None (auto) is an estimate from free memory and `new_tokens` per prompt."""
         if rows is not None:
             return cls(rows)
         kind = "cuda" if model.device.type == "cuda" else "cpu"
@@ -68,12 +64,7 @@ class BatchSize:
         return True
 
     def halve_after(self, error: Exception) -> None:
-        """Halves the size after memory ran out, and prints it.
-
-        Raises:
-            EvaluationError: the size was given or cannot be halved.
-            Exception: `error` itself, if it has another cause.
-        """
+        """Halves the size after memory ran out; raises `EvaluationError` if it cannot, `error` if that is another."""
         # accelerate's test knows the text of the CPU's allocator on Linux, but not "not enough memory" on Windows.
         given_up = isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
         if not given_up and not should_reduce_batch_size(error):

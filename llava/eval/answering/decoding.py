@@ -1,7 +1,6 @@
 """Greedy and sampled decoding of many prompts at once: the same tokens as one by one.
 
-Three things make it faster than one `generate` per question: prompts are batched, states of leading ids that several
-prompts share (an image, few-shot examples) are computed once, and a row leaves the batch when it has ended.
+Prompts are batched, states of leading ids that several prompts share are computed once, and ended rows leave the batch.
 """
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
@@ -74,9 +73,6 @@ def read_prompts(
     Args:
         blocks: image key -> image tokens `(tokens, hidden_size)`, as `encode_images` returns them.
         keep: how many last positions need logits.
-
-    Raises:
-        ValueError: an image of a prompt is not among the blocks.
     """
     missing = {key for prompt in prompts for key in prompt.images} - set(blocks)
     if missing or any(len(prompt.images) != prompt.ids.count(IMAGE_TOKEN_INDEX) for prompt in prompts):

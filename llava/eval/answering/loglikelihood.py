@@ -1,7 +1,6 @@
 """Log-likelihoods of given continuations, as lm-eval computes them.
 
-Contexts that begin alike (few-shot examples) are read once per batch. Continuations that differ only in their last
-token (letters) share one row.
+Contexts that begin alike are read once per batch. Continuations that differ only in their last token share a row.
 """
 
 from collections.abc import Iterator, Sequence

@@ -135,13 +135,9 @@ def text_pieces(
     batch_size: int = 1,
     journal: Journal | None = None,
 ) -> list[Piece]:
-    """Scores documents; the vision tower is not used.
+    """One piece per document; for a single document one per window.
 
-    Args:
-        bos: ids before every window, part of its context; without any, a document's first token is not scored.
-
-    Returns:
-        One piece per document; for a single document one per window.
+    `bos` is part of every window's context; without it, a document's first token is not scored.
     """
     body = context - len(bos)
     if body < 2:
@@ -209,10 +205,9 @@ def answer_pieces(
     feature_cache: Any = None,
     journal: Journal | None = None,
 ) -> list[Piece]:
-    """Scores the answers of conversations, and the token that ends each, given what comes before them.
+    """One piece per conversation: its answers and the tokens that end them.
 
-    Samples without an image run no tower. Samples whose answers are cut off by `tokenizer_model_max_length` are left
-    out.
+    Samples whose answers are cut off by `tokenizer_model_max_length` are left out.
     """
     limit = getattr(model.config, "tokenizer_model_max_length", None)
     ratio = getattr(model.config, "image_aspect_ratio", None) or "square"

@@ -60,11 +60,7 @@ def check_flags(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
 
 
 def read_texts(path: str | Path) -> dict[str, str]:
-    """The documents of a text file (one) or of JSON lines with a `text` (one per line), by key.
-
-    Raises:
-        EvaluationError: names the line that is not a document.
-    """
+    """The documents of a text file (one) or of JSON lines with a `text` (one per line), by key."""
     path = Path(path)
     if path.suffix != ".jsonl":
         return {path.name: path.read_text(encoding="utf-8")}
@@ -80,11 +76,7 @@ def read_texts(path: str | Path) -> dict[str, str]:
 
 @dataclass
 class Corpus:
-    """A corpus to be scored.
-
-    Attributes:
-        records, indices: conversations, and which of them are scored; None and empty for text.
-    """
+    """A text, or conversations (`records`) and which of them are scored (`indices`)."""
 
     args: argparse.Namespace
     template: str

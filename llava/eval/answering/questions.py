@@ -40,11 +40,7 @@ class Question:
 
 
 def read_questions(path: str | Path) -> list[Question]:
-    """The questions of a JSON-lines file (`question_id`, `text`, optional `image`).
-
-    Raises:
-        EvaluationError: the numbers of the first unreadable lines, and how many there are.
-    """
+    """The questions of a JSON-lines file (`question_id`, `text`, optional `image`)."""
     questions, broken = [], []
     # Not splitlines(): texts may hold U+2028 and the like, which end no line of JSON.
     for number, line in enumerate(read_text(path).split("\n"), start=1):

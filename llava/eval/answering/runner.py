@@ -52,12 +52,7 @@ def main(parser: argparse.ArgumentParser, read: Callable[[argparse.Namespace], l
 
 
 def evaluate(args: argparse.Namespace, checkpoint: Checkpoint, everything: Sequence[Question]) -> None:
-    """Writes one answers file for one checkpoint.
-
-    Args:
-        args: flags of `question_parser`.
-        everything: all questions of the file; the chunk is taken here.
-    """
+    """Writes one answers file; `args` has the flags of `question_parser`, and `everything` is before chunking."""
     folder = Path(args.image_folder)
     asked = chunk(everything, args.num_chunks, args.chunk_idx)
     unusable = _unusable(args, everything, folder)
@@ -153,9 +148,6 @@ def answer_all(
 
     Returns:
         The broken images: name -> what is wrong. Their questions have no answer.
-
-    Raises:
-        EvaluationError: memory ran out and the batch cannot be made smaller; an image is broken.
     """
     left = [q for q in questions if q.index not in answers.lines]
     size = BatchSize.of(batch_size, answerer.model, answerer.generation.max_new_tokens)

@@ -24,8 +24,7 @@ def merge(parts: Sequence[str | Path], output: str | Path) -> int:
     """Joins parts in the order of the questions; returns the number of answers.
 
     Raises:
-        EvaluationError: a part is missing, unfinished, of another run or of another number of questions than its
-            record says; names all such problems. Nothing is written then.
+        EvaluationError: all parts that are missing, unfinished, damaged or of another run. Nothing is written then.
     """
     found, problems = [], []
     for path in map(Path, parts):
@@ -93,11 +92,7 @@ def _mismatches(parts: Sequence[str | Path], records: Sequence[dict[str, Any]]) 
 
 
 def take_torchrun_part(args: argparse.Namespace) -> Path | None:
-    """Under torchrun, sets this process's chunk, device and answers file in `args`.
-
-    Returns:
-        The answers file of all processes together; None without torchrun.
-    """
+    """Under torchrun, sets this process's part in `args`, and returns the answers file of all processes."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1 or args.num_chunks != 1:
         return None

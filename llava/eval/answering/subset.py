@@ -20,9 +20,6 @@ def write_subset(source: Path, per_category: int | None, output: Path, images: b
 
     The lines of a smaller number are among those of a larger one, and a category's draw does not depend on the others.
 
-    Args:
-        images: False leaves the images out.
-
     Returns:
         Numbers of lines written and read.
     """

@@ -35,10 +35,7 @@ class AllError(ValueError):
 def fingerprint(
     checkpoint: "Checkpoint", benchmark: Benchmark, flags: Sequence[str], data: Path = DATA
 ) -> dict[str, Any]:
-    """What a score depends on: a finished benchmark is skipped while this is the same.
-
-    Questions are recorded by size and time of change, as reading their content takes minutes.
-    """
+    """What a score depends on. Questions are recorded by size and time, as reading them takes minutes."""
     from llava.checkpoint.identity import file_state
 
     questions = [data / file for file in benchmark.data]
@@ -58,9 +55,6 @@ def runnable(
     Args:
         names: default: the paper's benchmarks.
         questions: benchmark -> another question file, by its name without the suffix.
-
-    Raises:
-        AllError: none has its data, or `require_all` is given and one does not.
     """
     wanted = [BY_NAME[name] for name in names] if names else [b for b in BENCHMARKS if b.paper]
     wanted = [b.asking(questions[b.name]) if b.name in (questions or {}) else b for b in wanted]

@@ -42,9 +42,6 @@ def compare(results: Results, reference: str, notes: Sequence[str] = ()) -> dict
         `reference`; `rows` (checkpoint -> table row); `differences`: checkpoint -> column -> `value`, `low`, `high` (in
         points; perplexity in its own unit, with the `ratio`), `questions`, `interval` (False: no `low` and `high`);
         `kept`: checkpoint -> `value`, `low`, `high` in percent of the reference's average, over `benchmarks`; `notes`.
-
-    Raises:
-        ComparisonError: results of different questions, metrics or rules; nothing in common.
     """
     notes = list(notes)
     for benchmark in BENCHMARKS:
@@ -174,11 +171,7 @@ def named_results(arguments: list[str]) -> dict[str, Path]:
 
 
 def current_results(folders: Mapping[str, Path]) -> tuple[dict[str, dict[str, Report]], list[str]]:
-    """The scores in each folder, and notes on old ones, which are left out.
-
-    Raises:
-        ValueError: a folder without a score, or with a broken one.
-    """
+    """The scores in each folder, and notes on old ones, which are left out."""
     results, notes = {}, []
     for name, folder in folders.items():
         old = left_out(folder)

@@ -20,11 +20,7 @@ class ComparisonError(ValueError):
 
 
 def check_comparable(benchmark: str, reports: Mapping[str, Report]) -> None:
-    """Raises `ComparisonError` unless all reports are of the same questions, metric and rules as the first.
-
-    Args:
-        reports: checkpoint's name -> its report of this benchmark.
-    """
+    """Raises `ComparisonError` unless all reports (by checkpoint) are of the same questions and rules."""
     (first, reference), *others = reports.items()
     for name, report in others:
         same = {"metric": (reference.metric, report.metric), "unit": (reference.unit, report.unit)}
@@ -63,11 +59,7 @@ class PairedDraws:
 def paired_draws(
     ours: Mapping[str, float], reference: Mapping[str, float], resamples: int = RESAMPLES, seed: int = 0
 ) -> PairedDraws:
-    """Means of both on resampled questions; each question's two scores stay together.
-
-    Args:
-        ours, reference: question -> score, for the same questions.
-    """
+    """Means on resampled questions of both, given as question -> score; a question's two scores stay together."""
     scores = np.array([(ours[key], reference[key]) for key in sorted(reference)], dtype=np.float64)
     distinct, counts = np.unique(scores, axis=0, return_counts=True)
     means = draw_counts(counts, resamples, np.random.default_rng(seed), lambda drawn: drawn @ distinct / len(scores))

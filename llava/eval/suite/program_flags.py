@@ -44,8 +44,7 @@ def check_program_flags(
         set_by_caller: what the flags must not set.
 
     Raises:
-        EvaluationError: in one line, every flag that a program does not know, that the scripts set themselves, or
-            whose value is refused.
+        EvaluationError: all flags that are unknown, set by the scripts themselves, or of a wrong value.
     """
     if not flags:
         return

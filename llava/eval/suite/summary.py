@@ -15,11 +15,7 @@ SUMMARY = "summary.json"
 
 
 def read_state(results: Path) -> dict[str, dict[str, Any]]:
-    """What each finished benchmark's score was made from, by the benchmark's name.
-
-    Raises:
-        ValueError: the file is broken.
-    """
+    """What each finished benchmark's score was made from, by the benchmark's name."""
     file = results / STATE
     if not file.is_file():
         return {}

@@ -12,11 +12,7 @@ NONE = "–"
 
 
 def read_results(folder: Path) -> dict[str, Report]:
-    """A checkpoint's scores by the name of the benchmark, from the JSON files of its results folder.
-
-    Raises:
-        ValueError: no such folder, no score in it, or a broken one.
-    """
+    """A checkpoint's scores by the name of the benchmark, from the JSON files of its results folder."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder of results; bash scripts/eval/all.sh CHECKPOINT makes one")
     files = {benchmark.name: folder / f"{benchmark.name}.json" for benchmark in BENCHMARKS}
