@@ -20,17 +20,10 @@ from llava.mm_utils import process_image, tokenizer_image_token
 
 _TOWER_BATCH = 32
 _NEUTRAL = {
-    "repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "min_length": 0,
-    "min_new_tokens": 0,
-    "bad_words_ids": None,
-    "suppress_tokens": None,
-    "begin_suppress_tokens": None,
-    "forced_bos_token_id": None,
-    "forced_eos_token_id": None,
-    "sequence_bias": None,
-    "guidance_scale": 1,
+    **dict.fromkeys(("repetition_penalty", "guidance_scale"), 1),
+    **dict.fromkeys(("no_repeat_ngram_size", "min_length", "min_new_tokens"), 0),
+    **dict.fromkeys(("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias")),
+    **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id")),
 }
 """Settings of generation_config.json that change which token is chosen, with the value that changes nothing."""
 
@@ -106,19 +99,14 @@ class Answerer:
         if not isinstance(size, BatchSize):
             size = BatchSize.of(size, self.model, new_tokens)
         prompts = [self.prompt(question) for question in questions]
-        return plan(prompts, self.image_tokens, size, share if self.decodes_itself else False, new_tokens)
-
-    @property
-    def image_tokens(self) -> int:
-        """Tokens of an image in the prompt; 0 for a model without a tower."""
-        return self.model.image_tokens
+        return plan(prompts, self.model.image_tokens, size, share if self.decodes_itself else False, new_tokens)
 
     @property
     def decodes_itself(self) -> bool:
         """Whether `decode` can; beam search and the rarer settings are left to transformers' `generate`."""
         config = self.model.generation_config
-        plain = all(getattr(config, name, None) in (None, value) for name, value in _NEUTRAL.items())
-        return plain and self.generation.num_beams == 1
+        neutral = all(getattr(config, name, None) in (None, value) for name, value in _NEUTRAL.items())
+        return neutral and self.generation.num_beams == 1
 
     def load(self, question: Question) -> torch.Tensor:
         """The question's image: pixels `(3, height, width)`, or features `(tokens, mm_hidden_size)` of the cache."""

@@ -36,14 +36,13 @@ def check_target(answers: Path) -> None:
     for path in (answers, journal_path(answers), record_path(answers)):
         if path.is_dir():
             raise EvaluationError(f"--answers-file {answers}: {path} is a folder; give the name of a file")
+    folder = f"--answers-file {answers}: the folder {answers.parent}"
     try:
         answers.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EvaluationError(
-            f"--answers-file {answers}: the folder {answers.parent} cannot be made ({error.strerror})"
-        ) from error
+        raise EvaluationError(f"{folder} cannot be made ({error.strerror})") from error
     if not os.access(answers.parent, os.W_OK | os.X_OK):
-        raise EvaluationError(f"--answers-file {answers}: the folder {answers.parent} is not writable")
+        raise EvaluationError(f"{folder} is not writable")
 
 
 def whole_lines(answers: Path) -> tuple[list[str], bool]:

@@ -52,9 +52,7 @@ def check_flags(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
     if args.context and args.context < least:
         wrong.append(f"--context {args.context} is too small: a window holds {held}")
     elif args.context and args.stride and args.stride > args.context:
-        wrong.append(
-            f"--stride {args.stride} is larger than --context {args.context}: tokens between would be left out"
-        )
+        wrong.append(f"--stride {args.stride} is larger than --context {args.context} and leaves tokens out")
     if wrong:
         raise EvaluationError("perplexity cannot be measured:\n" + "\n".join(f"- {line}" for line in wrong))
 
@@ -65,7 +63,7 @@ def read_texts(path: str | Path) -> dict[str, str]:
     if path.suffix != ".jsonl":
         return {path.name: path.read_text(encoding="utf-8")}
     texts = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if line.strip():
             try:
                 texts[f"line {number}"] = json.loads(line)["text"]
@@ -95,10 +93,8 @@ class Corpus:
         indices = tuple(range(min(len(records), args.samples or len(records))))
         missing = missing_images((name for i in indices for name in records[i].images), args.image_folder)
         if missing:
-            raise EvaluationError(
-                f"{describe_unreadable(dict.fromkeys(missing, MISSING), args.image_folder)}; give --image-folder the "
-                "folder that the paths begin in"
-            )
+            found = describe_unreadable(dict.fromkeys(missing, MISSING), args.image_folder)
+            raise EvaluationError(f"{found}; give --image-folder the folder that the paths begin in")
         return cls(args, template, records, indices)
 
     @property

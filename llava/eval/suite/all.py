@@ -121,14 +121,6 @@ def _is_done(results: Path, name: str, now: Mapping[str, Any]) -> bool:
     return read_state(results).get(name) == now and (results / f"{name}.json").is_file()
 
 
-def _questions(arguments: Sequence[str]) -> dict[str, str]:
-    pairs = {name: file for name, _, file in (argument.partition("=") for argument in arguments)}
-    wrong = [f"{name}={file}" for name, file in pairs.items() if name not in BY_NAME or not file]
-    if wrong:
-        raise AllError(f"--questions takes NAME=FILE, NAME one of {', '.join(BY_NAME)}; not {', '.join(wrong)}")
-    return pairs
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="The paper's whole evaluation on one checkpoint", allow_abbrev=False)
     parser.add_argument("model_path", metavar="CHECKPOINT")
@@ -139,7 +131,11 @@ def main() -> None:
     parser.add_argument("--questions", nargs="+", metavar="NAME=FILE", default=[], help=example)
     parser.add_argument("--require-all", action="store_true", help="stop at once if a benchmark lacks its data")
     args, flags = parser.parse_known_args()
-    benchmarks = runnable(args.only, args.require_all, args.data, _questions(args.questions))
+    questions = dict(argument.partition("=")[::2] for argument in args.questions)
+    wrong = [f"{name}={file}" for name, file in questions.items() if name not in BY_NAME or not file]
+    if wrong:
+        raise AllError(f"--questions takes NAME=FILE, NAME one of {', '.join(BY_NAME)}; not {', '.join(wrong)}")
+    benchmarks = runnable(args.only, args.require_all, args.data, questions)
     check_program_flags(benchmarks, flags, own=parser._option_string_actions)
 
     from llava.checkpoint.folder import open_checkpoint

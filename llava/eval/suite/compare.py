@@ -28,10 +28,8 @@ from llava.files import write_json, written_whole
 from llava.flags import run_program
 from llava.tables import markdown_table
 
-Results = Mapping[str, Mapping[str, Report]]
 
-
-def compare(results: Results, reference: str, notes: Sequence[str] = ()) -> dict[str, Any]:
+def compare(results: Mapping[str, Mapping[str, Report]], reference: str, notes: Sequence[str] = ()) -> dict[str, Any]:
     """Everything that the table and the picture show.
 
     Args:

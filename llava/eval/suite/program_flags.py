@@ -10,15 +10,8 @@ from llava.eval.answering.flags import PARSERS, check_flags
 from llava.eval.benchmarks import Benchmark
 
 SET_BY_SCRIPTS = (
-    "model_path",
-    "question_file",
-    "answers_file",
-    "num_chunks",
-    "chunk_idx",
-    "shots_file",
-    "text_file",
-    "data_path",
-    "report_file",
+    *("model_path", "question_file", "answers_file", "num_chunks", "chunk_idx"),
+    *("shots_file", "text_file", "data_path", "report_file"),
 )
 """What the scripts set themselves: a second value would apply to every benchmark."""
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llava.eval.benchmarks import BENCHMARKS, Benchmark
+from llava.eval.benchmarks import BENCHMARKS
 from llava.eval.scoring.report import Report, read_report
 from llava.eval.suite.table import checkpoints_table, row
 from llava.files import write_json, written_whole
@@ -54,27 +54,23 @@ def summarise(results: Path, checkpoint: Any, unfinished: Mapping[str, str]) -> 
         elif state[name].get("checkpoint") != checkpoint:
             left_out[name] = f"{file.name} is of other files than the checkpoint has now"
         else:
-            reports[name] = read_report(file)
-            lines += _lines(benchmark, reports[name])
+            report = reports[name] = read_report(file)
+            scale, sign = (100, "%") if report.unit == "share" else (1, "")
+            measure = report.headline
+            lines.append(
+                f"- {benchmark.column}: {report.metric} {scale * measure.value:.2f}{sign} "
+                f"{measure.interval_text(scale)}, {measure.samples} samples, "
+                f"{100 * report.parse_failures / max(report.answers, 1):.2f}% of the replies unreadable"
+            )
+            lines += [f"  - {warning}" for warning in report.warnings]
         if name in left_out:
             lines.append(f"- {benchmark.column}: not in the row: {left_out[name]}")
-    values: Mapping[str, Any] = row(reports)
+    values = row(reports)
     text = "\n".join([checkpoints_table({results.name: values}), *lines]) + "\n"
     with written_whole(results / "summary.md") as aside:
         aside.write_text(text, encoding="utf-8")
     write_json(results / SUMMARY, {"model": results.name, "row": values, "left_out": left_out})
     return text
-
-
-def _lines(benchmark: Benchmark, report: Report) -> list[str]:
-    scale, sign = (100, "%") if report.unit == "share" else (1, "")
-    measure = report.headline
-    return [
-        f"- {benchmark.column}: {report.metric} {scale * measure.value:.2f}{sign} "
-        f"{measure.interval_text(scale)}, {measure.samples} samples, "
-        f"{100 * report.parse_failures / max(report.answers, 1):.2f}% of the replies unreadable",
-        *(f"  - {warning}" for warning in report.warnings),
-    ]
 
 
 def left_out(results: Path) -> dict[str, str]:
