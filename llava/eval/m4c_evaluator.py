@@ -19,17 +19,13 @@ y'all y'all'll y'all'd've you'd you'd've you'll you're you've
 """
 
 
-def _without_one_apostrophe(word: str) -> list[str]:
-    return [word[:i] + word[i + 1 :] for i, letter in enumerate(word) if letter == "'"]
-
-
 class EvalAIAnswerProcessor:
     """Converts an answer to the form in which answers are compared."""
 
     # The one entry of VQA's table that maps the other way is kept, so that scores are equal.
-    CONTRACTIONS = {short: word for word in _WORDS.split() for short in _without_one_apostrophe(word)} | {
-        "somebody'd": "somebodyd"
-    }
+    CONTRACTIONS = {
+        word[:i] + word[i + 1 :]: word for word in _WORDS.split() for i, letter in enumerate(word) if letter == "'"
+    } | {"somebody'd": "somebodyd"}
     NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
     NUMBER_MAP = {word: str(number) for number, word in enumerate(NUMBER_WORDS)} | {"none": "0"}
     ARTICLES = ("a", "an", "the")
@@ -70,9 +66,7 @@ class TextVQAAccuracyEvaluator:
             ValueError: not exactly ten answers.
         """
         if len(raw_answers) != ANNOTATORS:
-            raise ValueError(
-                f"a question needs exactly {ANNOTATORS} reference answers; this one has {len(raw_answers)}"
-            )
+            raise ValueError(f"a question needs exactly {ANNOTATORS} answers; this one has {len(raw_answers)}")
         answers = Counter(self.answer_processor(answer) for answer in raw_answers)
         return {answer: _soft(count) for answer, count in answers.items()}
 

@@ -1,8 +1,7 @@
 """What a benchmark declares (files, answering program, preparation, scoring), and the one scoring program.
 
-A benchmark is one file of this package that ends in a `Benchmark`, and one row of the table in `__init__.py`. The
-suite, the scripts in scripts/eval, `llava.eval.prepare` and the scorers read everything from there. Nothing in this
-package imports torch.
+A benchmark is one file of this package that ends in a `Benchmark`, and one row of the table in `__init__.py`. Nothing
+in this package imports torch.
 """
 
 import argparse
@@ -12,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llava.eval.scoring.pairing import CHECK, MISSING, InputsFit, asked_ids, read_answers, read_json
+from llava.eval.scoring.pairing import CHECK, MISSING, Answers, InputsFit, asked_ids, read_answers, read_json
 from llava.eval.scoring.report import Report, report_path
 
 DATA = Path("playground/data/eval")
@@ -21,40 +20,24 @@ DATA = Path("playground/data/eval")
 
 @dataclass(frozen=True)
 class Published:
-    """The size of a benchmark as published. Preparation insists on it, and a score says when it is of another size.
-
-    Attributes:
-        what: what is counted.
-        least: versions differ, and the count is that of the smallest.
-    """
+    """The size of a benchmark as published, in units of `what`; `least`: that of the smallest of several versions."""
 
     count: int
     what: str
     least: bool = False
 
     def warning(self, found: int) -> list[str]:
-        """A warning if the annotations hold another number (whether all of them were asked or not); else nothing."""
+        """A warning if the annotations hold another number; else nothing."""
         if found == self.count or (self.least and found > self.count):
             return []
-        least = "at least " if self.least else ""
-        return [
-            f"not the published benchmark: the annotations hold {found:,} {self.what}, published are "
-            f"{least}{self.count:,}"
-        ]
+        published = f"{'at least ' if self.least else ''}{self.count:,}"
+        held = f"the annotations hold {found:,} {self.what}"
+        return [f"not the published benchmark: {held}, published are {published}"]
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a download is prepared.
-
-    Attributes:
-        check_counts: whether the counts must be the published ones.
-        skip_missing_images: leave out questions whose image is missing, instead of stopping.
-        overwrite: replace question files that exist and differ.
-        sample: ask only so many questions, drawn at random with `seed`.
-        ocr: whether TextVQA's prompts hold the OCR tokens, as LLaVA's do.
-        template: RefCOCOg's prompt, with {} for the expression.
-    """
+    """The flags of `llava.eval.prepare`: how a download is prepared."""
 
     check_counts: bool = True
     skip_missing_images: bool = False
@@ -70,8 +53,7 @@ class Setting:
     """An environment variable that the script of a benchmark reads.
 
     Attributes:
-        answer_flag: the flag of the answering program that takes the value.
-        score_flag: the flag of the scorer that takes it.
+        answer_flag, score_flag: the flag of the answering program, or of the scorer, that takes the value.
         default: the value if the variable is empty or not set; without a default the flag is left out.
         switch: the flag takes no value: it is given if the variable is not empty.
         path: how the value appears in `Benchmark.answers`, so that different settings have different answers.
@@ -94,10 +76,6 @@ LIMIT_PER_TASK = Setting(
 )
 
 
-def _result_file(args: argparse.Namespace) -> list[str]:
-    return [args.result_file]
-
-
 @dataclass(frozen=True)
 class Benchmark:
     """One benchmark.
@@ -106,30 +84,26 @@ class Benchmark:
     (without .jsonl), {answers_folder}, {checkpoint}, {name} (of the answers) and {stem} (of the question file).
 
     Attributes:
-        name: of its folder under playground/data/eval, of scripts/eval/NAME.sh, and of NAME.json among the results.
+        name: that of its folder under playground/data/eval, of its script, and of its score among the results.
         column: its heading in the paper's table.
         questions: the question file in its folder.
-        annotations: the other files in its folder without which it cannot be answered and scored.
+        annotations: the other files in its folder that answering and scoring need.
         prepare: makes the questions from a download: (raw folder, its folder, options) -> number of questions.
         score: (answers, truths, asked=..., missing=..., **options) -> Report; None if the program writes the score.
-        visual: whether it belongs to the average of the paper's table, which is over the visual benchmarks.
+        visual: whether the average in the paper's table includes it.
         paper: whether it is one of the paper's; others have a column only if they were measured.
         program: the module of llava.eval that answers it.
         answer_flags: flags of the program, besides those that all scripts give (checkpoint, answers, temperature).
-        images: the folder of its images.
-        answers: path of the answers in its folder; {other} is "/STEM" if other questions than usual were named, else
-            empty, and a setting's name in braces is its value as `Setting.path` has it.
+        answers: path of the answers in its folder; {other} is "/STEM" if another question file was named, else empty,
+            and a setting's name in braces is its value in the form of `Setting.path`.
         score_flags: flags of the scorer; default: the last of `annotations` and the questions.
         settings: environment variables that only this benchmark's script reads.
         convert: module and flags of the program that writes the answers in another format, for a server or a script.
-        published: its size.
-        count: (truths, args) -> what is compared with `published`; None if these truths are not of that part.
-        annotation_help: the scorer's help for --annotation-file; empty if it has no such flag of the usual kind.
-        add_score_flags: adds flags of this scorer alone.
-        result_files: the answer files that the scorer's flags name.
+        count: (truths, args) -> what is compared with `published`; None if these truths are of another part.
+        annotation_help: the scorer's help for --annotation-file; empty if `add_score_flags` adds the flag, or none.
+        result_files: the scorer's flags -> answer files; default: --result-file, which is required.
         read_truths: (args) -> what answers are scored against.
         read_asked: (--question-file or None) -> the keys of the questions that were asked.
-        read_answers: (path) -> the lines of an answer file.
         options: (args) -> keyword arguments of `score`.
         finish: (args, report, answer file): prints and writes what only this benchmark has, before the table.
     """
@@ -153,10 +127,10 @@ class Benchmark:
     count: Callable[[Any, argparse.Namespace], int | None] = lambda truths, args: len(truths)
     annotation_help: str = ""
     add_score_flags: Callable[[argparse.ArgumentParser], Any] = lambda parser: None
-    result_files: Callable[[argparse.Namespace], Sequence[str | Path]] = _result_file
+    result_files: Callable[[argparse.Namespace], Sequence[str | Path]] | None = None
     read_truths: Callable[[argparse.Namespace], Any] = lambda args: read_json(args.annotation_file)
     read_asked: Callable[[str | None], Any] = asked_ids
-    read_answers: Callable[[str | Path], list[dict[str, Any]]] = read_answers
+    read_answers: Callable[[str | Path], Answers] = read_answers
     options: Callable[[argparse.Namespace], dict[str, Any]] = lambda args: {}
     finish: Callable[[argparse.Namespace, Report, str | Path], Any] = lambda args, report, file: None
 
@@ -174,10 +148,10 @@ class Benchmark:
         return replace(self, questions=questions + Path(self.questions).suffix)
 
     def places(self, checkpoint: str, environment: Mapping[str, str]) -> dict[str, str]:
-        """Every place that flags can name, by the environment variables that all scripts read.
+        """Every place that flags can name, by this benchmark's settings and the variables that all scripts read.
 
-        DATA (its folder), QUESTIONS (another question file of it, without the suffix), IMAGES, NAME (of the answers;
-        default: the checkpoint's folder), RESULT (the score; default: next to the answers), and its own settings.
+        Those are DATA (its folder), QUESTIONS (another question file in it, without the suffix), IMAGES, NAME (of the
+        answers; default: the checkpoint's folder) and RESULT (the score; default: next to the answers).
         """
         data = environment.get("DATA") or f"./{DATA}/{self.name}"
         named, questions = environment.get("QUESTIONS", ""), Path(self.questions)
@@ -203,24 +177,26 @@ class Benchmark:
         }
 
     def flags_to_answer(self, places: Mapping[str, str], environment: Mapping[str, str]) -> list[str]:
-        """Flags of the answering program, from `places` and this benchmark's settings."""
         images = ("--image-folder", "{images}") if self.images else ()
         questions = ("--question-file", "{questions}") if self.score else ()
         flags = (*questions, *images, *self.answer_flags)
-        return [flag.format(**places) for flag in flags] + self._set("answer_flag", environment)
+        return self._flags(flags, places, "answer_flag", environment)
 
     def flags_to_score(
         self, places: Mapping[str, str], environment: Mapping[str, str], base: str | None = None
     ) -> list[str]:
-        """Flags of the scorer, from `places` and this benchmark's settings; `base` is the checkpoint's --model-base."""
+        """Flags of the scorer; `base` is the checkpoint's --model-base."""
         flags = self.score_flags
         if not flags:
             flags = ("--annotation-file", f"{{data}}/{self.annotations[-1]}", "--question-file", "{questions}")
-        of_base = ["--model-base", base] if base and "--model-path" in flags else []
-        return [*(flag.format(**places) for flag in flags), *of_base, *self._set("score_flag", environment)]
+        if base and "--model-path" in flags:
+            flags = (*flags, "--model-base", "{base}")
+        return self._flags(flags, {**places, "base": base}, "score_flag", environment)
 
-    def _set(self, kind: str, environment: Mapping[str, str]) -> list[str]:
-        flags = []
+    def _flags(
+        self, templates: Sequence[str], places: Mapping[str, str], kind: str, environment: Mapping[str, str]
+    ) -> list[str]:
+        flags = [flag.format(**places) for flag in templates]
         for setting in self.settings:
             flag, value = getattr(setting, kind), setting.value(environment)
             if flag and value:
@@ -228,17 +204,11 @@ class Benchmark:
         return flags
 
     def score_main(self, argv: Sequence[str] | None = None) -> None:
-        """The scoring program: reads flags, annotations, questions and answers; prints the score and writes it.
-
-        With --check it stops before it reads answers: flags, annotations and questions exist and belong together.
-
-        Args:
-            argv: the flags; default: those of the command line.
-        """
+        """The scoring program: reads flags, annotations, questions and answers; prints the score and writes it."""
         args = self.score_parser().parse_args(argv)
         with suppress(InputsFit):
             options, truths, asked = self.options(args), self.read_truths(args), self.read_asked(args.question_file)
-            for file in self.result_files(args):
+            for file in self.result_files(args) if self.result_files else [args.result_file]:
                 answers = [] if args.check else self.read_answers(file)
                 missing = CHECK if args.check else args.missing
                 report = self.score(answers, truths, asked=asked, missing=missing, **options)
@@ -251,10 +221,8 @@ class Benchmark:
 
     def score_parser(self) -> argparse.ArgumentParser:
         parser = argparse.ArgumentParser(description=f"Score {self.column} answers")
-        required = self.result_files is _result_file
-        parser.add_argument(
-            "--result-file", required=required, help=f"answers, as llava.eval.{self.program} writes them"
-        )
+        answers = f"answers, as llava.eval.{self.program} writes them"
+        parser.add_argument("--result-file", required=self.result_files is None, help=answers)
         parser.add_argument("--question-file", help="the questions that were asked, if not the whole benchmark")
         if self.annotation_help:
             parser.add_argument("--annotation-file", required=True, help=self.annotation_help)

@@ -1,6 +1,6 @@
 """BIG-bench-hard: zero-shot, strict and flexible, per task and over all. The forms of answers: scoring/bbh_forms.py."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -8,22 +8,18 @@ from typing import Any
 from llava.eval.benchmarks.base import LIMIT_PER_TASK, Benchmark, Published, Setting
 from llava.eval.benchmarks.preparing import Options, PrepareError, set_up
 from llava.eval.scoring.bbh_forms import TASKS, flexible_match, strict_match
-from llava.eval.scoring.group_means import mean_of_group_means
-from llava.eval.scoring.pairing import ScoringError, expecting, pair, read_json
-from llava.eval.scoring.report import Measure, Report, by_group
+from llava.eval.scoring.pairing import Answers, ScoringError, expecting, pair, read_json
+from llava.eval.scoring.report import Measure, Report, by_group, group, mean_of_group_means
 from llava.files import write_json
 
 ANNOTATIONS = "annotations.json"
 PUBLISHED = Published(6511, "questions")
 _TRUTH = itemgetter("task", "input", "target")
 
-PROMPT_SUFFIX = "\nPlease answer this question in a word or phrase."
-"""The paper's instruction; it does not say in which place. Here it follows the question on a line of its own."""
-
 
 def prompt(question: str) -> str:
-    """The paper's zero-shot prompt."""
-    return question + PROMPT_SUFFIX
+    """The paper's zero-shot prompt; the paper does not say in which place its instruction is."""
+    return f"{question}\nPlease answer this question in a word or phrase."
 
 
 def prepare(raw: Path, out: Path, options: Options) -> int:
@@ -31,24 +27,21 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
 
     Args:
         raw: the folder of the task files, or the repository that holds it as `bbh/`.
-
-    Raises:
-        PrepareError: names every file that is missing, broken, or not of the published length.
     """
     folder = raw / "bbh" if (raw / "bbh").is_dir() else raw
     problems, rows, annotations = [], [], {}
-    for task in TASKS.values():
+    for task, (published, _) in TASKS.items():
         try:
-            examples = read_task(folder / f"{task.name}.json")
+            examples = read_task(folder / f"{task}.json")
         except ScoringError as error:
             problems.append(str(error))
             continue
-        if options.check_counts and len(examples) != task.questions:
-            problems.append(f"{task.name}.json holds {len(examples)} questions; published are {task.questions}")
+        if options.check_counts and len(examples) != published:
+            problems.append(f"{task}.json holds {len(examples)} questions; published are {published}")
         for i, example in enumerate(examples):
-            name = f"{task.name}/{i}"
-            rows.append({"question_id": name, "text": prompt(example["input"]), "category": task.name})
-            annotations[name] = {"task": task.name, "input": example["input"], "target": example["target"]}
+            name = f"{task}/{i}"
+            rows.append({"question_id": name, "text": prompt(example["input"]), "category": task})
+            annotations[name] = {"task": task, "input": example["input"], "target": example["target"]}
     if problems:
         raise PrepareError(f"BIG-bench-hard in {folder}: {'; '.join(problems)}")
     asked = set_up(out, {}, "questions.jsonl", rows, options)
@@ -67,32 +60,18 @@ def read_task(path: Path) -> list[dict[str, str]]:
     return examples
 
 
-def score(
-    answers: Sequence[Mapping[str, Any]],
-    annotations: Mapping[str, Mapping[str, str]],
-    asked: Iterable[str] | None = None,
-    missing: str = "error",
-    last: bool = False,
-) -> Report:
-    """Accuracy of both rules.
+def score(answers: Answers, annotations: Mapping[str, Mapping[str, str]], last: bool = False, **pairing: Any) -> Report:
+    """Accuracy of both rules: each question weighs the same, as published, or each task ("task_mean").
 
     Args:
         annotations: question id -> `task`, `input`, `target`, as `llava.eval.prepare` writes them.
-        asked, missing: as `llava.eval.scoring.pairing.pair` takes them.
-        last: the last answer in a reply counts in place of the first: not the published rule.
-
-    Returns:
-        `flexible` (the headline) and `strict`, each question weighing the same, as published; `flexible_task_mean` and
-        `strict_task_mean`, each task weighing the same; flexible accuracy of each task.
-
-    Raises:
-        ScoringError: answers that do not belong to the questions, or annotations of an unknown task.
+        last: the last answer in a reply counts; the published rule takes the first.
     """
     with expecting("not the annotations.json that `python -m llava.eval.prepare bbh` writes"):
         unknown = sorted({task for task, _, _ in map(_TRUTH, annotations.values())} - set(TASKS))
     if unknown:
         raise ScoringError(f"unknown BIG-bench-hard tasks in the annotations: {', '.join(unknown)}")
-    paired = pair(answers, annotations, asked=asked, missing=missing)
+    paired = pair(answers, annotations, **pairing)
     tasks, strict, flexible, failures = [], [], [], 0
     for reply in paired.replies:
         (task, question, target), text = _TRUTH(reply.truth), reply.text or ""
@@ -101,16 +80,11 @@ def score(
         strict.append(float(strict_match(text, target)))
         flexible.append(float(right))
         failures += not parsed
-    groups = {"flexible": by_group(tasks, flexible), "strict": by_group(tasks, strict)}
-    metrics = {
-        "flexible": Measure.of(flexible),
-        "strict": Measure.of(strict),
-        "flexible_task_mean": mean_of_group_means(groups["flexible"]),
-        "strict_task_mean": mean_of_group_means(groups["strict"]),
-    }
+    rules = {"flexible": flexible, "strict": strict}
+    metrics = {rule: Measure.of(scores) for rule, scores in rules.items()}
+    metrics |= {f"{rule}_task_mean": mean_of_group_means(by_group(tasks, scores)) for rule, scores in rules.items()}
     report = Report.of("bbh", paired, flexible, metrics, answers=len(paired.replies), parse_failures=failures)
-    for rule, own in groups.items():
-        report.groups[f"{rule}, task"] = {task: Measure.of(scores) for task, scores in own.items()}
+    report.groups = {f"{rule}, task": group(tasks, scores) for rule, scores in rules.items()}
     report.details = {"shots": 0, "flexible": f"the {'last' if last else 'first'} answer found in the reply"}
     if absent := sorted(set(TASKS) - set(tasks)):
         here = len(TASKS) - len(absent)

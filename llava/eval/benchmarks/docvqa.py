@@ -1,12 +1,12 @@
 """DocVQA (task 1), validation: relaxed accuracy (the paper's number), exact match and ANLS (the benchmark's own)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from llava.eval.benchmarks.base import Benchmark, Published
 from llava.eval.benchmarks.preparing import SHORT, Options, check_count, find, question, set_up
-from llava.eval.scoring.pairing import ScoringError, expecting, read_json
+from llava.eval.scoring.pairing import Answers, ScoringError, expecting, read_json
 from llava.eval.scoring.report import Report, group
 from llava.eval.scoring.rules import anls, exact, relaxed_correctness
 from llava.eval.scoring.short_answers import score_short_answers
@@ -18,11 +18,7 @@ RULES = {"relaxed": relaxed_correctness, "exact": exact, "anls": anls}
 
 
 def entries_of(annotations: Mapping[str, Any], split: str = "val") -> dict[str, dict[str, Any]]:
-    """Question id -> entry of the official file.
-
-    Raises:
-        ScoringError: another kind of file, another split, or one without answers.
-    """
+    """Question id -> entry of the official file."""
     with expecting("the annotations are not a DocVQA file of questions"):
         entries = {str(entry["questionId"]): entry for entry in annotations["data"]}
         found = {entry.get("data_split", split) for entry in entries.values()}
@@ -35,7 +31,6 @@ def entries_of(annotations: Mapping[str, Any], split: str = "val") -> dict[str, 
 
 
 def prepare(raw: Path, out: Path, options: Options) -> int:
-    """Writes questions.jsonl of the validation split."""
     files, folders = (ANNOTATIONS, "val_v1.0.json"), ("", "val/", "spdocvqa_qas/")
     source = find(raw, *(folder + name for name in files for folder in folders))
     images = find(raw, IMAGES, "spdocvqa_images", "val/documents")
@@ -45,18 +40,12 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
     return set_up(out, {ANNOTATIONS: source, IMAGES: images}, "questions.jsonl", rows, options, images)
 
 
-def score(
-    answers: Sequence[Mapping[str, Any]],
-    annotations: Mapping[str, Any],
-    split: str = "val",
-    asked: Sequence[str] | None = None,
-    missing: str = "error",
-) -> Report:
+def score(answers: Answers, annotations: Mapping[str, Any], split: str = "val", **pairing: Any) -> Report:
     """Relaxed, exact and ANLS. `annotations` is the content of the official file."""
     entries = entries_of(annotations, split)
     references = {key: [str(answer) for answer in entry["answers"]] for key, entry in entries.items()}
     details = {"split": split, "anls_threshold": 0.5}
-    report = score_short_answers("docvqa", answers, references, RULES, asked, missing, details=details)
+    report = score_short_answers("docvqa", answers, references, RULES, details=details, **pairing)
     # A question may be of several types; older official files have none.
     kinds = [(kind, v) for key, v in report.per_question.items() for kind in entries[key].get("question_types") or []]
     if kinds:

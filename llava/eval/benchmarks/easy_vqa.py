@@ -1,11 +1,11 @@
 """easy-VQA, which the quickstart trains on: exact match, by kind of question. It is not one of the paper's."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from llava.eval.benchmarks.base import Benchmark
-from llava.eval.scoring.pairing import Reply, ScoringError, pair
+from llava.eval.scoring.pairing import Answers, ScoringError, pair
 from llava.eval.scoring.report import Measure, Report, group
 from llava.eval.scoring.rules import normalise
 from llava.eval.scoring.statistics import wilson
@@ -16,47 +16,30 @@ KINDS = ("all", "shape", "colour", "yes_no")
 
 
 def kind_of(answer: str) -> str:
-    """The kind of question that an annotated answer belongs to: shape, colour or yes_no."""
     return "shape" if answer in SHAPES else "colour" if answer in COLOURS else "yes_no"
 
 
-def score(answers: Sequence[Mapping[str, Any]], annotations: Mapping[str, str]) -> dict[str, Any]:
-    """Accuracy by kind, over the questions that were answered.
+def score(answers: Answers, annotations: Mapping[str, str]) -> dict[str, Any]:
+    """Accuracy over the questions that were answered.
 
     Args:
-        answers: lines of an answers file, with `question_id` and `text`.
         annotations: question id -> answer.
 
     Returns:
-        `all`, `shape`, `colour`, `yes_no`: accuracy in [0, 1] (None for a kind without questions); `questions`: how
-        many in all; `counts` and `intervals` (Wilson, 95%) by kind.
-
-    Raises:
-        ScoringError: an id answered twice or unknown to the annotations, or no answers.
+        `all`, `shape`, `colour`, `yes_no`: accuracy in [0, 1] (None for a kind without questions); `questions`: their
+        number; `counts` and `intervals` (Wilson, 95%) by kind.
     """
-    return by_kind(pair(answers, annotations, asked=[str(line["question_id"]) for line in answers]).replies)
-
-
-def by_kind(replies: Iterable[Reply[str]]) -> dict[str, Any]:
-    """What `score` returns, of replies that are paired with their annotations."""
-    return _tally((kind_of(reply.truth), _right(reply.text, reply.truth)) for reply in replies)
+    return _by_kind(as_report(answers, annotations, [str(line["question_id"]) for line in answers]))
 
 
 def as_report(
-    answers: Sequence[Mapping[str, Any]],
-    annotations: Mapping[str, str],
-    asked: Iterable[str] | None = None,
-    missing: str = "error",
+    answers: Answers, annotations: Mapping[str, str], asked: Iterable[str] | None = None, missing: str = "error"
 ) -> Report:
-    """The report that all benchmarks share; a reply that is not one of the data set's answers counts as unreadable.
-
-    Args:
-        asked, missing: as `llava.eval.scoring.pairing.pair` takes them.
-    """
+    """The report; a reply that is not one of the data set's answers counts as unreadable."""
     if not isinstance(annotations, Mapping) or not all(isinstance(truth, str) for truth in annotations.values()):
         raise ScoringError("the annotations are not easy-VQA's: an object of question ids, each with its answer")
     paired = pair(answers, annotations, asked=asked, missing=missing)
-    right = [float(_right(reply.text, reply.truth)) for reply in paired.replies]
+    right = [float(reply.text is not None and normalise(reply.text) == reply.truth) for reply in paired.replies]
     known = {*SHAPES, *COLOURS, "yes", "no"}
     return Report.of(
         "easy_vqa",
@@ -69,10 +52,6 @@ def as_report(
     )
 
 
-def _right(said: str | None, truth: str) -> bool:
-    return said is not None and normalise(said) == truth
-
-
 def blind_baseline(train: Iterable[tuple[str, str]], test: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """Score of always giving the commonest training answer to each question text, without looking at an image."""
     seen: dict[str, Counter] = defaultdict(Counter)
@@ -82,9 +61,12 @@ def blind_baseline(train: Iterable[tuple[str, str]], test: Iterable[tuple[str, s
     return _tally((kind_of(answer), guesses.get(question) == answer) for question, answer in test)
 
 
-def _tally(results: Iterable[tuple[str, bool]]) -> dict[str, Any]:
-    right: Counter = Counter()
-    total: Counter = Counter()
+def _by_kind(report: Report) -> dict[str, Any]:
+    return _tally((kind_of(reply.truth), report.per_question[reply.key]) for reply in report.replies)
+
+
+def _tally(results: Iterable[tuple[str, float]]) -> dict[str, Any]:
+    right, total = Counter(), Counter()
     for kind, correct in results:
         for name in ("all", kind):
             right[name] += correct
@@ -111,5 +93,5 @@ EASY_VQA = Benchmark(
     add_score_flags=lambda parser: parser.add_argument(
         "--output-file", dest="report_file", help="the same as --report-file"
     ),
-    finish=lambda args, report, file: report.extra.update(by_kind(report.replies)),
+    finish=lambda args, report, file: report.extra.update(_by_kind(report)),
 )

@@ -1,7 +1,7 @@
 """GQA, test-dev balanced: accuracy by the official rules, without the files that the v1.2 download lacks.
 
-Validity, plausibility and consistency need scene graphs, choices and all questions, which the download does not hold;
-they are not computed. The official script's flags `--tier`, `--questions` and `--predictions` are accepted too.
+The official script's flags `--tier`, `--questions` and `--predictions` are accepted too; its validity, plausibility and
+consistency need scene graphs, choices and all questions, and are not computed.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from typing import Any
 
 from llava.eval.benchmarks.base import Benchmark, Published
 from llava.eval.benchmarks.preparing import SHORT, Options, check_count, find, question, set_up
-from llava.eval.scoring.pairing import ScoringError, expecting, pair, read_answers, read_json
+from llava.eval.scoring.pairing import Answers, ScoringError, expecting, pair, read_answers, read_json
 from llava.eval.scoring.report import Measure, Report, group
 from llava.files import write_json
 
@@ -25,7 +25,6 @@ _ASKING = ("exist", "query: name", "choose name")
 
 
 def prepare(raw: Path, out: Path, options: Options) -> int:
-    """Writes upstream's question file from questions1.2.zip and images.zip."""
     source = find(raw, f"{TIER}_questions.json", ANNOTATIONS)
     images = find(raw, "images", IMAGES)
     questions = read_json(source)
@@ -36,39 +35,33 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
 
 
 def normalise(text: str) -> str:
-    """What is compared: the reply without its final full stops, in lower case (upstream's convert_gqa_for_eval)."""
+    """The form that is compared (upstream's convert_gqa_for_eval)."""
     return text.rstrip(".").lower()
 
 
-def score(
-    answers: Sequence[Mapping[str, Any]],
-    questions: Mapping[str, Mapping[str, Any]],
-    asked: Sequence[str] | None = None,
-    missing: str = "error",
-) -> Report:
-    """GQA accuracy over the balanced questions: the reply must equal the answer.
+def score(answers: Answers, questions: Mapping[str, Mapping[str, Any]], **pairing: Any) -> Report:
+    """Accuracy over the balanced questions: the reply must equal the answer.
 
     Args:
-        answers: lines with `question_id` and `text`.
         questions: the official file of a tier: id -> `answer`, `types`, `semantic`, `groups`, `isBalanced`, `question`.
     """
     with expecting("the questions are not in GQA's official form"):
         balanced = {qid: entry for qid, entry in questions.items() if entry["isBalanced"]}
         extra = set(questions) - set(balanced)
         answers = [line for line in answers if str(line["question_id"]) not in extra]
-        paired = pair(answers, balanced, asked=asked, missing=missing)
+        paired = pair(answers, balanced, **pairing)
         said = [None if r.text is None else normalise(r.text) for r in paired.replies]
         truths = [reply.truth for reply in paired.replies]
         hits = [float(text == truth["answer"]) for text, truth in zip(said, truths, strict=True)]
+        structural = [truth["types"]["structural"] for truth in truths]
         groups = {
-            "structural type": group([truth["types"]["structural"] for truth in truths], hits),
+            "structural type": group(structural, hits),
             "semantic type": group([truth["types"]["semantic"] for truth in truths], hits),
             "steps": group([f"{steps(truth):02d}" for truth in truths], hits),
             "words": group([f"{len(truth['question'].split()):02d}" for truth in truths], hits),
         }
-    metrics = {"accuracy": Measure.of(hits)}
-    kinds = ["open" if truth["types"]["structural"] == "query" else "binary" for truth in truths]
-    metrics |= group(kinds, hits)
+    kinds = ["open" if kind == "query" else "binary" for kind in structural]
+    metrics = {"accuracy": Measure.of(hits)} | group(kinds, hits)
     details = {"rule": "GQA official, strict equality", "distribution": distribution(truths, said)}
     return Report.of("gqa", paired, hits, metrics, groups=groups, details=details)
 
@@ -81,8 +74,7 @@ def steps(entry: Mapping[str, Any]) -> int:
 
 def distribution(truths: Sequence[Mapping[str, Any]], said: Sequence[str | None]) -> float | None:
     """Chi-square between given and true answers within each global group, weighted by size; lower is better."""
-    gold: dict[str, Counter] = defaultdict(Counter)
-    given: dict[str, Counter] = defaultdict(Counter)
+    gold, given = defaultdict(Counter), defaultdict(Counter)
     for truth, text in zip(truths, said, strict=True):
         name = (truth.get("groups") or {}).get("global")
         if name is not None:
@@ -90,12 +82,10 @@ def distribution(truths: Sequence[Mapping[str, Any]], said: Sequence[str | None]
             given[name][text] += 1
     if not gold:
         return None
-    total = weighted = 0.0
+    weighted = 0.0
     for name, counts in gold.items():
-        size = sum(counts.values())
-        weighted += size * sum((given[name][answer] - n) ** 2 / n for answer, n in counts.items())
-        total += size
-    return weighted / total
+        weighted += counts.total() * sum((given[name][answer] - n) ** 2 / n for answer, n in counts.items())
+    return weighted / sum(counts.total() for counts in gold.values())
 
 
 def read_predictions(path: str | Path) -> list[dict[str, Any]]:
@@ -109,17 +99,16 @@ def read_predictions(path: str | Path) -> list[dict[str, Any]]:
         return [{"question_id": row["questionId"], "text": row["prediction"]} for row in rows]
 
 
-def convert(answers: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """The official script's predictions, as upstream's convert_gqa_for_eval writes them."""
-    return [{"questionId": str(line["question_id"]), "prediction": normalise(line["text"])} for line in answers]
-
-
 def convert_main() -> None:
     parser = argparse.ArgumentParser(description="Turn GQA answers into predictions for the official script")
     parser.add_argument("--src", required=True, help="answers in JSON lines")
     parser.add_argument("--dst", required=True, help="list of questionId and prediction")
     args = parser.parse_args()
-    write_json(args.dst, convert(read_answers(args.src)))
+    predictions = [
+        {"questionId": str(line["question_id"]), "prediction": normalise(line["text"])}
+        for line in read_answers(args.src)
+    ]
+    write_json(args.dst, predictions)
 
 
 def add_score_flags(parser: argparse.ArgumentParser) -> None:

@@ -1,9 +1,8 @@
 """MMBench, dev: vanilla and circular accuracy on this machine, letters read by one frozen rule; the server's sheet.
 
-Circular: a question is right if it is right in every rotation of its options. The dev files hold the rotations as rows,
-and `--all-rounds` answers make them too. A question that was not asked in all of them is left out, with a warning.
-Vanilla: the first order only. The server reads letters by other means, so its figures differ a little;
-`convert_mmbench_for_submission` writes the sheet that it takes.
+Circular: a question is right if it is right in every rotation of its options: rows of the dev files, or rounds of
+`--all-rounds`. A question that was not asked in all of them is left out, with a warning. Vanilla: the first order only.
+The server reads letters by other means, so its figures differ a little.
 """
 
 import argparse
@@ -16,8 +15,8 @@ from llava.eval.answering.questions import Question
 from llava.eval.benchmarks.base import Benchmark, Published
 from llava.eval.benchmarks.preparing import Options, PrepareError, find, place
 from llava.eval.scoring.letters import LETTER_SUFFIX, VERSION, read_letter
-from llava.eval.scoring.mmbench_tsv import LETTERS, Row, is_none, is_rotation, options_of, question_of, read_tsv
-from llava.eval.scoring.pairing import ScoringError, pair, read_answers
+from llava.eval.scoring.mmbench_tsv import LETTERS, Row, is_none, options_of, question_of, read_tsv
+from llava.eval.scoring.pairing import Answers, ScoringError, pair, read_answers
 from llava.eval.scoring.report import Measure, Report, group
 from llava.images import decoded, open_image
 from llava.names import some
@@ -30,7 +29,7 @@ NOT_IN_SHEET = ("hint", "category", "source", "image", "comment", "l2-category")
 
 
 def prepare(raw: Path, out: Path, options: Options) -> int:
-    """Checks mmbench_dev_20230712.tsv; returns the number of rows, of which each question has one per rotation."""
+    """Checks mmbench_dev_20230712.tsv; returns the number of rows: each question has one per rotation."""
     if options.sample is not None:
         raise PrepareError("mmbench is one file that upstream's scripts read as it is; --sample cannot cut it")
     source = find(raw, FILE)
@@ -46,18 +45,13 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
 
 
 def check_rotations(rows: Sequence[Row]) -> None:
-    """Raises `PrepareError` if a question lacks the row of a rotation: the file is cut off between two rows.
-
-    Versions of the dev set differ by a few questions, so their number says less.
-    """
+    """Raises `PrepareError` if a question lacks the row of a rotation: the file is cut off between two rows."""
     found = Counter(question_of(row["index"]) for row in rows)
     options = {question_of(row["index"]): len(options_of(row)) for row in rows}
     lacking = [question for question, count in found.items() if count != options[question]]
     if lacking:
-        raise PrepareError(
-            f"{len(lacking)} of {len(found)} questions have not one row for each rotation of their options: "
-            f"{some(map(str, lacking))}; is the file whole? --any-count accepts what it has"
-        )
+        which = f"{len(lacking)} of {len(found)} questions have not one row for each rotation of their options"
+        raise PrepareError(f"{which}: {some(lacking)}; is the file whole? --any-count accepts what it has")
 
 
 def read_mmbench_questions(
@@ -70,54 +64,36 @@ def read_mmbench_questions(
     Args:
         single_pred_prompt: ask for the letter alone, in the language `lang`.
         all_rounds: ask each question once per rotation of its options (circular evaluation).
-
-    Raises:
-        ScoringError: as `llava.eval.scoring.mmbench_tsv.read_tsv`.
     """
     questions: list[Question] = []
     for row in read_tsv(path):
-        questions += _rounds(len(questions), row, single_pred_prompt, all_rounds, lang)
+        index, options = row["index"], options_of(row)
+        letters = list(LETTERS[: len(options)])
+        stem = row["question"] if is_none(row.get("hint")) else f"{row['hint']}\n{row['question']}"
+        for number in range(len(options) if all_rounds else 1):
+            turned = options[number:] + options[:number]
+            prompt = "\n".join([stem, *(f"{letter}. {text}" for letter, text in zip(letters, turned, strict=True))])
+            extra = {"round_id": number, "options": turned, "option_char": letters[number:] + letters[:number]}
+            text = f"{prompt}\n{SUFFIXES[lang]}" if single_pred_prompt else prompt
+            image = f"index {index}"
+            questions.append(Question(len(questions), int(index), text, image, prompt, extra, row["image"]))
     return questions
 
 
-def _rounds(
-    index: int, row: Mapping[str, str], single_pred_prompt: bool, all_rounds: bool, lang: str
-) -> list[Question]:
-    options = options_of(row)
-    letters = list(LETTERS[: len(options)])
-    stem = row["question"] if is_none(row.get("hint")) else f"{row['hint']}\n{row['question']}"
-    questions = []
-    for number in range(len(options) if all_rounds else 1):
-        turned = options[number:] + options[:number]
-        prompt = "\n".join(
-            [stem, *(f"{letter}. {text}" for letter, text in zip(LETTERS, turned, strict=False))],
-        )
-        extra = {"round_id": number, "options": turned, "option_char": letters[number:] + letters[:number]}
-        text = f"{prompt}\n{SUFFIXES[lang]}" if single_pred_prompt else prompt
-        questions.append(
-            Question(index + number, int(row["index"]), text, f"index {row['index']}", prompt, extra, row["image"])
-        )
-    return questions
-
-
-def score(
-    answers: Sequence[Mapping[str, Any]], rows: Sequence[Row], asked: None = None, missing: str = "error"
-) -> Report:
+def score(answers: Answers, rows: Sequence[Row], asked: None = None, missing: str = "error") -> Report:
     """Vanilla and circular accuracy; the headline is circular if questions were asked in several orders.
 
     Args:
-        answers: lines with `question_id` (the row's index), `text`, and `round_id`, `options`, `option_char` if the
-            options were rotated while asking.
-        rows: the file's rows, with answers.
+        answers: `question_id` is the row's index; `round_id`, `options` and `option_char` say how the options were
+            rotated for the question.
         asked: not used; a part of the file is a file too.
     """
     by_index = {row["index"].strip(): row for row in rows}
     unlabelled = [index for index, row in by_index.items() if row.get("answer", "").strip() not in LETTERS]
     if unlabelled:
-        raise ScoringError(
-            f"{len(unlabelled)} rows have no answer letter (a test split has none): {some(unlabelled)}; "
-            "NO_SCORE=1 before mmbench.sh leaves it at the answers and the sheet for the server"
-        )
+        unscored = "NO_SCORE=1 before mmbench.sh leaves it at the answers and the sheet for the server"
+        bare = f"{len(unlabelled)} rows have no answer letter (a test split has none): {some(unlabelled)}"
+        raise ScoringError(f"{bare}; {unscored}")
     rounds = 1 + max((int(line.get("round_id") or 0) for line in answers), default=0)
     passes: dict[str, Row] = {
         f"{index}/{number}": row
@@ -132,11 +108,11 @@ def score(
     first: dict[int, float] = {}
     of_question: dict[int, Row] = {}
     for reply, hit in zip(paired.replies, hits, strict=True):
-        index = reply.truth["index"]
-        circles[question_of(index)].append(hit)
-        of_question.setdefault(question_of(index), reply.truth)
-        if not is_rotation(index) and reply.key == f"{index.strip()}/0":
-            first[question_of(index)] = hit
+        question = question_of(reply.truth["index"])
+        circles[question].append(hit)
+        of_question.setdefault(question, reply.truth)
+        if int(reply.truth["index"]) == question and reply.key.endswith("/0"):
+            first[question] = hit
     passed = Counter(question_of(row["index"]) for row in passes.values())
     several = max(passed.values()) > 1
     # A question is whole with an answer to every order of its options, all of which the file (or --all-rounds) has.
@@ -166,9 +142,8 @@ def score(
             "each question was asked in one order only: vanilla accuracy, not comparable with circular"
         )
     if len(first) < len(circles):
-        report.warnings.append(
-            f"{len(circles) - len(first)} questions lack the first order of their options: not in vanilla"
-        )
+        lacking = len(circles) - len(first)
+        report.warnings.append(f"{lacking} questions lack the first order of their options: not in vanilla")
     return report
 
 
@@ -178,17 +153,12 @@ def _gaps(
     """Warnings about the questions that are not in circular."""
     lost = [question for question in circles if question not in whole]
     unasked = [question for question in lost if passed[question] < len(options_of(rows[question]))]
-    unanswered = [question for question in lost if question not in set(unasked)]
     warnings = []
     if unasked:
-        warnings.append(
-            f"the file lacks rotations of {len(unasked)} of {len(circles)} questions, which are not in circular: "
-            f"{some(map(str, unasked))}; is it whole?"
-        )
-    if unanswered:
-        warnings.append(
-            f"{len(unanswered)} questions lack the answer to an order of their options and are not in circular"
-        )
+        lacking = f"{len(unasked)} of {len(circles)} questions, which are not in circular: {some(unasked)}"
+        warnings.append(f"the file lacks rotations of {lacking}; is it whole?")
+    if unanswered := len(lost) - len(unasked):
+        warnings.append(f"{unanswered} questions lack the answer to an order of their options and are not in circular")
     if not whole:
         warnings.append("no question was asked in every order: vanilla accuracy, not comparable with circular")
     return warnings
@@ -200,11 +170,7 @@ def pass_of(line: Mapping[str, Any]) -> str:
 
 
 def letter_of(line: Mapping[str, Any], row: Row) -> str | None:
-    """The letter, in the row's own order of options, that a reply chooses.
-
-    Raises:
-        ScoringError: the line's options are not the row's.
-    """
+    """The letter, in the row's own order of options, that a reply chooses."""
     own = options_of(row)
     shown = line.get("options") or own
     chars = line.get("option_char") or LETTERS[: len(own)]
@@ -223,21 +189,15 @@ def _categories(rows: Mapping[int, Row], scores: Mapping[str, float]) -> dict[st
     return groups
 
 
-def sheet(rows: Sequence[Row], answers: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of a submission: index, question, A to D, prediction, answer, and what else the file has.
-
-    Raises:
-        ScoringError: a row without an answer of the model, or an answer to no row.
-    """
-    # The server gets one reply a row: that to the options in the file's order.
+def sheet(rows: Sequence[Row], answers: Answers) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of a submission: index, question, A to D, prediction, answer, and what else the file has."""
+    # The server gets one reply per row: that to the options in the file's order.
     said = {str(line["question_id"]).strip(): line["text"] for line in answers if not int(line.get("round_id") or 0)}
     indexes = [row["index"].strip() for row in rows]
     absent, unknown = [i for i in indexes if i not in said], sorted(set(said) - set(indexes))
     if absent or unknown:
-        raise ScoringError(
-            f"{len(absent)} rows of the file have no answer: {some(absent) or 'none'}; "
-            f"{len(unknown)} answers belong to no row: {some(unknown) or 'none'}"
-        )
+        unanswered = f"{len(absent)} rows of the file have no answer: {some(absent) or 'none'}"
+        raise ScoringError(f"{unanswered}; {len(unknown)} answers belong to no row: {some(unknown) or 'none'}")
     leading = ["index", "question", *LETTERS]
     kept = [name for name in rows[0] if name not in NOT_IN_SHEET and name not in leading and name != "answer"]
     columns = [*leading, "prediction", "answer", *kept]

@@ -1,22 +1,21 @@
 """MMLU: its 57 subjects, the official CSV files, and the two prompts.
 
 `generate` is the paper's way: five examples, the question, and the instruction to answer with a letter, as one turn of
-the checkpoint's conversation. `loglikelihood` is lm-eval's `mmlu`: no conversation, the letter whose continuation of
-"Answer:" is the most probable. The two give different numbers and are never mixed.
+the checkpoint's conversation. `loglikelihood` is lm-eval's `mmlu`: no conversation, the most probable letter after
+"Answer:". Their numbers differ and are never mixed.
 """
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llava.eval.benchmarks.base import LIMIT_PER_TASK, Benchmark, Published, Setting
 from llava.eval.benchmarks.preparing import Options, PrepareError, check_count, find, set_up
-from llava.eval.scoring.group_means import mean_of_group_means
 from llava.eval.scoring.letters import LETTER_SUFFIX, VERSION, read_letter
-from llava.eval.scoring.pairing import ScoringError, expecting, pair
-from llava.eval.scoring.report import Measure, Report, by_group
+from llava.eval.scoring.pairing import Answers, ScoringError, expecting, pair
+from llava.eval.scoring.report import Measure, Report, by_group, group, mean_of_group_means
 from llava.files import write_json
 from llava.names import some
 
@@ -40,7 +39,6 @@ SUBJECTS: dict[str, str] = dict(
 """Subject -> category, in alphabetical order."""
 SHOTS_FILE, ANNOTATIONS = "shots.json", "annotations.json"
 PUBLISHED = Published(14042, "test questions")
-"""In the test files of all subjects."""
 LETTERS = "ABCD"
 SHOTS = 5
 METHODS = ("generate", "loglikelihood")
@@ -61,11 +59,7 @@ class Item:
 
 
 def read_split(folder: Path, split: str, subject: str) -> list[Item]:
-    """The questions of one subject, from `SPLIT/SUBJECT_SPLIT.csv` in the unpacked data.tar.
-
-    Raises:
-        PrepareError: no such file, or a row that is not a question, four choices and a letter.
-    """
+    """The questions of one subject, from `SPLIT/SUBJECT_SPLIT.csv` in the unpacked data.tar."""
     path = folder / split / f"{subject}_{split}.csv"
     if not path.is_file():
         raise PrepareError(f"{path} is missing; expected the official data.tar, unpacked")
@@ -94,7 +88,7 @@ def _item(row: Sequence[str], where: str) -> Item:
 
 
 def _examples(subject: str, shots: Sequence[Item]) -> str:
-    """How a prompt begins, in the original paper and in lm-eval: a line about the subject, and the examples."""
+    """The beginning of a prompt, in the original paper and in lm-eval."""
     header = f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
     return header + "".join(f"{shot.text()}\nAnswer: {shot.answer}\n\n" for shot in shots)
 
@@ -113,15 +107,12 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
     """Writes questions.jsonl, shots.json and annotations.json.
 
     A line of the question file has `question_id` ("anatomy/0"), `text` (the paper's prompt with five examples),
-    `category` (the subject), and `question` and `choices` by themselves, from which other prompts are made. shots.json
-    holds the first five questions of each subject's dev file; annotations.json letter and choices by question id.
+    `category` (the subject), and `question` and `choices` for other prompts. shots.json holds the first five questions
+    of each subject's dev file; annotations.json letter and choices by question id.
 
     Args:
         raw: the unpacked data.tar: a folder with `dev` and `test`, or one that holds it as `data/`.
-        options: if counts are not checked, any of the subjects will do.
-
-    Raises:
-        PrepareError: a missing or broken file, with its line; other counts than published.
+        options: without the check of counts, subjects may be missing.
     """
     folder = find(raw, "data/test", "test").parent
     subjects = list(SUBJECTS)
@@ -150,36 +141,21 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
     return asked
 
 
-def score(
-    answers: Sequence[Mapping[str, Any]],
-    annotations: Mapping[str, Mapping[str, Any]],
-    asked: Iterable[str] | None = None,
-    missing: str = "error",
-) -> Report:
-    """Accuracy by the letter.
+def score(answers: Answers, annotations: Mapping[str, Mapping[str, Any]], **pairing: Any) -> Report:
+    """Accuracy over questions (as lm-eval's `mmlu`), subjects and categories.
 
     Args:
-        answers: lines; `method` is the one of `METHODS` that gave the letter (default: generate), `shots` the number of
-            examples.
+        answers: `method` is one of `METHODS` (default: generate), `shots` the number of examples.
         annotations: question id ("SUBJECT/NUMBER") -> `answer`, a letter, and `choices`, four texts.
-        asked, missing: as `llava.eval.scoring.pairing.pair` takes them.
-
-    Returns:
-        `accuracy` (each question weighing the same, as lm-eval's `mmlu`), `subject_mean` (each subject weighing the
-        same), `category_mean`; accuracy of each category and subject.
-
-    Raises:
-        ScoringError: answers of both methods in one file, or that do not belong to the questions.
     """
     with expecting("not the annotations.json that `python -m llava.eval.prepare mmlu` writes"):
         if not all(len(truth["choices"]) == 4 and truth["answer"] in set(LETTERS) for truth in annotations.values()):
             raise ValueError("an annotation without four choices and the letter of one")
-    paired = pair(answers, annotations, asked=asked, missing=missing)
+    paired = pair(answers, annotations, **pairing)
     methods = {line.get("method", "generate") for line in answers}
     if len(methods) != 1 or not methods <= set(METHODS):
-        raise ScoringError(
-            f"the answers were made by {', '.join(sorted(map(str, methods)))}; expected one of {', '.join(METHODS)}"
-        )
+        found = ", ".join(sorted(map(str, methods)))
+        raise ScoringError(f"the answers were made by {found}; expected one of {', '.join(METHODS)}")
     (method,) = methods
     subjects = [reply.key.rpartition("/")[0] for reply in paired.replies]
     unknown = sorted(set(subjects) - set(SUBJECTS))
@@ -187,14 +163,11 @@ def score(
         raise ScoringError(f"question ids of unknown MMLU subjects: {some(unknown)}")
     letters = [read_letter(reply.text or "", reply.truth["choices"]) for reply in paired.replies]
     right = [float(letter == reply.truth["answer"]) for letter, reply in zip(letters, paired.replies, strict=True)]
-    categories = [SUBJECTS[subject] for subject in subjects]
-    own, wide = by_group(subjects, right), by_group(categories, right)
-    fewer = [r for r in paired.replies if r.line and r.line.get("shots", SHOTS) < SHOTS]
-    metrics = {
-        "accuracy": Measure.of(right),
-        "subject_mean": mean_of_group_means(own),
-        "category_mean": mean_of_group_means(wide),
-    }
+    kinds = {"category": [SUBJECTS[subject] for subject in subjects], "subject": subjects}
+    fewer = sum(r.line is not None and r.line.get("shots", SHOTS) < SHOTS for r in paired.replies)
+    metrics = {"accuracy": Measure.of(right)}
+    for kind in ("subject", "category"):
+        metrics[f"{kind}_mean"] = mean_of_group_means(by_group(kinds[kind], right))
     details = {
         "method": method,
         "what": "letter generated after the paper's prompt"
@@ -206,14 +179,11 @@ def score(
     }
     failures = letters.count(None)
     report = Report.of("mmlu", paired, right, metrics, answers=len(right), parse_failures=failures, details=details)
-    for kind, groups in (("category", wide), ("subject", own)):
-        report.groups[kind] = {name: Measure.of(scores) for name, scores in groups.items()}
+    report.groups = {kind: group(names, right) for kind, names in kinds.items()}
     if fewer:
-        report.warnings.append(
-            f"{len(fewer)} prompts hold fewer than {SHOTS} examples, because more did not fit into the context"
-        )
-    if len(own) < len(SUBJECTS):
-        report.warnings.append(f"{len(own)} of the {len(SUBJECTS)} subjects")
+        report.warnings.append(f"{fewer} prompts hold fewer than {SHOTS} examples: more did not fit into the context")
+    if (number := len(set(subjects))) < len(SUBJECTS):
+        report.warnings.append(f"{number} of the {len(SUBJECTS)} subjects")
     return report
 
 

@@ -1,16 +1,12 @@
-"""OCR-VQA, test: relaxed accuracy (the paper's number) and exact match.
+"""OCR-VQA, test: relaxed accuracy (the paper's number) and exact match (Qwen-VL's and VLMEvalKit's for this set)."""
 
-Relaxed: numbers may be off by 5% of the reference. Exact: Qwen-VL's and VLMEvalKit's rule for this set. Both ignore
-case and outer blanks only.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from llava.eval.benchmarks.base import Benchmark, Published
 from llava.eval.benchmarks.preparing import SHORT, Options, check_count, find, question, set_up
-from llava.eval.scoring.pairing import ScoringError, expecting, read_json
+from llava.eval.scoring.pairing import Answers, ScoringError, expecting, read_json
 from llava.eval.scoring.report import Report
 from llava.eval.scoring.rules import exact, relaxed_correctness
 from llava.eval.scoring.short_answers import score_short_answers
@@ -24,11 +20,7 @@ SUFFIXES = (".jpg", ".png", ".gif", ".jpeg")
 
 
 def pairs_of(books: Mapping[str, Any], split: str) -> dict[str, tuple[str, str, str]]:
-    """Question id (BOOK_NUMBER) -> book, question, answer, of a split of the official file.
-
-    Raises:
-        ScoringError: another kind of file, or nothing in the split.
-    """
+    """Question id (BOOK_NUMBER) -> book, question, answer, of a split of the official file."""
     pairs = {}
     with expecting("the annotations are not OCR-VQA's dataset.json"):
         for book, entry in books.items():
@@ -36,15 +28,12 @@ def pairs_of(books: Mapping[str, Any], split: str) -> dict[str, tuple[str, str, 
                 for number, texts in enumerate(zip(entry["questions"], entry["answers"], strict=True)):
                     pairs[f"{book}_{number}"] = (book, *map(str, texts))
     if not pairs:
-        found = sorted({str(entry["split"]) for entry in books.values()})
-        raise ScoringError(
-            f"the annotations have no question of split {split} ({SPLITS[split]}); they have {', '.join(found)}"
-        )
+        found = ", ".join(sorted({str(entry["split"]) for entry in books.values()}))
+        raise ScoringError(f"the annotations have no question of split {split} ({SPLITS[split]}); they have {found}")
     return pairs
 
 
 def prepare(raw: Path, out: Path, options: Options) -> int:
-    """Writes questions.jsonl of the test split; ids are BOOK_NUMBER."""
     source, images = find(raw, ANNOTATIONS), find(raw, IMAGES)
     books = read_json(source)
     pairs = pairs_of(books, "test")
@@ -61,17 +50,11 @@ def image_name(book: str, url: str, images: Path) -> str:
     return next((name for name in names if (images / name).is_file()), names[0])
 
 
-def score(
-    answers: Sequence[Mapping[str, Any]],
-    books: Mapping[str, Any],
-    split: str = "test",
-    asked: Sequence[str] | None = None,
-    missing: str = "error",
-) -> Report:
+def score(answers: Answers, books: Mapping[str, Any], split: str = "test", **pairing: Any) -> Report:
     """Relaxed and exact accuracy. `books` is the content of dataset.json."""
     references = {key: [answer] for key, (_, _, answer) in pairs_of(books, split).items()}
     details = {"split": split, "rule": "5% of the reference, case-blind"}
-    return score_short_answers("ocrvqa", answers, references, RULES, asked, missing, details=details)
+    return score_short_answers("ocrvqa", answers, references, RULES, details=details, **pairing)
 
 
 OCRVQA = Benchmark(

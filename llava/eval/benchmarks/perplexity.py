@@ -23,10 +23,8 @@ def text_not_as_published(text: str) -> list[str]:
     name = _OPENINGS.get(text.lstrip().partition("\n")[0].strip())
     if name is None or (found := words_and_line_ends(text)) == PUBLISHED[name].count:
         return []
-    return [
-        f"not the published text: it begins as {name} and holds {found:,} {PUBLISHED[name].what}, published are "
-        f"{PUBLISHED[name].count:,}; it is cut off, or the raw variant"
-    ]
+    held = f"it begins as {name} and holds {found:,} {PUBLISHED[name].what}, published are {PUBLISHED[name].count:,}"
+    return [f"not the published text: {held}; it is cut off, or the raw variant"]
 
 
 def prepare(raw: Path, out: Path, options: Options) -> int:
@@ -34,15 +32,10 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
 
     Args:
         raw: the unpacked wikitext-2-v1.zip (`wiki.valid.tokens`), or a folder with `valid.txt`.
-
-    Raises:
-        PrepareError: no validation text, or one of another length (such as the raw variant, which has other words).
     """
     words = 0
     for split in SPLITS:
-        names = [
-            f"{folder}{name}" for folder in ("", "wikitext-2/") for name in (f"wiki.{split}.tokens", f"{split}.txt")
-        ]
+        names = [folder + name for folder in ("", "wikitext-2/") for name in (f"wiki.{split}.tokens", f"{split}.txt")]
         if split != "valid" and not any((raw / name).is_file() for name in names):
             continue
         source, target = find(raw, *names), out / f"wikitext-2-{split}.txt"

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,7 @@ class PrepareError(ScoringError):
 
 
 def find(raw: Path, *candidates: str) -> Path:
-    """The first of several places in a download that exists.
-
-    Raises:
-        PrepareError: none exists; names them, and archives that were not unpacked.
-    """
+    """The first of several places in a download that exists."""
     for name in candidates:
         if (raw / name).exists():
             return raw / name
@@ -44,11 +40,7 @@ def check_place(source: Path, target: Path) -> None:
 
 
 def place(source: Path, target: Path) -> None:
-    """Gives a file or folder of the download the name that the scripts use: a link, if it is elsewhere.
-
-    Raises:
-        PrepareError: something else has that name.
-    """
+    """Links a file or folder of the download under the name that the scripts use, if it has another."""
     check_place(source, target)
     if target.exists() and target.samefile(source):
         return
@@ -59,12 +51,10 @@ def place(source: Path, target: Path) -> None:
 
 
 def check_count(published: Published, found: int, options: Options) -> None:
-    """Raises `PrepareError` if a count is not the published one (unless counts are not to be checked)."""
+    """Raises `PrepareError` if a count is not the published one and counts are checked."""
     if options.check_counts and found != published.count:
-        raise PrepareError(
-            f"{found} {published.what}; published are {published.count}. Is the download complete, and of this "
-            "version? --any-count accepts what it has"
-        )
+        counts = f"{found} {published.what}; published are {published.count}"
+        raise PrepareError(f"{counts}. Is the download complete, and of this version? --any-count accepts what it has")
 
 
 def question(question_id: Any, image: str, text: str, category: str = "default") -> Row:
@@ -73,11 +63,7 @@ def question(question_id: Any, image: str, text: str, category: str = "default")
 
 
 def with_images(rows: Rows, folder: Path, options: Options) -> Rows:
-    """The rows whose image is in the folder.
-
-    Raises:
-        PrepareError: images are missing; counts and names them (unless they are to be skipped; then it prints them).
-    """
+    """The rows whose image is in the folder; missing images are an error, or printed if they are to be skipped."""
     names = {row["image"] for row in rows if row.get("image")}
     missing = set(missing_images(names, folder))
     if not missing:
@@ -101,19 +87,16 @@ def set_up(
     images: Path | None = None,
     key: Callable[[Mapping[str, Any]], Any] = lambda row: row["question_id"],
 ) -> int:
-    """Links a download's files under `out` and writes its questions; whatever is refused, is before any change.
+    """Links a download's files under `out` and writes its questions; an error comes before any change.
 
     Args:
         places: files and folders of the download by the name that they get.
         questions: name of the question file.
-        images: folder of the images; rows without their image stop it, or are left out.
+        images: folder of the images.
         key: what identifies the question in a row.
 
     Returns:
         How many questions the download has; a sample has fewer.
-
-    Raises:
-        PrepareError: a name is taken by something else, or a question file exists that asks other questions.
     """
     if images is not None:
         rows = with_images(rows, images, options)
@@ -125,23 +108,18 @@ def set_up(
         rows = [rows[i] for i in chosen]
         path = path.with_name(f"{path.stem}.sample-{options.sample}{path.suffix}")
     kept = _kept(path, rows, options, key)
-    for name, source in places.items():
-        check_place(source, out / name)
-    for name, source in places.items():
-        place(source, out / name)
-    if not kept:
-        _write(path, rows)
-    return asked
-
-
-def _write(path: Path, rows: Rows) -> None:
-    """Writes rows as JSON lines, or as one list if the name ends in .json."""
+    for step in (check_place, place):
+        for name, source in places.items():
+            step(source, out / name)
+    if kept:
+        return asked
     if path.suffix == ".json":
         write_json(path, rows)
     else:
-        with written_whole(path) as aside, open(aside, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+        with written_whole(path) as aside:
+            aside.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     print(f"{len(rows)} questions written to {path}")
+    return asked
 
 
 def _kept(path: Path, rows: Rows, options: Options, key: Callable[[Mapping[str, Any]], Any]) -> bool:
@@ -156,15 +134,13 @@ def _kept(path: Path, rows: Rows, options: Options, key: Callable[[Mapping[str, 
         print(f"{path} exists, with these {len(rows)} questions")
         return True
     if _keys(found, key) != _keys(rows, key):
-        raise PrepareError(
-            f"{path} exists and asks {len(found)} questions, which are not the {len(rows)} of this download; "
-            "--overwrite replaces it"
-        )
+        others = f"{len(found)} questions, which are not the {len(rows)} of this download"
+        raise PrepareError(f"{path} exists and asks {others}; --overwrite replaces it")
     print(f"{path} exists and asks these {len(rows)} questions in its own words; kept")
     return True
 
 
-def _keys(rows: Sequence[Mapping[str, Any]], key: Callable[[Mapping[str, Any]], Any]) -> list[str] | None:
+def _keys(rows: Rows, key: Callable[[Mapping[str, Any]], Any]) -> list[str] | None:
     try:
         return sorted(str(key(row)) for row in rows)
     except (KeyError, TypeError, ValueError):

@@ -1,8 +1,4 @@
-"""RefCOCOg, test (UMD split): mean IoU (the paper's number) and accuracy at IoU 0.5.
-
-The checkpoint's config says in which frame it writes boxes; --frame overrides it. The report says which was used, and
-why.
-"""
+"""RefCOCOg, test (UMD split): mean IoU (the paper's number) and accuracy at IoU 0.5."""
 
 import argparse
 import pickle
@@ -13,7 +9,7 @@ from typing import Any
 from llava.eval.benchmarks.base import Benchmark, Published, Setting
 from llava.eval.benchmarks.preparing import Options, PrepareError, check_count, find, question, set_up
 from llava.eval.scoring.boxes import FRAMES, frame_of, parse_box, to_pixels
-from llava.eval.scoring.pairing import Reply, ScoringError, expecting, pair, read_json
+from llava.eval.scoring.pairing import Answers, Reply, ScoringError, expecting, pair, read_json
 from llava.eval.scoring.report import Measure, Report
 from llava.eval.scoring.rules import iou
 from llava.files import write_json
@@ -50,12 +46,7 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
 
 
 def expressions(refs: Sequence[Mapping[str, Any]], instances: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
-    """The expressions of a split: `question_id` (the sentence's), `sentence`, `image`, its `width` and `height`, and
-    `bbox` [x, y, width, height], in pixels.
-
-    Raises:
-        PrepareError: no expression in the split, or files that do not belong together.
-    """
+    """The expressions of a split; `bbox` is [x, y, width, height] in pixels."""
     with expecting("refs and instances are not RefCOCOg's, or not of one download"):
         images = {image["id"]: image for image in instances["images"]}
         boxes = {annotation["id"]: annotation["bbox"] for annotation in instances["annotations"]}
@@ -64,13 +55,14 @@ def expressions(refs: Sequence[Mapping[str, Any]], instances: Mapping[str, Any],
                 "question_id": sentence["sent_id"],
                 "ref_id": ref["ref_id"],
                 "sentence": sentence["sent"],
-                "image": images[ref["image_id"]]["file_name"],
-                "width": images[ref["image_id"]]["width"],
-                "height": images[ref["image_id"]]["height"],
+                "image": image["file_name"],
+                "width": image["width"],
+                "height": image["height"],
                 "bbox": list(boxes[ref["ann_id"]]),
             }
             for ref in refs
             if ref["split"] == split
+            for image in [images[ref["image_id"]]]
             for sentence in ref["sentences"]
         ]
         splits = sorted({str(ref["split"]) for ref in refs})
@@ -85,11 +77,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def load_plain_pickle(path: Path) -> Any:
-    """The content of a pickle, also one of Python 2; nothing in the file can name a class or function, let alone run.
-
-    Raises:
-        PrepareError: a broken pickle, or one that holds more than plain data.
-    """
+    """The content of a pickle, also one of Python 2; a pickle that names a class or function is refused."""
     try:
         with open(path, "rb") as file:
             return _PlainUnpickler(file, encoding="utf-8").load()
@@ -97,28 +85,18 @@ def load_plain_pickle(path: Path) -> Any:
         raise PrepareError(f"{path} cannot be read: {error or 'it is cut off'}") from error
 
 
-def score(
-    answers: Sequence[Mapping[str, Any]],
-    annotations: Mapping[str, Any],
-    frame: str,
-    asked: Sequence[str] | None = None,
-    missing: str = "error",
-    because: str = "",
-) -> Report:
+def score(answers: Answers, annotations: Mapping[str, Any], frame: str, because: str = "", **pairing: Any) -> Report:
     """Mean IoU and accuracy at 0.5 over expressions; a reply without a box is a miss.
 
     Args:
-        annotations: `data`: entries with `question_id`, `bbox` [x, y, width, height] in pixels, and the image's `width`
-            and `height`.
-        frame: what the replies' boxes are shares of: `padded` or `original`.
-        because: how the frame is known.
+        annotations: `data` holds what `expressions` returns.
+        frame: what the replies' boxes are shares of, one of `FRAMES`; `because`: how it is known.
     """
     with expecting("not the annotations that `llava.eval.prepare refcocog` writes"):
         truths = {str(entry["question_id"]): entry for entry in annotations["data"]}
         for entry in truths.values():
-            _, _, _, _ = entry["bbox"]
-            _ = entry["width"], entry["height"]
-    paired = pair(answers, truths, asked=asked, missing=missing)
+            (_, _, _, _), _, _ = entry["bbox"], entry["width"], entry["height"]
+    paired = pair(answers, truths, **pairing)
     overlaps = [overlap(reply, frame) for reply in paired.replies]
     boxes = [parse_box(line["text"]) for line in answers]
     beyond = sum(box is not None and not all(-0.01 <= x <= 1.01 for x in box) for box in boxes)
@@ -133,15 +111,14 @@ def score(
     failures = sum(box is None for box in boxes)
     report = Report.of("refcocog", paired, overlaps, metrics, details=details, parse_failures=failures)
     if beyond:
-        report.warnings.append(
-            f"{beyond} boxes reach beyond 0..1 and were clipped: does the model write another scale?"
-        )
+        clipped = f"{beyond} boxes reach beyond 0..1 and were clipped"
+        report.warnings.append(f"{clipped}: does the model write another scale?")
     return report
 
 
 def overlap(reply: Reply, frame: str) -> float:
     """IoU of a reply's box with the true one, in pixels; 0 if there is none."""
-    box = None if reply.text is None else parse_box(reply.text)
+    box = parse_box(reply.text or "")
     if box is None:
         return 0.0
     x, y, width, height = reply.truth["bbox"]
@@ -155,7 +132,6 @@ def add_score_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def options(args: argparse.Namespace) -> dict[str, str]:
-    """The frame that the scorer's flags name, and why it is this one."""
     if args.frame:
         frame, why = args.frame, "given as --frame"
     elif args.model_path:

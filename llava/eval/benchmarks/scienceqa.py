@@ -1,7 +1,4 @@
-"""ScienceQA, test: accuracy over the questions with an image (the paper's number), and over all.
-
-Upstream's flags and output files; its question file is a JSON list of conversations, some of them with an image.
-"""
+"""ScienceQA, test: accuracy over the questions with an image (the paper's number), and over all; upstream's files."""
 
 import argparse
 import re
@@ -29,7 +26,6 @@ FAILED = "FAILED"
 
 
 def prepare(raw: Path, out: Path, options: Options) -> int:
-    """Writes upstream's question file (CQM-A): context, question and choices, answered by a letter."""
     places = {name: find(raw, name, f"data/scienceqa/{name}") for name in (PROBLEMS, SPLITS)}
     images = find(raw, IMAGES, "test")
     problems = split_problems(read_json(places[PROBLEMS]), read_json(places[SPLITS]), "test")
@@ -41,34 +37,34 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
 
 
 def row(pid: str, problem: Mapping[str, Any]) -> dict[str, Any]:
-    """One entry: `id`, `image` if it has one, `conversations`."""
+    """One entry of upstream's question file: context, question and choices, answered by a letter."""
     lines = [f"Context: {problem['hint']}"] if problem["hint"] else []
     lines.append(problem["question"])
     lines += [f"{letter}. {choice}" for letter, choice in zip(OPTIONS, problem["choices"], strict=False)]
-    text = "\n".join(lines)
     image = {}
     if problem["image"]:
         image = {"image": f"{pid}/{problem['image']}"}
-        text = f"{DEFAULT_IMAGE_TOKEN}\n{text}"
-    turns = [{"from": "human", "value": text}, {"from": "gpt", "value": OPTIONS[problem["answer"]]}]
+        lines.insert(0, DEFAULT_IMAGE_TOKEN)
+    turns = [{"from": "human", "value": "\n".join(lines)}, {"from": "gpt", "value": OPTIONS[problem["answer"]]}]
     return {"id": pid, **image, "conversations": turns}
 
 
 def read_science_questions(path: str | Path, single_pred_prompt: bool = False) -> list[Question]:
     """The questions of `llava_test_CQM-A.json` or `bunny_test_CQM-A.json` (upstream: llava/eval/model_vqa_science.py).
 
-    The saved prompt keeps `<image>` and the suffix: it is how the scorer knows which questions have an image.
+    The saved prompt keeps `<image>` and the suffix, by which the scorer knows which questions have an image.
 
     Args:
         single_pred_prompt: ask for the letter alone.
-
-    Raises:
-        ScoringError: names every entry that is not a question by its place.
     """
     questions, broken = [], []
     for number, entry in enumerate(read_questions(path), start=1):
         try:
-            questions.append(_question(len(questions), entry, single_pred_prompt))
+            text = entry["conversations"][0]["value"].replace(DEFAULT_IMAGE_TOKEN, "").strip()
+            text += f"\n{LETTER_SUFFIX}" if single_pred_prompt else ""
+            image = entry.get("image") or None
+            saved = f"{DEFAULT_IMAGE_TOKEN}\n{text}" if image else text
+            questions.append(Question(len(questions), entry["id"], text, image, saved))
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             broken.append(f"entry {number} ({type(error).__name__}: {error})")
     if broken:
@@ -76,20 +72,11 @@ def read_science_questions(path: str | Path, single_pred_prompt: bool = False) -
     return questions
 
 
-def _question(index: int, entry: dict[str, Any], single_pred_prompt: bool) -> Question:
-    text = entry["conversations"][0]["value"].replace(DEFAULT_IMAGE_TOKEN, "").strip()
-    if single_pred_prompt:
-        text = f"{text}\n{LETTER_SUFFIX}"
-    image = entry.get("image")
-    saved = f"{DEFAULT_IMAGE_TOKEN}\n{text}" if image else text
-    return Question(index, entry["id"], text, image or None, saved)
-
-
 def parse_answer(text: str, options: Sequence[str] = OPTIONS) -> str:
-    """The letter that a reply gives, or "FAILED": a bare letter, "X. ..." at its start, or one "The answer is X."."""
+    """The letter of a reply, or "FAILED": a bare letter, "X. ..." at its start, or one "The answer is X."."""
     if text in options:
         return text
-    if len(text) >= 3 and text[0] in options and text[1:3] == ". ":
+    if text[:1] in options and text[1:3] == ". ":
         return text[0]
     found = _ANSWER_IS.findall(text)
     return found[0] if len(found) == 1 else FAILED
@@ -102,11 +89,7 @@ def choice_of(letter: str, problem: Mapping[str, Any], options: Sequence[str] = 
 
 
 def split_problems(problems: Mapping[str, Any], splits: Mapping[str, Any], split: str) -> dict[str, Any]:
-    """The problems of a split, by id.
-
-    Raises:
-        ScoringError: no such split, an empty one, or one whose problems are missing or broken.
-    """
+    """The problems of a split, by id."""
     if not isinstance(problems, Mapping) or not isinstance(splits, Mapping):
         raise ScoringError("problems.json and pid_splits.json are not ScienceQA's: each holds a JSON object")
     if split not in splits:
@@ -134,32 +117,30 @@ def _is_problem(problem: Any) -> bool:
 def score(
     answers: Sequence[Mapping[str, Any]],
     problems: Mapping[str, Mapping[str, Any]],
-    asked: Sequence[str] | None = None,
-    missing: str = "error",
     options: Sequence[str] = OPTIONS,
+    **pairing: Any,
 ) -> Report:
-    """ScienceQA accuracy; the headline is the image subset's if there is one, as in the paper.
+    """ScienceQA accuracy; the headline is that of the questions with an image, if there are any, as in the paper.
 
     Args:
         problems: those of the split, by id, as in problems.json: `choices`, `answer` (an index), `image`.
     """
-    paired = pair(answers, problems, asked=asked, missing=missing)
+    paired = pair(answers, problems, **pairing)
     hits = [
         float(r.text is not None and choice_of(parse_answer(r.text, options), r.truth, options) == r.truth["answer"])
         for r in paired.replies
     ]
     subjects = [reply.truth.get("subject") for reply in paired.replies]
-    metrics = {"accuracy": Measure.of(hits)}
-    per_question = {reply.key: hit for reply, hit in zip(paired.replies, hits, strict=True)}
-    on_images = {reply.key: per_question[reply.key] for reply in paired.replies if has_image(reply)}
+    on_images = {reply.key: hit for reply, hit in zip(paired.replies, hits, strict=True) if has_image(reply)}
+    metrics, changes = {}, {}
     if on_images:
-        metrics = {"image_accuracy": Measure.of(list(on_images.values())), **metrics}
+        metrics["image_accuracy"], changes["per_question"] = Measure.of(list(on_images.values())), on_images
     return Report.of(
         "scienceqa",
         paired,
         hits,
-        metrics,
-        per_question=on_images or per_question,
+        metrics | {"accuracy": Measure.of(hits)},
+        **changes,
         parse_failures=sum(parse_answer(line["text"], options) == FAILED for line in answers),
         groups={"subject": group(subjects, hits)} if all(subjects) else {},
         details={"rule": "LLaVA's eval_science_qa"},
@@ -168,18 +149,16 @@ def score(
 
 
 def has_image(reply: Reply) -> bool:
-    """Whether the problem has an image. Upstream asks the saved prompt, which a text-only problem's does not hold."""
-    if "image" in reply.truth:
-        return bool(reply.truth["image"])
-    return reply.line is not None and DEFAULT_IMAGE_TOKEN in reply.line.get("prompt", "")
+    """Whether the problem has an image; upstream looks for the image token in the saved prompt."""
+    return bool(reply.truth["image"]) if "image" in reply.truth else _asked_with_image(reply)
+
+
+def _asked_with_image(reply: Reply) -> bool:
+    return DEFAULT_IMAGE_TOKEN in (reply.line or {}).get("prompt", "")
 
 
 def _blind(replies: Sequence[Reply]) -> list[str]:
-    blind = [
-        reply.key
-        for reply in replies
-        if reply.line is not None and has_image(reply) and DEFAULT_IMAGE_TOKEN not in reply.line.get("prompt", "")
-    ]
+    blind = [reply.key for reply in replies if reply.line and has_image(reply) and not _asked_with_image(reply)]
     if not blind:
         return []
     return [f"{len(blind)} questions with an image were asked without {DEFAULT_IMAGE_TOKEN}: {some(blind)}"]
@@ -207,8 +186,8 @@ def upstream_outputs(
             }
         )
     right, count = len(sorted_out["correct"]), len(replies)
-    image_right, image_wrong = (sum(entry["is_multimodal"] for entry in found) for found in sorted_out.values())
-    image_count = image_right + image_wrong
+    image_right = sum(entry["is_multimodal"] for entry in sorted_out["correct"])
+    image_count = sum(map(has_image, replies))
     result = {
         "acc": 100 * right / count,
         "correct": right,

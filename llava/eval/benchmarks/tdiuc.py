@@ -7,7 +7,7 @@ and a final full stop. Replies that equal no answer of the vocabulary are counte
 import argparse
 import csv
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +15,27 @@ import numpy as np
 
 from llava.eval.benchmarks.base import Benchmark, Published, Setting
 from llava.eval.benchmarks.preparing import SHORT, Options, check_count, find, question, set_up
-from llava.eval.scoring.group_means import mean_of_group_means
-from llava.eval.scoring.pairing import ScoringError, expecting, pair, read_json
-from llava.eval.scoring.report import Measure, Report, group
-from llava.eval.scoring.rules import arithmetic_mean, harmonic_mean, normalise
+from llava.eval.scoring.pairing import Answers, ScoringError, expecting, pair, read_json
+from llava.eval.scoring.report import Measure, Report, by_group, group, mean_of_group_means
+from llava.eval.scoring.rules import harmonic_mean, normalise
 from llava.eval.scoring.statistics import RESAMPLES, draw_counts, percentiles
 
 IMAGES = "val2014"
 ANNOTATIONS = "mscoco_val2014_annotations.json"
 OFFICIAL_QUESTIONS = "OpenEnded_mscoco_val2014_questions.json"
 PUBLISHED = Published(538868, "questions")
-_TYPES = (
-    "absurd activity_recognition attribute color counting object_presence object_recognition positional_reasoning "
-    "scene_recognition sentiment_understanding sport_recognition utility_affordance"
+TYPES = (
+    *("absurd", "activity_recognition", "attribute", "color", "counting", "object_presence", "object_recognition"),
+    *("positional_reasoning", "scene_recognition", "sentiment_understanding", "sport_recognition"),
+    "utility_affordance",
 )
-TYPES = tuple(_TYPES.split())
-ABSURD = "absurd"
+ABSURD = TYPES[0]
 # The class of all reference answers that the answer key lacks.
 OUTSIDE = "-1"
-MEANS: dict[str, Callable[[Sequence[float]], float]] = {"arithmetic": arithmetic_mean, "harmonic": harmonic_mean}
-# Right and wrong answers, by class of the reference answer.
-Cells = dict[str, list[int]]
+MEANS = {"arithmetic": lambda values: sum(values) / len(values), "harmonic": harmonic_mean}
 
 
 def prepare(raw: Path, out: Path, options: Options) -> int:
-    """Writes questions.jsonl of the validation split; --sample makes a set that can be answered in reasonable time."""
     source = find(raw, f"Questions/{OFFICIAL_QUESTIONS}", OFFICIAL_QUESTIONS)
     annotations = find(raw, f"Annotations/{ANNOTATIONS}", ANNOTATIONS)
     images = find(raw, f"Images/{IMAGES}", IMAGES)
@@ -60,11 +56,7 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
 
 
 def score(
-    answers: Sequence[Mapping[str, Any]],
-    annotations: Mapping[str, Any],
-    answer_key: Collection[str] | None = None,
-    asked: Sequence[str] | None = None,
-    missing: str = "error",
+    answers: Answers, annotations: Mapping[str, Any], answer_key: Collection[str] | None = None, **pairing: Any
 ) -> Report:
     """Accuracy, and the means over types: of accuracies, and of accuracies averaged over answers within each type.
 
@@ -75,7 +67,7 @@ def score(
     """
     truths = references(annotations)
     vocabulary = {normalise(answer) for answer in answer_key or (answer for _, answer in truths.values())}
-    paired = pair(answers, truths, asked=asked, missing=missing)
+    paired = pair(answers, truths, **pairing)
     types = [reply.truth[0] for reply in paired.replies]
     classes = [normalise(reply.truth[1]) for reply in paired.replies]
     classes = [name if name in vocabulary else OUTSIDE for name in classes]
@@ -83,12 +75,13 @@ def score(
         float(reply.text is not None and name != OUTSIDE and normalise(reply.text) == name)
         for reply, name in zip(paired.replies, classes, strict=True)
     ]
-    cells: dict[str, Cells] = {}
-    for kind, name, hit in zip(types, classes, hits, strict=True):
-        cells.setdefault(kind, {}).setdefault(name, [0, 0])[0 if hit else 1] += 1
-    # The bootstrap draws in this order; sorted, the order of the questions does not matter.
-    cells = {kind: dict(sorted(found.items())) for kind, found in sorted(cells.items())}
-    unknown = [line for line in answers if normalise(line["text"]) not in vocabulary]
+    tally = Counter(zip(types, classes, hits, strict=True))
+    # Right and wrong answers by class, `(2, classes)`; sorted: the order of the questions must not change the draws.
+    cells = {
+        kind: np.array([[tally[kind, name, hit] for name in sorted(set(names))] for hit in (1, 0)])
+        for kind, names in by_group(types, classes).items()
+    }
+    unknown = sum(normalise(line["text"]) not in vocabulary for line in answers)
     metrics = {"accuracy": Measure.of(hits)} | means_per_type(cells)
     others = [hit for hit, kind in zip(hits, types, strict=True) if kind != ABSURD]
     if others and len(others) < len(hits):
@@ -96,10 +89,10 @@ def score(
     details = {
         "vocabulary": "answer key" if answer_key else "reference answers of the annotations",
         "vocabulary_size": len(vocabulary),
-        "out_of_vocabulary": len(unknown),
-        "out_of_vocabulary_rate": len(unknown) / len(answers),
+        "out_of_vocabulary": unknown,
+        "out_of_vocabulary_rate": unknown / len(answers),
         "references_outside_the_key": Counter(classes)[OUTSIDE],
-        "normalised_per_type": {kind: _normalised(kinds) for kind, kinds in cells.items()},
+        "normalised_per_type": {kind: float(_rates(found.reshape(1, -1))[0, 1]) for kind, found in cells.items()},
     }
     report = Report.of("tdiuc", paired, hits, metrics, groups={"type": group(types, hits)}, details=details)
     if absent := [kind for kind in TYPES if kind not in cells]:
@@ -108,70 +101,47 @@ def score(
 
 
 def references(annotations: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Question id -> type, first answer.
-
-    Raises:
-        ScoringError: another kind of file.
-    """
+    """Question id -> type, first answer."""
     with expecting("the annotations are not a TDIUC file with types and answers"):
         entries = annotations["annotations"]
         return {str(e["question_id"]): (e["question_type"], str(e["answers"][0]["answer"])) for e in entries}
 
 
-def means_per_type(cells: Mapping[str, Cells]) -> dict[str, Measure]:
+def means_per_type(cells: Mapping[str, np.ndarray]) -> dict[str, Measure]:
     """Arithmetic and harmonic means over types, plain and normalised, with and without `absurd`.
 
-    The plain arithmetic mean has the interval of `mean_of_group_means`. The others have a bootstrap's, which draws anew
-    within each type, so that every draw has every type. Drawing cannot move a type that is all right or all wrong (or a
-    single question): with such a type among them, they have no interval.
+    The plain arithmetic mean has the interval of `mean_of_group_means`. The others have the bootstrap's, with resamples
+    of each type. All resamples of a type are equal if it is all right or all wrong (or a single question): with such a
+    type among them, they have no interval.
+
+    Args:
+        cells: type -> right and wrong answers by class, integers `(2, classes)`.
     """
     rng = np.random.default_rng(0)
-    draws = {
-        kind: draw_counts(np.array(list(found.values())).T.reshape(-1), RESAMPLES, rng, _drawn)
-        for kind, found in cells.items()
-    }
-    tables = {
-        prefix: ({kind: value(found) for kind, found in cells.items()}, {kind: d[:, i] for kind, d in draws.items()})
-        for i, (prefix, value) in enumerate({"": _accuracy, "normalised_": _normalised}.items())
-    }
+    rates = {kind: _rates(found.reshape(1, -1))[0] for kind, found in cells.items()}
+    draws = {kind: draw_counts(found.reshape(-1), RESAMPLES, rng, _rates) for kind, found in cells.items()}
     measures = {}
-    for suffix, left_out in (("", ()), ("_without_absurd", (ABSURD,))):
-        kinds = [kind for kind in cells if kind not in left_out]
-        if not kinds or (left_out and len(kinds) == len(cells)):
+    for suffix, kinds in (("", list(cells)), ("_without_absurd", [kind for kind in cells if kind != ABSURD])):
+        if not kinds or (suffix and len(kinds) == len(cells)):
             continue
-        samples = sum(sum(map(sum, cells[kind].values())) for kind in kinds)
-        all_vary = all(0 < _accuracy(cells[kind]) < 1 for kind in kinds)
-        for prefix, (values, of_draws) in tables.items():
+        samples = sum(int(cells[kind].sum()) for kind in kinds)
+        all_vary = all(0 < rates[kind][0] < 1 for kind in kinds)
+        for i, prefix in enumerate(("", "normalised_")):
             for name, mean in MEANS.items():
-                drawn = mean([of_draws[kind] for kind in kinds])
-                measures[f"{prefix}{name}_mpt{suffix}"] = Measure.with_interval(
-                    mean([values[kind] for kind in kinds]),
-                    percentiles(np.asarray(drawn)) if all_vary else None,
-                    samples,
-                )
-        measures[f"arithmetic_mpt{suffix}"] = mean_of_group_means({kind: _hits(cells[kind]) for kind in kinds})
+                interval = percentiles(mean([draws[kind][:, i] for kind in kinds])) if all_vary else None
+                value = mean([rates[kind][i] for kind in kinds])
+                measures[f"{prefix}{name}_mpt{suffix}"] = Measure.with_interval(value, interval, samples)
+        hits = {kind: np.repeat([1.0, 0.0], cells[kind].sum(1)) for kind in kinds}
+        measures[f"arithmetic_mpt{suffix}"] = mean_of_group_means(hits)
     return measures
 
 
-def _hits(cells: Cells) -> list[float]:
-    return [1.0] * sum(right for right, _ in cells.values()) + [0.0] * sum(wrong for _, wrong in cells.values())
-
-
-def _accuracy(cells: Cells) -> float:
-    return sum(right for right, _ in cells.values()) / sum(map(sum, cells.values()))
-
-
-def _normalised(cells: Cells) -> float:
-    """Mean over classes of each class's accuracy: common answers weigh no more than rare ones."""
-    return arithmetic_mean([right / (right + wrong) for right, wrong in cells.values()])
-
-
-def _drawn(drawn: np.ndarray) -> np.ndarray:
-    """`_accuracy` and `_normalised` `(n, 2)` of drawn counts `(n, 2 * classes)`, right ones first."""
-    right, wrong = np.split(drawn, 2, axis=1)
+def _rates(counts: np.ndarray) -> np.ndarray:
+    """Accuracy, and the mean over classes of each class's accuracy `(n, 2)`, of counts `(n, 2 * classes)`."""
+    right, wrong = np.split(counts, 2, axis=1)
     size = right + wrong
-    mean = (right / np.maximum(size, 1)).sum(1) / (size > 0).sum(1)
-    return np.stack([right.sum(1) / size.sum(1), mean], axis=1)
+    normalised = (right / np.maximum(size, 1)).sum(1) / (size > 0).sum(1)
+    return np.stack([right.sum(1) / size.sum(1), normalised], axis=1)
 
 
 def read_answer_key(path: str | Path) -> set[str]:

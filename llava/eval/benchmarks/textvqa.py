@@ -1,11 +1,11 @@
 """TextVQA, validation: accuracy by the rules of LLaVA's evaluation (M4C's soft accuracy).
 
-An answer is matched to its question by its image and the question's text, which the saved prompt holds on a line of its
-own, because image ids are not unique.
+Image ids are not unique: an answer's question is found by the image and by the question's text in the saved prompt.
 """
 
 import argparse
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.eval.benchmarks.base import Benchmark, Published
 from llava.eval.benchmarks.preparing import SHORT, Options, check_count, find, question, set_up
 from llava.eval.m4c_evaluator import TextVQAAccuracyEvaluator
-from llava.eval.scoring.pairing import Reply, ScoringError, expecting, pair, read_json, read_questions
+from llava.eval.scoring.pairing import Answers, Reply, ScoringError, expecting, pair, read_json, read_questions
 from llava.eval.scoring.report import Measure, Report
 
 QUESTIONS = "llava_textvqa_val_v051{}.jsonl"
@@ -57,22 +57,18 @@ def prompt(text: str, tokens: list[str] | None) -> str:
 
 
 def load_tokens(path: Path) -> dict[str, list[str]]:
-    """Image -> its tokens, of Rosetta's file."""
+    """Image -> its tokens."""
     with expecting(f"{path} is not TextVQA's file of OCR tokens"):
         return {entry["image_id"]: entry["ocr_tokens"] for entry in read_json(path)["data"]}
 
 
 def prompt_processor(prompt: str) -> str:
-    """The question, in lower case, that a saved prompt asks; upstream's three forms of prompt.
-
-    Raises:
-        ScoringError: a prompt of another form.
-    """
+    """The question, in lower case, of a saved prompt in one of upstream's three forms."""
     prompt = prompt.removeprefix(f"{DEFAULT_IMAGE_TOKEN}\n")
     lines = prompt.split("\n")
     if prompt.startswith("OCR tokens: "):
         found = _SHORT_ANSWER.search(prompt)
-        question = found.group(1) if found else None
+        question = found and found[1]
     elif "Reference OCR token: " in prompt and len(lines) == 3:
         question = lines[1] if prompt.startswith(OCR_LINE) else lines[0]
     elif len(lines) == 2:
@@ -88,7 +84,7 @@ def prompt_processor(prompt: str) -> str:
 
 
 def score(
-    answers: Sequence[Mapping[str, Any]],
+    answers: Answers,
     annotations: Sequence[Mapping[str, Any]],
     asked: Sequence[Mapping[str, Any]] | None = None,
     missing: str = "error",
@@ -96,12 +92,9 @@ def score(
     """TextVQA accuracy.
 
     Args:
-        answers: lines with `question_id` (the image's id), `prompt` and `text`.
+        answers: `question_id` is the image's; with `prompt`.
         annotations: entries of the official file's `data`: `image_id`, `question`, `question_id`, ten `answers`.
         asked: lines of the question file, if not the whole benchmark was asked.
-
-    Raises:
-        ScoringError: answers and annotations do not belong together.
     """
     truths = dict(zip(_keys(_annotated(entry) for entry in annotations), annotations, strict=True))
     keyed = dict(zip(map(id, answers), _keys(map(_asked, answers)), strict=True))
@@ -117,16 +110,19 @@ def score(
     evaluator = TextVQAAccuracyEvaluator()
     scores = [_score(evaluator, reply) for reply in paired.replies]
     with_tokens = sum(OCR_LINE in line["prompt"] or "OCR tokens: " in line["prompt"] for line in answers)
-    details = {"rule": "m4c", "prompts": _prompts(with_tokens, len(answers))}
+    if 0 < with_tokens < len(answers):
+        mixed = f"{with_tokens} of {len(answers)} prompts hold OCR tokens, the others do not"
+        raise ScoringError(f"{mixed}; score them apart")
+    details = {"rule": "m4c", "prompts": "with OCR tokens" if with_tokens else "without OCR tokens"}
     return Report.of("textvqa", paired, scores, {"accuracy": Measure.of(scores)}, details=details)
 
 
-def _keys(pairs: Iterable[tuple[str, str]]) -> list[Key]:
-    seen: dict[tuple[str, str], int] = {}
+def _keys(asked: Iterable[tuple[str, str]]) -> list[Key]:
+    seen = Counter()
     keys = []
-    for pair_ in pairs:
-        seen[pair_] = seen.get(pair_, 0) + 1
-        keys.append((*pair_, seen[pair_]))
+    for key in asked:
+        seen[key] += 1
+        keys.append((*key, seen[key]))
     return keys
 
 
@@ -151,15 +147,7 @@ def _score(evaluator: TextVQAAccuracyEvaluator, reply: Reply) -> float:
     return 0.0 if reply.text is None else worth.get(evaluator.answer_processor(reply.text), 0.0)
 
 
-def _prompts(with_tokens: int, total: int) -> str:
-    """Which of the two ways of asking was used; their scores are far apart."""
-    if 0 < with_tokens < total:
-        raise ScoringError(f"{with_tokens} of {total} prompts hold OCR tokens, the others do not; score them apart")
-    return "with OCR tokens" if with_tokens else "without OCR tokens"
-
-
 def read_annotations(path: str | Path) -> list[dict[str, Any]]:
-    """The entries of TextVQA's official annotation file."""
     data = read_json(path)
     if not isinstance(data, dict) or not isinstance(data.get("data"), list):
         raise ScoringError(f"{path} has no list `data`; expected {ANNOTATIONS}")

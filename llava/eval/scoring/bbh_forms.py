@@ -32,17 +32,13 @@ _QUESTIONS = {"causal_judgement": 187, "penguins_in_a_table": 146, "snarks": 178
 
 
 class Task(NamedTuple):
-    """A task: how many questions its file holds as published, and the form of its answers."""
-
-    name: str
     questions: int
+    """In its file as published."""
     form: str
 
 
-TASKS: dict[str, Task] = {
-    name: Task(name, _QUESTIONS.get(name, 250), form)
-    for name, form in sorted((name, form) for form, names in _TASKS.items() for name in names.split())
-}
+_FORM_OF = {name: form for form, names in _TASKS.items() for name in names.split()}
+TASKS = {name: Task(_QUESTIONS.get(name, 250), form) for name, form in sorted(_FORM_OF.items())}
 
 
 class Option(NamedTuple):
@@ -64,9 +60,8 @@ def flexible_match(task: str, question: str, reply: str, reference: str, last: b
     """Whether the answer found in a reply is right, and whether one was found at all.
 
     Args:
-        task: a name of `TASKS`.
         question: the question's text, which names options and words to sort.
-        last: take the last answer, not the first ("not True ... so False"); not the published rule.
+        last: take the last answer ("not True ... so False"); the published rule takes the first.
     """
     if strict_match(reply, reference):
         return True, True
@@ -75,9 +70,9 @@ def flexible_match(task: str, question: str, reply: str, reference: str, last: b
 
 
 def extract(task: str, question: str, reply: str, last: bool = False) -> str | None:
-    """The answer that a reply gives, in the form of the task's references; None if it holds none."""
+    """The answer in a reply, in the form of the task's references, or None."""
     found = _FORMS[TASKS[task].form](question, reply)
-    return None if not found else found[-1 if last else 0]
+    return found[-1 if last else 0] if found else None
 
 
 def options(question: str) -> list[Option]:
@@ -100,12 +95,12 @@ def _lettered(question: str, reply: str) -> list[str]:
     if letters:
         return letters
     offered = options(question)
-    by_text = _options_named(offered, reply)
-    if by_text:
-        return by_text
     known = "".join(option.letter for option in offered)
     if not known:
         return []
+    by_text = _options_named(offered, reply)
+    if by_text:
+        return by_text
     after_colon = re.findall(rf":\s*([{known}])", reply)
     # A reply that is nothing but the letter is an answer to any reader; lm-eval does not parse it.
     alone = re.fullmatch(rf"\W*([{known}])\W*", reply)
@@ -115,9 +110,7 @@ def _lettered(question: str, reply: str) -> list[str]:
 def _options_named(offered: list[Option], reply: str) -> list[str]:
     """Options whose text is in the reply as whole words, in order; a text that two options share names neither."""
     texts = [_bare(option.text) for option in offered]
-    letters = {
-        text: option.letter for text, option in zip(texts, offered, strict=True) if texts.count(text) == 1 and text
-    }
+    letters = {text: o.letter for text, o in zip(texts, offered, strict=True) if texts.count(text) == 1 and text}
     if not letters:
         return []
     # If two options begin alike, the longer one is meant.

@@ -13,6 +13,7 @@ from llava.eval.scoring.rules import Box
 from llava.families import UnknownFamilyError, family_of
 
 FRAMES = ("padded", "original")
+"""Shares of the square of the longer side, with the image in its middle; or of the image."""
 _NUMBER = r"\s*(-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*"
 _BOX = re.compile(r"\[" + ",".join([_NUMBER] * 4) + r"\]")
 
@@ -24,35 +25,23 @@ def parse_box(text: str) -> Box | None:
 
 
 def to_pixels(box: Box, width: int, height: int, frame: str) -> Box:
-    """A box in shares of 1, in pixels of the image: corners in order, clipped to the image.
-
-    Args:
-        width, height: the image's, in pixels.
-        frame: `padded`: shares of the square of the longer side, the image centred in it (LLaVA's expand2square, which
-            rounds the margin down); `original`: shares of the image.
-    """
+    """A box in shares of 1 -> in pixels of an image of `width` x `height`: corners in order, clipped to the image."""
     if frame not in FRAMES:
         raise ScoringError(f"frame {frame!r}; allowed: {', '.join(FRAMES)}")
     x1, y1, x2, y2 = box
-    if frame == "padded":
-        side = max(width, height)
-        left, top = (side - width) // 2, (side - height) // 2
-        xs, ys = [x * side - left for x in (x1, x2)], [y * side - top for y in (y1, y2)]
-    else:
-        xs, ys = [x * width for x in (x1, x2)], [y * height for y in (y1, y2)]
-    xs, ys = sorted(min(max(x, 0.0), float(width)) for x in xs), sorted(min(max(y, 0.0), float(height)) for y in ys)
-    return xs[0], ys[0], xs[1], ys[1]
+
+    def corners(first: float, second: float, size: int) -> list[float]:
+        side = max(width, height) if frame == "padded" else size
+        # LLaVA's expand2square rounds the margin down.
+        places = (share * side - (side - size) // 2 for share in (first, second))
+        return sorted(min(max(place, 0.0), float(size)) for place in places)
+
+    (left, right), (top, bottom) = corners(x1, x2, width), corners(y1, y2, height)
+    return left, top, right, bottom
 
 
 def frame_of(config: Mapping[str, Any]) -> tuple[str, str]:
-    """The frame of a checkpoint's boxes, and why: by its family's training data and its image_aspect_ratio.
-
-    Args:
-        config: the checkpoint's config.json.
-
-    Raises:
-        ScoringError: a config that does not tell its family.
-    """
+    """The frame of a checkpoint's boxes, and why, by its config: its family's training data and image_aspect_ratio."""
     try:
         family = family_of(dict(config))
     except (UnknownFamilyError, KeyError) as error:

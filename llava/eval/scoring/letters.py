@@ -21,6 +21,7 @@ letters-2 differs from letters-1 in rule 2 and in denials: letters-1 took a deni
 
 import re
 from collections.abc import Sequence
+from string import ascii_uppercase
 
 VERSION = "letters-2"
 LETTER_SUFFIX = "Answer with the option's letter from the given choices directly."
@@ -54,33 +55,23 @@ _IS_DENIED = re.compile(
 )
 # A word further back than this does not deny what follows.
 _REACH = 80
-_REFUSALS = (
-    "i cannot",
-    "i can't",
-    "cannot be determined",
-    "sorry",
-    "unable to",
-    "none of the above",
-    "not possible to",
-)
+_REFUSALS = "i cannot|i can't|cannot be determined|sorry|unable to|none of the above|not possible to"
 
 
 def read_letter(reply: str, options: Sequence[str]) -> str | None:
-    """The letter of the option that a reply chooses; None if the rule finds none.
-
-    Args:
-        options: texts of the options, in the order of their letters from A.
-    """
-    letters = [chr(ord("A") + i) for i in range(len(options))]
+    """The letter of the option that a reply chooses; None if the rule finds none. The first option is A."""
+    letters = list(ascii_uppercase[: len(options)])
     words = reply.translate(_MARKS).split()
     if len(words) == 1 and len(words[0]) == 1:
         return words[0].upper() if words[0].upper() in letters else None
-    if _two(_STARTS_WITH_TWO.match(reply), letters) or len(_started_lines(reply, letters)) > 1:
+    # Several lines that begin as options do: the reply repeats the list.
+    line_starts = {first or second for first, second in _LINE_STARTS.findall(reply)} & set(letters)
+    if _two(_STARTS_WITH_TWO.match(reply), letters) or len(line_starts) > 1:
         return None
     left = _LETTER.sub(lambda found: "_" if _denied(reply, *found.span()) else found[0], reply)
     start = _STARTS.match(left)
     if start:
-        letter = start.group(1) or start.group(2)
+        letter = start[1] or start[2]
         return letter if letter in letters else None
     if any(_two(found, letters) for found in _OR.finditer(reply)):
         return None
@@ -93,11 +84,6 @@ def read_letter(reply: str, options: Sequence[str]) -> str | None:
 def _two(found: re.Match[str] | None, letters: Sequence[str]) -> bool:
     """Whether the two letters of a match are those of two options."""
     return found is not None and found[1] != found[2] and {found[1], found[2]} <= set(letters)
-
-
-def _started_lines(reply: str, letters: Sequence[str]) -> set[str]:
-    """Letters with which lines begin as options do: several if the reply repeats the list."""
-    return {first or second for first, second in _LINE_STARTS.findall(reply)} & set(letters)
 
 
 def _denied(text: str, begin: int, end: int) -> bool:
@@ -118,18 +104,14 @@ def _named(rest: str, options: Sequence[str], letters: Sequence[str]) -> str:
 
 def _by_text(reply: str, options: Sequence[str], letters: Sequence[str]) -> str | None:
     plain = _plain(reply)
-    texts = [_plain(option) for option in options]
-    equal = [letter for letter, text in zip(letters, texts, strict=True) if text and text == plain]
+    texts = [(letter, text) for letter, option in zip(letters, options, strict=True) if (text := _plain(option))]
+    equal = [letter for letter, text in texts if text == plain]
     if len(equal) == 1:
         return equal[0]
     if len(reply) > 2 * sum(map(len, options)):
         return None
-    inside = [
-        letter
-        for letter, text in zip(letters, texts, strict=True)
-        if text
-        and any(not _denied(plain, *found.span()) for found in re.finditer(rf"(?<!\w){re.escape(text)}(?!\w)", plain))
-    ]
+    places = {letter: re.finditer(rf"(?<!\w){re.escape(text)}(?!\w)", plain) for letter, text in texts}
+    inside = [letter for letter, found in places.items() if not all(_denied(plain, *place.span()) for place in found)]
     return inside[0] if len(inside) == 1 else None
 
 
@@ -138,11 +120,9 @@ def _plain(text: str) -> str:
 
 
 def _last_letter(reply: str, letters: Sequence[str]) -> str | None:
-    if any(words in reply.lower() for words in _REFUSALS):
+    if re.search(_REFUSALS, reply.lower()):
         return None
     words = reply.translate(_MARKS).split()
-    found = [(i, word) for i, word in enumerate(words) if word in letters]
-    named = [(i, word) for i, word in found if word != "A" or i == len(words) - 1]
-    if len(named) != 1 or named[0][0] < len(words) - 4:
-        return None
-    return named[0][1]
+    last = len(words) - 1
+    named = [(i, word) for i, word in enumerate(words) if word in letters and (word != "A" or i == last)]
+    return named[0][1] if len(named) == 1 and named[0][0] > last - 4 else None

@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from PIL import Image
@@ -23,26 +24,20 @@ Row = dict[str, str]
 
 
 def is_none(value: str | None) -> bool:
-    """Whether a cell is empty: upstream reads the file with pandas, which takes several words for that."""
+    """Whether a cell is empty, by the words that pandas reads as empty: upstream reads the file with it."""
     return value is None or value.strip().lower() in _EMPTY
 
 
 def options_of(row: Mapping[str, str]) -> list[str]:
     """The options, up to the first empty one."""
-    options: list[str] = []
-    for letter in LETTERS:
-        if is_none(row.get(letter)):
-            break
-        options.append(row[letter])
-    return options
+    return list(takewhile(lambda text: not is_none(text), map(row.get, LETTERS)))
 
 
 def read_tsv(path: str | Path) -> list[Row]:
-    """The rows of a file as texts, images still in base64, each row with its own.
+    """The rows of a whole file as texts, each with its own image in base64.
 
     Raises:
-        ScoringError: no such file, columns that are not MMBench's, rows that are cut off, or image cells that hold no
-            whole image; names their lines.
+        ScoringError: not MMBench's columns, or lines that are cut off or hold no whole image; names them.
     """
     try:
         # Images are cells of megabytes.
@@ -60,7 +55,7 @@ def read_tsv(path: str | Path) -> list[Row]:
 
 
 def _whole_rows(path: str | Path, reader: csv.DictReader) -> list[tuple[int, Row]]:
-    """Rows with their line numbers."""
+    """Line numbers and rows."""
     columns = reader.fieldnames or []
     absent = [name for name in NEEDED if name not in columns]
     if absent:
@@ -79,15 +74,12 @@ def _whole_rows(path: str | Path, reader: csv.DictReader) -> list[tuple[int, Row
             raise ScoringError(f"{path}, line {reader.line_num}: question {row['index']} has fewer than two options")
         rows.append((reader.line_num, row))
     if short:
-        raise ScoringError(
-            f"{path}: {len(short)} rows have not one cell for each column: {some(short)}; the file is cut off, "
-            "download it again"
-        )
+        cut_off = f"{len(short)} rows have not one cell for each column: {some(short)}"
+        raise ScoringError(f"{path}: {cut_off}; the file is cut off, download it again")
     return rows
 
 
 def _with_images(path: str | Path, rows: Sequence[tuple[int, Row]]) -> list[Row]:
-    """Rows whose images are their own and whole."""
     images = {row["index"]: row["image"].strip() for _, row in rows}
     if len(images) < len(rows):
         raise ScoringError(f"{path} holds {len(rows) - len(images)} indexes twice")
@@ -103,9 +95,8 @@ def _with_images(path: str | Path, rows: Sequence[tuple[int, Row]]) -> list[Row]
             broken.append(f"line {line} (index {row['index']}: {problems[image]})")
         whole.append({**row, "image": image})
     if broken:
-        raise ScoringError(
-            f"{path}: {len(broken)} image cells hold no whole image: {some(broken)}; download the file again"
-        )
+        cells = f"{len(broken)} image cells hold no whole image: {some(broken)}"
+        raise ScoringError(f"{path}: {cells}; download the file again")
     return whole
 
 
@@ -127,7 +118,3 @@ def image_problem(data: str) -> str | None:
 def question_of(index: str | int) -> int:
     """The index of the question that a row is a rotation of."""
     return int(index) % ROTATION
-
-
-def is_rotation(index: str | int) -> bool:
-    return int(index) >= ROTATION

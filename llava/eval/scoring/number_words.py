@@ -6,11 +6,11 @@ _BELOW_TWENTY = (
     "zero one two three four five six seven eight nine ten "
     "eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
 )
-_TENS_FROM_TWENTY = "twenty thirty forty fifty sixty seventy eighty ninety"
-_SMALL = {word: value for value, word in enumerate(_BELOW_TWENTY.split())}
-_TENS = {word: 10 * value for value, word in enumerate(_TENS_FROM_TWENTY.split(), start=2)}
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_SIZES = {word: value for value, word in enumerate(_BELOW_TWENTY.split())}
+_SIZES |= {word: 10 * value for value, word in enumerate(_TENS.split(), start=2)}
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
-_NUMBER = "|".join(sorted([*_SMALL, *_TENS, "hundred", *_SCALES], key=len, reverse=True))
+_NUMBER = "|".join(sorted([*_SIZES, "hundred", *_SCALES], key=len, reverse=True))
 _JOIN = r"(?:\s*-\s*|\s+and\s+|\s+)"
 _RUN = re.compile(rf"(?:\b(minus|negative)\s+)?\b((?:{_NUMBER})(?:{_JOIN}(?:{_NUMBER}))*)\b", re.IGNORECASE)
 
@@ -30,20 +30,15 @@ def _read(words: list[str]) -> list[int]:
     total, group, room = 0, 0, 0
     # `room`: below which size the next word may add to the group; 0 before the first word.
     for word in words:
-        size = _SMALL.get(word, _TENS.get(word))
+        size = _SIZES.get(word)
+        fits = 0 < group < 100 if word == "hundred" else size is None or 0 < size < room
+        if room and not fits:
+            values.append(total + group)
+            total, group = 0, 0
         if size is not None:
-            if room and (size == 0 or size >= room):
-                values.append(total + group)
-                total, group = 0, 0
-            group += size
-            room = 10 if word in _TENS else 1
+            group, room = group + size, 10 if size >= 20 else 1
         elif word == "hundred":
-            if room and not 0 < group < 100:
-                values.append(total + group)
-                total, group = 0, 0
-            group = max(group, 1) * 100
-            room = 100
+            group, room = max(group, 1) * 100, 100
         else:
-            total += max(group, 1) * _SCALES[word]
-            group, room = 0, 1000
+            total, group, room = total + max(group, 1) * _SCALES[word], 0, 1000
     return [*values, total + group]

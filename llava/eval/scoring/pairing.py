@@ -13,6 +13,8 @@ from llava.names import some
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
+Answers = Sequence[Mapping[str, Any]]
+"""Lines of an answers file, each with `question_id` and `text`."""
 MISSING = ("error", "wrong", "skip")
 CHECK = "check"
 """A value of `missing`: no answers yet; `pair` checks the rest and stops."""
@@ -33,11 +35,7 @@ class InputsFit(Exception):
 
 @contextmanager
 def expecting(what: str) -> Iterator[None]:
-    """Turns an error about the shape of a file's content into one line.
-
-    Args:
-        what: begins the line, such as "the annotations are not OCR-VQA's dataset.json".
-    """
+    """Turns an error about the shape of a file's content into one line, which begins with `what`."""
     try:
         yield
     except EvaluationError:
@@ -47,7 +45,6 @@ def expecting(what: str) -> Iterator[None]:
 
 
 def read_json(path: str | Path) -> Any:
-    """A JSON file; raises `ScoringError` that names it."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -56,8 +53,8 @@ def read_json(path: str | Path) -> Any:
         raise ScoringError(f"{path} is not valid JSON ({error}); is it whole?") from error
 
 
-def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
-    """Lines of a JSON-lines file; an unreadable one is named by its number."""
+def read_jsonl(path: str | Path, hint: str = "") -> list[dict[str, Any]]:
+    """Lines of a JSON-lines file; the error about a line names its number and ends with the hint."""
     rows = []
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -68,27 +65,16 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise ScoringError(f"{path}, line {number} is not valid JSON: {error}") from error
+                raise ScoringError(f"{path}, line {number} is not valid JSON: {error}{hint}") from error
             if not isinstance(row, dict):
-                raise ScoringError(f"{path}, line {number} is not a JSON object")
+                raise ScoringError(f"{path}, line {number} is not a JSON object{hint}")
             rows.append(row)
     return rows
 
 
 def read_answers(path: str | Path) -> list[dict[str, Any]]:
-    """An answers file: JSON lines with `question_id` and `text`.
-
-    Raises:
-        ScoringError: no answers, or a line without these two.
-    """
-    try:
-        rows = read_jsonl(path)
-    except ScoringError as error:
-        if not Path(path).is_file():
-            raise
-        raise ScoringError(
-            f"{error}; if it was cut off, run the model again, which answers the missing questions"
-        ) from error
+    """An answers file: JSON lines, each with `question_id` and `text`."""
+    rows = read_jsonl(path, "; if it was cut off, run the model again, which answers the missing questions")
     if not rows:
         raise ScoringError(f"{path} holds no answers; did the model run finish?")
     for row in rows:
@@ -98,11 +84,7 @@ def read_answers(path: str | Path) -> list[dict[str, Any]]:
 
 
 def model_of(answers: Iterable[Mapping[str, Any]]) -> str | None:
-    """The `model_id` that the answers carry; None if they carry none.
-
-    Raises:
-        ScoringError: answers of several models in one file.
-    """
+    """The one `model_id` of all answers, or None."""
     names = {str(line["model_id"]) for line in answers if line.get("model_id")}
     if len(names) > 1:
         raise ScoringError(f"the answers are of several models: {some(sorted(names))}")
@@ -111,7 +93,7 @@ def model_of(answers: Iterable[Mapping[str, Any]]) -> str | None:
 
 @dataclass(frozen=True)
 class Reply(Generic[T]):
-    """One annotated question with what the model said; `text` and `line` are None if it said nothing."""
+    """One annotated question with the model's answer; `text` and `line` are None without an answer."""
 
     key: str
     text: str | None
@@ -121,15 +103,15 @@ class Reply(Generic[T]):
 
 @dataclass(frozen=True)
 class Paired(Generic[T]):
-    """Questions to score, in the order of the annotations; what a reader of the score must know; all answers."""
+    """Questions to score, in the order of the annotations, with warnings for the report and all answers."""
 
     replies: list[Reply[T]]
     warnings: list[str] = field(default_factory=list)
-    answers: Sequence[Mapping[str, Any]] = ()
+    answers: Answers = ()
 
 
 def pair(
-    answers: Sequence[Mapping[str, Any]],
+    answers: Answers,
     annotations: Mapping[K, T],
     key: Callable[[Mapping[str, Any]], K] = lambda line: str(line["question_id"]),
     asked: Iterable[K] | None = None,
@@ -142,14 +124,13 @@ def pair(
         annotations: key -> truth, of every question of the benchmark.
         key: the key of an answer line.
         asked: keys of the questions that were asked (a subset run); default: all annotated ones.
-        missing: what to do about a question that was asked and has no answer: `error`, count it `wrong`, or `skip`
-            it; the last two leave a warning. `CHECK`: there are no answers yet, see InputsFit.
-        name: how a key is called in the report.
+        missing: what to do about a question without an answer: `error`, count it `wrong`, or `skip` it; the last two
+            leave a warning. With `CHECK` there are no answers yet, and `InputsFit` is raised if all else is right.
+        name: a key's name in the report.
 
     Raises:
-        ScoringError: a question answered twice, unknown to the annotations, or not answered (unless `missing` says
-            otherwise); all such problems at once.
-        InputsFit: none of these problems, and `missing` is `CHECK`.
+        ScoringError: names all questions that were answered twice, not asked, unknown to the annotations, or not
+            answered.
     """
     if missing not in (*MISSING, CHECK):
         raise ScoringError(f"missing={missing!r}; allowed: {', '.join(MISSING)}")
@@ -186,25 +167,15 @@ def pair(
 
 
 def read_questions(path: str | Path, *needs: str) -> list[dict[str, Any]]:
-    """The entries of a question file: a list in JSON if its name ends in .json, else JSON lines.
-
-    Args:
-        needs: keys that every entry must have.
-
-    Raises:
-        ScoringError: no questions, or entries without these keys; counts and names them.
-    """
+    """The entries of a question file (JSON if it ends in .json, else JSON lines); all have the keys `needs`."""
     rows = read_json(path) if Path(path).suffix == ".json" else read_jsonl(path)
     if not isinstance(rows, list) or not rows:
         raise ScoringError(f"question file {path} holds no questions; expected a list of them, or JSON lines")
-    keys = " and ".join(needs)
-    without = [
-        f"question {number}"
-        for number, row in enumerate(rows, start=1)
-        if not isinstance(row, dict) or not set(needs) <= row.keys()
-    ]
+    whole = [isinstance(row, dict) and set(needs) <= row.keys() for row in rows]
+    without = [f"question {number}" for number, fits in enumerate(whole, start=1) if not fits]
     if without:
-        raise ScoringError(f"question file {path}: {len(without)} questions have no {keys}: {some(without)}")
+        missing = f"have no {' and '.join(needs)}: {some(without)}"
+        raise ScoringError(f"question file {path}: {len(without)} questions {missing}")
     return rows
 
 

@@ -1,10 +1,7 @@
 """The one shape of a score: what every scorer returns, prints and writes as JSON.
 
-The JSON file holds `benchmark`, `metric` (the headline's name), its `value`, `low`, `high` (95%; null if there is no
-interval) and `samples`; `unit` ("share" of 1, or another); `answers`, `parse_failures` (replies that could not be read,
-or empty ones) and `parse_failure_rate`; `metrics` (every metric by name, the headline too, each with value, low, high,
-samples); `groups` (kind -> group -> the same four); `details` (rules, frames, files that the number depends on);
-`warnings`; `model`; and `per_question` (question -> the headline's score), by which two checkpoints are compared.
+The JSON file holds the attributes of `Report` except `replies`, the headline's `value`, `low`, `high` (null without an
+interval) and `samples`, `parse_failure_rate`, and the keys of `extra`.
 """
 
 import json
@@ -13,10 +10,15 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from llava.eval.scoring.pairing import Paired, Reply, model_of
 from llava.eval.scoring.statistics import Interval, bootstrap_mean, wilson
 from llava.files import write_json
 from llava.tables import text_table
+
+_ROUNDING = 1e-12
+"""A variance below this is that of equal scores."""
 
 
 @dataclass(frozen=True)
@@ -30,17 +32,14 @@ class Measure:
 
     @classmethod
     def of(cls, scores: Sequence[float]) -> "Measure":
-        """Mean of one score per question: Wilson's interval if all are 0 or 1, else the bootstrap's.
-
-        Equal scores between 0 and 1 do not say how far the mean may be off: there is no interval.
-        """
+        """Mean of one score per question: Wilson's interval if all are 0 or 1, the bootstrap's if they differ."""
         if not len(scores):
             raise ValueError("a measure needs at least one sample")
         value = sum(scores) / len(scores)
-        binary = all(score in (0, 1) for score in scores)
-        if not binary and len(set(scores)) == 1:
-            return cls.with_interval(value, None, len(scores))
-        interval = wilson(sum(scores), len(scores)) if binary else bootstrap_mean(scores)
+        if all(score in (0, 1) for score in scores):
+            interval = wilson(sum(scores), len(scores))
+        else:
+            interval = bootstrap_mean(scores) if len(set(scores)) > 1 else None
         return cls.with_interval(value, interval, len(scores))
 
     @classmethod
@@ -49,7 +48,6 @@ class Measure:
         return cls(float(value), low, high, samples)
 
     def interval_text(self, scale: float = 1) -> str:
-        """The interval as it is printed next to the value, in brackets."""
         if self.low is None or self.high is None:
             return "(no interval)"
         return f"({scale * self.low:.2f} to {scale * self.high:.2f})"
@@ -62,7 +60,11 @@ class Report:
     Attributes:
         metric: name of the headline among `metrics`.
         answers: replies read; more than the samples if several replies make one sample.
-        per_question: question -> the headline's score.
+        parse_failures: replies that are empty or could not be read.
+        per_question: question -> the headline's score; two checkpoints are compared by it.
+        groups: kind -> group -> measure.
+        details: rules, frames and files that the number depends on.
+        unit: "share" of 1, or another.
         extra: further keys of the JSON file, which only this benchmark has.
         replies: what was scored; they are not written.
     """
@@ -83,20 +85,14 @@ class Report:
 
     @classmethod
     def of(
-        cls,
-        benchmark: str,
-        paired: Paired,
-        scores: Sequence[float],
-        metrics: Mapping[str, Measure],
-        **changes: Any,
+        cls, benchmark: str, paired: Paired, scores: Sequence[float], metrics: Mapping[str, Measure], **changes: Any
     ) -> "Report":
-        """The report of replies that were paired with their questions.
+        """The report of paired replies.
 
         Args:
             scores: the headline's score of each reply.
             metrics: the first is the headline.
-            changes: other attributes, or other values than the usual ones: `parse_failures` counts empty replies, and
-                `answers` all that were read.
+            changes: other attributes, or other values than the usual ones.
         """
         usual = {
             "metric": next(iter(metrics)),
@@ -118,18 +114,22 @@ class Report:
     def headline(self) -> Measure:
         return self.metrics[self.metric]
 
+    @property
+    def parse_failure_rate(self) -> float:
+        return self.parse_failures / self.answers if self.answers else 0.0
+
     def as_dict(self) -> dict[str, Any]:
         """What the JSON file holds."""
         written = asdict(replace(self, replies=[]))
         del written["replies"]
-        rate = self.parse_failures / self.answers if self.answers else 0.0
-        return written | asdict(self.headline) | {"parse_failure_rate": rate} | written.pop("extra")
+        rate = {"parse_failure_rate": self.parse_failure_rate}
+        return written | asdict(self.headline) | rate | written.pop("extra")
 
     def table(self) -> str:
         """The score as lines of text; shares in percent."""
-        rate = 100 * self.parse_failures / self.answers if self.answers else 0.0
+        failures = f"{self.parse_failures} unreadable or empty ({100 * self.parse_failure_rate:.2f}%)"
         lines = [
-            f"{self.benchmark}: {self.answers} answers, {self.parse_failures} unreadable or empty ({rate:.2f}%)",
+            f"{self.benchmark}: {self.answers} answers, {failures}",
             *(f"warning: {text}" for text in self.warnings),
         ]
         named = [("* " if name == self.metric else "  ", name, measure) for name, measure in self.metrics.items()]
@@ -185,3 +185,30 @@ def by_group(keys: Sequence[str], scores: Sequence[float]) -> dict[str, list[flo
 def group(keys: Sequence[str], scores: Sequence[float]) -> dict[str, Measure]:
     """A measure for each group, by name."""
     return {name: Measure.of(values) for name, values in by_group(keys, scores).items()}
+
+
+def mean_of_group_means(groups: Mapping[str, Sequence[float]]) -> Measure:
+    """Each group weighs the same; the groups are all there are, only their questions are a sample.
+
+    The interval is Wilson's, of as many samples as have the variance of this mean, as for shares in stratified samples
+    (Franco et al. 2019, "Comparative study of confidence intervals for proportions in complex sample surveys"). To the
+    squared deviations within a group one is added of the size that they have over all groups: a group of one question,
+    or of equal scores, has a variance too. (For groups of one question this is Cochran's collapsed strata, 1977,
+    section 5A.12: rather too wide.) A bootstrap within such groups has an interval of no width.
+
+    Args:
+        groups: scores in [0, 1], at least one in each group. Equal scores other than 0 or 1 have no interval.
+    """
+    arrays = [np.asarray(scores, dtype=np.float64) for _, scores in sorted(groups.items())]
+    sizes = np.array([len(scores) for scores in arrays])
+    value = float(np.mean([scores.mean() for scores in arrays]))
+    within = np.array([((scores - scores.mean()) ** 2).sum() for scores in arrays])
+    overall = float(np.mean([((scores - value) ** 2).mean() for scores in arrays]))
+    if overall > _ROUNDING:
+        scale, variances = value * (1 - value), (within + overall) / sizes**2
+    elif value in (0, 1):
+        scale, variances = 1, 1 / sizes
+    else:
+        return Measure(value, None, None, int(sizes.sum()))
+    effective = scale * len(arrays) ** 2 / float(variances.sum())
+    return Measure.with_interval(value, wilson(value * effective, effective), int(sizes.sum()))

@@ -7,7 +7,7 @@ Box = tuple[float, float, float, float]
 
 
 def best(rule: Callable[[str, str], float], said: str, references: Sequence[str]) -> float:
-    """The best that a rule gives over several references, of which any will do."""
+    """The best score over several references."""
     return max(float(rule(reference, said)) for reference in references)
 
 
@@ -76,17 +76,10 @@ def iou(first: Box, second: Box) -> float:
     width = min(first[2], second[2]) - max(first[0], second[0])
     height = min(first[3], second[3]) - max(first[1], second[1])
     shared = max(0.0, width) * max(0.0, height)
-    union = _area(first) + _area(second) - shared
+    areas = [max(0.0, x2 - x1) * max(0.0, y2 - y1) for x1, y1, x2, y2 in (first, second)]
+    union = sum(areas) - shared
     # Rounding may lift the ratio of equal boxes over 1 by a hair.
     return min(1.0, shared / union) if union > 0 else 0.0
-
-
-def _area(box: Box) -> float:
-    return max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1])
-
-
-def arithmetic_mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def harmonic_mean(values: Sequence[float], offset: float = 1e-10) -> float:

@@ -3,18 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from llava.eval.scoring.pairing import pair
+from llava.eval.scoring.pairing import Answers, pair
 from llava.eval.scoring.report import Measure, Report
 from llava.eval.scoring.rules import best
-
-Rules = Mapping[str, Callable[[str, str], float]]
 
 
 def score_short_answers(
     benchmark: str,
-    answers: Sequence[Mapping[str, Any]],
+    answers: Answers,
     references: Mapping[str, Sequence[str]],
-    rules: Rules,
+    rules: Mapping[str, Callable[[str, str], float]],
     asked: Sequence[str] | None = None,
     missing: str = "error",
     **changes: Any,
@@ -22,9 +20,8 @@ def score_short_answers(
     """Mean over questions of the best score over a question's references, for each rule.
 
     Args:
-        answers: lines with `question_id` and `text`.
         references: question id -> reference answers.
-        rules: name -> rule of (reference, reply), in [0, 1]; the first is the headline.
+        rules: name -> (reference, reply) -> score in [0, 1]; the first is the headline.
         changes: further attributes of the report.
     """
     paired = pair(answers, references, asked=asked, missing=missing)

@@ -16,12 +16,7 @@ _CHUNK = 1 << 22
 
 
 def wilson(right: float, total: float, z: float = Z) -> Interval:
-    """95% interval of a share (Wilson 1927).
-
-    Args:
-        right: successes, `0 <= right <= total`.
-        total: trials, at least 1; a fraction for an effective number of them.
-    """
+    """95% interval of a share (Wilson 1927); `total` is at least 1, and a fraction if it is an effective number."""
     if total < 1:
         raise ValueError("an interval needs at least one sample")
     p, spread = right / total, z * z / total
@@ -32,11 +27,7 @@ def wilson(right: float, total: float, z: float = Z) -> Interval:
 
 
 def bootstrap_mean(values: Sequence[float], resamples: int = RESAMPLES, seed: int = 0) -> Interval:
-    """95% percentile-bootstrap interval of a mean; the same values in any order give the same interval.
-
-    Args:
-        values: one per question. Equal values give an interval of no width.
-    """
+    """95% percentile-bootstrap interval of a mean; the order of the values does not matter."""
     if not len(values):
         raise ValueError("an interval needs at least one sample")
     distinct, counts = np.unique(np.asarray(values, dtype=np.float64), return_counts=True)
@@ -48,22 +39,16 @@ def bootstrap_mean(values: Sequence[float], resamples: int = RESAMPLES, seed: in
 def draw_counts(
     counts: np.ndarray, resamples: int, rng: np.random.Generator, summary: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """Summaries of bootstrap resamples of a sample of which only the distinct values' counts matter.
+    """Summaries `(resamples, ...)` of bootstrap resamples of a sample that is given by its distinct values' counts.
 
     Args:
-        counts: integers `(k,)`: how often each distinct value occurs.
-        summary: takes drawn counts `(n, k)`, gives `(n,)` or `(n, ...)`.
-
-    Returns:
-        `(resamples, ...)`.
+        counts: integers `(k,)`.
+        summary: drawn counts `(n, k)` -> `(n, ...)`.
     """
     total = int(counts.sum())
     step = max(1, _CHUNK // len(counts))
-    parts = []
-    for start in range(0, resamples, step):
-        drawn = rng.multinomial(total, counts / total, size=min(step, resamples - start))
-        parts.append(summary(drawn))
-    return np.concatenate(parts)
+    sizes = (min(step, resamples - start) for start in range(0, resamples, step))
+    return np.concatenate([summary(rng.multinomial(total, counts / total, size=size)) for size in sizes])
 
 
 def percentiles(draws: np.ndarray) -> Interval:

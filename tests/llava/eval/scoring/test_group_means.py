@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from llava.eval.scoring.group_means import mean_of_group_means
-from llava.eval.scoring.report import by_group
+from llava.eval.scoring.report import by_group, mean_of_group_means
 from llava.eval.scoring.statistics import wilson
 
 
