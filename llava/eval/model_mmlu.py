@@ -41,10 +41,8 @@ def read_items(question_file: str | Path, shots_file: str | Path) -> tuple[list[
     }
     for number, row in enumerate(rows, start=1):
         if not {"question_id", "category", "question", "choices"} <= row.keys() or len(row["choices"]) != len(LETTERS):
-            raise EvaluationError(
-                f"{question_file}, line {number} is not an MMLU question with question_id, category, question and four "
-                "choices, as llava.eval.prepare writes it"
-            )
+            expected = "with question_id, category, question and four choices, as llava.eval.prepare writes it"
+            raise EvaluationError(f"{question_file}, line {number} is not an MMLU question {expected}")
         if row["category"] not in shots:
             raise EvaluationError(f"{shots_file} has no examples of {row['category']}")
     if not rows:

@@ -64,18 +64,13 @@ def make_answerer(args: argparse.Namespace, checkpoint: Checkpoint, sees: bool =
 def settings(args: argparse.Namespace, checkpoint: Checkpoint, sees: bool = False) -> dict[str, Any]:
     """What answers depend on. Batch size and sharing do not change answers; `sees` as in `file_state`."""
     flags = vars(args)
-    on_gpu = flags.get("device") != "cpu" and torch.cuda.is_available()
+    on_gpu = args.device != "cpu" and torch.cuda.is_available()
     return {
         **file_state(checkpoint, args.vision_tower, sees),
         "questions": sha256_of(args.question_file),
         "question_flags": {name: flags[name] for name in ("single_pred_prompt", "all_rounds", "lang") if name in flags},
         "conv_mode": template_name(args, checkpoint),
-        "max_new_tokens": args.max_new_tokens,
-        "temperature": args.temperature,
-        "top_p": args.top_p,
-        "num_beams": args.num_beams,
-        "stop": flags.get("stop", []),
-        "seed": flags.get("seed", 0),
+        **{name: flags[name] for name in ("max_new_tokens", "temperature", "top_p", "num_beams", "stop", "seed")},
         "dtype": args.dtype or ("fp16" if on_gpu else "fp32"),
         "images": args.image_folder,
     }

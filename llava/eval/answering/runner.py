@@ -59,10 +59,8 @@ def evaluate(args: argparse.Namespace, checkpoint: Checkpoint, everything: Seque
     questions = [q for q in asked if q.image not in unusable]
     sees = any(q.image for q in questions)
     if sees and not checkpoint.tower:
-        raise EvaluationError(
-            f"the questions have images, but {checkpoint.name} has no vision tower; give a vision-language checkpoint, "
-            "or a question file without images"
-        )
+        remedy = "give a vision-language checkpoint, or a question file without images"
+        raise EvaluationError(f"the questions have images, but {checkpoint.name} has no vision tower; {remedy}")
     if args.vision_feature_cache and any(q.image_data for q in questions):
         raise EvaluationError("--vision-feature-cache keeps features of image files; these images are in the TSV")
     # Of the whole file, so that all parts of it were made with the same settings.

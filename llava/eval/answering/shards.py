@@ -26,14 +26,12 @@ def merge(parts: Sequence[str | Path], output: str | Path) -> int:
     Raises:
         EvaluationError: all parts that are missing, unfinished, damaged or of another run. Nothing is written then.
     """
-    found, problems = [], []
+    found, problems = [], [] if parts else ["there are no parts to join"]
     for path in map(Path, parts):
         try:
             found.append(_read_part(path))
         except EvaluationError as error:
             problems.append(str(error))
-    if not parts:
-        problems.append("there are no parts to join")
     problems = problems or _mismatches(parts, [record for record, _ in found])
     if problems:
         raise EvaluationError(f"{output} cannot be written: " + "; ".join(problems))
@@ -46,9 +44,6 @@ def merge(parts: Sequence[str | Path], output: str | Path) -> int:
         places = range(record["settings"]["chunk"][1], first["questions"], len(found))
         answers |= zip([i for i in places if i not in left_out], lines, strict=True)
         skipped |= left_out
-    missing = first["questions"] - len(answers.keys() | skipped.keys())
-    if missing:
-        raise EvaluationError(f"{output} cannot be written: {missing} of {first['questions']} questions have no answer")
     with written_whole(output) as aside:
         aside.write_text("".join(answers[i] + "\n" for i in sorted(answers)), encoding="utf-8")
     basics = basic_record({**first["settings"], "chunk": [1, 0]}, sorted(answers))
