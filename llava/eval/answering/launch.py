@@ -17,7 +17,7 @@ from pathlib import Path
 from llava.eval.answering.answers_file import check_target
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.shards import merge, part_path
-from llava.flags import run_program
+from llava.flags import positive, run_program
 
 _LOG_LINES = 12
 """Lines of a failed process's log that are shown."""
@@ -75,12 +75,10 @@ def launch(module: str, flags: Sequence[str], processes: int | None = None) -> N
         for process in running:
             process.terminate()
         raise
-    failed = [i for i, code in enumerate(codes) if code]
-    if failed:
-        raise EvaluationError(
-            f"{len(failed)} of {count} processes failed; what was answered is kept, and the same command goes on from "
-            "there\n" + "\n".join(_failure(i, codes[i], parts[i]) for i in failed)
-        )
+    failures = [_failure(i, code, parts[i]) for i, code in enumerate(codes) if code]
+    if failures:
+        problem = f"{len(failures)} of {count} processes failed; what was answered is kept"
+        raise EvaluationError("\n".join([f"{problem}, and the same command goes on from there", *failures]))
     print(f"{merge(parts, named.answers_file)} answers of {count} processes are in {named.answers_file}")
 
 
@@ -93,7 +91,7 @@ def visible_gpus() -> list[str]:
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    return named[:count] if named else [str(i) for i in range(count)]
+    return named[:count] or list(map(str, range(count)))
 
 
 def _failure(i: int, code: int, part: Path) -> str:
@@ -105,12 +103,10 @@ def _failure(i: int, code: int, part: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Run a model_vqa program in one process per GPU")
-    parser.add_argument("--gpus", "--processes", type=int, dest="processes", help="processes; default: visible GPUs")
+    parser.add_argument("--gpus", "--processes", type=positive, dest="processes", help="default: visible GPUs")
     parser.add_argument("module", help="for example llava.eval.model_vqa_loader")
     parser.add_argument("flags", nargs=argparse.REMAINDER, help="flags of that program")
     args = parser.parse_args()
-    if args.processes is not None and args.processes < 1:
-        raise EvaluationError(f"--gpus {args.processes}: at least 1 process is needed")
     launch(args.module, args.flags, args.processes)
 
 

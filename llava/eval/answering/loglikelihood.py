@@ -13,6 +13,7 @@ from transformers.utils.logging import tqdm
 
 from llava.eval.answering.batching import BatchSize, plan
 from llava.eval.answering.decoding import Prompt, read_prompts
+from llava.eval.answering.flags import DEFAULT_CONTEXT
 from llava.tokenization import encoder_for
 
 
@@ -56,14 +57,11 @@ def loglikelihoods(
     batch_size: BatchSize,
     context_length: int | None = None,
 ) -> Iterator[tuple[int, int, Loglikelihood]]:
-    """Yields `(request, continuation, result)` for each continuation of each request; the tower is not used.
+    """Yields `(request, continuation, result)` for each continuation of each request `(context, continuations)`.
 
-    Args:
-        requests: `(context, continuations)`.
-        context_length: tokens that the model may read; default its `max_position_embeddings`. Longer contexts lose
-            their beginning, as in lm-eval.
+    Contexts of more than `context_length` (default: the model's) tokens lose their beginning, as in lm-eval.
     """
-    limit = context_length or getattr(model.config, "max_position_embeddings", None) or 2048
+    limit = context_length or getattr(model.config, "max_position_embeddings", None) or DEFAULT_CONTEXT
     # Continuations with the same ids but for the last one are read as one row.
     rows: dict[tuple[int, ...], list[tuple[int, int, list[int], int]]] = {}
     for place, (context, continuations) in enumerate(requests):

@@ -115,7 +115,10 @@ def _kept(
 def markdown(comparison: Mapping[str, Any]) -> str:
     reference = comparison["reference"]
     lines = ["# Comparison", "", checkpoints_table(comparison["rows"])]
-    lines += _kept_lines(comparison["kept"], reference)
+    if any(comparison["kept"].values()):
+        lines += [f"Percent of {reference} kept, over the visual benchmarks that both have (95% interval, paired):", ""]
+        lines += [f"- {name}: {_kept_text(entry, reference)}" for name, entry in comparison["kept"].items()]
+        lines.append("")
     columns = [b.column for b in BENCHMARKS if any(b.column in d for d in comparison["differences"].values())]
     rows = [
         [name, *(_cell(entries[column]) if column in entries else NONE for column in columns)]
@@ -132,17 +135,11 @@ def markdown(comparison: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _kept_lines(kept: Mapping[str, Any], reference: str) -> list[str]:
-    if not any(kept.values()):
-        return []
-    lines = [f"Percent of {reference} kept, over the visual benchmarks that both have (95% interval, paired):", ""]
-    for name, entry in kept.items():
-        if entry is None:
-            lines.append(f"- {name}: no visual benchmark in common with {reference}")
-            continue
-        among = "" if len(entry["benchmarks"]) == len(VISUAL) else f", over {', '.join(entry['benchmarks'])} only"
-        lines.append(f"- {name}: {entry['value']:.2f}%{_interval(entry)}{among}")
-    return [*lines, ""]
+def _kept_text(entry: Mapping[str, Any] | None, reference: str) -> str:
+    if entry is None:
+        return f"no visual benchmark in common with {reference}"
+    among = "" if len(entry["benchmarks"]) == len(VISUAL) else f", over {', '.join(entry['benchmarks'])} only"
+    return f"{entry['value']:.2f}%{_interval(entry)}{among}"
 
 
 def _cell(entry: Mapping[str, Any]) -> str:
