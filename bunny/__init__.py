@@ -1,7 +1,4 @@
-"""Bunny's models on llava's engine; this package holds only what differs.
-
-Importing it registers its families and its conversation templates, without importing torch.
-"""
+"""Bunny's models on llava's engine. Importing it registers families and templates, without importing torch."""
 
 import bunny.conversation
 import bunny.families  # noqa: F401

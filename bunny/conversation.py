@@ -1,12 +1,8 @@
-"""Bunny's conversation templates (upstream: bunny/conversation.py), in llava's machinery.
-
-All are Vicuna's words with the end token of the language model. Text and labels follow from llava's segments; whether
-a tokenizer puts bos in front is seen at run time, so that no template depends on it.
-"""
+"""Bunny's conversation templates: Vicuna's with the language model's end token (upstream: bunny/conversation.py)."""
 
 import dataclasses
 
-from llava.conversation import Conversation, SeparatorStyle, TemplateError, get_template
+from llava.conversation import Conversation, SeparatorStyle, TemplateError, get_template  # noqa: F401
 from llava.conversation import conv_templates as _all_templates
 
 _bunny = dataclasses.replace(_all_templates["vicuna_v1"], sep2="<|endoftext|>", version="bunny")
@@ -19,15 +15,6 @@ conv_templates: dict[str, Conversation] = {
 }
 _all_templates.update(conv_templates)
 
-# Names that upstream's bunny.conversation offers besides; llava's "default" is another template.
+# Further names of upstream's bunny.conversation; "default" is another template in llava.
 conv_templates = conv_templates | {"default": _bunny, "plain": _all_templates["plain"]}
 default_conversation = _bunny
-
-__all__ = [
-    "Conversation",
-    "SeparatorStyle",
-    "TemplateError",
-    "conv_templates",
-    "default_conversation",
-    "get_template",
-]

@@ -1,4 +1,4 @@
-"""Bunny's backbones, as rows of llava's table (llava/families.py); to add one is a row here and its module."""
+"""Bunny's backbones in llava's table (llava/families.py). To add one: a row here and its module."""
 
 from llava.families import UNSUPPORTED, ModelFamily, register_family
 

@@ -1,11 +1,11 @@
-"""A conversation template as the Jinja text that tokenizers and processors of transformers carry."""
+"""A conversation template as the Jinja chat template of transformers' tokenizers and processors."""
 
 import json
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import Conversation, SeparatorStyle
 
-# A message holds a string, or parts; images come first, each on its own line, as in training.
+# Content is a string or parts; images come first, each on its own line, as in training.
 _CONTENT = (
     "{%- macro content(message) -%}"
     "{%- if message['content'] is string -%}{{ message['content'] }}{%- else -%}"
@@ -26,11 +26,7 @@ _LOOP = (
 
 
 def chat_template(template: Conversation) -> str | None:
-    """Jinja that renders messages of the roles system, user and assistant as the template does.
-
-    Returns:
-        None for caption templates, which hold no conversation.
-    """
+    """Jinja that renders messages of the roles system, user and assistant; None for captions."""
     style, sep, sep2 = template.sep_style, template.sep, template.sep2
     system, system_prefix = template.system, ""
     human, assistant = template.roles
@@ -57,15 +53,9 @@ def chat_template(template: Conversation) -> str | None:
     else:
         return None
     loop = _LOOP.replace("{USER}", user).replace("{ASSISTANT}", answer).replace("{OPEN}", opening)
-    whole = _CONTENT + _SYSTEM + head + loop
-    # The longer name first: it contains the shorter.
-    for name, value in (
-        ("SYSTEM_PREFIX", system_prefix),
-        ("SYSTEM", system),
-        ("IMAGE", f"{DEFAULT_IMAGE_TOKEN}\n"),
-    ):
-        whole = whole.replace(name, _quoted(value))
-    return whole
+    # SYSTEM_PREFIX before SYSTEM, which is a part of it.
+    whole = (_CONTENT + _SYSTEM + head + loop).replace("SYSTEM_PREFIX", _quoted(system_prefix))
+    return whole.replace("SYSTEM", _quoted(system)).replace("IMAGE", _quoted(f"{DEFAULT_IMAGE_TOKEN}\n"))
 
 
 def _quoted(text: str | None) -> str:

@@ -1,9 +1,9 @@
-"""Token ids and strings that the whole stack agrees on (upstream: llava/constants.py)."""
+"""Token ids and strings (upstream: llava/constants.py)."""
 
 IGNORE_INDEX = -100
-"""Label of a position that is not trained."""
+"""Label of an unsupervised position."""
 IMAGE_TOKEN_INDEX = -200
-"""Id that stands for an image in `input_ids` until its features take its place."""
+"""Id of an image in `input_ids`, replaced by its features."""
 DEFAULT_IMAGE_TOKEN = "<image>"
 DEFAULT_IMAGE_PATCH_TOKEN = "<im_patch>"
 DEFAULT_IM_START_TOKEN = "<im_start>"

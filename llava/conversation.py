@@ -1,8 +1,8 @@
-"""Conversation templates as data, and the one renderer that turns them into text.
+"""Conversation templates as data, and their renderers.
 
-A conversation renders to segments: pieces of text, each either supervised (what the model learns to say, with its
-end token) or not. The prompt is the segments joined; the labels follow from the same segments, so that text and
-mask cannot disagree. Another package adds its templates to `conv_templates` when it is imported (llava/plugins.py).
+A conversation renders to segments of text that are supervised (an answer with its end token) or not. Prompt and labels
+both follow from the segments. Another package adds its templates to `conv_templates` when it is imported
+(llava/plugins.py).
 """
 
 import dataclasses
@@ -35,13 +35,11 @@ class Conversation:
     """A template with its messages (upstream: llava/conversation.py, same field names).
 
     Attributes:
-        system: system prompt.
-        roles: names of the human and of the assistant, as printed.
-        messages: `[role, text]` pairs; a text of None or "" leaves the turn open for generation.
-        offset: how many leading messages belong to the template itself.
+        roles: names of the human and of the assistant in the text.
         sep, sep2: separators; sep2 ends an assistant's turn in the styles TWO and LLAMA_2.
         version: upstream's name of the masking rule.
-        stop: the string that ends an assistant's turn; None if the template has none (captions).
+        messages: `[role, text]` pairs; a text of None or "" leaves the turn open for generation.
+        offset: the number of leading messages that belong to the template.
     """
 
     system: str
@@ -55,6 +53,7 @@ class Conversation:
 
     @property
     def stop(self) -> str | None:
+        """The end of an assistant's turn; None for captions."""
         if self.sep_style in (SeparatorStyle.TWO, SeparatorStyle.LLAMA_2):
             return self.sep2
         if self.sep_style is SeparatorStyle.PLAIN:
@@ -68,34 +67,23 @@ class Conversation:
         return dataclasses.replace(self, messages=[list(message) for message in self.messages])
 
     def get_prompt(self) -> str:
-        """The whole text; it ends open, ready for generation, if the last message is None."""
+        """The whole text; the last turn stays open if its message is None."""
         return "".join(segment.text for segment in self.segments())
 
     def segments(self) -> list[Segment]:
-        """The text in pieces, in order. Assistant turns, with the token that ends them, are supervised."""
+        """The text in pieces; assistant turns, with their end token, are supervised."""
         return _RENDERERS[self.sep_style](self)
 
 
-def _render_two(conv: Conversation) -> list[Segment]:
+def _render_named(conv: Conversation) -> list[Segment]:
     segments = [Segment(conv.system + conv.sep, False)]
+    end = conv.sep2 if conv.sep_style is SeparatorStyle.TWO else conv.sep
     for role, text in conv.messages:
         if not text:
             segments.append(Segment(f"{role}:", False))
         elif role == conv.roles[1]:
-            # The blank belongs to the answer: tokenizers glue it to the first word that the model has to say.
-            segments += [Segment(f"{role}:", False), Segment(f" {text}{conv.sep2}", True)]
-        else:
-            segments.append(Segment(f"{role}: {text}{conv.sep}", False))
-    return segments
-
-
-def _render_single(conv: Conversation) -> list[Segment]:
-    segments = [Segment(conv.system + conv.sep, False)]
-    for role, text in conv.messages:
-        if not text:
-            segments.append(Segment(f"{role}:", False))
-        elif role == conv.roles[1]:
-            segments += [Segment(f"{role}:", False), Segment(f" {text}{conv.sep}", True)]
+            # The blank belongs to the answer: it is part of the first word's token.
+            segments += [Segment(f"{role}:", False), Segment(f" {text}{end}", True)]
         else:
             segments.append(Segment(f"{role}: {text}{conv.sep}", False))
     return segments
@@ -124,7 +112,7 @@ def _render_llama_2(conv: Conversation) -> list[Segment]:
         if role == conv.roles[0]:
             if i == 0 and conv.system:
                 text = f"<<SYS>>\n{conv.system}\n<</SYS>>\n\n{text}"
-            # The tokenizer supplies the first bos; the later ones are part of the text.
+            # The tokenizer adds the first bos.
             bos = conv.sep if i else ""
             segments.append(Segment(f"{bos}[INST] {text} [/INST]", False))
         elif text:
@@ -141,14 +129,14 @@ def _render_plain(conv: Conversation) -> list[Segment]:
 
 
 _RENDERERS = {
-    SeparatorStyle.TWO: _render_two,
-    SeparatorStyle.SINGLE: _render_single,
+    SeparatorStyle.TWO: _render_named,
+    SeparatorStyle.SINGLE: _render_named,
     SeparatorStyle.MPT: _render_mpt,
     SeparatorStyle.LLAMA_2: _render_llama_2,
     SeparatorStyle.PLAIN: _render_plain,
 }
 
-# System prompts and separators are the wire format of published checkpoints and are kept to the character.
+# System prompts and separators must be exactly those of published checkpoints.
 _USER_SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
@@ -158,15 +146,13 @@ _HUMAN_SYSTEM = (
     "The assistant gives helpful, detailed, and polite answers to the human's questions."
 )
 _MMTAG_SYSTEM = (
-    "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant is able to understand the visual content that the user provides, "
-    "and assist the user with a variety of tasks using natural language."
+    "A chat between a curious user and an artificial intelligence assistant. The assistant is able to understand the "
+    "visual content that the user provides, and assist the user with a variety of tasks using natural language."
     "The visual content will be provided with the following format: <Image>visual content</Image>."
 )
 _LLAMA_2_SYSTEM = (
-    "You are a helpful language and vision assistant. "
-    "You are able to understand the visual content that the user provides, "
-    "and assist the user with a variety of tasks using natural language."
+    "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
+    "provides, and assist the user with a variety of tasks using natural language."
 )
 _MPT_SYSTEM = (
     "<|im_start|>system\nA conversation between a user and an LLM-based AI assistant. "
@@ -195,7 +181,7 @@ conv_templates: dict[str, Conversation] = {
     "mpt": Conversation(_MPT_SYSTEM, _CHATML_ROLES, SeparatorStyle.MPT, "<|im_end|>", version="mpt"),
     "chatml_direct": _chatml_direct,
     "mistral_direct": _chatml_direct,
-    # ChatML as today's instruction models are trained on it: a line break after the end token, no system turn.
+    # ChatML of current instruction models: a line break after the end token, no system turn.
     "chatml": Conversation("", _CHATML_ROLES, SeparatorStyle.MPT, "<|im_end|>\n", version="chatml"),
     "plain": _plain,
     "v0_plain": _plain,
@@ -209,13 +195,13 @@ class TemplateError(ValueError):
 
 
 def known_templates() -> dict[str, Conversation]:
-    """All templates by name, those of the other packages too."""
+    """All templates by name, including those of other packages."""
     load_plugins()
     return conv_templates
 
 
 def get_template(name: str) -> Conversation:
-    """A fresh copy of the template; raises `TemplateError` that lists the names for an unknown one."""
+    """A copy of the template; raises `TemplateError` for an unknown name."""
     templates = known_templates()
     if name not in templates:
         raise TemplateError(f"unknown conversation template {name!r}; known: {', '.join(templates)}")
@@ -223,11 +209,6 @@ def get_template(name: str) -> Conversation:
 
 
 def answering_template(recorded: str | None, default: str) -> str:
-    """The name of the template to answer in.
-
-    Args:
-        recorded: what training wrote into the config (`conversation_template`); one for captions holds no answers.
-        default: the family's, if nothing usable is recorded.
-    """
+    """The recorded template's name, or `default` if it is unknown or for captions."""
     known = known_templates()
     return recorded if recorded in known and known[recorded].sep_style is not SeparatorStyle.PLAIN else default

@@ -8,23 +8,23 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 _PARTIAL, _OLD = ".partial", ".old"
-_RANDOM = 8
-"""Letters that tempfile puts into a name."""
+_RANDOM = "?" * 8
+"""A pattern for the random letters in tempfile's names."""
 
 
 @contextlib.contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
-    """Yields a name next to `path` to write to; it becomes `path` when the block ends without an error."""
+    """Yields a file next to `path` to write; it becomes `path` when the block ends without an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(path)
-    with _held_aside(path, _new_file) as aside:
-        # mkstemp makes files that only the owner can read; what we write is as readable as any other file.
+    with _held_aside(path, folder=False) as aside:
+        # mkstemp makes files that only the owner can read.
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(aside, 0o666 & ~umask)
@@ -39,84 +39,70 @@ def written_whole(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def folder_written_whole(path: str | Path) -> Iterator[Path]:
-    """Yields a folder next to `path` to fill; it becomes `path` (replacing it) when the block ends without an error.
+    """Yields a folder next to `path` to fill; it replaces `path` when the block ends without an error.
 
-    A link is followed: the folder that it leads to is the one replaced.
-
-    Raises:
-        NotADirectoryError: `path` is a file.
+    Links are followed. Raises `NotADirectoryError` if `path` is a file.
     """
     path = Path(path).resolve()
     if path.exists() and not path.is_dir():
-        raise NotADirectoryError(f"{path} is a file; a folder is to be written there")
+        raise NotADirectoryError(f"{path} is a file and cannot become a folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(path)
-    with _held_aside(path, _new_folder) as aside:
+    with _held_aside(path, folder=True) as aside:
         aside.chmod(0o755)
         try:
             yield aside
+            old = aside.with_suffix(_OLD)
             if path.exists():
-                _replace_folder(path, aside)
-            else:
+                path.rename(old)
+            try:
                 aside.rename(path)
+            except BaseException:
+                if old.exists():
+                    old.rename(path)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
 
 def remove_abandoned(path: str | Path) -> None:
-    """Removes what killed runs left next to `path`. A living writer holds a lock on its own, which is kept.
+    """Removes the partial output of killed runs next to `path`; a running writer holds a lock on its own.
 
-    What was at `path` before, and was moved aside, is removed only if `path` exists again.
+    A previous `path` that was moved aside is removed only if `path` exists again.
     """
     path = Path(path)
-    name, random = glob.escape(path.name), "?" * _RANDOM
-    for left in path.parent.glob(f".{name}.{random}{_PARTIAL}"):
+    name = glob.escape(path.name)
+    for left in path.parent.glob(f".{name}.{_RANDOM}{_PARTIAL}"):
         with contextlib.suppress(OSError):
             handle = os.open(left, os.O_RDONLY)
             try:
-                # Refused while the writer lives; and on file systems without locks, where nobody can know.
+                # Fails while the writer runs, and on file systems without locks.
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 _remove(left)
             finally:
                 os.close(handle)
     if path.exists():
-        for left in path.parent.glob(f".{name}.{random}{_OLD}"):
+        for left in path.parent.glob(f".{name}.{_RANDOM}{_OLD}"):
             _remove(left)
 
 
-def _new_file(path: Path) -> Path:
-    handle, aside = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_PARTIAL, dir=path.parent)
-    os.close(handle)
-    return Path(aside)
-
-
-def _new_folder(path: Path) -> Path:
-    return Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=_PARTIAL, dir=path.parent))
-
-
 @contextlib.contextmanager
-def _held_aside(path: Path, make: Callable[[Path], Path]) -> Iterator[Path]:
+def _held_aside(path: Path, folder: bool) -> Iterator[Path]:
     """A new file or folder next to `path`, locked so that `remove_abandoned` of other processes keeps it."""
-    aside = make(path)
-    handle = os.open(aside, os.O_RDONLY)
-    # On a file system without locks nobody else can lock it either, and so nobody removes it.
+    place = {"prefix": f".{path.name}.", "suffix": _PARTIAL, "dir": path.parent}
+    if folder:
+        aside = tempfile.mkdtemp(**place)
+        handle = os.open(aside, os.O_RDONLY)
+    else:
+        handle, aside = tempfile.mkstemp(**place)
+    # On a file system without locks no other process can lock it either, so none removes it.
     with contextlib.suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:
-        yield aside
+        yield Path(aside)
     finally:
         os.close(handle)
-
-
-def _replace_folder(path: Path, new: Path) -> None:
-    old = new.with_suffix(_OLD)
-    path.rename(old)
-    try:
-        new.rename(path)
-    except BaseException:
-        old.rename(path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _remove(path: Path) -> None:
@@ -128,7 +114,7 @@ def _remove(path: Path) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     with written_whole(path) as aside:
-        # Half of a surrogate pair, which UTF-8 cannot hold, becomes the escape that JSON has for it.
+        # Half of a surrogate pair, which UTF-8 cannot encode, becomes JSON's escape.
         text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
         aside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
@@ -139,5 +125,5 @@ def sha256_of(path: str | Path) -> str:
 
 
 def cache_root() -> Path:
-    """Where derived files go that can always be made again: $LLAVA_CACHE, else ~/.cache/llava-visual-region."""
+    """The folder of derived files: $LLAVA_CACHE, else ~/.cache/llava-visual-region."""
     return Path(os.environ.get("LLAVA_CACHE") or Path.home() / ".cache" / "llava-visual-region")

@@ -1,7 +1,4 @@
-"""Flags that several programs share, and the one way in which every program ends on an error.
-
-Nothing here imports torch: `--help` and a wrong flag are answered at once.
-"""
+"""Shared flags, and the error exit of every program. Does not import torch, so that `--help` is fast."""
 
 import argparse
 import os
@@ -9,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 INTERRUPTED = 130
-"""The exit status that a shell gives to a program that Ctrl-C ended."""
+"""The exit status of a program that Ctrl-C ended."""
 DTYPE_NAMES = ("fp32", "fp16", "bf16")
 """Values of --dtype; `llava.dtypes.DTYPES` maps them to torch's."""
 
@@ -19,18 +16,14 @@ def run_program(
     expected: tuple[type[BaseException], ...] = (ValueError, OSError),
     interrupted: str = "the same command goes on from here",
 ) -> None:
-    """Runs an entry point. Bad input ends it with one line on standard error, not with a traceback.
+    """Runs an entry point. Errors in `expected` end it with one line on standard error.
 
-    Set LLAVA_TRACEBACK=1 to see the traceback all the same.
-
-    Args:
-        expected: the errors that a user can cause and correct; every other error keeps its traceback.
-        interrupted: what Ctrl-C prints after "interrupted"; empty where nothing was kept.
+    LLAVA_TRACEBACK=1 prints their traceback. `interrupted` follows "interrupted" on Ctrl-C.
     """
     try:
         main()
     except BrokenPipeError:
-        # The reader (head, less) has seen enough. The interpreter's own last flush goes to the null device.
+        # The reader (head, less) has ended. The interpreter's last flush goes to the null device.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("\ninterrupted" + (f"; {interrupted}" if interrupted else ""), file=sys.stderr)
@@ -42,7 +35,7 @@ def run_program(
 
 
 def add_checkpoint_flags(parser: argparse.ArgumentParser, dtype_help: str = "default: as stored") -> None:
-    """--model-path, --model-base, --vision-tower and --dtype: which checkpoint is loaded, and how."""
+    """--model-path, --model-base, --vision-tower and --dtype."""
     parser.add_argument("--model-path", required=True, help="checkpoint: full, LoRA, projector, merged or pruned")
     parser.add_argument("--model-base", help="base of a LoRA or a projector; default: the recorded one")
     parser.add_argument("--vision-tower", help="tower folder, if config.json records one of another machine")

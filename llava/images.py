@@ -1,4 +1,4 @@
-"""Image files: opening one, and finding the missing and broken ones of many before work begins."""
+"""Opening image files, and finding missing and broken ones."""
 
 import base64
 import io
@@ -14,20 +14,15 @@ from tqdm.auto import tqdm
 from llava.names import count, some
 
 MISSING = "missing"
-"""What `unreadable_images` says of an image that is not a file."""
+"""The value in `unreadable_images` for a missing image."""
 _READERS = 8
-"""Threads that look at images: most of that time is spent waiting for the disk."""
+"""Threads that check images; they mostly wait for the disk."""
 _UNREADABLE = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises for a file that is missing, cut off, not an image, or too large."""
+"""Pillow's errors for a file that is missing, cut off, not an image, or too large."""
 
 
 class BrokenImageError(ValueError):
-    """An image that cannot be opened; the message names the file and what needed it.
-
-    Attributes:
-        image: its name, as the data names it.
-        why: what is wrong with it.
-    """
+    """An image that cannot be opened: `image` is its name in the data, `why` the reason."""
 
     def __init__(self, message: str, image: str = "", why: str = "") -> None:
         super().__init__(message)
@@ -36,15 +31,11 @@ class BrokenImageError(ValueError):
 
 
 def open_image(source: str | Path | io.BytesIO, needed_by: str = "", name: str | None = None) -> Image.Image:
-    """The image as RGB, decoded whole.
+    """The image as RGB, fully decoded; raises `BrokenImageError`.
 
     Args:
-        source: path, or the bytes of an image file.
-        needed_by: what the message says needs it, such as "sample 17".
+        needed_by: for the message, such as "sample 17".
         name: the image's name in the data; default: the path.
-
-    Raises:
-        BrokenImageError: missing, cut off, or not an image.
     """
     try:
         with Image.open(source) as image:
@@ -68,7 +59,7 @@ def decoded(image_data: str) -> io.BytesIO:
 def missing_images(names: Iterable[str], folder: str | Path) -> list[str]:
     """The names that are not files under `folder`, in their order, each once.
 
-    Each folder is listed once: to ask for 665,000 files one by one takes minutes on a network disk.
+    Each folder is listed once: checking 665,000 files one by one takes minutes on a network disk.
     """
     listings: dict[Path, set[str]] = {}
     missing = []
@@ -91,12 +82,11 @@ def unreadable_images(
     whole: bool = False,
     workers: int = _READERS,
 ) -> dict[str, str]:
-    """The images that are missing or broken: name -> what is wrong, sorted by name.
+    """The missing and broken images: name -> problem, sorted by name.
 
     Args:
-        data: name -> image in base64, for images that the data file carries itself.
-        whole: decode every pixel. Otherwise only the header is read, which finds missing, empty and foreign files in
-            a fraction of the time; an image that is cut off further down is found when it is opened.
+        data: name -> image in base64, for images inside the data file.
+        whole: decode every pixel. Otherwise only the header is read, which is faster but misses truncated images.
         workers: threads that read.
     """
     names, data = list(dict.fromkeys(names)), data or {}
@@ -104,7 +94,6 @@ def unreadable_images(
     check = partial(_problem, folder=Path(folder), data=data, whole=whole)
     left = [name for name in names if name not in missing]
     with ThreadPoolExecutor(workers) as pool:
-        # The bar appears only if this takes a while.
         found = list(tqdm(pool.map(check, left), total=len(left), desc="checking images", unit="image", delay=3))
     problems = {name: why for name, why in zip(left, found, strict=True) if why} | dict.fromkeys(missing, MISSING)
     return dict(sorted(problems.items()))
@@ -124,7 +113,7 @@ def _problem(name: str, folder: Path, data: Mapping[str, str], whole: bool) -> s
 
 
 def describe_unreadable(problems: Mapping[str, str], folder: str | Path) -> str:
-    """What `unreadable_images` found: how many are missing, how many are broken, and the first names of both."""
+    """The result of `unreadable_images` as text: numbers and first names of missing and of broken images."""
     missing = [name for name, why in problems.items() if why == MISSING]
     broken = [f"{name} ({why})" for name, why in problems.items() if why != MISSING]
     parts = []

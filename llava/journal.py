@@ -1,4 +1,4 @@
-"""What a long run has done so far, kept on disk: an interrupted run goes on where it stopped."""
+"""The finished entries of a long run, kept on disk to resume it."""
 
 import hashlib
 import json
@@ -13,36 +13,36 @@ from llava.names import some
 
 _HEAD = b'{"settings": '
 _SHOWN = 100
-"""Characters of a setting that a message shows."""
+"""Characters of a setting in a message."""
 
 
 class JournalError(ValueError):
-    """A journal of another run, of a run that is still going on, or a damaged one; the message says what to do."""
+    """A journal that cannot be continued."""
 
 
 def journal_path(output: str | Path) -> Path:
-    """Where the journal of a result is kept until the result is written."""
+    """The journal of a result, which exists until the result is written."""
     return Path(f"{output}.journal")
 
 
 class Journal:
     """Entries by key, in a file of JSON lines next to the result; it is locked while it is open.
 
-    The first line holds the settings of the run, each further line `[key, value]`. A line counts once its line break
-    is written: a half-written last line, which a kill leaves, is cut off. The file is made with the first entry.
+    The first line holds the settings of the run, each further line `[key, value]`. A last line without a line break,
+    which a kill leaves, is dropped. The file is created with the first entry.
 
     Args:
         output: the path of the result.
-        settings: everything that the entries depend on; a journal of other settings is refused.
+        settings: everything that the entries depend on.
         what: the flag that names the result, for messages.
 
     Raises:
-        JournalError: the file is a journal of other settings, of a living process, damaged, or no journal.
+        JournalError: the journal is damaged, has other settings, or is open in another process.
     """
 
     def __init__(self, output: str | Path, settings: Mapping[str, Any], what: str = "--output") -> None:
         self.path = journal_path(output)
-        # The settings as JSON gives them back, so that they compare equal to those of the file.
+        # The settings as read from JSON, to compare equal to those of the file.
         self.settings: dict[str, Any] = json.loads(json.dumps(settings, default=str))
         self.entries: dict[Any, Any] = {}
         self._what = what
@@ -56,7 +56,7 @@ class Journal:
         return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
 
     def add(self, entries: Mapping[Any, Any]) -> None:
-        """Keeps entries for good: when this returns, they survive a crash."""
+        """Writes entries to the disk; they then survive a crash."""
         if not self._lock.is_locked:
             self._open()
         self._append(list(entry) for entry in entries.items())
@@ -96,7 +96,7 @@ class Journal:
     def _read(self) -> None:
         head, *rows = (self.path.read_bytes() if self.path.exists() else b"").split(b"\n")
         if not rows:
-            # A kill, or the zeros that a power failure leaves, before the first line was whole.
+            # A kill before the first line was complete, or the zeros of a power failure.
             begun = head.rstrip(b"\0")[: len(_HEAD)]
             if not _HEAD.startswith(begun):
                 raise self._refusal("it is no journal: it does not begin with the settings of a run")
@@ -130,12 +130,12 @@ class Journal:
 
     def _refusal(self, why: str) -> JournalError:
         return JournalError(
-            f"{self.path} cannot be continued: {why}; delete it to start anew, or use another {self._what}"
+            f"{self.path} cannot be continued: {why}; delete it to start again, or use another {self._what}"
         )
 
 
 def differences(begun: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What two settings differ in; for a setting that holds others, which of these differ."""
+    """The differences of two settings, including nested ones."""
     found = []
     for name in {**begun, **now}:
         old, new = begun.get(name), now.get(name)

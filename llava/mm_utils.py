@@ -16,7 +16,7 @@ from llava.conversation import Segment
 from llava.tokenization import encode_segments
 
 IMAGE_ASPECT_RATIOS = ("square", "pad")
-"""The values that are supported. `anyres` of LLaVA-1.6 needs several views per image."""
+"""The supported values; `anyres` of LLaVA-1.6 needs several views per image."""
 
 
 def load_image_from_base64(image: str | bytes) -> Image.Image:
@@ -24,7 +24,7 @@ def load_image_from_base64(image: str | bytes) -> Image.Image:
 
 
 def expand2square(image: Image.Image, background_color: tuple[int, int, int]) -> Image.Image:
-    """The image centred on a square of its longer side (odd remainders go to the right and the bottom)."""
+    """The image centred on a square of its longer side."""
     width, height = image.size
     if width == height:
         return image
@@ -37,9 +37,8 @@ def expand2square(image: Image.Image, background_color: tuple[int, int, int]) ->
 def process_image(image: Image.Image, processor: BaseImageProcessor, image_aspect_ratio: str | None) -> torch.Tensor:
     """One image to pixels `(3, height, width)`, float32.
 
-    Args:
-        image_aspect_ratio: "pad" pads to a square with the processor's mean colour first; "square" or None leaves
-            the shape to the processor (CLIP's crops the centre).
+    `image_aspect_ratio` "pad" pads to a square with the processor's mean colour; "square" or None does not (CLIP's
+    processor then crops the centre).
     """
     if image_aspect_ratio not in (None, *IMAGE_ASPECT_RATIOS):
         raise ValueError(
@@ -54,11 +53,7 @@ def process_image(image: Image.Image, processor: BaseImageProcessor, image_aspec
 def process_images(
     images: Sequence[Image.Image], image_processor: BaseImageProcessor, model_cfg: Any
 ) -> torch.Tensor | list[torch.Tensor]:
-    """Images to pixels as the model's config asks (`image_aspect_ratio`).
-
-    Returns:
-        `(n, 3, height, width)` where all have one shape, as they have after every processor in use, else a list.
-    """
+    """Images to pixels `(n, 3, height, width)`, or a list if shapes differ, by the config's `image_aspect_ratio`."""
     aspect_ratio = getattr(model_cfg, "image_aspect_ratio", None)
     pixels = [process_image(image, image_processor, aspect_ratio) for image in images]
     return torch.stack(pixels) if all(p.shape == pixels[0].shape for p in pixels) else pixels
@@ -70,14 +65,9 @@ def tokenizer_image_token(
     image_token_index: int = IMAGE_TOKEN_INDEX,
     return_tensors: str | None = None,
 ) -> list[int] | torch.Tensor:
-    """Ids of a prompt in which each `<image>` becomes one `image_token_index`.
-
-    Args:
-        return_tensors: None for a list of ints, "pt" for a 1-D int64 tensor.
-    """
+    """Ids of a prompt, with `image_token_index` for each `<image>`: a list, or a 1-D int64 tensor for "pt"."""
     ids, _ = encode_segments([Segment(prompt, False)], tokenizer, split_images=True)
-    if image_token_index != IMAGE_TOKEN_INDEX:
-        ids = [image_token_index if token == IMAGE_TOKEN_INDEX else token for token in ids]
+    ids = [image_token_index if token == IMAGE_TOKEN_INDEX else token for token in ids]
     if return_tensors is None:
         return ids
     if return_tensors == "pt":
@@ -86,16 +76,15 @@ def tokenizer_image_token(
 
 
 def get_model_name_from_path(model_path: str) -> str:
-    """A readable name for answer files; nothing depends on it (upstream chose the model's class by it)."""
+    """A readable name for answer files; unlike upstream, nothing depends on it."""
     parts = PurePath(model_path.strip("/")).parts
     return "_".join(parts[-2:]) if parts[-1].startswith("checkpoint-") else parts[-1]
 
 
 class KeywordsStoppingCriteria(StoppingCriteria):
-    """Stops each row as soon as its generated text contains one of the keywords.
+    """Stops each row once its generated text contains a keyword.
 
-    Args:
-        input_ids: the prompt, `(batch, length)`; pass a width of 0 where generation returns new tokens only.
+    `input_ids` is the prompt, `(batch, length)`, of length 0 if generation returns only new tokens.
     """
 
     def __init__(self, keywords: Sequence[str], tokenizer: PreTrainedTokenizerBase, input_ids: torch.Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Names in messages, tables and pictures: the first few of many, and short ones that stay apart."""
+"""Names in messages, tables and pictures."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -6,27 +6,19 @@ from pathlib import Path
 
 
 def short_paths(paths: Iterable[str]) -> dict[str, str]:
-    """Each path's last name, with as many folders before it as set it apart from the others."""
-    parts = {path: Path(path).parts for path in dict.fromkeys(paths)}
-
-    def ending(path: str, count: int) -> tuple[str, ...]:
-        return parts[path][-count:]
-
+    """Each path's last name, with as many of its folders as make it unique."""
+    parts = {path: Path(path).parts for path in paths}
     result = {}
-    for path in parts:
-        count = 1
-        while count < len(parts[path]) and any(p != path and ending(p, count) == ending(path, count) for p in parts):
-            count += 1
-        result[path] = str(Path(*ending(path, count)))
+    for path, own in parts.items():
+        others = [other for name, other in parts.items() if name != path]
+        sizes = range(1, len(own) + 1)
+        size = next((n for n in sizes if all(other[-n:] != own[-n:] for other in others)), len(own))
+        result[path] = str(Path(*own[-size:]))
     return result
 
 
 def spec_labels(specs: Sequence[str], drop_single: bool = False) -> list[str]:
-    """Layer selections with the folders of their score files left out, as far as the files stay apart.
-
-    Args:
-        drop_single: where all are of one score file, its name is left out too.
-    """
+    """Layer selections with short names of their score files; `drop_single`: without the name of a single file."""
     files = [part.rpartition("#")[0] for spec in specs for part in spec.split(",") if "#" in part]
     short = short_paths(files)
     bare = drop_single and len(short) == 1
@@ -39,7 +31,7 @@ def spec_labels(specs: Sequence[str], drop_single: bool = False) -> list[str]:
 
 
 def numbered(titles: Sequence[str]) -> list[str]:
-    """Titles, those that several have with a number behind them."""
+    """Titles; repeated ones get a number."""
     counts, seen = Counter(titles), Counter[str]()
     result = []
     for title in titles:
@@ -55,5 +47,5 @@ def some(names: Iterable[object], most: int = 5) -> str:
 
 
 def count(number: int, one: str, many: str | None = None) -> str:
-    """A number with its noun: "1 image", "2 images"; `many` is the plural where an s is not enough."""
+    """A number with its noun: "1 image", "2 images"; `many`: an irregular plural."""
     return f"{number} {one if number == 1 else many or one + 's'}"

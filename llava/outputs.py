@@ -1,9 +1,9 @@
-"""Where results may be written: checked before any work, so that no file of the user is lost."""
+"""Checks of output files and folders before any work, so that no file of the user is lost."""
 
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,20 +20,14 @@ class OutputError(ValueError):
 
 @dataclass(frozen=True)
 class FileKind:
-    """A kind of result file.
-
-    Attributes:
-        title: as users call it.
-        suffix: its usual one; the suffix of another kind is refused.
-        keys: that a JSON object of this kind has.
-    """
+    """A kind of result file: its name in messages, its suffix, and the keys of its JSON object."""
 
     title: str
     suffix: str = ".json"
     keys: frozenset[str] = frozenset()
 
     def recognises(self, path: Path) -> bool:
-        """Whether the file is one of this kind, or empty."""
+        """Whether the file is of this kind, or empty."""
         content = path.read_bytes()
         if not content or self.suffix == ".png":
             return content.startswith(_PNG) or not content
@@ -57,25 +51,20 @@ def check_output(
     overwrite: bool = False,
     flag: str = "--output",
 ) -> Path:
-    """The output folder, after a check that it is free and has room.
+    """The output folder; raises `OutputError` if it is not free, or has no room for `nbytes`.
 
-    Args:
-        sources: folders that are read, and other outputs; the output must not be one of them, nor above or below one.
-        nbytes: bytes that will be written.
-        flag: the flag that named it.
-
-    Raises:
-        OutputError: says which, and what to type instead.
+    The output must not be one of `sources` (folders that are read, other outputs), nor above or below one. `overwrite`
+    allows a checkpoint to be replaced.
     """
     output = Path(output)
     check_apart(output, sources, flag)
     place = check_folder(output, flag)
     if output.is_dir() and any(output.iterdir()):
         if not (output / "config.json").is_file():
-            raise OutputError(f"{flag} {output} holds other things than a checkpoint; give another folder")
+            raise OutputError(f"{flag} {output} is not empty and not a checkpoint; give another folder")
         if not overwrite:
             raise OutputError(f"{flag} {output} holds a checkpoint already; --overwrite replaces it")
-    # What a killed run left there may be as large as what will be written.
+    # Partial output of a killed run may take as much space.
     remove_abandoned(output.resolve())
     free = shutil.disk_usage(place).free
     if free < nbytes + _ROOM:
@@ -92,51 +81,45 @@ def check_apart(output: str | Path, others: Iterable[str | Path | None], flag: s
     for other in filter(None, others):
         read = Path(other).resolve()
         if target == read or target in read.parents or read in target.parents:
-            raise OutputError(f"{flag} {output} and {other} lie in each other; give another folder")
+            raise OutputError(f"{flag} {output} and {other} overlap; give another folder")
 
 
 def check_folder(path: str | Path, flag: str) -> Path:
-    """The nearest folder above (or at) `path` that exists; raises `OutputError` if no folder can be made."""
+    """The nearest existing folder at or above `path`; raises `OutputError` if `path` cannot become a folder."""
     if Path(path).exists() and not Path(path).is_dir():
         raise OutputError(f"{flag} {path} is a file; give a folder")
     return _place(flag, path, Path(path))
 
 
 def check_cache(path: str | Path | None) -> None:
-    """Raises `OutputError` if --vision-feature-cache (None: not given) cannot be a folder."""
+    """Raises `OutputError` if --vision-feature-cache cannot be a folder."""
     if path:
         check_folder(path, "--vision-feature-cache")
 
 
 def _place(flag: str, path: str | Path, folder: Path) -> Path:
-    """The nearest folder above (or at) `folder` that exists, after a check that it can be written to."""
+    """The nearest existing folder at or above `folder`, which must be writable."""
     place = folder.resolve()
     while not place.exists():
         place = place.parent
     if not place.is_dir():
         raise OutputError(f"{flag} {path}: {place} is a file, and nothing can be written below it")
     if not os.access(place, os.W_OK | os.X_OK):
-        raise OutputError(f"{flag} {path}: {place} must not be written to; give another place")
+        raise OutputError(f"{flag} {path}: {place} is not writable; give another place")
     return place
 
 
 def check_files(
-    outputs: Mapping[str, tuple[str | Path | None, FileKind]], inputs: Iterable[str | Path | None] = ()
+    outputs: Mapping[str, tuple[str | Path | None, FileKind]], inputs: Sequence[str | Path | None] = ()
 ) -> None:
-    """Raises `OutputError` if a file cannot be written, or would replace a file of another kind.
-
-    Args:
-        outputs: path and kind by the flag that named it; None: not given.
-        inputs: files that are read.
-    """
-    read = [Path(path) for path in inputs if path]
+    """Raises `OutputError` if an output (path and kind by flag) cannot be written or would replace another file."""
     written: dict[str, Path] = {}
     for flag, (given, kind) in outputs.items():
         if not given:
             continue
         path = Path(given)
         _check_file(flag, path, kind)
-        if any(_same(path, other) for other in read):
+        if any(_same(path, Path(other)) for other in inputs if other):
             raise OutputError(f"{flag} {path} is one of the files that are read; give another file")
         twin = next((other for other in written if _same(path, written[other])), None)
         if twin:
@@ -153,12 +136,12 @@ def _check_file(flag: str, path: Path, kind: FileKind) -> None:
         raise OutputError(f"{flag} {path} is not an ordinary file; give another")
     suffix = path.suffix.lower()
     if suffix in _SUFFIXES and suffix != kind.suffix:
-        raise OutputError(f"{flag} {path}: {kind.title} is written there; give a name that ends in {kind.suffix}")
+        raise OutputError(f"{flag} {path}: the file becomes {kind.title}; give a name that ends in {kind.suffix}")
     _place(flag, path, path.parent)
 
 
 def _same(one: Path, other: Path) -> bool:
-    """Whether two names are of one file, also through links."""
+    """Whether two names are of the same file, also through links."""
     if one.exists() and other.exists():
         return one.samefile(other)
     return one.resolve() == other.resolve()

@@ -1,9 +1,8 @@
-"""SentencePiece's own merge order, for a tokenizer that transformers built from a tokenizer.model.
+"""SentencePiece's merge order, for a tokenizer that transformers built from a tokenizer.model.
 
-SentencePiece merges the pair whose joined piece has the highest score. transformers 5 orders the merges by the pieces'
-ids. In Llama's vocabulary both orders agree except for pieces of blanks, which have a score of -1e9 and are never
-preferred there; by their ids "▁▁" merges first, and every text with two blanks in a row gets other ids than the model
-was trained on.
+SentencePiece first merges the pair whose joined piece has the highest score; transformers 5 uses the lowest id. In
+Llama's vocabulary they differ for pieces of blanks, which have the score -1e9: transformers merges "▁▁" first, and
+texts with two blanks in a row get other ids than in training.
 """
 
 import json
@@ -16,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 FILE = "tokenizer.model"
 _NORMAL, _BPE = 1, 2
-"""Values of a piece's type, and of the trainer's model type, in SentencePiece's file format."""
+"""A piece's type, and the trainer's model type, in SentencePiece's file format."""
 
 
 class TokenizerFileError(ValueError):
@@ -24,9 +23,7 @@ class TokenizerFileError(ValueError):
 
 
 def use_sentencepiece_merges(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Gives the tokenizer the merge order of `folder`'s tokenizer.model; does nothing without one, or if it is no BPE.
-
-    A tokenizer.json with another order is not used, and a line says so.
+    """Sets the merge order of `folder`'s tokenizer.model, if it is a BPE; a tokenizer.json with another order is noted.
 
     Raises:
         TokenizerFileError: the pieces of the two files differ.
@@ -46,24 +43,17 @@ def use_sentencepiece_merges(tokenizer: PreTrainedTokenizerBase, folder: Path) -
             f"{differing[0]!r}); remove the one that is not the model's"
         )
     merges = merges_of({piece.piece: piece.score for piece in proto.pieces if piece.type == _NORMAL}, pieces)
-    if (folder / "tokenizer.json").is_file() and merges != _merges(tokenizer):
-        print(f"note: {folder}/tokenizer.json merges pieces in another order than {FILE}; the order of {FILE} is used")
+    if (folder / "tokenizer.json").is_file():
+        found = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+        if merges != [tuple(merge) for merge in found]:
+            print(f"note: {folder}/tokenizer.json merges pieces in another order than {FILE}; {FILE} is used")
     tokenizer.backend_tokenizer.model = BPE(
-        vocab=vocab,
-        merges=merges,
-        unk_token=model.unk_token,
-        fuse_unk=model.fuse_unk,
-        byte_fallback=model.byte_fallback,
+        vocab, merges, unk_token=model.unk_token, fuse_unk=model.fuse_unk, byte_fallback=model.byte_fallback
     )
 
 
 def merges_of(scores: Mapping[str, float], ids: Mapping[str, int]) -> list[tuple[str, str]]:
-    """Every way to join two pieces to a third, the highest score of the joined piece first.
-
-    Args:
-        scores: of the pieces that may be joined or be the result: those of type NORMAL.
-        ids: of all pieces; of equal scores the lower id goes first.
-    """
+    """Every pair of pieces that joins to a third, by the joined piece's score (highest first), then by its id."""
     found = [
         (-score, ids[piece], piece[:cut], piece[cut:])
         for piece, score in scores.items()
@@ -72,7 +62,3 @@ def merges_of(scores: Mapping[str, float], ids: Mapping[str, int]) -> list[tuple
     ]
     found.sort(key=lambda merge: merge[:2])
     return [(left, right) for _, _, left, right in found]
-
-
-def _merges(tokenizer: PreTrainedTokenizerBase) -> list[tuple[str, str]]:
-    return [tuple(merge) for merge in json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]]

@@ -1,15 +1,12 @@
-"""The one text table and the one Markdown table of all programs."""
+"""Text and Markdown tables."""
 
 from collections.abc import Sequence
 
 
 def text_table(rows: Sequence[Sequence[object]], align: str = "", gap: str = "  ") -> str:
-    """Rows as aligned columns, one line per row, without trailing blanks.
+    """Rows of equal length as aligned columns, without trailing blanks; `gap` separates the columns.
 
-    Args:
-        rows: cells of equal number in every row; printed with `str`. The first row may be a heading.
-        align: one character per column, "<" or ">"; default: the first column to the left, the others to the right.
-        gap: what stands between two columns.
+    `align` has "<" or ">" per column; default: the first column to the left, the others to the right.
     """
     cells = [[str(cell) for cell in row] for row in rows]
     if not cells:

@@ -1,9 +1,9 @@
-"""Text to ids with character offsets, equal to what upstream's slow tokenizers gave.
+"""Text to ids with character offsets, equal to the ids of upstream's slow tokenizers.
 
-Ids and labels come from one pass: each token knows the characters it covers, so a label never depends on tokenising
-a part of the text a second time (upstream's masks did, and dropped whole samples when the two disagreed).
+Labels follow from the offsets; upstream tokenised parts of the text again and dropped samples if the ids disagreed.
 """
 
+import re
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
@@ -17,28 +17,28 @@ _BLANKS = " \u2581"
 
 
 class PromptEncoder:
-    """Encodes text of one tokenizer.
+    """Encodes text with one tokenizer.
 
-    Llama's SentencePiece vocabulary marks word starts with a prefix blank. SentencePiece adds the mark also to
-    text that begins with a blank (or with the mark itself); the Rust tokenizer does not. With `legacy` set the same
-    holds after every special token. Doubling that blank gives the ids that Vicuna and LLaVA were trained on (checked
-    against the reference numbers in tests/data/parity).
+    SentencePiece adds its word-start mark also to text that begins with a blank or a mark, and with `legacy` after
+    every special token; the Rust tokenizer does not. Doubling that blank returns the ids of Vicuna's and LLaVA's
+    training (see tests/data/parity).
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         leading = tokenizer("").input_ids
         self.bos = leading[:1] if leading and leading[0] == tokenizer.bos_token_id else []
-        self.marks_word_start = _marks_word_start(tokenizer)
+        pre_tokenizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "pre_tokenizer", None)
+        self.marks_word_start = getattr(pre_tokenizer, "prepend_scheme", "never") != "never"
         self.legacy = bool(getattr(tokenizer, "legacy", False))
         self.special_tokens = sorted({t for t in tokenizer.all_special_tokens if t}, key=len, reverse=True)
 
     def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Ids of a piece of text without bos, and each token's `(start, end)` in characters of `text`."""
+        """Ids of `text` without bos, and each token's `(start, end)` in characters."""
         if not text:
             return [], []
         padded, inserted = self._double_lost_blanks(text)
-        # Not verbose: callers cut what is longer than the model's window, and need no warning.
+        # Not verbose: callers truncate to the model's context.
         encoded = self.tokenizer(padded, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         offsets = encoded["offset_mapping"]
         if inserted:
@@ -46,18 +46,12 @@ class PromptEncoder:
         return list(encoded["input_ids"]), [tuple(offset) for offset in offsets]
 
     def _double_lost_blanks(self, text: str) -> tuple[str, list[int]]:
-        """The text with the lost blanks doubled, and the positions of the extra blanks in the result."""
+        """The text with doubled blanks, and the positions of the inserted ones."""
         if not self.marks_word_start:
             return text, []
         starts = {0} if text[0] in _BLANKS else set()
-        if self.legacy:
-            for token in self.special_tokens:
-                position = text.find(token)
-                while position >= 0:
-                    after = position + len(token)
-                    if text[after : after + 1] and text[after] in _BLANKS:
-                        starts.add(after)
-                    position = text.find(token, after)
+        for token in self.special_tokens if self.legacy else ():
+            starts |= {match.end() - 1 for match in re.finditer(f"{re.escape(token)}[{_BLANKS}]", text)}
         pieces, inserted, last = [], [], 0
         for count, start in enumerate(sorted(starts)):
             pieces += [text[last:start], " "]
@@ -70,17 +64,11 @@ def _shift(position: int, inserted: Sequence[int]) -> int:
     return position - sum(1 for extra in inserted if extra < position)
 
 
-def _marks_word_start(tokenizer: PreTrainedTokenizerBase) -> bool:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    pre_tokenizer = getattr(backend, "pre_tokenizer", None)
-    return getattr(pre_tokenizer, "prepend_scheme", "never") != "never"
-
-
 _ENCODERS: "WeakKeyDictionary[PreTrainedTokenizerBase, PromptEncoder]" = WeakKeyDictionary()
 
 
 def encoder_for(tokenizer: PreTrainedTokenizerBase) -> PromptEncoder:
-    """The encoder of a tokenizer, made once. A tokenizer whose special tokens changed needs a new one."""
+    """The cached encoder of a tokenizer."""
     encoder = _ENCODERS.get(tokenizer)
     if encoder is None:
         encoder = _ENCODERS[tokenizer] = PromptEncoder(tokenizer)
@@ -90,26 +78,14 @@ def encoder_for(tokenizer: PreTrainedTokenizerBase) -> PromptEncoder:
 def encode_segments(
     segments: Sequence[Segment], tokenizer: PreTrainedTokenizerBase, split_images: bool
 ) -> tuple[list[int], list[int]]:
-    """Ids and labels of a rendered conversation.
+    """Ids and labels (-100: not supervised) of a rendered conversation, with bos if the tokenizer adds it.
 
-    The text is tokenised as a whole, cut only at images (upstream: `tokenizer_image_token`), and a token
-    is supervised if it covers a supervised character.
-
-    Args:
-        segments: the rendered conversation.
-        split_images: whether `<image>` in the text stands for an image (-200); False leaves it as text.
-
-    Returns:
-        ids and labels of equal length, bos included if the tokenizer adds one; labels hold -100 elsewhere.
+    The text is split only at images (upstream: `tokenizer_image_token`). A token is supervised if it covers a
+    supervised character. `split_images` False leaves `<image>` as text, instead of -200.
     """
     encoder = encoder_for(tokenizer)
     text = "".join(segment.text for segment in segments)
-    supervised = bytearray(len(text))
-    position = 0
-    for segment in segments:
-        if segment.supervised:
-            supervised[position : position + len(segment.text)] = b"\x01" * len(segment.text)
-        position += len(segment.text)
+    supervised = b"".join(bytes([segment.supervised]) * len(segment.text) for segment in segments)
     ids, labels = list(encoder.bos), [IGNORE_INDEX] * len(encoder.bos)
     start = 0
     for i, piece in enumerate(text.split(DEFAULT_IMAGE_TOKEN) if split_images else [text]):
@@ -120,7 +96,7 @@ def encode_segments(
         piece_ids, offsets = encoder.encode(piece)
         ids += piece_ids
         labels += [
-            # A word-start mark can cover no character at all: it belongs to the character that follows it.
+            # A word-start mark may cover no character; it belongs to the next one.
             token if any(supervised[start + first : start + max(last, first + 1)]) else IGNORE_INDEX
             for token, (first, last) in zip(piece_ids, offsets, strict=True)
         ]
@@ -129,15 +105,12 @@ def encode_segments(
 
 
 def fitting_templates(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Names of the templates whose end of turn is a special token of this tokenizer."""
+    """Names of the templates whose end of turn is one special token of the tokenizer."""
     return [name for name, conv in known_templates().items() if _stop_token_problem(conv, tokenizer) is None]
 
 
 def check_template(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raises `TemplateError` if the template's end of turn is not one token of the tokenizer.
-
-    Such a model would never learn to stop, and upstream masked every such sample without a message (LLaVA#1166).
-    """
+    """Raises `TemplateError` if the template's end of turn is not one special token (LLaVA#1166)."""
     problem = _stop_token_problem(get_template(name), tokenizer)
     if problem:
         fitting = ", ".join(fitting_templates(tokenizer)) or "none"
@@ -148,25 +121,23 @@ def check_template(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def end_turns_with(template: Conversation, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Makes the template's end of turn the tokenizer's eos token, so that a model that is loaded later stops there.
+    """Makes the template's end of turn the tokenizer's eos token, and its pad token if that was eos.
 
-    Llama-3-Instruct ends its own turns with another token than Bunny's template (upstream set the id by hand, and
-    models that missed it answered "!!!!", Bunny#75). Padding that was eos follows.
+    Llama-3-Instruct and Bunny's template end turns differently; without this, models answered "!!!!" (Bunny#75).
     """
-    if template.stop is None or template.sep_style is SeparatorStyle.SINGLE or tokenizer.eos_token == template.stop:
+    if template.stop is None or template.sep_style is SeparatorStyle.SINGLE:
         return
-    padded_with_eos = tokenizer.pad_token == tokenizer.eos_token
-    tokenizer.eos_token = template.stop
-    if padded_with_eos:
+    if tokenizer.pad_token == tokenizer.eos_token:
         tokenizer.pad_token = template.stop
+    tokenizer.eos_token = template.stop
 
 
 def _stop_token_problem(conv: Conversation, tokenizer: PreTrainedTokenizerBase) -> str | None:
-    # "###" of the first LLaVA is ordinary text in every tokenizer, and captions have no end of turn.
+    # "###" of the first LLaVA is ordinary text, and captions have no end of turn.
     if conv.stop is None or conv.sep_style is SeparatorStyle.SINGLE:
         return None
     ids = tokenizer(conv.stop, add_special_tokens=False).input_ids
     special = tokenizer.convert_tokens_to_ids(conv.stop)
     if len(ids) == 1 and ids[0] == special and ids[0] in tokenizer.added_tokens_decoder:
         return None
-    return f"its end of turn {conv.stop!r} is {len(ids)} ordinary tokens there, not one special token"
+    return f"its end of turn {conv.stop!r} is {len(ids)} ordinary tokens, not one special token"

@@ -6,6 +6,7 @@ import importlib
 import sys
 
 from llava.flags import run_program
+from llava.tables import text_table
 from visual_region.commands import COMMANDS, RESUMABLE
 
 _PROGRAM = "python -m visual_region"
@@ -18,12 +19,12 @@ def main() -> None:
         run_program(lambda: _run(name, arguments), interrupted=left)
     elif name in ("-h", "--help"):
         print(_help())
-    elif name:
+    elif not name:
+        sys.exit(_help())
+    else:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
         sys.exit(f"error: there is no command {name!r}; {hint}")
-    else:
-        sys.exit(_help())
 
 
 def _run(name: str, arguments: list[str]) -> None:
@@ -34,17 +35,9 @@ def _run(name: str, arguments: list[str]) -> None:
 
 
 def _help() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {line}" for name, line in COMMANDS.items()]
-    return "\n".join(
-        [
-            f"usage: {_PROGRAM} COMMAND ...",
-            "",
-            "Decoder layers: choose, score, remove. Each command has its own --help.",
-            "",
-            *lines,
-        ]
-    )
+    what = "Decoder layers: choose, score, remove. Each command has its own --help."
+    commands = text_table([(f"  {name}", line) for name, line in COMMANDS.items()], "<<")
+    return f"usage: {_PROGRAM} COMMAND ...\n\n{what}\n\n{commands}"
 
 
 if __name__ == "__main__":

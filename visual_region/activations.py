@@ -1,7 +1,7 @@
-"""Activation memory of a training step, measured on the meta device: no weights, no numbers, only shapes.
+"""Activation memory of a training step, measured on the meta device.
 
-What autograd keeps between forward and backward is collected from models of one and of two layers; the difference is a
-layer's. Attention keeps queries, keys, values, output and one number a row, as fused kernels (sdpa, flash) do.
+What autograd keeps between forward and backward is counted for models of one and of two layers; the difference is one
+layer. Attention keeps queries, keys, values, output and one number per row, as fused kernels (sdpa, flash) do.
 """
 
 import copy
@@ -20,12 +20,11 @@ _ATTENTION = "fused_attention_by_shape"
 
 
 class _Fused(torch.autograd.Function):
-    """Shapes of fused attention: `(batch, heads, length, size)` each."""
+    """What fused attention keeps; arguments `(batch, heads, length, size)`."""
 
     @staticmethod
     def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        output = torch.empty_like(query)
-        rows = torch.empty(query.shape[:-1], dtype=torch.float32, device=query.device)
+        output, rows = torch.empty_like(query), torch.empty_like(query[..., 0], dtype=torch.float32)
         ctx.save_for_backward(query, key, value, output, rows)
         return output
 
@@ -44,13 +43,13 @@ AttentionInterface.register(_ATTENTION, _attention)
 
 
 def saved_bytes(run: Callable[[], Any], parameters: set[int]) -> int:
-    """Bytes that autograd keeps while `run` computes, each storage once, without those of `parameters` (storages)."""
+    """Bytes that autograd keeps during `run`, each storage once; `parameters` are storages that do not count."""
     kept: dict[int, tuple[int, Any]] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in parameters:
-            # The storage is held, so that its address is not given to another.
+            # A reference to the storage, so that its address is not reused.
             kept[storage._cdata] = (storage.nbytes(), storage)
         return tensor
 
@@ -61,12 +60,10 @@ def saved_bytes(run: Callable[[], Any], parameters: set[int]) -> int:
 
 
 class ActivationMeter:
-    """Bytes of activations for one kind of model.
+    """Bytes of activations of one kind of model.
 
     Args:
-        build: makes the language model, without vision modules, from a config.
-        config: of the language model.
-        dtype: that the run computes in.
+        build: makes the language model, without vision modules, from `config`.
         lora_dropout: above 0 it keeps a mask and a copy of each input.
     """
 
@@ -78,53 +75,46 @@ class ActivationMeter:
         self._known: dict[tuple[Any, ...], tuple[int, int]] = {}
 
     def layer(self, kind: str, recipe: Recipe, rows: int) -> tuple[int, int]:
-        """Bytes of one decoder layer, and of what exists once (rotary tables, final norm), for `rows` samples."""
+        """Bytes of one decoder layer, and of what exists only once (rotary tables, final norm), for `rows` samples."""
         key = (kind, recipe.length, recipe.lora_r, rows)
         if key not in self._known:
-            one, two = (self._model(kind, depth, recipe, rows) for depth in (1, 2))
+            one, two = (self._of_model(kind, depth, recipe, rows) for depth in (1, 2))
             self._known[key] = (two - one, 2 * one - two)
         return self._known[key]
 
-    def _model(self, kind: str, depth: int, recipe: Recipe, rows: int) -> int:
+    def _of_model(self, kind: str, depth: int, recipe: Recipe, rows: int) -> int:
         config = copy.deepcopy(self.config)
         config.num_hidden_layers = depth
         if getattr(config, "layer_types", None):
             config.layer_types = config.layer_types[:1] * depth
-        with torch.device("meta"):
-            model = self.build(config).to(self.dtype)
-        model.set_attn_implementation(_ATTENTION)
         selection = LayerSelection.parse("all", depth)
-        model.requires_grad_(False)
-        wrapped = model
-        if kind == "lora":
-            r, dropout = recipe.lora_r, self.lora_dropout
-            with torch.device("meta"):
+        with torch.device("meta"):
+            model = wrapped = self.build(config).to(self.dtype)
+            model.set_attn_implementation(_ATTENTION)
+            model.requires_grad_(False)
+            if kind == "lora":
+                r, dropout = recipe.lora_r, self.lora_dropout
                 wrapped = apply_lora(model, selection, self.layer_path, r=r, lora_alpha=r, lora_dropout=dropout)
-            wrapped.to(self.dtype)
-        elif kind == "full":
-            train_layers(model, selection, self.layer_path)
+                wrapped.to(self.dtype)
+            elif kind == "full":
+                train_layers(model, selection, self.layer_path)
+            embeds = torch.empty(rows, recipe.length, config.hidden_size, dtype=self.dtype, requires_grad=True)
         wrapped.train()
         decoder = model.get_submodule(self.layer_path.rpartition(".")[0])
         weights = {p.untyped_storage()._cdata for p in wrapped.parameters()}
-        embeds = torch.empty(
-            rows, recipe.length, config.hidden_size, dtype=self.dtype, device="meta", requires_grad=True
-        )
         return saved_bytes(lambda: decoder(inputs_embeds=embeds, use_cache=False), weights)
 
     def peak(self, shape: ModelShape, selection: LayerSelection | None, recipe: Recipe, rows: int) -> int:
-        """Most bytes of activations at any time of a step of `rows` samples: what is kept, and the head's gradient.
-
-        With checkpointing also one layer in full, while it is recomputed.
-        """
+        """The most bytes of activations during a step of `rows` samples: what is kept, and the head's gradient."""
         # Logits in the run's dtype, and their gradient in float32.
         passing = rows * recipe.head_positions * shape.vocab_size * (self.dtype.itemsize + 4)
         return self.kept(shape, selection, recipe, rows) + passing
 
     def kept(self, shape: ModelShape, selection: LayerSelection | None, recipe: Recipe, rows: int) -> int:
-        """Bytes that are held from forward to backward.
+        """Bytes kept from forward to backward.
 
-        Text-only samples hold nothing in layers with nothing trained in or below them; with checkpointing a layer
-        holds its input.
+        Text-only samples keep nothing in layers with nothing trained in or below them. With checkpointing each layer
+        keeps its input, and one layer, while it is recomputed, everything.
         """
         tuned = set(selection or ())
         kind = recipe.mode if recipe.mode in ("lora", "full") else "frozen"
@@ -136,5 +126,5 @@ class ActivationMeter:
         else:
             layers = sum(each[lowest_with_gradient(shape, selection, recipe)[0] :])
         head = rows * recipe.head_positions * (4 * shape.vocab_size + item * shape.hidden_size)
-        projector = sum(n_in + n_out for n_in, n_out in shape.projector) if recipe.train_projector else 0
+        projector = sum(n_in + n_out for _, n_in, n_out in shape.projector) if recipe.train_projector else 0
         return layers + once + head + rows * recipe.image_tokens * projector * item

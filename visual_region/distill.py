@@ -1,7 +1,6 @@
-"""Distillation: a student learns the distributions that a teacher gives for the answers' tokens.
+"""Distillation: a pruned model learns the unpruned model's distributions of the answers' tokens.
 
-Used to heal a model from which layers were removed, with the unpruned model as the teacher. The paper has no such
-step; recipes of depth pruning with knowledge distillation do the same on text.
+The paper has no such step; other work on depth pruning does the same on text.
 """
 
 from dataclasses import asdict, dataclass
@@ -16,11 +15,7 @@ from llava.train.llava_trainer import LLaVATrainer
 
 @dataclass(frozen=True)
 class Distillation:
-    """The loss: T^2 KL(teacher || student) at temperature T, plus `ce_weight` times cross-entropy on the labels.
-
-    Attributes:
-        teacher: its folder, for the record.
-    """
+    """The loss: T^2 KL(teacher || student) at temperature T, plus `ce_weight` times cross-entropy on the labels."""
 
     temperature: float = 1.0
     ce_weight: float = 0.0
@@ -34,11 +29,9 @@ class Distillation:
 
 
 def kl_from_teacher(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
-    """T^2 KL(teacher || student), the mean over tokens.
+    """T^2 KL(teacher || student), the mean over tokens, in float32; logits `(tokens, vocabulary)`.
 
-    Args:
-        student, teacher: logits `(tokens, vocabulary)`; computed in float32. T^2 keeps the gradient's size the same
-            at any temperature (Hinton et al. 2015).
+    T^2 keeps the size of the gradient the same at any temperature (Hinton et al. 2015).
     """
     wanted = functional.log_softmax(teacher.float() / temperature, dim=-1)
     found = functional.log_softmax(student.float() / temperature, dim=-1)
@@ -46,11 +39,9 @@ def kl_from_teacher(student: torch.Tensor, teacher: torch.Tensor, temperature: f
 
 
 class DistillationTrainer(LLaVATrainer):
-    """LLaVATrainer with a teacher; sampling, checkpoints and resuming are its own.
+    """LLaVATrainer with a loaded teacher of the same tokenizer and vision tower.
 
-    Args:
-        teacher: a loaded LLaVA of the same tokenizer and vision tower. It sees the features that the student sees.
-        record: what the student recorded before this run: its tuned region is not what is healed here, and stays.
+    `record` is that of the student before this run; its tuned region stays.
     """
 
     def __init__(
@@ -84,11 +75,11 @@ class DistillationTrainer(LLaVATrainer):
         return (loss, outputs) if return_outputs else loss
 
     def _seen_once(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Pixels become features: the frozen tower, which both share, runs once."""
+        """Replaces pixels by features, so that the frozen tower, which both models share, runs once."""
         images = inputs.get("images")
         tower = self._student().get_vision_tower()
         if not isinstance(images, torch.Tensor) or images.ndim != 4:
-            # Views of one image are merged by each model itself.
+            # Each model itself merges the views of one image.
             if images is not None:
                 self.teacher.get_model().vision_tower = tower
             return inputs

@@ -1,7 +1,4 @@
-"""Which decoder layers to tune: the grammar of `--tune_layers`, and the selection itself.
-
-Layers are 0-based; visual_region/strategies.py holds what can be chosen by name.
-"""
+"""Which decoder layers to tune: the grammar of `--tune_layers`, and the selection. Layers are 0-based."""
 
 import difflib
 import math
@@ -14,7 +11,7 @@ from llava.checkpoint.record import LayerRecord
 from visual_region.scores import ScoreError, ScoreFile
 from visual_region.strategies import PAPER_LAYERS, PAPER_LISTS, STRATEGIES, LayerSelectionError
 
-# argparse expands % in its help, so there it goes in as GRAMMAR.replace("%", "%%").
+# The help of argparse needs GRAMMAR.replace("%", "%%").
 GRAMMAR = (
     "'all'; layers and ranges '0,4,8-11' (also '8~11'); slices '0:32:4'; a strategy with a count or a share, "
     f"'sparse-uniform:8' or 'sparse-uniform:25%' ({', '.join(STRATEGIES)}); a list of the paper, 'paper:NAME' "
@@ -36,7 +33,7 @@ class LayerSelection:
         if not isinstance(self.spec, str):
             raise LayerSelectionError(f"the spec of a layer selection must be text, not {self.spec!r}")
         ints = isinstance(self.layers, tuple) and all(_is_int(layer) for layer in self.layers)
-        # Empty is refused because readers disagree on it: PEFT takes layers_to_transform=[] for all layers.
+        # Empty is refused because it is ambiguous: PEFT reads layers_to_transform=[] as all layers.
         if not ints or not self.layers or list(self.layers) != sorted(set(self.layers)):
             raise LayerSelectionError(f"layers must be a sorted tuple of at least one unique integer: {self.layers!r}")
         wrong = [layer for layer in self.layers if not 0 <= layer < self.num_layers]
@@ -45,7 +42,7 @@ class LayerSelection:
 
     @classmethod
     def parse(cls, spec: str, num_layers: int) -> "LayerSelection":
-        """Read a spec (see GRAMMAR) for a model of `num_layers`; one error lists every part that is wrong."""
+        """Read a spec (see GRAMMAR) for a model of `num_layers`; the error lists every wrong part."""
         _require_depth(num_layers)
         if not isinstance(spec, str) or not spec.strip():
             hint = _did_you_mean("all", "sparse-uniform:25%")
@@ -67,13 +64,13 @@ class LayerSelection:
 
     @classmethod
     def of_record(cls, record: LayerRecord) -> "LayerSelection":
-        """The tuned layers of a record, numbered as before any removal; the spec is not read, its file may be gone."""
+        """The tuned layers of a record, numbered as before any removal; the spec is not parsed."""
         layers = record.layers
         return cls(tuple(layers) if isinstance(layers, list) else layers, record.original_depth, record.spec)
 
     @property
     def record(self) -> LayerRecord:
-        """What a model of this depth records after a training of these layers."""
+        """The record after a training of these layers."""
         return LayerRecord({}, self.num_layers).tuned(self.spec, self.layers)
 
     def __len__(self) -> int:
@@ -87,44 +84,41 @@ class LayerSelection:
 
     @property
     def outside(self) -> tuple[int, ...]:
-        """The layers that are not selected: those that pruning may remove (paper section 6)."""
+        """The layers that are not selected."""
         return tuple(layer for layer in range(self.num_layers) if layer not in self)
 
     @property
     def percent(self) -> float:
-        """The share of the stack that is selected, 0 to 100."""
+        """The share of layers that is selected, 0 to 100."""
         return 100 * len(self) / self.num_layers
 
     def picture(self) -> str:
-        """Draw the stack from layer 0 on, one character per layer."""
+        """One character per layer, from layer 0 on."""
         return "".join("■" if layer in self else "□" for layer in range(self.num_layers))
 
     def as_list_spec(self) -> str:
-        """Return the plain list, ready for `--tune_layers` and free of any score file."""
+        """The plain list, as a spec for `--tune_layers`."""
         return ",".join(map(str, self.layers))
 
     def describe(self) -> str:
-        """Say in two lines which layers these are."""
+        """The number of layers and the list, then the picture."""
         share = f"{len(self)} of {self.num_layers} layers ({self.percent:.3g}%)"
         return f"{share}: {self.as_list_spec()}\n{self.picture()}"
 
 
 _INT = r"-?[0-9]{1,9}"
-_RANGE = re.compile(rf"({_INT})\s*[-~]\s*({_INT})")
+_RANGE = re.compile(rf"({_INT})(?:\s*[-~]\s*({_INT}))?")
 _SLICE = re.compile(rf"({_INT})?\s*:\s*({_INT})?(?:\s*:\s*({_INT})?)?")
 _AMOUNT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(%?)")
 
 
 def _parse_part(part: str, n: int) -> Iterable[int]:
-    """Return the layers that one part of a spec names, in a model of `n` layers."""
     if "#" in part:
         return _from_scores(part, n)
     if part == "all":
         return range(n)
-    if re.fullmatch(_INT, part):
-        return _from_range(int(part), int(part), n)
     if match := _RANGE.fullmatch(part):
-        return _from_range(int(match[1]), int(match[2]), n)
+        return _from_range(int(match[1]), int(match[2] or match[1]), n)
     if match := _SLICE.fullmatch(part):
         return _from_slice(int(match[1] or 0), int(match[2] or n), int(match[3] or 1), n)
     head, colon, tail = (piece.strip() for piece in part.partition(":"))
@@ -138,32 +132,29 @@ def _parse_part(part: str, n: int) -> Iterable[int]:
 
 
 def _from_range(first: int, last: int, n: int) -> range:
-    """Take both ends and all between; one layer is a range of its own."""
     if 0 <= first <= last < n:
         return range(first, last + 1)
-    outside = [i for i in dict.fromkeys((first, last)) if not 0 <= i < n]
     problem = "the range runs backwards"
-    if outside:
-        problem = f"there is no layer {' or '.join(map(str, outside))}: layers are 0-based and the last is {n - 1}"
+    if outside := [f"{i}" for i in dict.fromkeys((first, last)) if not 0 <= i < n]:
+        problem = f"there is no layer {' or '.join(outside)}: layers are 0-based and the last is {n - 1}"
     low, high = sorted(min(i + n if i < 0 else i, n - 1) for i in (first, last))
-    # Counting from the end or from 1 can be put right; anything farther out is for a model of another depth.
+    # A count from the end or from 1 can be corrected; other numbers are for a model of another depth.
     near = all(-n <= i <= n for i in (first, last))
     raise LayerSelectionError(problem + _did_you_mean(*[f"{low}-{high}" if low < high else f"{low}"] * near))
 
 
 def _from_slice(start: int, stop: int, step: int, n: int) -> range:
-    """Slice the stack as Python does, but refuse what Python would clamp or leave empty: it hides a wrong depth."""
+    """A slice as in Python, but what Python would clamp or return empty is refused, because it hides a wrong depth."""
     if 0 <= start < stop <= n and step >= 1:
         return range(start, stop, step)
     low, high = sorted(max(0, min(i + n if i < 0 else i, n)) for i in (start, stop))
     meant = [f"{low}:{high}" + (f":{abs(step)}" if abs(step) > 1 else "")] if low < high else []
-    raise LayerSelectionError(
-        f"a slice START:STOP:STEP needs 0 <= START < STOP <= {n} (STOP excluded), STEP >= 1{_did_you_mean(*meant)}"
-    )
+    needs = f"0 <= START < STOP <= {n} (STOP excluded), STEP >= 1"
+    raise LayerSelectionError(f"a slice START:STOP:STEP needs {needs}{_did_you_mean(*meant)}")
 
 
 def _amount(text: str, n: int) -> int:
-    """Read a count of layers or a percentage of the stack, half a layer rounded up."""
+    """Read a count of layers or a percentage of all, rounded half up."""
     match = _AMOUNT.fullmatch(text)
     value = Fraction(match[1]) if match else Fraction(0)  # exact, so that 25% of 30 is 7.5 and not a little less
     share = bool(match and match[2])
@@ -182,26 +173,19 @@ def _from_paper(name: str, n: int) -> tuple[int, ...]:
         hint = _did_you_mean(*(f"paper:{near}" for near in _close(name, PAPER_LISTS)))
         raise LayerSelectionError(f"the paper has no list {name!r}; it has {', '.join(PAPER_LISTS)}{hint}")
     if n != PAPER_LAYERS:
-        raise LayerSelectionError(
-            f"the paper's lists are for {PAPER_LAYERS} layers; score this model and use scores.json#METRIC:COUNT"
-        )
+        instead = "score this model and use scores.json#METRIC:COUNT"
+        raise LayerSelectionError(f"the paper's lists are for {PAPER_LAYERS} layers; {instead}")
     return PAPER_LISTS[name]
 
 
 def _from_scores(part: str, n: int) -> list[int]:
-    """Rank the layers by a metric of a score file; of equal scores the lower layer goes first."""
+    """Rank the layers by a metric of a score file; the lower of equal ones comes first."""
     path, _, query = (piece.strip() for piece in part.rpartition("#"))
     metric, *order = (piece.strip() for piece in query.split(":"))
     amount = order.pop() if order else ""
     if not amount or order not in ([], ["lowest"], ["highest"]):
         raise LayerSelectionError("a score file is used as FILE#METRIC:COUNT or FILE#METRIC:lowest:COUNT")
     count = _amount(amount, n)
-    values = _read_scores(path, metric, n)
-    return sorted(range(n), key=values.__getitem__, reverse=order != ["lowest"])[:count]
-
-
-def _read_scores(path: str, metric: str, n: int) -> list[float]:
-    """Read one value per layer of a score file."""
     try:
         scores = ScoreFile.read(path)
         values = scores.entry(metric)["values"]
@@ -209,15 +193,15 @@ def _read_scores(path: str, metric: str, n: int) -> list[float]:
         raise LayerSelectionError(str(error)) from error
     if scores.num_layers != n:
         raise LayerSelectionError(f"{path!r} scores a model of {scores.num_layers} layers, this one has {n}")
-    # NaN has no rank and an infinite score is a fault of the measurement; json reads both.
+    # NaN has no rank, and an infinite score is an error of the measurement; json reads both.
     wrong = [i for i, x in enumerate(values) if not (_is_int(x) or (isinstance(x, float) and math.isfinite(x)))]
     if wrong:
         raise LayerSelectionError(f"{metric!r} in {path!r} is not a finite number (NaN, null, ...) at layers {wrong}")
-    return values
+    return sorted(range(n), key=values.__getitem__, reverse=order != ["lowest"])[:count]
 
 
 def _not_understood(part: str, n: int) -> str:
-    """Say what a part that fits no rule of the grammar was probably meant to be."""
+    """The error for a part that matches no rule of the grammar, with what was probably meant."""
     if match := re.fullmatch(r"([0-9]+)\s*(?:\.{2,3}=?|[‐‑‒–—−]|to)\s*([0-9]+)", part):
         return "a range is written with - or ~" + _did_you_mean(f"{match[1]}-{match[2]}")
     if re.fullmatch(r"[0-9]+([\s;|/+]+[0-9]+)+", part):
@@ -229,9 +213,8 @@ def _not_understood(part: str, n: int) -> str:
         return "a metric of a score file comes after #" + _did_you_mean(f"{head}#{tail or 'bi:8'}")
     if head in PAPER_LISTS:
         return "a metric needs its source" + _did_you_mean(f"paper:{head}", f"scores.json#{head}:{tail or 8}")
-    # The amount is looked for anywhere at the end, so that 'sparse_uniform=8' is met with 'sparse-uniform:8'.
-    match = re.fullmatch(r"(.*?)[\s:=]*([0-9.]+\s*%?)?", part, re.DOTALL)
-    name, amount = match.groups() if match else (head, None)
+    # The amount is anything at the end, so that 'sparse-uniform:8' is suggested for 'sparse_uniform=8'.
+    name, amount = re.fullmatch(r"(.*?)[\s:=]*([0-9.]+\s*%?)?", part, re.DOTALL).groups()
     try:
         _amount(amount or "", n)
     except LayerSelectionError:

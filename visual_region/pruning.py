@@ -1,4 +1,4 @@
-"""A checkpoint folder without some of its decoder layers, written anew; nothing is loaded whole."""
+"""Write a checkpoint folder without some of its decoder layers; no model is loaded."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,36 +22,26 @@ HF_LAYER_PATHS = ("language_model.model.layers", "model.language_model.layers")
 
 
 def cut_shards(checkpoint: Checkpoint, cut: LayerCut, dtype: torch.dtype | None = None) -> list[list[Stored]]:
-    """The tensors of a full checkpoint that stay, under their new names, file by file (`dtype`: cast to it).
+    """The tensors of a full checkpoint that remain, under their new names, file by file; None: the dtype as stored.
 
     Raises:
-        SurgeryError: the weights hold other layers than the config says.
+        SurgeryError: a removed layer has no weights.
     """
     paths = HF_LAYER_PATHS if checkpoint.hf else (checkpoint.family.layer_path,)
-    missing: set[int | None] = set(cut.removed)
-    result = []
-    for shard in checkpoint.tensors.shards:
-        kept = []
-        for stored in shard:
-            new = cut.rename(stored.name, *paths)
-            if new is None:
-                missing -= {layer_of(stored.name, path) for path in paths}
-            else:
-                kept.append(stored.renamed(new) if dtype is None else stored.renamed(new).cast(dtype))
-        result.append(kept)
-    if missing:
+    present = {layer_of(stored.name, path) for stored in checkpoint.tensors for path in paths}
+    if missing := set(cut.removed) - present:
         where = " or ".join(paths)
         raise SurgeryError(f"{checkpoint.path} holds no weights of layers {sorted(missing)} under {where!r}")
-    return result
+    shards = ([(cut.rename(stored.name, *paths), stored) for stored in shard] for shard in checkpoint.tensors.shards)
+    return [[old.renamed(new).cast(dtype or old.torch_dtype) for new, old in shard if new] for shard in shards]
 
 
 def pruned_config(stored: Mapping[str, Any], config: Any, cut: LayerCut) -> dict[str, Any]:
     """A config.json after the cut.
 
     Args:
-        stored: config.json as it is; fields that do not change are kept as they are. Transformers' own LLaVA has
-            the language model's fields one level down.
-        config: the same as an object of ours, with what its class derives (layer_types of an older Qwen2 folder).
+        stored: config.json as it is. Transformers' own LLaVA has the language model's fields in `text_config`.
+        config: the same as a config object, with what its class derives (layer_types of an older Qwen2 folder).
     """
     changes = cut.config_changes(config)
     if is_hf_llava(dict(stored)):
@@ -62,7 +52,7 @@ def pruned_config(stored: Mapping[str, Any], config: Any, cut: LayerCut) -> dict
 
 
 def prune_adapter(lora: Checkpoint, output: Path, base_output: Path, values: Mapping[str, Any], cut: LayerCut) -> None:
-    """Writes a LoRA folder whose adapter is renumbered for the pruned base `base_output`."""
+    """Writes a LoRA folder with its adapter renumbered for the pruned base `base_output`."""
 
     def rename(name: str) -> str | None:
         return cut.rename(name, lora.family.layer_path)
@@ -74,10 +64,9 @@ def prune_adapter(lora: Checkpoint, output: Path, base_output: Path, values: Map
 
 
 def difference(folder: Path, values: Mapping[str, Any], shards: Sequence[Sequence[Stored]]) -> str | None:
-    """How a folder that exists differs from a full checkpoint of `shards` and config `values`; None: not at all.
+    """How a folder differs from a full checkpoint of `shards` and config `values`; None if it does not.
 
-    Every tensor is compared whole, one at a time: a base that was tuned a little further would load as well, and
-    give wrong answers.
+    Every byte is compared: a base that was tuned a little further would load too, and give wrong answers.
     """
     if not (folder / "config.json").is_file():
         return "it has no config.json"

@@ -1,10 +1,10 @@
-"""Decoder layers set back to the backbone's weights (the paper, Figure 1, left), in folders on disk.
+"""Set decoder layers of a folder back to the backbone's weights (the paper, Figure 1, left).
 
-A full or merged folder gets the backbone's tensors; a LoRA folder loses the adapter's deltas of those layers. The
-rest of the language model (embeddings, final norm, head) goes back with the layers when all of them do, as it trains
-only when all of them do.
+A full or merged folder gets the backbone's tensors; a LoRA folder loses the adapter's weights of those layers. If all
+layers are set back, so is the rest of the language model, which trains only if all layers train.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from llava.checkpoint.write import rewritten_folder, write_renamed_bin
 from visual_region.surgery import SurgeryError, layer_of
 
 _VISION = ("model.mm_projector.", "model.vision_tower.")
-"""What a backbone has no part in."""
+"""Tensors that a backbone does not have."""
 _HEAD, _EMBEDDINGS = "lm_head.weight", "model.embed_tokens.weight"
 
 
@@ -27,20 +27,13 @@ def named_tensors(checkpoint: Checkpoint) -> dict[str, Stored]:
 
 
 def backbone_index(model: Checkpoint, backbone: Checkpoint) -> list[int]:
-    """For each layer as the model is now, the backbone's layer that it was.
+    """For each present layer of a full checkpoint, its index in the backbone.
 
-    The backbone is either whole, or pruned in the same way as the model.
-
-    Args:
-        model: a full checkpoint, as the backbone.
-
-    Raises:
-        SurgeryError: the backbone is no full checkpoint, or its depth is neither; names the first tensor that differs.
+    Raises `SurgeryError` unless the backbone is a full checkpoint, whole or pruned in the same way as the model.
     """
     if backbone.kind is not Kind.FULL:
-        raise SurgeryError(
-            f"--backbone {backbone.name} is a {backbone.kind.value} checkpoint; give a folder with whole weights"
-        )
+        kind = backbone.kind.value
+        raise SurgeryError(f"--backbone {backbone.name} is a {kind} checkpoint; give a folder with whole weights")
     ours, theirs = model.record, backbone.record
     if ours.original == theirs.original:
         return list(range(ours.depth))
@@ -56,33 +49,23 @@ def backbone_index(model: Checkpoint, backbone: Checkpoint) -> list[int]:
 
 
 def _first_difference(model: Checkpoint, backbone: Checkpoint) -> str:
-    """The first tensor of the language model that only one of two models has, or that has another shape; else ""."""
-
-    def shapes(checkpoint: Checkpoint) -> dict[str, str]:
-        named = named_tensors(checkpoint)
-        return {name: _shape(t) for name, t in named.items() if not name.startswith(_VISION) and "inv_freq" not in name}
-
-    ours, theirs = shapes(model), shapes(backbone)
-    for name in sorted({*ours, *theirs} - {_HEAD}, key=_by_number):
+    """Names the first tensor of the language model that is missing, or has another shape, in one of two models."""
+    ours, theirs = (
+        {n: _shape(t) for n, t in named_tensors(c).items() if not n.startswith(_VISION) and "inv_freq" not in n}
+        for c in (model, backbone)
+    )
+    # With zeros, layer 10 comes after layer 9.
+    for name in sorted({*ours, *theirs} - {_HEAD}, key=lambda name: re.sub(r"\d+", lambda n: n[0].zfill(4), name)):
         if ours.get(name) != theirs.get(name):
-            return (
-                f"; the first tensor that differs is {name}, {theirs.get(name, 'absent')} in the backbone and "
-                f"{ours.get(name, 'absent')} in the model"
-            )
+            shapes = f"{theirs.get(name, 'absent')} in the backbone and {ours.get(name, 'absent')} in the model"
+            return f"; the first tensor that differs is {name}, {shapes}"
     return ""
 
 
-def _by_number(name: str) -> list[tuple[int, str]]:
-    """Layer 10 comes after layer 9."""
-    return [(int(part) if part.isdigit() else -1, part) for part in name.split(".")]
-
-
 def backbone_names(names: Iterable[str], layers: Sequence[int], index: Sequence[int], path: str) -> dict[str, str]:
-    """For each tensor that goes back, by its name in the model (whatever its format), its name in the backbone.
+    """The name in the backbone of each tensor that is set back, by its name in the model, in any format.
 
-    Args:
-        index: of `backbone_index`.
-        path: where the decoder layers are, in our names.
+    `index` is that of `backbone_index`; `path` is where the decoder layers are, in our names.
     """
     everything = len(set(layers)) == len(index)
     result = {}
@@ -97,47 +80,43 @@ def backbone_names(names: Iterable[str], layers: Sequence[int], index: Sequence[
 
 
 def reverted_shards(model: Checkpoint, backbone: Checkpoint, layers: Sequence[int]) -> list[list[Stored]]:
-    """The model's tensors with the backbone's in the given layers, in the model's own dtypes.
+    """The tensors of a full checkpoint with the backbone's in the given layers, in the model's own dtypes.
 
-    Args:
-        model: a full checkpoint, as the backbone.
-
-    Raises:
-        SurgeryError: names the first tensor that the backbone lacks or has in another shape.
+    Raises `SurgeryError` that names the first tensor that the backbone lacks or has in another shape.
     """
     path, theirs = model.family.layer_path, named_tensors(backbone)
     names = backbone_names(model.tensors.by_name, layers, backbone_index(model, backbone), path)
     missing = set(layers) - {layer_of(our_name(name), path) for name in names}
     if missing:
         raise SurgeryError(f"{model.path} holds no weights of layers {sorted(missing)} under {path!r}")
-    return [[_reverted(stored, names.get(stored.name), theirs) for stored in shard] for shard in model.tensors.shards]
+    return [[reverted(stored, names.get(stored.name), theirs) for stored in shard] for shard in model.tensors.shards]
 
 
-def _reverted(stored: Stored, wanted: str | None, backbone: Mapping[str, Stored]) -> Stored:
+def reverted(stored: Stored, wanted: str | None, backbone: Mapping[str, Stored]) -> Stored:
+    """The tensor with the values of the backbone's tensor `wanted` (None: unchanged), in its own dtype."""
     if wanted == _HEAD and wanted not in backbone and _EMBEDDINGS in backbone:
         wanted = _EMBEDDINGS
-    # Old checkpoints store the rotation's frequencies, which follow from the config.
+    # Old checkpoints contain the rotation's frequencies, which follow from the config.
     if wanted is None or (wanted not in backbone and wanted.endswith("rotary_emb.inv_freq")):
         return stored
     if wanted not in backbone:
         raise SurgeryError(f"the backbone has no tensor {wanted}, which the model has as {stored.name}")
     theirs = backbone[wanted]
     if theirs.shape != stored.shape:
-        raise SurgeryError(
-            f"the backbone is of another shape: {wanted} is {_shape(theirs)}, in the model {_shape(stored)}"
-        )
+        shapes = f"{wanted} is {_shape(theirs)}, in the model {_shape(stored)}"
+        raise SurgeryError(f"the backbone is of another shape: {shapes}")
     return theirs.renamed(stored.name).cast(stored.torch_dtype)
 
 
 def revert_adapter(lora: Checkpoint, output: Path, layers: Sequence[int], values: Mapping[str, Any]) -> None:
-    """Writes a LoRA folder without the adapter's deltas of the given layers."""
+    """Writes a LoRA folder without the adapter's weights of the given layers."""
 
     def rename(name: str) -> str | None:
         return None if layer_of(name, lora.family.layer_path) in layers else name
 
     with rewritten_folder(lora.path, output, values) as aside:
         lora.adapter.write(aside, rename)
-        # What was trained besides the adapter stays, and so does the fingerprint of the base.
+        # Other trained weights stay, and so does the fingerprint of the base.
         write_renamed_bin(lora.path / NON_LORA, aside / NON_LORA, str)
 
 

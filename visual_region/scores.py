@@ -1,14 +1,14 @@
-"""scores.json: what was measured, on which model and data, in a form that `--tune_layers`, `prune` and `select` read.
+"""scores.json: what was measured, on which model and data; `--tune_layers`, `prune` and `select` read it.
 
     {"model", "identity", "run", "num_layers", "region", "backbone", "settings",
      "data": {"file", "sha256", "samples", "with_images", "tokens", ...},
      "samples": [{"id", "tokens": {"image", "prompt", "answer"}}],
      "metrics": {NAME: {"values", "low", "high", "samples", "per_sample", "weights" or "parts"}}}
 
-`run` is a digest of everything that the numbers depend on; it shows that a run is finished. `values`, `low` and `high`
-hold one number per layer: the score and its interval. `per_sample` holds one row per sample (null: the sample has no
-part in the metric) and `weights` each row's weight in the mean; a metric of `parts` is the mean of those metrics.
-One sample gives no interval, and neither do metrics of parameters; these hold how many elements they left out.
+`run` is a digest of everything that the numbers depend on. `values`, `low` and `high` hold one number per layer: the
+score and its interval. `per_sample` holds one row per sample (null: not used by the metric) and `weights` each row's
+weight in the mean; a metric with `parts` is the mean of those metrics. One sample has no interval, and metrics of
+parameters have none; these hold how many elements they left out.
 """
 
 import difflib
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from visual_region.importance.means import Scores
 
 SCORES = FileKind("a score file", keys=frozenset({"metrics", "num_layers"}))
+# RuntimeError: the home of an unknown ~user, or endless nesting.
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
-"""RuntimeError: the home of an unknown ~user, or endless nesting."""
 
 
 class ScoreError(ValueError):
-    """Layers that cannot be scored, or a score file that does not fit; the message says what to do instead."""
+    """Layers that cannot be scored, or a score file that does not fit; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class ScoreFile:
-    """A score file that has been read and found whole."""
+    """A complete score file."""
 
     path: str
     content: dict[str, Any]
@@ -60,7 +60,7 @@ class ScoreFile:
         return list(self.content["metrics"])
 
     def entry(self, metric: str) -> dict[str, Any]:
-        """The metric's entry; raises `ScoreError` that lists the metrics for an unknown one."""
+        """The metric's entry; raises `ScoreError` for an unknown one, with a list of the metrics."""
         if metric not in self.content["metrics"]:
             near = difflib.get_close_matches(metric.lower().replace("_", "-"), self.names, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -68,7 +68,7 @@ class ScoreFile:
         return self.content["metrics"][metric]
 
     def has_samples(self, metric: str) -> bool:
-        """Whether the metric was taken over samples, as those of parameters are not."""
+        """Whether the metric was measured on samples; those of parameters were not."""
         return "parts" in self.entry(metric) or "per_sample" in self.entry(metric)
 
     def scores(self, metric: str) -> "Scores":
@@ -81,9 +81,7 @@ class ScoreFile:
         if "parts" in entry:
             return MeanOfMeans(tuple(self.scores(part) for part in entry["parts"]))
         if not self.has_samples(metric):
-            raise ScoreError(
-                f"{metric!r} in {self.path} has no values per sample, so nothing can be said of other samples"
-            )
+            raise ScoreError(f"{metric!r} in {self.path} has no values per sample, so it cannot be resampled or drawn")
         nothing = [torch.nan] * self.num_layers
         rows = [nothing if row is None else row for row in entry["per_sample"]]
         return SampleMean(torch.tensor(rows, dtype=torch.float64), torch.tensor(entry["weights"], dtype=torch.float64))
@@ -91,10 +89,9 @@ class ScoreFile:
     def check_fits(self, name: str, digest: str) -> None:
         """Raises `ScoreError` unless the scores are of the checkpoint `name` with this digest (`identity.digest`)."""
         if self.content.get("identity") != digest:
-            # Before `run` was written, identities were taken from fewer bytes: those cannot be compared.
+            # Files without `run` have identities of another kind, which cannot be compared.
             old = "" if "run" in self.content else ", or was written before every tensor counted for a model's identity"
-            raise ScoreError(
-                f"{self.path} holds the scores of another model ({self.content.get('model', 'unknown')}, "
-                f"{self.num_layers} layers) than {name}{old}; score this one: python -m visual_region "
-                f"score --model-path {name} ..."
-            )
+            scored = f"{self.content.get('model', 'unknown')}, {self.num_layers} layers"
+            command = f"python -m visual_region score --model-path {name} ..."
+            what = f"holds the scores of another model ({scored}) than {name}{old}"
+            raise ScoreError(f"{self.path} {what}; score this one: {command}")

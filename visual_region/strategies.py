@@ -1,27 +1,27 @@
-"""Named ways to choose decoder layers: the paper's strategies, and the lists that it published.
+"""The strategies and the lists of layers of the paper (Wang et al., ACL 2025, arXiv 2412.12785; docs/paper.md).
 
-The paper (Wang et al., ACL 2025, arXiv 2412.12785) tunes a quarter of the decoder layers, sparse and uniform over
-depth. Layers are 0-based, as in its table of selections (docs/paper.md, "Layer selections").
+Layers are 0-based, as in its table of selections.
 """
 
 from collections.abc import Callable, Iterable
 
 
 class LayerSelectionError(ValueError):
-    """A wrong layer selection; the message names each wrong part and what was probably meant."""
+    """A wrong layer selection; the message names each wrong part and suggests a correction."""
 
 
 def _sparse_uniform(n: int, k: int) -> Iterable[int]:
-    """Spread k layers over the whole depth, beginning with layer 0.
+    """Spread k layers over the whole depth, from layer 0 on.
 
-    The paper's lists for 32 layers (16, 8, 6 and 4 of them) are the evenly spaced members of its even layers,
-    0 2 ... 30, so that is the rule; once the even layers run out, all layers are spaced evenly.
+    As in the paper's lists for 32 layers (16, 8, 6 and 4 of them): evenly spaced even layers; evenly spaced layers if
+    there are not enough even ones.
     """
     if k <= 2:
-        # Too few to spread: the paper takes the last layer (the highest block influence), then both ends.
+        # The paper takes the last layer (the highest block influence), then both ends.
         return (0, n - 1)[2 - k :]
-    if (n, k) in SPREAD_EXCEPTIONS:
-        return SPREAD_EXCEPTIONS[n, k]
+    if (n, k) == (40, 10):
+        # LLaVA-1.5-13B: the paper lists no indices. The rule would leave a wider gap in the middle.
+        return range(0, 40, 4)
     even = (n + 1) // 2
     stride, last = (2, even - 1) if k <= even else (1, n - 1)
     # (2ab + c) // 2c is ab / c rounded half up, in integers.
@@ -44,12 +44,6 @@ STRATEGIES: dict[str, Callable[[int, int], Iterable[int]]] = {
     "hybrid": lambda n, k: [*range(k - k // 2), *range(n - k // 2, n)],
 }
 """Name -> function of the number of layers and the count (paper, table of selections)."""
-
-SPREAD_EXCEPTIONS: dict[tuple[int, int], tuple[int, ...]] = {
-    # LLaVA-1.5-13B: the paper says 10 of 40 without indices. Ours is the plain stride; the rule would give
-    # 0 4 8 12 16 22 26 30 34 38, with the wider gap in the middle that the paper has in 8 of 32.
-    (40, 10): tuple(range(0, 40, 4)),
-}
 
 PAPER_LAYERS = 32
 PAPER_LISTS: dict[str, tuple[int, ...]] = {

@@ -10,13 +10,9 @@ from llava.checkpoint.folder import open_checkpoint
 
 
 def run(module: str, argv: Sequence[str] | None = None, **defaults: str) -> None:
-    """Runs an evaluation program of llava, and checks that its checkpoint, if it takes one, is a Bunny.
+    """Runs a program such as "llava.eval.model_vqa_loader", after a check that its checkpoint is a Bunny.
 
-    Images are padded as in the checkpoint's training, also in ScienceQA, where upstream's program never pads.
-
-    Args:
-        module: the program, such as "llava.eval.model_vqa_loader".
-        defaults: flags (without the dashes) whose default is another in Bunny.
+    `defaults` are Bunny's defaults of flags. Images are padded as in training, also in ScienceQA (not so upstream).
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--model-type")

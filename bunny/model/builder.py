@@ -23,20 +23,10 @@ def load_pretrained_model(
     device: str = "cuda",
     **kwargs: Any,
 ) -> tuple[PreTrainedTokenizerBase, Any, BaseImageProcessor | None, int]:
-    """Loads any checkpoint of Bunny: full, LoRA, projector-only, merged or pruned, with a trained tower or without.
+    """As `llava.model.builder.load_checkpoint`, for a Bunny; raises `ValueError` for another checkpoint.
 
-    Files and config decide what it is. Further arguments are those of `llava.model.builder.load_checkpoint`.
-
-    Args:
-        model_name: upstream's; accepted and not used.
-        model_type: upstream's, such as "phi-2"; checked against the checkpoint, and may be left out.
-
-    Returns:
-        `(tokenizer, model, image_processor, context_len)`. As upstream's callers expect, `model.generate` returns the
-        prompt in front of the new tokens, and tokenizer and model stop where the template's turns end.
-
-    Raises:
-        ValueError: `model_type` is not what the checkpoint is, or the checkpoint is not one of Bunny.
+    `model_name` is not used; `model_type`, such as "phi-2", is optional and only checked. As upstream's callers expect,
+    `model.generate` returns the prompt too, and tokenizer and model stop at the template's end of turn.
     """
     checkpoint = open_checkpoint(model_path, model_base, package="bunny")
     check_checkpoint(checkpoint, model_type)
@@ -51,7 +41,7 @@ def load_pretrained_model(
 
 
 def check_checkpoint(checkpoint: Checkpoint, model_type: str | None) -> None:
-    """Raises `ValueError` for a checkpoint that is not a Bunny, or that is not what `--model_type` says."""
+    """Raises `ValueError` for a checkpoint that is not a Bunny, or not of the given `--model_type`."""
     if checkpoint.family.package != "bunny":
         raise ValueError(
             f"{checkpoint.name} is a {checkpoint.family.model_type}, not a Bunny; load it with llava.model.builder"

@@ -1,4 +1,4 @@
-"""What all of Bunny's models share (upstream: bunny/model/bunny_arch.py); everything else is llava's."""
+"""The common part of Bunny's models (upstream: bunny/model/bunny_arch.py)."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from llava.model.llava_arch import LlavaMetaForCausalLM, LlavaMetaModel
 
 
 class BunnyConfig:
-    """A mixin for a language model's config: Bunny's defaults for settings that a checkpoint does not record."""
+    """A mixin for a config: Bunny's defaults for settings that a checkpoint does not record."""
 
     mm_projector_type = "mlp2x_gelu"
     mm_vision_select_layer = -2
@@ -23,16 +23,11 @@ class BunnyMetaForCausalLM(LlavaMetaForCausalLM):
     """A mixin in front of a causal language model of transformers."""
 
     generate_returns_prompt = False
-    """Upstream's Bunny returns the prompt in front of the answer, and its callers cut it off. Bunny's own
-    `load_pretrained_model` sets this for them; the code of this repository uses the new tokens only."""
+    """Set by `load_pretrained_model` for upstream's callers, who expect the prompt before the answer."""
 
     @torch.no_grad()
     def generate(self, inputs: torch.Tensor | None = None, **kwargs: Any) -> Any:
-        """As llava's: ids `(batch, length)` to the new tokens `(batch, new)`.
-
-        With `generate_returns_prompt` the result is `(batch, length + new)`; an image's -200 in the prompt is 0 there,
-        so that the row can be decoded.
-        """
+        """As llava's; with `generate_returns_prompt`, `(batch, length + new)` with 0 for -200, which can be decoded."""
         ids = kwargs.pop("input_ids", None) if inputs is None else inputs
         output = super().generate(ids, **kwargs)
         if not self.generate_returns_prompt:

@@ -1,4 +1,4 @@
-"""The values of upstream's `--model_type`, and what they mean here."""
+"""The values of upstream's `--model_type`."""
 
 from llava.families import ModelFamily
 
@@ -10,11 +10,11 @@ MODEL_TYPES = {
     "qwen1.5-1.8b": "bunny-qwen2",
     "llama3-8b": "bunny-llama",
 }
-"""Values of `--model_type` -> family. The model's own config decides; the flag is checked against it."""
+"""Values of `--model_type` -> family; the flag is only checked against the model's config."""
 
 
 def check_model_type(model_type: str | None, family: ModelFamily) -> None:
-    """Raises `ValueError` for an unknown `--model_type`, or one that is not what the model is."""
+    """Raises `ValueError` for a `--model_type` that is unknown or not the model's."""
     if model_type is None:
         return
     if model_type == "minicpm":

@@ -21,35 +21,41 @@ _SUM_TOLERANCE = 1e-6
 def average_checkpoints(
     checkpoints: Sequence[Checkpoint], weights: Sequence[float] | None, output: str | Path, overwrite: bool = False
 ) -> None:
-    """Writes `sum(weight * tensor)`, taken in float32 and cast to the last model's dtype, as safetensors.
+    """Writes `sum(weight * tensor)` (float32, cast to the last model's dtype); `weights` None: the plain mean.
 
-    Config, tokenizer and the division into shards are the last model's. `config.json` records the models and their
-    weights under `averaged_from`, and the union of their tuned layers.
+    Config, tokenizer and shards are the last model's. `config.json` records the models and their weights under
+    `averaged_from`, and the union of their tuned layers.
 
     Raises:
         CheckpointError: not all full checkpoints of the same tensors.
         ValueError: the weights are not one per model, or do not sum to 1.
         RecordError: different layers were removed from the models.
-        OutputError: `output` is one of the models, or holds something already (`overwrite`: a checkpoint is replaced).
+        OutputError: see `check_output`.
     """
     weights = [1 / len(checkpoints)] * len(checkpoints) if weights is None else list(weights)
     if len(checkpoints) < 2:
         raise ValueError("an average needs two models or more: give --model-paths A B")
     if len(weights) != len(checkpoints) or abs(sum(weights) - 1) > _SUM_TOLERANCE:
         raise ValueError(f"--weights needs {len(checkpoints)} numbers that sum to 1, not {weights}")
+    *others, last = checkpoints
     for checkpoint in checkpoints:
         if checkpoint.kind is not Kind.FULL or checkpoint.hf:
             what = "transformers' own LLaVA" if checkpoint.hf else f"a {checkpoint.kind.value} checkpoint"
             raise CheckpointError(f"{checkpoint.path} is {what}; only full (merged) checkpoints can be averaged")
-    _check_same_tensors(checkpoints)
-    last = checkpoints[-1]
+    shapes = {(stored.name, stored.shape) for stored in last.tensors}
+    for checkpoint in others:
+        differing = sorted(shapes ^ {(stored.name, stored.shape) for stored in checkpoint.tensors})
+        if differing:
+            raise CheckpointError(
+                f"{checkpoint.path} and {last.path} are not of one architecture: {len(differing)} tensors differ "
+                f"in name or shape, such as {differing[0][0]} {list(differing[0][1])}"
+            )
     shards = [[_average(stored, checkpoints, weights) for stored in shard] for shard in last.tensors.shards]
     check_output(output, [checkpoint.path for checkpoint in checkpoints], nbytes_of(shards), overwrite)
-    config = dict(last.stored)
     pairs = zip(checkpoints, weights, strict=True)
-    config["averaged_from"] = [[checkpoint.name, weight] for checkpoint, weight in pairs]
+    config = last.stored | {"averaged_from": [[checkpoint.name, weight] for checkpoint, weight in pairs]}
     if any(tower_was_trained(checkpoint.stored) for checkpoint in checkpoints):
-        # A tower that only one recipe trained is averaged too, and then it is no longer the published one.
+        # The averaged tower is not the published one, even if only one recipe trained it.
         config["unfreeze_vision_tower"] = True
     record = joint_record([checkpoint.record for checkpoint in checkpoints])
     if record.values:
@@ -58,7 +64,7 @@ def average_checkpoints(
 
 
 def _average(stored: Stored, checkpoints: Sequence[Checkpoint], weights: Sequence[float]) -> Stored:
-    """One tensor of the last model with the average as its value; an integer tensor stays the last model's."""
+    """The average of one tensor; an integer tensor is the last model's."""
     if not stored.torch_dtype.is_floating_point:
         return stored
 
@@ -69,15 +75,3 @@ def _average(stored: Stored, checkpoints: Sequence[Checkpoint], weights: Sequenc
         return total.to(stored.torch_dtype)
 
     return stored.changed(load)
-
-
-def _check_same_tensors(checkpoints: Sequence[Checkpoint]) -> None:
-    *others, last = checkpoints
-    wanted = {(stored.name, stored.shape) for stored in last.tensors}
-    for checkpoint in others:
-        differing = sorted(wanted ^ {(stored.name, stored.shape) for stored in checkpoint.tensors})
-        if differing:
-            raise CheckpointError(
-                f"{checkpoint.path} and {last.path} are not of one architecture: {len(differing)} tensors differ "
-                f"in name or shape, such as {differing[0][0]} {list(differing[0][1])}"
-            )

@@ -1,7 +1,6 @@
-"""Opening a checkpoint: what the folder is, whether it is whole, and what it is loaded on.
+"""Opening a checkpoint: `open_checkpoint` makes every check once, before any weight is loaded.
 
-`open_checkpoint` makes every check, once, before any weight is loaded. What a folder is follows from its files and its
-config, not from its name.
+The kind of a checkpoint follows from its files and its config, not from its name.
 """
 
 import json
@@ -18,13 +17,11 @@ from llava.checkpoint.hf_llava import config_from_hf, is_hf_llava
 from llava.checkpoint.identity import base_difference
 from llava.checkpoint.opened import Checkpoint, CheckpointError, Kind
 from llava.checkpoint.record import LayerRecord
-from llava.checkpoint.tensors import FolderTensors, TensorFileError, Tensors, weight_files
+from llava.checkpoint.tensors import TensorFileError, Tensors, weight_files
 from llava.families import ModelFamily, UnknownFamilyError, family_of
 from llava.names import some
 
 PROJECTOR = "mm_projector.bin"
-_CONFIG_PATTERNS = ("*.json", "*.model", "*.jinja")
-_WEIGHT_PATTERNS = ("*.safetensors", "*.bin")
 _WIDTHS = ("hidden_size", "intermediate_size", "num_attention_heads")
 
 
@@ -38,28 +35,26 @@ def open_checkpoint(
     with_base: bool = True,
     cache_dir: str | None = None,
 ) -> Checkpoint:
-    """Opens a checkpoint: recognises it by its files and makes every check that needs no weights in memory.
+    """Opens a checkpoint and makes every check that needs no weights in memory.
 
     Args:
         path: folder, or hub id.
-        base: base of a LoRA or a projector; default: the one that its files record. A full checkpoint ignores it.
-        package: "llava" or "bunny": whose model a plain language model is to become (`family_of`).
-        flag: the flag that named the path; begins the message if the family is not supported.
-        weights: False accepts a folder without weights, and downloads none: config.json is enough.
-        with_base: False leaves out the base of a LoRA or a projector, which then need not be here: for a program that
-            reads only what the folder itself holds.
-        cache_dir: where hub files are kept; default: the hub's own cache.
+        base: base of a LoRA or a projector; default: the recorded one. A full checkpoint ignores it.
+        package: "llava" or "bunny", for a plain language model (`family_of`).
+        flag: the flag that named the path, for the message if the family is not supported.
+        weights: False accepts a folder without weights and downloads none.
+        with_base: False does not open the base, which may then be missing.
+        cache_dir: default: the hub's own cache.
 
     Raises:
-        CheckpointError: no such folder, one from an interrupted write, or one that lacks its base or has another base
-            than it was trained on.
+        CheckpointError: the folder is missing or incomplete, or its base is missing or a different one.
         UnknownFamilyError: its model_type is not supported.
         HFLlavaError: a LLaVA of transformers that our classes cannot express.
     """
     name, path = str(path), local_folder(path, cache_dir, weights=weights)
     wanted = _Wanted(name, base, package, flag, with_base, cache_dir)
     if path.name.endswith(".partial"):
-        raise CheckpointError(f"checkpoint {path} is what an interrupted write left behind; use one without .partial")
+        raise CheckpointError(f"checkpoint {path} was left by an interrupted write; use one without .partial")
     if (path / ADAPTER_CONFIG).is_file():
         return _open_lora(path, wanted)
     if not (path / "config.json").is_file():
@@ -72,16 +67,16 @@ def open_checkpoint(
         family = wanted.family({**(opened.own if opened else {}), **stored})
         return Checkpoint(name, path, Kind.PROJECTOR, stored, stored, Tensors([path / PROJECTOR]), family, base=opened)
     if not files and weights:
-        raise _not_whole(path, f"config.json is there, but neither weights nor {PROJECTOR}")
+        raise _not_whole(path, f"it has config.json, but neither weights nor {PROJECTOR}")
     hf = is_hf_llava(stored)
     own = config_from_hf(stored, str(path)) if hf else stored
-    tensors = _whole_tensors(path, files) if files else FolderTensors(path)
+    tensors = _whole_tensors(path, files) if files else Tensors(path)
     return Checkpoint(name, path, Kind.FULL, stored, own, tensors, wanted.family(own), hf=hf)
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What `open_checkpoint` was asked for, besides the folder."""
+    """The arguments of `open_checkpoint`."""
 
     name: str
     base: str | Path | Checkpoint | None
@@ -97,65 +92,50 @@ class _Wanted:
             raise UnknownFamilyError(f"{self.flag} {self.name}: {error}".strip()) from error
 
 
-def local_folder(name: str | Path, cache_dir: str | None = None, download: bool = True, weights: bool = True) -> Path:
-    """The folder of a checkpoint: a folder here, or what the hub holds under that id.
-
-    Args:
-        cache_dir: where hub files are kept; default: the hub's own cache.
-        download: False takes a hub id's files only if they are in the cache already.
-        weights: False leaves the files with weights out.
-
-    Raises:
-        CheckpointError: neither.
-    """
+def local_folder(name: str | Path, cache_dir: str | None = None, weights: bool = True) -> Path:
+    """The folder itself, or the local copy of a hub id; raises `CheckpointError` if neither exists."""
     if Path(name).is_dir():
         return Path(name)
+    wanted = ["*.json", "*.model", "*.jinja", *(["*.safetensors", "*.bin"] if weights else [])]
+    ignored = ["training_args.bin"]
     try:
-        return Path(
-            snapshot_download(
-                str(name),
-                cache_dir=cache_dir,
-                local_files_only=not download,
-                allow_patterns=[*_CONFIG_PATTERNS, *(_WEIGHT_PATTERNS if weights else ())],
-                ignore_patterns=["training_args.bin"],
-            )
-        )
+        found = snapshot_download(str(name), cache_dir=cache_dir, allow_patterns=wanted, ignore_patterns=ignored)
+        return Path(found)
     except (HFValidationError, RepositoryNotFoundError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(
-            f"checkpoint {name} does not exist: it is no folder here, and the hub gave nothing under that id "
+            f"checkpoint {name} does not exist: it is not a local folder, and the hub has nothing under that id "
             f"({str(error).splitlines()[0]})"
         ) from error
 
 
 def _open_lora(path: Path, wanted: _Wanted) -> Checkpoint:
     settings = _read_json(path / ADAPTER_CONFIG)
-    file = next((path / name for name in ADAPTER_WEIGHTS if (path / name).is_file()), None)
-    if file is None:
-        raise _not_whole(path, f"{ADAPTER_CONFIG} is there, but none of {', '.join(ADAPTER_WEIGHTS)}")
+    files = [path / name for name in ADAPTER_WEIGHTS if (path / name).is_file()]
+    if not files:
+        raise _not_whole(path, f"it has {ADAPTER_CONFIG}, but none of {', '.join(ADAPTER_WEIGHTS)}")
     stored = _read_json(path / "config.json") if (path / "config.json").is_file() else {}
-    adapter = Adapter(settings, _whole_tensors(path, [file]))
-    beside = path / NON_LORA
-    if stored.get("mm_vision_tower") and not beside.is_file():
+    adapter = Adapter(settings, _whole_tensors(path, files[:1]))
+    trained = [path / NON_LORA] if (path / NON_LORA).is_file() else []
+    if stored.get("mm_vision_tower") and not trained:
         raise _not_whole(path, f"a LLaVA LoRA needs {NON_LORA} (it holds the trained projector)")
     base = _open_base(path, Kind.LORA, stored, adapter, wanted)
     family = wanted.family({**(base.own if base else {}), **stored})
-    tensors = Tensors([beside] if beside.is_file() else [])
-    return Checkpoint(wanted.name, path, Kind.LORA, stored, stored, tensors, family, adapter, base)
+    return Checkpoint(wanted.name, path, Kind.LORA, stored, stored, Tensors(trained), family, adapter, base)
 
 
 def _open_base(
     path: Path, kind: Kind, stored: dict[str, Any], adapter: Adapter | None, wanted: _Wanted
 ) -> Checkpoint | None:
-    """The base of a LoRA or a projector, checked to fit, and to be the one that it was trained on."""
+    """The base of a LoRA or a projector, checked to be the model that it was trained on."""
     if not wanted.with_base:
         return None
-    base = wanted.base or (adapter.config if adapter else {}).get("base_model_name_or_path")
-    base = base or stored.get("_name_or_path")
+    recorded = (adapter.config if adapter else {}).get("base_model_name_or_path") or stored.get("_name_or_path")
+    base = wanted.base or recorded
     if not base:
         raise CheckpointError(f"{path} is a {kind.value} checkpoint and records no base; give --model-base")
     try:
         if not isinstance(base, Checkpoint):
-            # A plain language model becomes what the checkpoint itself is: a Bunny's base is a Bunny.
+            # A plain language model gets the checkpoint's package: the base of a Bunny becomes a Bunny.
             package = wanted.family(stored).package if stored.get("model_type") else wanted.package
             base = open_checkpoint(base, package=package, cache_dir=wanted.cache_dir)
     except CheckpointError as error:
@@ -186,17 +166,14 @@ def _open_base(
     differing = base_difference(path, base.tensors)
     if differing:
         raise CheckpointError(
-            f"{path} was trained on another base than {base.name}: {differing}. Give --model-base the very model that "
-            "it was trained on (for a LoRA trained on top of a LLaVA that is that LLaVA, not the plain language model)"
+            f"{path} was trained on another base than {base.name}: {differing}. Give --model-base the model that it "
+            "was trained on (for a LoRA trained on top of a LLaVA that is that LLaVA, not the plain language model)"
         )
     return base
 
 
 def _check_adapter_fits(path: Path, stored: dict[str, Any], adapter: Adapter, base: Checkpoint, have: int) -> None:
-    """A LoRA must have been trained on as many layers, in the same places, as its base now has.
-
-    PEFT drops weights of layers that do not exist without a word, and adapts the wrong ones after a removal.
-    """
+    """The LoRA's training and its base must have the same layers: PEFT silently drops or misplaces the others."""
     trained_on = stored.get("num_hidden_layers", have)
     kept, trained_kept = base.record.kept, LayerRecord.of({"num_hidden_layers": trained_on, **stored}).kept
     if trained_on != have or (adapter.layers and adapter.layers[-1] >= have) or kept != trained_kept:
@@ -220,17 +197,17 @@ def _full_weight_files(path: Path) -> list[Path]:
 
 
 def _whole_tensors(path: Path, files: list[Path]) -> Tensors:
-    """The tensors of files that were found whole: safetensors by their headers, .bin files by their archives."""
+    """The tensors of files, after a check that none is cut off."""
     tensors = Tensors(files)
-    for file in files:
-        if file.suffix != ".safetensors":
-            with open(file, "rb") as handle:
-                zipped = handle.read(2) == b"PK"
-            # The archive's table of contents is at its end. Files from before torch 1.6 are no archives.
-            if (zipped and not zipfile.is_zipfile(file)) or not file.stat().st_size:
-                raise _not_whole(path, f"{file.name} ends too early")
+    binaries = [file for file in files if file.suffix != ".safetensors"]
+    for file in binaries:
+        with open(file, "rb") as handle:
+            begin = handle.read(2)
+        # The archive's table of contents is at its end. Files from before torch 1.6 are no archives.
+        if not begin or (begin == b"PK" and not zipfile.is_zipfile(file)):
+            raise _not_whole(path, f"{file.name} ends too early")
     try:
-        if files and all(file.suffix == ".safetensors" for file in files):
+        if not binaries:
             _ = tensors.shards
     except TensorFileError as error:
         raise _not_whole(path, str(error)) from error
@@ -249,6 +226,6 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _not_whole(path: Path, why: str) -> CheckpointError:
     return CheckpointError(
-        f"checkpoint {path} is not whole: {why}. It looks like an interrupted write or copy; "
-        "use an earlier checkpoint or copy it again"
+        f"checkpoint {path} is not whole: {why}. It looks like an interrupted write or copy; use an earlier checkpoint "
+        "or copy it again"
     )

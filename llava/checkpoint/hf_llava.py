@@ -1,7 +1,7 @@
 """Transformers' own LLaVA (`LlavaForConditionalGeneration`, the llava-hf repositories) in our terms.
 
-Such a folder differs from ours in three points: text and vision configs are nested in its config, its weights have
-other names (one layout up to transformers 4.51, another since), and it holds its own tower.
+Its text and vision configs are nested, it holds its own tower, and its weights have other names (one layout up to
+transformers 4.51, another since).
 """
 
 import re
@@ -12,7 +12,7 @@ from transformers import LlavaConfig as HFLlavaConfig
 from llava.checkpoint.record import KEY
 
 PROJECTOR_TYPE = "mlp2x_gelu"
-"""The one projector that transformers' LLaVA has (with `projector_hidden_act` "gelu")."""
+"""The only projector of transformers' LLaVA (with `projector_hidden_act` "gelu")."""
 STRATEGIES = {"patch": "default", "cls_patch": "full"}
 """Our `mm_vision_select_feature` for towers with a class token -> theirs."""
 KEY_MAPPING = {
@@ -28,7 +28,7 @@ KEY_MAPPING = {
 """Names in either layout -> ours. The newer layout's tower is `model.vision_tower.`; ours has one level more."""
 TOWER_PREFIXES = ("vision_tower.", "model.vision_tower.")
 CARRIED = (KEY, "conversation_template", "image_aspect_ratio", "max_sequence_length")
-"""Settings of ours that an exported folder keeps in its config.json."""
+"""Our settings that an exported folder keeps in its config.json."""
 
 
 class HFLlavaError(ValueError):
@@ -36,7 +36,7 @@ class HFLlavaError(ValueError):
 
 
 def is_hf_llava(values: dict[str, Any]) -> bool:
-    """Whether a config.json is transformers' own: released LLaVA-1.5 folders say model_type "llava" too."""
+    """Whether a config.json is transformers' own: released LLaVA-1.5 folders have the model_type "llava" too."""
     return values.get("model_type") == "llava" and ("text_config" in values or "vision_config" in values)
 
 
@@ -70,14 +70,13 @@ def config_from_hf(values: dict[str, Any], folder: str) -> dict[str, Any]:
         "mm_use_im_patch_token": False,
         "use_mm_proj": True,
     }
-    for name in ("dtype", "torch_dtype"):
-        if values.get(name):
-            ours["dtype"] = values[name]
+    if dtype := values.get("torch_dtype") or values.get("dtype"):
+        ours["dtype"] = dtype
     return ours | {name: values[name] for name in CARRIED if name in values}
 
 
 def our_name(name: str) -> str:
-    """The name that a weight has in our layout, given its name in ours or in either layout of transformers."""
+    """The name of a weight in our layout, given its name in ours or in either layout of transformers."""
     for pattern, replacement in KEY_MAPPING.items():
         name = re.sub(pattern, replacement, name)
     return name

@@ -1,11 +1,8 @@
-"""What tells one checkpoint from another, at three depths.
+"""The identity of a checkpoint, at three depths.
 
-base_values    shape and two values of every tensor: whether a LoRA's base is the model that it was trained on. It
-               does not depend on the file format or on the dtype, as a digest would.
-digest         a SHA-256 of settings and of a part of every tensor: scores, blocks and perplexities belong to one
-               model. It does not depend on how tensors are spread over files.
-file_state     sizes and times of change of the weights, content of the small files: answers and scores stay valid
-               as long as none of these changes. It takes no time.
+base_values    shape and two values of every tensor, for any file format and dtype: recognises the base of a LoRA
+digest         SHA-256 of the settings and a part of every tensor, for any shards: ties scores to one model
+file_state     sizes and times of the weights, content of the small files: fast; answers are valid while it is unchanged
 """
 
 import hashlib
@@ -13,8 +10,6 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from llava.checkpoint.hf_llava import our_name
 from llava.checkpoint.opened import Checkpoint
@@ -29,18 +24,15 @@ _ELSEWHERE = {
     *("_name_or_path", "architectures", "transformers_version", "mm_vision_tower", "torch_dtype", "dtype", "use_cache"),
     *("base_model_name_or_path", "revision", "inference_mode", "peft_version", "task_type", "auto_mapping"),
 }
-"""Settings that say where things lie and who wrote them: a model that is moved, or its tower, stays the same model."""
+"""Settings that name paths and versions: a moved model is still the same model."""
 _UNORDERED = ("target_modules", "modules_to_save", "exclude_modules")
 """Lists that PEFT writes from sets."""
 _SMALL = ("*config.json", "*token*.json", "*.index.json", "*.model", "vocab.*", "merges.txt")
-"""Files besides the weights that loading reads: configs, the tokenizer's files, indexes of weights."""
+"""Files that loading reads, other than the weights."""
 
 
 def base_values(tensors: Tensors) -> dict[str, Any] | None:
-    """Shape and two values of every tensor of the language model, by name; None for a folder without weights.
-
-    One row of each tensor is read: some 300 small reads for a 7B model.
-    """
+    """Shape and two values of every tensor of the language model (one row each is read); None without weights."""
     found = {}
     for stored in tensors:
         name = our_name(stored.name)
@@ -53,13 +45,13 @@ def base_values(tensors: Tensors) -> dict[str, Any] | None:
 
 
 def write_base_values(folder: Path, values: Mapping[str, Any] | None) -> None:
-    """Records beside an adapter or a projector which base it was trained on."""
+    """Records the base of an adapter or a projector in its folder."""
     if values is not None:
         write_json(folder / BASE_FILE, values)
 
 
 def rename_base_values(folder: Path, rename: Callable[[str], str | None]) -> None:
-    """Renames the tensors of a recorded base, if there is one; those whose new name is None are left out."""
+    """Renames the tensors of a recorded base; those whose new name is None are left out."""
     file = folder / BASE_FILE
     if file.is_file():
         values = json.loads(file.read_text(encoding="utf-8"))
@@ -68,15 +60,15 @@ def rename_base_values(folder: Path, rename: Callable[[str], str | None]) -> Non
 
 
 def base_difference(folder: Path, base: Tensors) -> str | None:
-    """How a base differs from the one that `folder` records; None if it does not, or if nothing is recorded."""
+    """How a base differs from the one that `folder` records; None if both are equal or nothing is recorded."""
     file = folder / BASE_FILE
     if not file.is_file():
         return None
     recorded = json.loads(file.read_text(encoding="utf-8"))["tensors"]
     found = (base_values(base) or {"tensors": {}})["tensors"]
-    differing = [name for name in recorded if name not in found or not _same(recorded[name], found[name])]
     # A model with tied embeddings may store its head or leave it out.
-    differing = [name for name in differing if not (name == "lm_head.weight" and name not in found)]
+    wanted = [name for name in recorded if name in found or name != "lm_head.weight"]
+    differing = [name for name in wanted if name not in found or not _same(recorded[name], found[name])]
     return f"{len(differing)} of {len(recorded)} tensors differ, first {differing[0]}" if differing else None
 
 
@@ -88,20 +80,18 @@ def _same(recorded: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
 
 
 def digest(checkpoint: Checkpoint) -> str:
-    """A digest that tells checkpoints apart without reading them whole.
+    """A digest of every tensor (`digest_of`) and of the settings without paths and versions.
 
-    It is taken of every tensor (`digest_of`), and of config.json and adapter_config.json without paths and versions;
-    for a LoRA or a projector also of the base. What was removed or set back is in config.json, and so is part of it.
+    For a LoRA or a projector it includes the base. Removed and reverted layers are part of config.json.
     """
-    parts: list[Any] = [_settings(checkpoint.own), _settings(checkpoint.adapter.config if checkpoint.adapter else {})]
-    if checkpoint.base is None:
+    adapter, base = checkpoint.adapter, checkpoint.base
+    parts: list[Any] = [_settings(checkpoint.own), _settings(adapter.config if adapter else {})]
+    if base is None:
         parts.append(digest_of(checkpoint.tensors))
     else:
         own = [Tensors([file]) for file in checkpoint.tensors.files]
-        parts += [
-            digest_of(tensors) for tensors in [*own, *([checkpoint.adapter.tensors] if checkpoint.adapter else [])]
-        ]
-        parts += [_settings(checkpoint.base.own), digest_of(checkpoint.base.tensors)]
+        parts += [digest_of(tensors) for tensors in [*own, *([adapter.tensors] if adapter else [])]]
+        parts += [_settings(base.own), digest_of(base.tensors)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -111,10 +101,7 @@ def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def digest_of(tensors: Iterable[Stored]) -> str:
-    """SHA-256 of each tensor's name, dtype and shape, and of 8 blocks of 8 KiB of it (all of a small tensor).
-
-    A little of every tensor is read, so that a change of any layer changes the digest.
-    """
+    """SHA-256 of each tensor's name, dtype, shape and 8 blocks of 8 KiB (all of a small tensor)."""
     found = hashlib.sha256()
     for stored in sorted(tensors, key=lambda stored: stored.name):
         found.update(json.dumps([stored.name, stored.dtype, stored.shape]).encode())
@@ -124,19 +111,18 @@ def digest_of(tensors: Iterable[Stored]) -> str:
 
 
 def _blocks(stored: Stored) -> Iterator[bytes]:
-    """Bytes of a tensor: from its first to its last, and at even distances between."""
-    size, length, starts = stored.nbytes, _BLOCK, [0]
+    """Blocks of a tensor's bytes, evenly spaced from the first byte to the last."""
+    size, length = stored.nbytes, _BLOCK
+    starts = [(size - _BLOCK) * place // (_PLACES - 1) for place in range(_PLACES)]
     if size <= _BLOCK * _PLACES:
-        length = size
-    else:
-        starts = [(size - _BLOCK) * place // (_PLACES - 1) for place in range(_PLACES)]
+        length, starts = size, [0]
     if stored.file is not None:
         with open(stored.file, "rb", buffering=0) as file:
             for start in starts:
                 file.seek(stored.start + start)
                 yield file.read(length)
     elif size:
-        raw = stored.tensor().detach().contiguous().reshape(-1).view(torch.uint8)
+        raw = stored.raw_bytes()
         for start in starts:
             yield raw[start : start + length].numpy().tobytes()
 
@@ -146,12 +132,11 @@ def file_state(checkpoint: Checkpoint, vision_tower: str | None = None, sees: bo
 
     Args:
         vision_tower: a tower in place of the recorded one.
-        sees: whether images are read: without images the tower changes nothing.
+        sees: whether images are read; otherwise the tower is left out.
 
     Returns:
-        `{"folders": {part: folder}, "files": {"part/file": [bytes, nanoseconds] or a digest}}`; the parts are `model`,
-        `base` (of a LoRA or a projector) and `tower`. For a tower that is not a folder here (the hub's) the name is
-        kept.
+        `{"folders": {part: folder or hub id}, "files": {"part/file": [bytes, nanoseconds] or a digest}}`; the parts are
+        `model`, `base` (of a LoRA or a projector) and `tower`.
     """
     parts = {"model": checkpoint.path}
     weights = [*checkpoint.tensors.files, *(checkpoint.adapter.tensors.files if checkpoint.adapter else [])]

@@ -1,14 +1,12 @@
-"""The record that a checkpoint carries of its decoder layers: which were tuned, removed, set back and healed.
+"""A checkpoint's record of its decoder layers: which were tuned, removed, reverted and healed.
 
-It is `config.visual_region`; this file alone names its keys. Every number in it is of the model before any removal;
-`original` says which of those each present layer is. The record is a fact about a folder, like its kind and its base,
-so it is read here and not in the package `visual_region`, which imports it.
+It is `config.visual_region`; only this file names its keys. All layer numbers count the layers before any removal.
 
     tune_layers    the --tune_layers of the last training, as typed
     layers         the layers that it tuned
-    num_layers     how many layers there were before any removal
-    kept_layers, removed_layers    after a removal: the layers that are left, and those that are gone
-    reverted_layers    layers with the backbone's weights again
+    num_layers     the number of layers before any removal
+    kept_layers, removed_layers    after a removal
+    reverted_layers    layers that have the backbone's weights again
     healed         after a distillation: its layers, teacher, temperature and ce_weight
 """
 
@@ -27,95 +25,81 @@ class RecordError(ValueError):
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """The record of one model, and how many layers the model has now.
-
-    Attributes:
-        values: the record as it is written; empty where nothing was recorded.
-    """
+    """The record of one model as it is written (empty if nothing was recorded), and its number of layers now."""
 
     values: Mapping[str, Any]
     depth: int
 
     @classmethod
     def of(cls, config: Any) -> "LayerRecord":
-        """The record in a config: an object, or the dict of a config.json."""
+        """The record in a config, an object or a dict."""
         if isinstance(config, Mapping):
             return cls(dict(config.get(KEY) or {}), config.get("num_hidden_layers") or 0)
         return cls(dict(getattr(config, KEY, None) or {}), config.num_hidden_layers)
 
     @property
     def spec(self) -> str | None:
-        """The --tune_layers of the last training; None where none was recorded."""
         return self.values.get("tune_layers")
 
     @property
     def layers(self) -> list[int] | None:
-        """The layers that the last training tuned; None where none was recorded."""
         return self.values.get("layers")
 
     @property
     def original(self) -> list[int]:
-        """For each present layer, which layer it was before any removal."""
+        """The original number of each present layer."""
         return list(self.values.get("kept_layers") or range(self.depth))
 
     @property
     def original_depth(self) -> int:
-        """How many layers the model had before any removal."""
         return self.values.get("num_layers") or self.depth + len(self.removed)
 
     @property
     def kept(self) -> list[int] | None:
-        """The layers that a removal left; None where nothing was removed."""
         return self.values.get("kept_layers")
 
     @property
     def removed(self) -> list[int]:
-        """The layers that are gone."""
         return list(self.values.get("removed_layers", ()))
 
     @property
     def reverted(self) -> list[int]:
-        """The layers that have the backbone's weights again."""
         return list(self.values.get("reverted_layers", ()))
 
     @property
     def healed(self) -> Mapping[str, Any] | None:
-        """The settings of the last distillation; None if there was none."""
         return self.values.get("healed")
 
     @property
     def region(self) -> tuple[int, ...]:
-        """The tuned layers as indices of the model as it is now, without those that were set back."""
+        """The tuned layers that were not reverted, as indices of the present model."""
         tuned = set(self.layers or ()) - set(self.reverted)
         return tuple(position for position, original in enumerate(self.original) if original in tuned)
 
     def tuned(self, spec: str, layers: Sequence[int]) -> "LayerRecord":
-        """After a training of `layers`, indices of the model as it is now."""
+        """The record after a training of `layers`, indices of the present model."""
         original = self.original
         trained = [original[i] for i in layers]
         changes = {"tune_layers": spec, "layers": trained, "num_layers": self.original_depth}
-        # Layers that were trained no longer have the backbone's weights.
+        # Trained layers no longer have the backbone's weights.
         return self._with(changes, reverted=[i for i in self.reverted if i not in trained])
 
     def cut(self, keep: Sequence[int]) -> "LayerRecord":
-        """After a removal that keeps the layers `keep`, indices of the model as it is now."""
+        """The record after a removal that keeps `keep`, indices of the present model."""
         original, depth = self.original, self.original_depth
         kept = [original[i] for i in keep]
-        changes = {
-            "num_layers": depth,
-            "kept_layers": kept,
-            "removed_layers": sorted(set(range(depth)) - set(kept)),
-        }
+        removed = sorted(set(range(depth)) - set(kept))
+        changes = {"num_layers": depth, "kept_layers": kept, "removed_layers": removed}
         return LayerRecord(dict(self.values) | changes, len(kept))
 
     def set_back(self, layers: Sequence[int]) -> "LayerRecord":
-        """After `layers`, indices of the model as it is now, got the backbone's weights again."""
+        """The record after `layers`, indices of the present model, got the backbone's weights again."""
         original = self.original
         back = sorted({*self.reverted, *(original[i] for i in layers)})
         return self._with({"num_layers": self.original_depth}, reverted=back)
 
     def after_healing(self, before: "LayerRecord", **settings: Any) -> "LayerRecord":
-        """After a distillation of this record's layers: the region stays the one of `before`."""
+        """The record after a distillation of this record's layers; the region is the one of `before`."""
         healed = self.layers or []
         back = [i for i in before.reverted if i not in healed]
         return LayerRecord(before._with({"healed": {"layers": list(healed), **settings}}, back).values, self.depth)
@@ -133,7 +117,7 @@ class LayerRecord:
 
 
 def joint_record(records: Sequence[LayerRecord]) -> LayerRecord:
-    """The last record with the layers that any of the records was tuned in, for an average of models.
+    """The record of an average of models: the last record, with the layers that any record tuned.
 
     Raises:
         RecordError: different layers were removed from the models.
@@ -145,6 +129,6 @@ def joint_record(records: Sequence[LayerRecord]) -> LayerRecord:
     if not layers:
         return last
     specs = dict.fromkeys(record.spec for record in records if record.spec is not None)
-    joined = {"layers": layers, "tune_layers": ",".join(specs)}
-    joined["num_layers"] = max(record.original_depth for record in records)
+    depth = max(record.original_depth for record in records)
+    joined = {"layers": layers, "tune_layers": ",".join(specs), "num_layers": depth}
     return LayerRecord(dict(last.values) | joined, last.depth)

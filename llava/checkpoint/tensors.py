@@ -1,8 +1,7 @@
-"""The one reader of stored tensors: safetensors or .bin files, one tensor or a part of one at a time.
+"""Reads stored tensors, or parts of them, from safetensors or .bin files.
 
-A safetensors file is opened for its header, and its tensors are then ranges of bytes. They are read and not mapped:
-pages of a mapped file count as the process's memory, so a map of 13 GB is a peak of 13 GB. The tensors of a .bin file
-are mapped by torch where the file allows it.
+Tensors of a safetensors file are ranges of bytes that are read and not mapped: mapped pages count as the process's
+memory. torch maps the tensors of a .bin file if the file allows it.
 """
 
 import json
@@ -36,16 +35,12 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class TensorFileError(ValueError):
-    """A file of weights that cannot be read; the message names the file."""
+    """A file of weights that cannot be read."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor in a file: bytes from `start` on in `file`, or, where `file` is None, what `load` returns.
-
-    Attributes:
-        dtype: the name that safetensors has for it ("BF16").
-    """
+    """A tensor: bytes from `start` on in `file`, or what `load` returns; `dtype` is safetensors' name ("BF16")."""
 
     name: str
     dtype: str
@@ -56,7 +51,7 @@ class Stored:
 
     @classmethod
     def of(cls, name: str, tensor: torch.Tensor) -> "Stored":
-        """A tensor that is in memory, or mapped into it."""
+        """A tensor in memory, or mapped into it."""
         return cls(name, _NAMES[tensor.dtype], tuple(tensor.shape), load=lambda: tensor)
 
     @property
@@ -75,52 +70,48 @@ class Stored:
         return replace(self, name=name)
 
     def cast(self, dtype: torch.dtype) -> "Stored":
-        """The tensor in another dtype; an integer tensor, or one that has the dtype already, stays as it is."""
+        """The tensor in another dtype; an integer tensor is not changed."""
         old = self.torch_dtype
         if old == dtype or not old.is_floating_point:
             return self
         return self.changed(lambda: self.tensor().to(dtype), dtype)
 
     def changed(self, load: Callable[[], torch.Tensor], dtype: torch.dtype | None = None) -> "Stored":
-        """The tensor with other values of the same shape: what `load` returns, in `dtype` (default: the stored one)."""
+        """The tensor with the values that `load` returns: same shape, in `dtype` (default: the stored one)."""
         return Stored(self.name, _NAMES[dtype] if dtype else self.dtype, self.shape, load=load)
 
     def tensor(self) -> torch.Tensor:
-        """The whole tensor, as stored."""
         if self.load is not None:
             return self.load()
         return self._read(0, self.elements).reshape(self.shape)
 
     def row(self, index: int) -> torch.Tensor:
-        """Entry `index` of the first dimension; only that part of the file is read."""
+        """Row `index` of the first dimension; only that part of the file is read."""
         if self.load is not None:
             return self.load()[index]
         size = math.prod(self.shape[1:])
         return self._read(index * size, size).reshape(self.shape[1:])
 
     def pieces(self, count: int) -> Iterator[torch.Tensor]:
-        """The values in row order, flat, at most `count` at a time; the next piece overwrites the one before."""
+        """The values in row order, flat, at most `count` at a time; each piece overwrites the previous one."""
         if self.load is not None:
             yield from self.load().detach().reshape(-1).split(count)
             return
         buffer = torch.empty(min(self.elements, count), dtype=self.torch_dtype)
-        raw = memoryview(buffer.view(torch.uint8).numpy())
-        with open(self.file, "rb", buffering=0) as file:
+        with open(self.file, "rb") as file:
             file.seek(self.start)
             for begin in range(0, self.elements, count):
-                size = min(count, self.elements - begin)
-                wanted = raw[: size * buffer.element_size()]
-                while wanted:
-                    read = file.readinto(wanted)
-                    if not read:
-                        raise self._ends_early()
-                    wanted = wanted[read:]
-                yield buffer[:size]
+                piece = buffer[: self.elements - begin]
+                if file.readinto(piece.view(torch.uint8).numpy()) != piece.nbytes:
+                    raise self._ends_early()
+                yield piece
+
+    def raw_bytes(self) -> torch.Tensor:
+        """The whole tensor as flat uint8."""
+        return self.tensor().detach().contiguous().reshape(-1).view(torch.uint8)
 
     def same_bytes(self, other: "Stored") -> bool:
-        """Whether two tensors of one dtype and shape hold exactly the same values."""
-        one, two = (stored.tensor().detach().contiguous().reshape(-1).view(torch.uint8) for stored in (self, other))
-        return torch.equal(one, two)
+        return torch.equal(self.raw_bytes(), other.raw_bytes())
 
     def _read(self, first: int, count: int) -> torch.Tensor:
         dtype = self.torch_dtype
@@ -136,18 +127,18 @@ class Stored:
 
 
 class Tensors:
-    """The tensors of some files, by name and file by file. Each file is opened once, when its names are asked for.
+    """The tensors of some safetensors or .bin files, by name and per file; each file is opened once, when needed.
 
     Args:
-        files: safetensors or .bin files, mixed or not.
+        source: the files, or a folder whose weights may be downloaded later.
     """
 
-    def __init__(self, files: Sequence[Path]) -> None:
-        self._given = list(files)
+    def __init__(self, source: Sequence[Path] | Path) -> None:
+        self._source = source
 
     @cached_property
     def files(self) -> list[Path]:
-        return self._given
+        return weight_files(self._source) if isinstance(self._source, Path) else list(self._source)
 
     @cached_property
     def shards(self) -> list[list[Stored]]:
@@ -175,20 +166,8 @@ class Tensors:
         return {stored.name: stored.tensor() for stored in self}
 
 
-class FolderTensors(Tensors):
-    """The tensors of a folder whose weights may arrive later: of a hub id that only its config was downloaded of."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__([])
-        self.folder = folder
-
-    @cached_property
-    def files(self) -> list[Path]:
-        return weight_files(self.folder)
-
-
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold a model's weights (empty: none); an index names its shards, whether they exist or not."""
+    """The files with a model's weights; the shards of an index may be missing."""
     for name in INDEXES:
         if (folder / name).is_file():
             index = json.loads((folder / name).read_text(encoding="utf-8"))
@@ -197,15 +176,11 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def tensors_in(folder: str | Path) -> Tensors:
-    """The tensors of a folder that holds a whole model: a tower's, say, which is no checkpoint.
-
-    Raises:
-        TensorFileError: the folder holds no weights.
-    """
-    files = weight_files(Path(folder))
-    if not files:
+    """The tensors of a folder with a whole model, such as a tower; raises `TensorFileError` without weights."""
+    tensors = Tensors(Path(folder))
+    if not tensors.files:
         raise TensorFileError(f"{folder} holds no weights ({', '.join(WHOLE)}, or an index of shards)")
-    return Tensors(files)
+    return tensors
 
 
 def _of_safetensors(file: Path) -> list[Stored]:
@@ -214,24 +189,21 @@ def _of_safetensors(file: Path) -> list[Stored]:
             slices = {name: opened.get_slice(name) for name in opened.offset_keys()}
             found = [(name, part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()]
     except SafetensorError as error:
-        raise TensorFileError(_header_problem(file, str(error))) from error
+        why = f"has no readable header ({error})"
+        if "IncompleteBuffer" in str(error) or "incomplete metadata" in str(error):
+            why = f"should be of another size than its {file.stat().st_size} bytes, by its own header"
+        raise TensorFileError(f"{file.name} {why}") from error
     unknown = sorted({dtype for _, dtype, _ in found} - set(DTYPES))
     if unknown:
         raise TensorFileError(f"{file.name} holds tensors of dtype {', '.join(unknown)}, which are not supported")
     tensors = [Stored(name, dtype, shape, file) for name, dtype, shape in found]
-    # The tensors lie one behind the other, without gaps, up to the end of the file: the format asks for it.
+    # The format requires the tensors to follow each other without gaps up to the end of the file.
     start = file.stat().st_size - sum(stored.nbytes for stored in tensors)
     placed = []
     for stored in tensors:
         placed.append(replace(stored, start=start))
         start += stored.nbytes
     return placed
-
-
-def _header_problem(file: Path, error: str) -> str:
-    if "IncompleteBuffer" in error or "incomplete metadata" in error:
-        return f"{file.name} should be of another size than its {file.stat().st_size} bytes, by its own header"
-    return f"{file.name} has no readable header ({error})"
 
 
 def _of_bin(file: Path) -> list[Stored]:

@@ -1,7 +1,7 @@
-"""The one writer of checkpoint folders: weights tensor by tensor, the files beside them, and config.json last.
+"""Writes checkpoint folders: weights tensor by tensor, the other files, and config.json last.
 
-Bytes are copied from file to file and no model is loaded. A tensor that stays as it is goes from file to file inside
-the kernel; tensors of `.bin` files, and those that change, pass through memory one at a time.
+No model is loaded. The kernel copies unchanged tensors from file to file; tensors of `.bin` files, and changed ones,
+pass through memory one at a time.
 """
 
 import contextlib
@@ -16,10 +16,10 @@ from typing import Any, BinaryIO
 import torch
 from transformers.utils.logging import tqdm
 
-from llava.checkpoint.tensors import DTYPES, INDEXES, Stored, TensorFileError
+from llava.checkpoint.tensors import DTYPES, INDEXES, WHOLE, Stored, TensorFileError
 from llava.files import folder_written_whole
 
-# What belongs to the run that made a folder and not to the model.
+# Files of the training run and not of the model.
 _LEFT_BEHIND = {"config.json", "trainer_state.json", "training_args.bin", "README.md"}
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
 _CHUNK = 1 << 26
@@ -29,18 +29,18 @@ _CHUNK = 1 << 26
 def rewritten_folder(
     source: Path, output: str | Path, config: Mapping[str, Any], leave: Sequence[str] = ()
 ) -> Iterator[Path]:
-    """Yields a folder to write weights to; when the block ends without an error it becomes `output`, whole.
+    """Yields a folder to write weights to; it becomes `output` when the block ends without an error.
 
-    It holds the source's tokenizer, generation config and the like from the start, and `config` as config.json at the
-    end, as the sign that everything is there.
-
-    Args:
-        leave: further names of files that are not copied.
+    It gets the source's tokenizer, generation config and the like first, except the files named in `leave`, and
+    `config` as config.json last.
     """
     with folder_written_whole(output) as aside:
-        copy_side_files(source, aside, leave)
+        for file in sorted(source.iterdir()):
+            if file.is_file() and file.name not in {*_LEFT_BEHIND, *leave} and not file.name.endswith(_WEIGHTS):
+                shutil.copyfile(file, aside / file.name)
         yield aside
-        write_config(aside, config)
+        text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+        (aside / "config.json").write_text(text, encoding="utf-8")
 
 
 def write_checkpoint(
@@ -56,17 +56,6 @@ def write_checkpoint(
         write_shards(shards, aside, desc)
 
 
-def copy_side_files(source: Path, target: Path, leave: Sequence[str] = ()) -> None:
-    """Copies tokenizer, generation config and the like: every file that is neither weights nor of a training run."""
-    for file in sorted(source.iterdir()):
-        if file.is_file() and file.name not in {*_LEFT_BEHIND, *leave} and not file.name.endswith(_WEIGHTS):
-            shutil.copyfile(file, target / file.name)
-
-
-def write_config(folder: Path, values: Mapping[str, Any]) -> None:
-    (folder / "config.json").write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
 def write_renamed_bin(source: Path, target: Path, rename: Callable[[str], str | None]) -> None:
     """Copies a file such as non_lora_trainables.bin, if it exists, without the tensors whose new name is None."""
     if source.is_file():
@@ -75,24 +64,16 @@ def write_renamed_bin(source: Path, target: Path, rename: Callable[[str], str | 
 
 
 def nbytes_of(shards: Iterable[Iterable[Stored]]) -> int:
-    """Bytes of all tensors of some shards."""
     return sum(stored.nbytes for shard in shards for stored in shard)
 
 
 def write_shards(shards: Sequence[Iterable[Stored]], folder: Path, desc: str) -> int:
-    """Writes `model.safetensors`, or shards with their index, into `folder`; an empty shard is not written.
-
-    Returns:
-        bytes of tensors written.
-    """
-    full = [list(shard) for shard in shards]
-    full = [shard for shard in full if shard]
+    """Writes `model.safetensors`, or the shards that are not empty and their index; returns the bytes of tensors."""
+    full = [shard for shard in map(list, shards) if shard]
     total = nbytes_of(full)
-    names = (
-        ["model.safetensors"]
-        if len(full) == 1
-        else [f"model-{i:05d}-of-{len(full):05d}.safetensors" for i in range(1, len(full) + 1)]
-    )
+    names = [f"model-{i:05d}-of-{len(full):05d}.safetensors" for i in range(1, len(full) + 1)]
+    if len(full) == 1:
+        names = [WHOLE[0]]
     with tqdm(total=total, desc=desc, unit="B", unit_scale=True) as bar:
         for name, shard in zip(names, full, strict=True):
             _write_file(shard, folder / name, bar)
@@ -104,7 +85,7 @@ def write_shards(shards: Sequence[Iterable[Stored]], folder: Path, desc: str) ->
 
 
 def _write_file(shard: list[Stored], path: Path, bar: Any) -> None:
-    # Wide dtypes first, as safetensors writes them, so that every tensor begins at a multiple of its item size.
+    # Wide dtypes first, as in safetensors, so that every tensor begins at a multiple of its item size.
     ordered = sorted(shard, key=lambda stored: -DTYPES[stored.dtype].itemsize)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
@@ -119,18 +100,13 @@ def _write_file(shard: list[Stored], path: Path, bar: Any) -> None:
         _write_all(sink, struct.pack("<Q", len(text)) + text)
         for stored in ordered:
             if stored.file is None:
-                _write_all(sink, _bytes_of(stored))
+                _write_all(sink, memoryview(stored.raw_bytes().numpy()))
                 bar.update(stored.nbytes)
-            else:
-                if stored.file not in sources:
-                    sources[stored.file] = stack.enter_context(open(stored.file, "rb", buffering=0))
-                _copy(sources[stored.file], sink, stored, bar)
+                continue
+            if stored.file not in sources:
+                sources[stored.file] = stack.enter_context(open(stored.file, "rb", buffering=0))
+            _copy(sources[stored.file], sink, stored, bar)
         os.fsync(sink.fileno())
-
-
-def _bytes_of(stored: Stored) -> memoryview:
-    tensor = stored.tensor().detach().contiguous().reshape(-1)
-    return memoryview(tensor.view(torch.uint8).numpy())
 
 
 def _write_all(sink: BinaryIO, data: bytes | memoryview) -> None:
@@ -148,7 +124,7 @@ def _copy(source: BinaryIO, sink: BinaryIO, stored: Stored, bar: Any) -> None:
             try:
                 moved = os.copy_file_range(source.fileno(), sink.fileno(), count, offset_src=position)
             except OSError:
-                # Two file systems, or one that cannot: the bytes go through memory.
+                # Not possible on these file systems: the bytes go through memory.
                 in_kernel = False
                 continue
         else:

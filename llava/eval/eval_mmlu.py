@@ -1,7 +1,6 @@
 """Scores MMLU answers; --help lists the flags. The rules are in llava/eval/benchmarks/mmlu.py."""
 
-from llava.eval.benchmarks import BY_NAME
-from llava.flags import run_program
+from llava.eval.benchmarks import run_scorer
 
 if __name__ == "__main__":
-    run_program(BY_NAME["mmlu"].score_main)
+    run_scorer("mmlu")

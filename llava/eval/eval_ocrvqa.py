@@ -1,7 +1,6 @@
 """Scores OCR-VQA answers; --help lists the flags. The rules are in llava/eval/benchmarks/ocrvqa.py."""
 
-from llava.eval.benchmarks import BY_NAME
-from llava.flags import run_program
+from llava.eval.benchmarks import run_scorer
 
 if __name__ == "__main__":
-    run_program(BY_NAME["ocrvqa"].score_main)
+    run_scorer("ocrvqa")

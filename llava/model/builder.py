@@ -1,7 +1,4 @@
-"""Loading any checkpoint of this stack (upstream: llava/model/builder.py).
-
-What a folder is follows from its files and the model_type of its config, never from its name.
-"""
+"""Loading any checkpoint of this stack (upstream: llava/model/builder.py)."""
 
 import sys
 from pathlib import Path
@@ -38,13 +35,7 @@ def load_pretrained_model(
     use_flash_attn: bool = False,
     **kwargs: Any,
 ) -> tuple[PreTrainedTokenizerBase, Any, BaseImageProcessor | None, int]:
-    """Loads a checkpoint by its path; the signature is upstream's, and further arguments are `load_checkpoint`'s.
-
-    Args:
-        model_path: folder, or hub id.
-        model_base: base of a LoRA or a projector; default: the one its files record.
-        model_name: upstream's; accepted and not used.
-    """
+    """Upstream's signature for `load_checkpoint(open_checkpoint(...))`; `model_name` is not used."""
     kwargs |= {"load_8bit": load_8bit, "load_4bit": load_4bit, "use_flash_attn": use_flash_attn}
     return load_checkpoint(open_checkpoint(model_path, model_base), device_map=device_map, device=device, **kwargs)
 
@@ -64,35 +55,35 @@ def load_checkpoint(
     quantization_config: BitsAndBytesConfig | None = None,
     **kwargs: Any,
 ) -> tuple[PreTrainedTokenizerBase, Any, BaseImageProcessor | None, int]:
-    """Loads a checkpoint, ready to answer: full, LoRA, projector-only, merged, pruned, or transformers' own LLaVA.
+    """Loads a checkpoint for inference.
 
     Args:
-        load_8bit, load_4bit: quantise the language model with bitsandbytes (4 bits: NF4, double quantisation).
-            Projector, tower and head stay as they are; a LoRA is then not merged but computed next to its base.
-        device_map: "auto" spreads a model over all GPUs if there are several; else as in from_pretrained.
-        device: where to load; "cuda" without a GPU means the CPU.
-        dtype: default float16 on a GPU, as upstream, and float32 on a CPU.
-        vision_tower: a tower in place of the path that config.json records, which may be of another machine. Weights
-            of a tower that was trained along are the checkpoint's in any case.
-        load_tower: False leaves the tower a stub, if features come from a cache.
-        text_only: neither tower nor projector: the language model alone, for text. The tower that config.json names
-            need not be here.
-        quantization_config: in place of what load_8bit and load_4bit stand for.
-        kwargs: passed on to from_pretrained.
+        load_8bit, load_4bit: quantise the language model (`quantization_for`); a LoRA is then not merged.
+        device_map: "auto" uses all GPUs if there are several; otherwise as in from_pretrained.
+        device: "cuda" without a GPU means the CPU.
+        dtype: default: float16 on a GPU, as upstream, and float32 on a CPU.
+        vision_tower: replaces the recorded path of the tower. A trained tower's weights are the checkpoint's anyway.
+        load_tower: False leaves the tower a stub, for cached features.
+        text_only: load neither tower nor projector.
+        quantization_config: replaces load_8bit and load_4bit.
+        kwargs: for from_pretrained.
 
     Returns:
         `(tokenizer, model, image_processor, context_len)`; image_processor is None for a model without a tower.
 
     Raises:
-        CheckpointError: weights are missing or do not fit, or a LoRA or a projector names no vision tower.
-        VisionTowerError: the tower that the config records is not here.
+        CheckpointError: weights are missing or do not fit, or a LoRA or a projector has no vision tower.
+        VisionTowerError: the recorded tower is missing.
     """
     if device == "cuda" and not torch.cuda.is_available():
         device = "cpu"
     dtype = dtype or (torch.float32 if device == "cpu" else torch.float16)
     if use_flash_attn:
         kwargs["attn_implementation"] = "flash_attention_2"
-    quantization = quantization_config or bits_config(load_8bit, load_4bit, dtype)
+    if load_8bit and load_4bit:
+        raise ValueError("--load-8bit and --load-4bit exclude each other; give one")
+    bits = 8 if load_8bit else 4 if load_4bit else 16
+    quantization = quantization_config or quantization_for(bits, dtype)
     placement = _placement(device_map, device, quantization is not None)
     if placement is not None:
         kwargs["device_map"] = placement
@@ -100,16 +91,14 @@ def load_checkpoint(
         kwargs["quantization_config"] = quantization
 
     _check_parts(checkpoint)
-    # A LoRA is merged before anything is rounded: its base is loaded in the dtype that it is stored in.
+    # A LoRA is merged before any rounding: its base is loaded in its stored dtype.
     first = checkpoint.stored_dtype if checkpoint.kind is Kind.LORA and quantization is None else dtype
     model = load_base(checkpoint.whole, checkpoint.model_config(vision_tower), first, text_only, **kwargs)
     if checkpoint.kind is not Kind.FULL:
         add_trained_weights(model, checkpoint)
     if checkpoint.kind is Kind.LORA:
-        if quantization is None:
-            model = merge_lora(model, checkpoint, dtype)
-        else:
-            model = attach_lora(model, checkpoint).get_base_model()
+        merged = quantization is None
+        model = merge_lora(model, checkpoint, dtype) if merged else attach_lora(model, checkpoint).get_base_model()
     if quantization is None:
         model = model.to(dtype=dtype) if placement else model.to(device=device, dtype=dtype)
     model.eval()
@@ -130,7 +119,7 @@ def load_checkpoint(
 
 
 def _check_parts(checkpoint: Checkpoint) -> None:
-    """A LoRA or a projector must belong to a vision-language model; a LoRA without its projector is noted."""
+    """A LoRA or a projector needs a vision-language model; prints a note about a LoRA without its projector."""
     if checkpoint.kind is not Kind.FULL and not checkpoint.tower:
         raise CheckpointError(
             f"{checkpoint.path} has no config.json that names a vision tower, and its base {checkpoint.base.path} is a "
@@ -145,17 +134,8 @@ def _check_parts(checkpoint: Checkpoint) -> None:
         )
 
 
-def bits_config(load_8bit: bool, load_4bit: bool, dtype: torch.dtype) -> BitsAndBytesConfig | None:
-    """What upstream's two flags ask of bitsandbytes (LLM.int8, or NF4 with double quantisation); None for neither."""
-    if not load_8bit and not load_4bit:
-        return None
-    if load_8bit and load_4bit:
-        raise ValueError("--load-8bit and --load-4bit exclude each other; give one")
-    return quantization_for(8 if load_8bit else 4, dtype)
-
-
 def _placement(device_map: Any, device: str, quantized: bool) -> Any:
-    """The device_map to load with; None to load on the CPU and move the whole model after."""
+    """The device_map to load with; None: load on the CPU and then move the whole model."""
     if device != "cuda":
         return {"": device} if quantized else None
     if device_map == "auto" and not quantized and torch.cuda.device_count() == 1:
@@ -164,14 +144,10 @@ def _placement(device_map: Any, device: str, quantized: bool) -> Any:
 
 
 def load_base(checkpoint: Checkpoint, config: Any, dtype: Any, text_only: bool = False, **kwargs: Any) -> Any:
-    """A whole model, its tower a stub.
-
-    Args:
-        checkpoint: holds whole weights: of a LLaVA, or of a plain language model.
-        config: of a LLaVA; its settings are the ones that the model gets.
+    """The LLaVA of `config` with the weights of a full checkpoint, or of a plain language model; its tower is a stub.
 
     Raises:
-        VisionTowerError: before any weight is read, if the tower that the config records is not here.
+        VisionTowerError: before any weight is read, if the recorded tower is missing.
     """
     if text_only:
         config.mm_vision_tower = None
@@ -184,13 +160,13 @@ def load_base(checkpoint: Checkpoint, config: Any, dtype: Any, text_only: bool =
             ) from error
     if checkpoint.hf:
         kwargs["key_mapping"] = KEY_MAPPING
-    # A plain language model may be the base of several families: the config says which one is wanted.
+    # A plain language model may be the base of several families; the config decides.
     model = from_pretrained_whole(checkpoint, family_of(config), config=config, dtype=dtype, **kwargs)
-    # Without this, transformers would give the weights their old names back on saving.
+    # Otherwise transformers restores the old names of the weights on saving.
     model._weight_conversions = None
     clean_generation_config(model)
     if checkpoint.hf:
-        # There it keeps the model from saying `<image>`, which is no token of ours.
+        # It suppresses `<image>`, which is no token here.
         model.generation_config.suppress_tokens = None
     return model
 
@@ -198,8 +174,7 @@ def load_base(checkpoint: Checkpoint, config: Any, dtype: Any, text_only: bool =
 def clean_generation_config(model: Any) -> None:
     """Removes sampling values that contradict `do_sample` false.
 
-    Vicuna's generation_config has temperature and top_p with greedy decoding; transformers refuses to save that, which
-    upstream's users met after the last step of a training (LLaVA#1144).
+    transformers refuses to save them, and Vicuna has some (LLaVA#1144).
     """
     generation = getattr(model, "generation_config", None)
     if generation is not None and not generation.do_sample:
@@ -209,24 +184,21 @@ def clean_generation_config(model: Any) -> None:
 
 
 def add_image_tokens(tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
-    """Adds the image marks of checkpoints before LLaVA-1.5, if the config asks for them, and embeddings for them."""
-    wanted = []
+    """Adds the image marks of checkpoints before LLaVA-1.5, with embeddings, if the config requires them."""
     if getattr(model.config, "mm_use_im_patch_token", False):
-        wanted.append(DEFAULT_IMAGE_PATCH_TOKEN)
+        tokenizer.add_tokens([DEFAULT_IMAGE_PATCH_TOKEN], special_tokens=True)
     if getattr(model.config, "mm_use_im_start_end", False):
-        wanted += [DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN]
-    if wanted:
-        tokenizer.add_tokens(wanted, special_tokens=True)
+        tokenizer.add_tokens([DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN], special_tokens=True)
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer))
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder. Padding is by position and mask here, so a missing pad token is only filled in."""
+    """The tokenizer of a folder, with a pad token."""
     tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     use_sentencepiece_merges(tokenizer, Path(path))
     if hasattr(tokenizer, "legacy"):
-        # Saving writes this value; without it a legacy tokenizer is loaded again as one with other ids.
+        # Saving writes this value; without it, a saved legacy tokenizer would be loaded with other ids.
         tokenizer.init_kwargs["legacy"] = bool(tokenizer.legacy)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
@@ -234,10 +206,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
 
 
 def add_trained_weights(model: Any, checkpoint: Checkpoint) -> None:
-    """Loads a LoRA's or stage 1's trained projector into the model; every tensor must have its parameter.
-
-    A trained tower's weights are left to the tower, which is not loaded yet (`trained_tower_files`).
-    """
+    """Loads the weights of stage 1, or of a LoRA run, into the model; a trained tower's are loaded with the tower."""
     if not checkpoint.tensors.files:
         return
     file, tensors = checkpoint.tensors.files[0], checkpoint.tensors.loaded()
@@ -245,11 +214,8 @@ def add_trained_weights(model: Any, checkpoint: Checkpoint) -> None:
     if model.get_vision_tower() is not None:
         check_projector_weights(weights, model.config, file)
         model.get_model().mm_projector.load_state_dict(weights)
-    other = {
-        strip_wrapper_prefix(name): value
-        for name, value in tensors.items()
-        if "mm_projector." not in name and "vision_tower." not in name
-    }
-    unexpected = model.load_state_dict(other, strict=False).unexpected_keys
+    other = [name for name in tensors if "mm_projector." not in name and "vision_tower." not in name]
+    state = {strip_wrapper_prefix(name): tensors[name] for name in other}
+    unexpected = model.load_state_dict(state, strict=False).unexpected_keys
     if unexpected:
         raise CheckpointError(f"{file} holds weights that the model has no place for: {', '.join(unexpected[:3])}")

@@ -1,6 +1,5 @@
-"""Out of this stack: a folder that stock transformers loads, tower, tokenizer and processor included.
+"""Export to a folder that stock transformers loads as `LlavaForConditionalGeneration`, with tower and processor.
 
-Any model whose parts transformers has becomes a `LlavaForConditionalGeneration`: full, merged, region-tuned, pruned.
 Weights are written under the names that every release of that class reads (`language_model.model.`...).
 """
 
@@ -38,14 +37,7 @@ class ExportError(ValueError):
 
 
 def check_exportable(config: Any, tower: Any) -> None:
-    """Reports every obstacle at once; needs no weights.
-
-    Args:
-        config: of our model. tower: its vision tower, a stub will do; None for a model without.
-
-    Raises:
-        ExportError: what transformers' LLaVA lacks.
-    """
+    """Raises `ExportError` with every feature that transformers' LLaVA lacks. `tower` may be a stub, or None."""
     if tower is None:
         raise ExportError("the model has no vision tower: it is a plain language model, which needs no export")
     problems = []
@@ -57,8 +49,8 @@ def check_exportable(config: Any, tower: Any) -> None:
         )
     elif tower.hidden_size != vision.hidden_size:
         problems.append(
-            f"the tower gives features of {tower.hidden_size} values, its network {vision.hidden_size}: several scales "
-            "(S2) have no place in transformers' LLaVA"
+            f"the tower returns features of {tower.hidden_size} values, its network {vision.hidden_size}: several "
+            "scales (S2) have no place in transformers' LLaVA"
         )
     kind = getattr(config, "mm_projector_type", "linear")
     if kind != PROJECTOR_TYPE:
@@ -76,17 +68,11 @@ def export(
     output: str | Path,
     template: Conversation | None = None,
 ) -> list[str]:
-    """Writes the folder; it appears whole or not at all.
+    """Writes the folder, whole or not at all, and returns notes for the user; raises `ExportError`.
 
     Args:
-        model: a loaded LLaVA of this stack with its tower, LoRA merged.
+        model: a loaded LLaVA with its tower and no unmerged LoRA.
         template: becomes the chat template of tokenizer and processor.
-
-    Returns:
-        what a user should know about the result, a sentence each.
-
-    Raises:
-        ExportError: see `check_exportable`.
     """
     tower = model.get_vision_tower()
     check_exportable(model.config, tower)
@@ -97,10 +83,12 @@ def export(
     _check_against_stock(config, state, tower.file_prefix)
     if config.tie_word_embeddings:
         del state["language_model.lm_head.weight"]
-    jinja = chat_template(template) if template is not None else None
-    stock_processor = _stock_processor(model, tower, tokenizer, processor, config, jinja)
+    jinja = None if template is None else chat_template(template)
     if getattr(model.config, "image_aspect_ratio", None) == "pad":
+        processor = _padding(processor)
         notes.append("images are padded to a square by LlavaImageProcessor, which releases before 4.50 do not have")
+    strategy = config.vision_feature_select_strategy
+    stock_processor = _stock_processor(tower, tokenizer, processor, strategy, jinja)
     with folder_written_whole(output) as aside:
         save_torch_state_dict(state, aside, max_shard_size="5GB")
         config.architectures = [LlavaForConditionalGeneration.__name__]
@@ -112,19 +100,19 @@ def export(
 
 
 def _with_image_token(tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedTokenizerBase, list[str]]:
-    """A copy that knows `<image>` as one token and pads on the left, for batches that generate."""
+    """A copy with the token `<image>` that pads on the left, for generation in batches."""
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.add_tokens([AddedToken(DEFAULT_IMAGE_TOKEN, special=True, normalized=False)], special_tokens=True)
     tokenizer.padding_side = "left"
     notes = []
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-        notes.append(f"the tokenizer had no padding token; {tokenizer.pad_token} pads")
+        notes.append(f"the tokenizer had no padding token; {tokenizer.pad_token} is used")
     return tokenizer, notes
 
 
 def _vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Rows of the embeddings: unchanged if one is free for `<image>`, else more, a round number."""
+    """Rows of the embeddings: unchanged if one is free for `<image>`, otherwise rounded up."""
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) <= rows:
         return rows
@@ -132,7 +120,7 @@ def _vocabulary(model: Any, tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _stock_state(model: Any, tower: Any, rows: int) -> dict[str, torch.Tensor]:
-    """Weights by the stock class's names. New rows are the mean of the old: such a token is never the likeliest."""
+    """Weights by the stock class's names. New rows are the mean of the old, so that they are never the argmax."""
     inside = "model.vision_tower.vision_tower."
     state = {}
     for name, tensor in model.state_dict().items():
@@ -157,8 +145,8 @@ def _stock_config(model: Any, tower: Any, image_token: int, rows: int) -> HFLlav
     known = set(text_class().to_dict()) - {"model_type", "architectures", "transformers_version", "_name_or_path"}
     text = text_class(**{name: ours[name] for name in known if name in ours} | {"vocab_size": rows})
     # CLIP has a class token before the patches, SigLIP has none.
-    positions = tower.vision_tower.state_dict()
-    positions = next(len(value) for name, value in positions.items() if name.endswith("position_embedding.weight"))
+    state = tower.vision_tower.state_dict()
+    positions = next(len(value) for name, value in state.items() if name.endswith("position_embedding.weight"))
     config = HFLlavaConfig(
         vision_config=tower.cfg_only,
         text_config=text,
@@ -176,7 +164,7 @@ def _stock_config(model: Any, tower: Any, image_token: int, rows: int) -> HFLlav
 
 
 def _check_against_stock(config: HFLlavaConfig, state: dict[str, torch.Tensor], file_prefix: str) -> None:
-    """The stock class, without its weights, must have exactly these names and shapes."""
+    """The stock class must have exactly these names and shapes."""
     with torch.device("meta"):
         stock = LlavaForConditionalGeneration(config)
     level = "model.vision_tower."
@@ -194,13 +182,11 @@ def _check_against_stock(config: HFLlavaConfig, state: dict[str, torch.Tensor], 
 
 
 def _stock_generation(model: Any, tokenizer: PreTrainedTokenizerBase, image_token: int, template: Any) -> Any:
-    """Generation settings: stops at the template's end of turn, and never says `<image>`."""
+    """Generation settings: stops at the template's end of turn, and never generates `<image>`."""
     generation = copy.deepcopy(model.generation_config)
     stops = {tokenizer.eos_token_id}
     if template is not None and template.stop is not None:
-        stop = tokenizer.convert_tokens_to_ids(template.stop)
-        if stop != tokenizer.unk_token_id:
-            stops.add(stop)
+        stops |= {tokenizer.convert_tokens_to_ids(template.stop)} - {tokenizer.unk_token_id}
     stops = sorted(token for token in stops if isinstance(token, int))
     generation.eos_token_id = stops[0] if len(stops) == 1 else stops
     generation.pad_token_id = tokenizer.pad_token_id
@@ -208,43 +194,31 @@ def _stock_generation(model: Any, tokenizer: PreTrainedTokenizerBase, image_toke
     return generation
 
 
-def _stock_processor(
-    model: Any,
-    tower: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    processor: BaseImageProcessor,
-    config: HFLlavaConfig,
-    jinja: str | None,
-) -> LlavaProcessor:
-    """Images as our `process_image` makes them: padding to a square is what LlavaImageProcessor's `do_pad` means."""
-    if getattr(model.config, "image_aspect_ratio", None) == "pad":
-        settings = {
-            name: value for name, value in processor.to_dict().items() if not name.startswith("image_processor")
-        }
-        settings |= {"do_pad": True, "do_center_crop": bool(settings.get("do_center_crop"))}
-        processor = LlavaImageProcessor(**settings)
+def _padding(processor: BaseImageProcessor) -> LlavaImageProcessor:
+    """The processor with `do_pad`, which pads images to a square as our `process_image` does."""
+    settings = {name: value for name, value in processor.to_dict().items() if not name.startswith("image_processor")}
+    return LlavaImageProcessor(**settings | {"do_pad": True, "do_center_crop": bool(settings.get("do_center_crop"))})
+
+
+def _stock_processor(tower: Any, tokenizer: Any, processor: Any, strategy: str, jinja: str | None) -> LlavaProcessor:
     if jinja is not None:
         tokenizer.chat_template = jinja
-    class_token = int(config.vision_feature_select_strategy == "default" or _has_class_token(tower))
+    patches = (tower.cfg_only.image_size // tower.cfg_only.patch_size) ** 2
     return LlavaProcessor(
         image_processor=processor,
         tokenizer=tokenizer,
         patch_size=tower.cfg_only.patch_size,
-        vision_feature_select_strategy=config.vision_feature_select_strategy,
-        num_additional_image_tokens=class_token,
+        vision_feature_select_strategy=strategy,
+        num_additional_image_tokens=int(strategy == "default" or tower.num_patches == patches + 1),
         chat_template=jinja,
     )
 
 
-def _has_class_token(tower: Any) -> bool:
-    return tower.num_patches == (tower.cfg_only.image_size // tower.cfg_only.patch_size) ** 2 + 1
-
-
 def _keep_tokenizer_as_is(folder: Path) -> None:
-    """Makes transformers take tokenizer.json to the letter, and keeps the word-start mark behind an image.
+    """Makes transformers use tokenizer.json unchanged, and keeps the word-start mark after an image.
 
-    A class that builds its own rules would drop both. SentencePiece, piece by piece as our prompts are encoded, puts
-    a mark in front of the line break that follows an image; in one pass over the whole text a rule must do that.
+    Our prompts are encoded piece by piece, and SentencePiece puts a mark before the line break that follows an image.
+    In one pass over the whole text, a normalizer must add it.
     """
     file = folder / "tokenizer.json"
     tokenizer = json.loads(file.read_text(encoding="utf-8"))

@@ -1,8 +1,6 @@
-"""What makes a language model a LLaVA: image features spliced into the text.
+"""The mixin that makes a language model of transformers a LLaVA (upstream: llava/model/llava_arch.py)."""
 
-Upstream: llava/model/llava_arch.py. The language model's own code is transformers'.
-"""
-
+import re
 from typing import Any, ClassVar
 
 import torch
@@ -25,18 +23,18 @@ class LlavaMetaForCausalLM:
 
     decoder_class: ClassVar[type[LlavaMetaModel]]
 
-    # 4.37's loss, which upstream's recipes assume: the mean of the micro-batches' means, not one over all tokens.
+    # The loss of transformers 4.37, for upstream's recipes: the mean of the micro-batches' means.
     accepts_loss_kwargs = False
-    # The tower is read from mm_vision_tower; full checkpoints carry a copy of it.
+    # The tower is read from mm_vision_tower; full checkpoints hold a copy of it.
     _keys_to_ignore_on_load_unexpected = (r"vision_tower\.",)
 
     label_only_logits = False
-    """If labels are given, compute logits only at positions with a label; the output then has `logits=None`."""
+    """With labels: compute logits only at positions with a label, and return `logits=None`."""
     keep_label_logits = False
     """With `label_only_logits`: return those logits too, float32 `(labels, vocabulary)` in reading order."""
 
     def __init__(self, config: Any) -> None:
-        # The language model's own __init__ would build its plain decoder, which is not used.
+        # The language model's own __init__ would build a plain decoder.
         PreTrainedModel.__init__(self, config)
         self.model = self.decoder_class(config)
         self.vocab_size = config.vocab_size
@@ -52,7 +50,7 @@ class LlavaMetaForCausalLM:
 
     @property
     def image_tokens(self) -> int:
-        """How many tokens an image becomes; 0 for a model without a tower."""
+        """The number of tokens per image; 0 for a model without a tower."""
         tower = self.get_vision_tower()
         return 0 if tower is None else image_tokens(self.config, tower.num_patches)
 
@@ -63,18 +61,15 @@ class LlavaMetaForCausalLM:
         state_dict: dict[str, torch.Tensor] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Saves as transformers does, with the tower under the names that upstream's files have."""
+        """Saves as transformers does, with upstream's names for the tower's weights."""
         state_dict = self.file_names(self.state_dict() if state_dict is None else state_dict)
         super().save_pretrained(save_directory, is_main_process=is_main_process, state_dict=state_dict, **kwargs)
 
     def file_names(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Tensors by their names in upstream's files; the tower's names there have one level more."""
+        """Tensors by their names in upstream's files, where the tower's names have one level more."""
         prefix = getattr(self.get_vision_tower(), "file_prefix", "")
-        inside = "vision_tower.vision_tower."
-        return {
-            name if inside + prefix in name else name.replace(inside, inside + prefix): tensor
-            for name, tensor in state.items()
-        }
+        inside = re.compile(rf"vision_tower\.vision_tower\.(?!{re.escape(prefix)})")
+        return {inside.sub(f"vision_tower.vision_tower.{prefix}", name): tensor for name, tensor in state.items()}
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
         """Pixels `(n, 3, h, w)` to image tokens `(n, image_tokens, hidden_size)`."""
@@ -89,13 +84,10 @@ class LlavaMetaForCausalLM:
         return projector(features)
 
     def _image_blocks(self, images: Images | None, image_features: Images | None) -> list[torch.Tensor]:
-        """One block `(tokens, hidden_size)` for each image.
-
-        An image in several views (a 4-D entry of a list, or 5-D pixels) becomes one flat block: upstream's "flat"
-        merge.
-        """
+        """One block `(tokens, hidden_size)` per image, also for several views (upstream's "flat" merge)."""
         if image_features is not None:
-            return list(self.project_features(_stacked(image_features)))
+            stacked = image_features if isinstance(image_features, torch.Tensor) else torch.stack(list(image_features))
+            return list(self.project_features(stacked))
         if isinstance(images, list) or images.ndim == 5:
             views = [image if image.ndim == 4 else image.unsqueeze(0) for image in images]
             merge = getattr(self.config, "mm_patch_merge_type", "flat")
@@ -118,14 +110,7 @@ class LlavaMetaForCausalLM:
         image_sizes: Any = None,
         image_features: Images | None = None,
         padding_side: str | None = None,
-    ) -> tuple[
-        torch.Tensor | None,
-        torch.Tensor | None,
-        torch.Tensor | None,
-        Any,
-        torch.Tensor | None,
-        torch.Tensor | None,
-    ]:
+    ) -> tuple[Any, ...]:
         """Replaces each -200 in the ids by its image's features.
 
         Rows are cut to `config.tokenizer_model_max_length` and padded again on `padding_side` (default:
@@ -134,14 +119,13 @@ class LlavaMetaForCausalLM:
 
         Args:
             input_ids: int64 `(batch, length)`; attention_mask, labels, position_ids: the same shape or None.
-            images: pixels, one entry for each -200, in reading order. Upstream's convention is accepted too: a row
-                without an image brings one dummy entry.
-            image_features: features that the tower gave, in place of pixels.
+            images: pixels, one entry per -200, in reading order, and optionally a dummy for each row without an image,
+                as upstream.
+            image_features: features of the tower, instead of pixels.
 
         Returns:
-            `(None, position_ids, attention_mask, past_key_values, inputs_embeds, labels)`; an argument that is None
-            stays None. If there is nothing to splice (no images, or a decoding step of length 1), everything is
-            returned unchanged, with embeds None.
+            `(None, position_ids, attention_mask, past_key_values, inputs_embeds, labels)`; None arguments stay None.
+            Without images, or for a decoding step of length 1, the arguments are returned with embeds None.
 
         Raises:
             ValueError: the number of images is not the number of `<image>` tokens.
@@ -154,16 +138,13 @@ class LlavaMetaForCausalLM:
 
         mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         row_ids = [ids[keep] for ids, keep in zip(input_ids, mask, strict=True)]
-        row_labels = (
-            [torch.full_like(ids, IGNORE_INDEX) for ids in row_ids]
-            if labels is None
-            else [row[keep] for row, keep in zip(labels, mask, strict=True)]
-        )
+        all_labels = torch.full_like(input_ids, IGNORE_INDEX) if labels is None else labels
+        row_labels = [row[keep] for row, keep in zip(all_labels, mask, strict=True)]
         counts = [int((ids == IMAGE_TOKEN_INDEX).sum()) for ids in row_ids]
         blocks = self._image_blocks(images, image_features)
         per_row = deal_blocks(blocks, counts)
 
-        # The embedding is called once per batch: under ZeRO-3 each call is a collective, and ranks have different rows.
+        # One call of the embedding per batch: under ZeRO-3 it is a collective, and ranks have different rows.
         words = self.get_input_embeddings()(input_ids.masked_fill(~mask | (input_ids == IMAGE_TOKEN_INDEX), 0))
         row_words = [row[keep] for row, keep in zip(words, mask, strict=True)]
         limit = getattr(self.config, "tokenizer_model_max_length", None)
@@ -172,7 +153,7 @@ class LlavaMetaForCausalLM:
             vectors, targets = splice_row(ids, row_label, row_blocks, row)
             spliced.append((vectors[:limit], targets[:limit]))
         if blocks and not sum(counts):
-            # A batch of text runs the projector too, so that every rank of a sharded run makes the same calls.
+            # A batch of text runs the projector too: all ranks of a sharded run must make the same calls.
             vectors, targets = spliced[0]
             spliced[0] = (torch.cat([vectors, blocks[0][:0].to(vectors.dtype)]), targets)
 
@@ -202,18 +183,10 @@ class LlavaMetaForCausalLM:
     ) -> CausalLMOutputWithPast:
         """The language model's forward, with images; arguments as in `prepare_inputs_labels_for_multimodal`."""
         if inputs_embeds is None:
-            input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels = (
-                self.prepare_inputs_labels_for_multimodal(
-                    input_ids,
-                    position_ids,
-                    attention_mask,
-                    past_key_values,
-                    labels,
-                    images,
-                    image_sizes,
-                    image_features,
-                )
+            prepared = self.prepare_inputs_labels_for_multimodal(
+                input_ids, position_ids, attention_mask, past_key_values, labels, images, image_sizes, image_features
             )
+            input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels = prepared
         arguments = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
@@ -242,18 +215,17 @@ class LlavaMetaForCausalLM:
         image_features: Images | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Generates from ids `(batch, length)` with images; returns the new tokens only, `(batch, new)`.
+        """Generates from ids `(batch, length)` with images; returns only the new tokens, `(batch, new)`.
 
-        Rows are always padded on the left, and mask and positions follow: with padding on the right, the shorter rows
-        of a batch would continue their padding (LLaVA#754). Give `attention_mask` if `inputs` is padded.
+        Rows are padded on the left; with padding on the right, the shorter rows would continue their padding
+        (LLaVA#754). Give `attention_mask` if `inputs` is padded.
         """
         if "inputs_embeds" in kwargs:
             raise NotImplementedError("generate() takes ids and images, not `inputs_embeds`")
         kwargs.pop("position_ids", None)
         inputs = kwargs.pop("input_ids", None) if inputs is None else inputs
-        attention_mask = kwargs.pop("attention_mask", None)
-        if attention_mask is None:
-            attention_mask = torch.ones_like(inputs)
+        given = kwargs.pop("attention_mask", None)
+        attention_mask = torch.ones_like(inputs) if given is None else given
         if images is None and image_features is None:
             if (inputs == IMAGE_TOKEN_INDEX).any():
                 raise ValueError("the prompt holds <image> tokens but no images were given")
@@ -268,10 +240,6 @@ class LlavaMetaForCausalLM:
         return super().generate(inputs_embeds=embeds, attention_mask=attention_mask, **kwargs)
 
 
-def _stacked(features: Images) -> torch.Tensor:
-    return features if isinstance(features, torch.Tensor) else torch.stack(list(features))
-
-
 def _contiguous(_: nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """For the head: torch multiplies a slice of states row by row, and copies a frozen weight for every row."""
+    """For a slice of states, torch multiplies row by row and copies a frozen weight for every row."""
     return (arguments[0].contiguous(), *arguments[1:])

@@ -1,4 +1,4 @@
-"""A LoRA on its base: merged in float32, or left next to quantised weights."""
+"""A LoRA on its base: merged in float32, or kept separate for quantised weights."""
 
 import warnings
 from typing import Any
@@ -9,11 +9,7 @@ from llava.checkpoint.folder import Checkpoint, CheckpointError
 
 
 def attach_lora(model: Any, checkpoint: Checkpoint) -> Any:
-    """PEFT's wrapper of the model with the checkpoint's LoRA; the model itself then computes with it.
-
-    Raises:
-        CheckpointError: the adapter holds weights that the model has no place for. PEFT drops them silently.
-    """
+    """PEFT's wrapper of the model with the LoRA; raises `CheckpointError` for weights that PEFT would drop."""
     from peft import PeftModel
 
     wrapped = PeftModel.from_pretrained(model, str(checkpoint.path))
@@ -28,10 +24,9 @@ def attach_lora(model: Any, checkpoint: Checkpoint) -> Any:
 
 
 def merge_lora(model: Any, checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
-    """The model with the LoRA added into its weights, which end up in `dtype`.
+    """The model with the LoRA merged into its weights, in `dtype`.
 
-    Each sum is taken in float32 and rounded once. A merge in half precision rounds the LoRA's small change twice, and
-    the answers then differ from the unmerged model's (peft#1388). One module at a time is widened.
+    Each sum is in float32 and rounded once; a merge in half precision changes the answers (peft#1388).
     """
     from peft.tuners.lora import LoraLayer
 
@@ -43,6 +38,6 @@ def merge_lora(model: Any, checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
             module.merge(safe_merge=True)
             base.to(dtype)
     with warnings.catch_warnings():
-        # Only the wrappers are left to remove; PEFT warns that there is nothing to merge.
+        # PEFT warns that nothing is left to merge; this only removes the wrappers.
         warnings.simplefilter("ignore")
         return wrapped.merge_and_unload()

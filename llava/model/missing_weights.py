@@ -1,26 +1,23 @@
-"""A model is loaded whole or not at all: transformers reports weights that it did not find, and then invents them."""
+"""Loading a model with errors for missing weights, which transformers initialises at random."""
 
 import logging
-from pathlib import Path
 from typing import Any
 
 from llava.checkpoint.opened import Checkpoint, CheckpointError
 from llava.families import ModelFamily
+from llava.names import some
 
 _MADE_LATER = ("mm_projector.", "vision_tower.")
-"""Parts of a LLaVA that a plain language model does not have; the caller puts them in place."""
+"""Parts of a LLaVA that a plain language model lacks; the caller loads them."""
 
 
 def from_pretrained_whole(checkpoint: Checkpoint, family: ModelFamily, **kwargs: Any) -> Any:
-    """`from_pretrained` of the family's model class, with an error for every weight that is not in the files.
-
-    A plain language model has no projector, which is no error; a LLaVA without one is not whole.
+    """`from_pretrained` of the family's model class; only a plain language model may lack a projector.
 
     Raises:
-        CheckpointError: names the first weights that are missing, those that do not fit config.json, or those of
-            layers that config.json does not have.
+        CheckpointError: names the first weights that are missing, do not fit, or are of unknown layers.
     """
-    # The weights of a hub id of which only the config was read come with the model.
+    # If only the config of a hub id was downloaded, from_pretrained downloads the weights.
     path = checkpoint.path if checkpoint.tensors.files else checkpoint.name
     reports: list[str] = []
 
@@ -44,22 +41,18 @@ def from_pretrained_whole(checkpoint: Checkpoint, family: ModelFamily, **kwargs:
     missing = sorted(name for name in found["missing_keys"] if not any(part in name for part in later))
     if missing:
         raise CheckpointError(
-            f"{path} is not whole: {len(missing)} weights that its config.json asks for are not in its files, first "
-            f"{', '.join(missing[:3])}. Copy it again, or correct config.json"
+            f"{path} is not whole: {len(missing)} weights that its config.json requires are missing from its files, "
+            f"first {', '.join(missing[:3])}. Copy it again, or correct config.json"
         )
-    _check_left_over(path, list(found["unexpected_keys"]), family.layer_path)
-    return model
-
-
-def _check_left_over(path: str | Path, names: list[str], layer_path: str) -> None:
-    """Weights in the files that the model has no place for: an error in a decoder layer, otherwise a printed note."""
-    # The tower loads its own weights; old files keep the rotary tables, which are computed today.
-    left = sorted(n for n in names if not any(part in n for part in (*_MADE_LATER, "rotary_emb.inv_freq")))
-    layers = [name for name in left if name.startswith(f"{layer_path}.")]
+    # The tower loads its own weights; the rotary tables of old files are now computed.
+    unused = (*_MADE_LATER, "rotary_emb.inv_freq")
+    left = sorted(name for name in found["unexpected_keys"] if not any(part in name for part in unused))
+    layers = [name for name in left if name.startswith(f"{family.layer_path}.")]
     if layers:
         raise CheckpointError(
             f"{path} holds {len(layers)} weights of decoder layers that its config.json has no place for, first "
             f"{', '.join(layers[:3])}; num_hidden_layers or the model_type there is wrong"
         )
     if left:
-        print(f"{path}: {len(left)} weights are not used: {', '.join(left[:3])}{', ...' if len(left) > 3 else ''}")
+        print(f"{path}: {len(left)} weights are not used: {some(left, 3)}")
+    return model

@@ -1,4 +1,4 @@
-"""A language model in 8 or 4 bits (bitsandbytes), with tower, projector and head as they are."""
+"""A language model in 8 or 4 bits (bitsandbytes)."""
 
 import importlib.util
 from typing import Any
@@ -7,13 +7,12 @@ import torch
 
 QUANT_TYPES = ("nf4", "fp4")
 NOT_QUANTIZED = ["model.mm_projector", "model.vision_tower", "lm_head"]
-"""Modules that stay as they are. Quantising the projector and the tower makes answers worse and saves nothing, and the
-projector's own weights could then not be loaded (LLaVA#433). The head stays as in the QLoRA paper. The paths are full:
-transformers matches such names at the start or at the end of a module's path, not in the middle."""
+"""Full paths of modules that are not quantised: the head as in the QLoRA paper; projector and tower because it makes
+answers worse and saves nothing, and because the projector's weights could not be loaded (LLaVA#433)."""
 
 
 class QuantizationError(ValueError):
-    """Settings of quantisation that cannot work; the message says what is allowed."""
+    """Invalid settings of quantisation."""
 
 
 def quantization_for(
@@ -22,8 +21,7 @@ def quantization_for(
     """The `quantization_config` for `from_pretrained`; None for 16 bits.
 
     Args:
-        bits: 16, 8 or 4.
-        compute_dtype: what 4-bit weights are unpacked to in a matrix product.
+        compute_dtype: dtype of 4-bit weights in a matrix product.
         double_quant, quant_type: for 4 bits: quantise the scales too; "nf4" or "fp4".
 
     Raises:

@@ -1,7 +1,4 @@
-"""Replaces `<image>` tokens by image features, and pads rows of unequal length to one batch.
-
-Upstream: `prepare_inputs_labels_for_multimodal` of llava/model/llava_arch.py.
-"""
+"""Replaces `<image>` tokens by image features, and pads rows to one batch (upstream: llava/model/llava_arch.py)."""
 
 import torch
 from torch import nn
@@ -10,20 +7,17 @@ from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 
 
 def deal_blocks(blocks: list[torch.Tensor], counts: list[int]) -> list[list[torch.Tensor]]:
-    """Deals image blocks to the rows that have `counts` `<image>` tokens, in reading order.
+    """Assigns image blocks to rows with `counts` `<image>` tokens, in reading order.
 
-    It accepts one block per token, and upstream's convention, in which a row without an image brings a dummy block.
-
-    Raises:
-        ValueError: the number of blocks fits neither.
+    It accepts one block per token, and upstream's convention with a dummy block for each row without an image;
+    raises `ValueError` for other numbers of blocks.
     """
-    if len(blocks) == sum(counts):
+    padded = [max(count, 1) for count in counts]
+    if len(blocks) == sum(counts) or (len(blocks) == 1 and not sum(counts)):
+        # One dummy for a batch of text: our collator adds it if all ranks must make the same calls.
         taken = counts
-    elif len(blocks) == sum(max(count, 1) for count in counts):
-        taken = [max(count, 1) for count in counts]
-    elif len(blocks) == 1 and not sum(counts):
-        # One dummy for a batch of text only: our collator sends it if all ranks must make the same calls.
-        taken = counts
+    elif len(blocks) == sum(padded):
+        taken = padded
     else:
         raise ValueError(
             f"{len(blocks)} images were given for {sum(counts)} <image> tokens (per row: {counts}); "
@@ -39,10 +33,9 @@ def deal_blocks(blocks: list[torch.Tensor], counts: list[int]) -> list[list[torc
 def splice_row(
     ids: torch.Tensor, labels: torch.Tensor, blocks: list[torch.Tensor], words: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One row without padding: vectors `(length, hidden)` and labels `(length,)`, with the images inserted.
+    """One row without padding, with its images inserted: vectors `(length, hidden)` and labels `(length,)`.
 
-    Args:
-        words: embeddings of the ids, `(length, hidden)`; those of image tokens are not used.
+    `words` are the embeddings of the ids, `(length, hidden)`; those of image tokens are not used.
     """
     if not blocks:
         return words, labels

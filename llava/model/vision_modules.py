@@ -1,7 +1,4 @@
-"""The vision modules of a model, tower and projector, and their settings in its config.
-
-Upstream: LlavaMetaModel in llava/model/llava_arch.py.
-"""
+"""A model's tower and projector, and their settings in its config (upstream: llava/model/llava_arch.py)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +15,7 @@ from llava.model.multimodal_projector.builder import (
 
 @dataclass(frozen=True)
 class VisionSettings:
-    """What a run decided for its vision modules, under the names of upstream's ModelArguments."""
+    """Settings of the vision modules, under the names of upstream's ModelArguments."""
 
     vision_tower: str | None
     mm_vision_select_layer: int | None
@@ -31,11 +28,9 @@ class VisionSettings:
 
 
 def write_vision_settings(config: Any, settings: Any) -> None:
-    """Writes the settings of tower and projector into a model's config.
+    """Writes the settings of tower and projector into a config; the projector of a LLaVA stays.
 
-    Args:
-        config: of a plain language model, or of a LLaVA, whose projector stays the one that it has.
-        settings: `VisionSettings`, or upstream's ModelArguments, which may lack the last four.
+    `settings` is a `VisionSettings`, or upstream's ModelArguments, which may lack the last four.
     """
     has_projector = bool(getattr(config, "mm_vision_tower", None))
     config.mm_vision_tower = settings.vision_tower
@@ -52,35 +47,26 @@ def write_vision_settings(config: Any, settings: Any) -> None:
 
 
 class LlavaMetaModel:
-    """Mixed into the decoder stack: holds `vision_tower` and `mm_projector`."""
+    """A mixin for the decoder stack with `vision_tower` and `mm_projector`."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         if getattr(config, "mm_vision_tower", None):
             self.vision_tower = build_vision_tower(config, delay_load=True)
             self.mm_projector = build_vision_projector(config)
-            # Raises, before any weight is loaded, if the projector cannot take as many tokens as the tower gives.
+            # Raises if the projector cannot take the tower's number of tokens.
             image_tokens(config, self.vision_tower.num_patches)
 
     def get_vision_tower(self) -> VisionTower | None:
         return getattr(self, "vision_tower", None)
 
     def initialize_vision_modules(self, model_args: Any, fsdp: Any = None) -> None:
-        """Gives a plain language model its tower and projector, or a LLaVA new settings for them.
-
-        Args:
-            model_args: upstream's ModelArguments, as `write_vision_settings` reads them, with
-                `pretrain_mm_mlp_adapter`: a file with the projector's weights.
-        """
+        """Upstream's entry point: builds tower and projector from ModelArguments."""
         write_vision_settings(self.config, model_args)
         self.build_vision_modules(model_args.pretrain_mm_mlp_adapter)
 
     def build_vision_modules(self, projector_file: str | None = None) -> None:
-        """Builds the tower (a stub) that the config names, and a projector if there is none.
-
-        Args:
-            projector_file: the projector's weights, such as stage 1's mm_projector.bin.
-        """
+        """Builds the tower (a stub) and, if missing, the projector, with weights such as stage 1's mm_projector.bin."""
         self.vision_tower = build_vision_tower(self.config, delay_load=True)
         if getattr(self, "mm_projector", None) is None:
             reference = self.get_input_embeddings().weight

@@ -1,4 +1,4 @@
-"""A conversation with a model about images, answer by answer, as a stream of text."""
+"""A conversation with a model about images, with streamed answers."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ from llava.mm_utils import process_images, tokenizer_image_token
 
 
 class ChatError(ValueError):
-    """A turn that cannot be answered; the message says what to do."""
+    """A turn that cannot be answered."""
 
 
 class Interrupt(StoppingCriteria):
@@ -35,13 +35,7 @@ class Interrupt(StoppingCriteria):
 
 
 class ChatSession:
-    """Keeps the turns and the images of one conversation.
-
-    Args:
-        template: a fresh copy; it collects the turns.
-        images: shown with the first question.
-        generation: how answers are made.
-    """
+    """The turns and the images of one conversation; the images belong to the first question."""
 
     def __init__(
         self,
@@ -61,18 +55,11 @@ class ChatSession:
         self.pixels: Any = None
         self.waiting = len(images)
         if images:
-            pixels = process_images(list(images), processor, model.config)
-            self.pixels = (
-                pixels.to(model.device, model.dtype)
-                if isinstance(pixels, torch.Tensor)
-                else [p.to(model.device, model.dtype) for p in pixels]
-            )
+            pixels = [p.to(model.device, model.dtype) for p in process_images(list(images), processor, model.config)]
+            self.pixels = torch.stack(pixels) if len({p.shape for p in pixels}) == 1 else pixels
 
     def with_images(self, text: str) -> str:
-        """The text with a mark for each image that was not shown yet.
-
-        `<image-placeholder>` or `<image>` in the text gives its place; without them all marks are put in front.
-        """
+        """The text with a mark for each new image: at `<image-placeholder>` or `<image>`, by default in front."""
         mark = DEFAULT_IMAGE_TOKEN
         if getattr(self.model.config, "mm_use_im_start_end", False):
             mark = f"{DEFAULT_IM_START_TOKEN}{mark}{DEFAULT_IM_END_TOKEN}"
@@ -84,16 +71,14 @@ class ChatSession:
         return f"{mark}\n" * self.waiting + text
 
     def prompt(self, text: str) -> str:
-        """What the model would read if this were asked now."""
+        """The prompt for this question."""
         return self._asked(text).get_prompt()
 
     def ask(self, text: str) -> Iterator[str]:
-        """Asks, and yields the answer piece by piece; afterwards both are part of the conversation.
+        """Yields the answer piece by piece, and then adds the turn to the conversation.
 
-        Closing the iterator, or an exception in the loop over it, ends the generation; the text so far is kept.
-
-        Raises:
-            ChatError: the conversation is longer than the model can read.
+        Closing the iterator ends the generation and keeps the text so far. Raises `ChatError` if the conversation is
+        longer than the model's context.
         """
         conversation, ids = self._encoded(text)
         streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
@@ -102,7 +87,7 @@ class ChatSession:
         def generate() -> None:
             try:
                 self._generate(ids, streamer=streamer, stopping_criteria=StoppingCriteriaList([interrupt]))
-            except BaseException as error:  # handed to the thread that reads
+            except BaseException as error:  # raised again in the reading thread
                 failure.append(error)
                 streamer.on_finalized_text("", stream_end=True)
 
@@ -122,11 +107,10 @@ class ChatSession:
             raise failure[0]
 
     def answer(self, text: str) -> str:
-        """Asks, and returns the whole answer at once."""
+        """As `ask`, but returns the whole answer at once."""
         conversation, ids = self._encoded(text)
-        tokens = self._generate(ids)
-        pieces = [self.tokenizer.decode(tokens[0], skip_special_tokens=True)]
-        answer = "".join(_until(iter(pieces), self._stop_text())).strip()
+        text = self.tokenizer.decode(self._generate(ids)[0], skip_special_tokens=True)
+        answer = "".join(_until(iter([text]), self._stop_text())).strip()
         self._keep(conversation, answer)
         return answer
 
@@ -146,11 +130,18 @@ class ChatSession:
         """The conversation with this question, and its ids `(1, length)`."""
         conversation = self._asked(text)
         ids = tokenizer_image_token(conversation.get_prompt(), self.tokenizer, return_tensors="pt").unsqueeze(0)
-        self._check_length(ids)
+        images = int((ids == IMAGE_TOKEN_INDEX).sum())
+        length = ids.shape[1] + images * (self.model.image_tokens - 1)
+        room = getattr(self.model.config, "max_position_embeddings", None)
+        if room and length + self.generation.max_new_tokens > room:
+            raise ChatError(
+                f"the conversation is {length} tokens long; with {self.generation.max_new_tokens} new ones it exceeds "
+                f"the model's {room}. Start again, or lower --max-new-tokens"
+            )
         return conversation, ids
 
     def _keep(self, conversation: Conversation, answer: str) -> None:
-        # An empty text would leave the turn open for generation in the next prompt.
+        # An empty text would leave the turn open in the next prompt.
         conversation.messages[-1][1] = answer.strip() or " "
         self.conversation = conversation
         self.waiting = 0
@@ -161,16 +152,6 @@ class ChatSession:
         conversation.append_message(conversation.roles[1], None)
         return conversation
 
-    def _check_length(self, ids: torch.Tensor) -> None:
-        images = int((ids == IMAGE_TOKEN_INDEX).sum())
-        length = ids.shape[1] + images * (self.model.image_tokens - 1)
-        room = getattr(self.model.config, "max_position_embeddings", None)
-        if room and length + self.generation.max_new_tokens > room:
-            raise ChatError(
-                f"the conversation is {length} tokens long; with {self.generation.max_new_tokens} new ones it exceeds "
-                f"the model's {room}. Start again, or lower --max-new-tokens"
-            )
-
     def _stop_ids(self) -> list[int]:
         stops = {self.tokenizer.eos_token_id}
         if self.conversation.stop is not None and self._stop_text() is None:
@@ -178,7 +159,7 @@ class ChatSession:
         return sorted(token for token in stops if isinstance(token, int) and token >= 0)
 
     def _stop_text(self) -> str | None:
-        """The end of a turn if it is ordinary text, as "###" of the first LLaVA; None if it is a token."""
+        """The end of a turn if it is ordinary text, such as "###" of the first LLaVA; None if it is a token."""
         stop = self.conversation.stop
         if stop is None or len(self.tokenizer(stop, add_special_tokens=False).input_ids) == 1:
             return None
@@ -186,7 +167,7 @@ class ChatSession:
 
 
 def _until(pieces: Iterator[str], stop: str | None) -> Iterator[str]:
-    """The text before `stop`. The end of a piece is held back if it may be the beginning of `stop`."""
+    """The text before `stop`; the end of a piece is delayed if `stop` may begin there."""
     if stop is None:
         yield from (piece for piece in pieces if piece)
         return

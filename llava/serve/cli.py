@@ -48,7 +48,7 @@ def chat(args: argparse.Namespace) -> None:
 
 
 def answer(session: ChatSession, question: str) -> None:
-    """Prints one answer as it comes."""
+    """Prints one answer as it is generated."""
     pieces = session.ask(question)
     try:
         for piece in pieces:
@@ -67,12 +67,12 @@ def main() -> None:
     parser.add_argument("--image-file", help="file or web address; without it, the chat is about text")
     parser.add_argument("--device", default="cuda", help="cuda (the CPU if there is no GPU), cuda:1, cpu")
     parser.add_argument("--conv-mode", help="conversation template; default: the checkpoint's own")
-    parser.add_argument("--temperature", type=float, default=0.2, help="0: always the most probable word")
+    parser.add_argument("--temperature", type=float, default=0.2, help="0: always the most probable token")
     parser.add_argument("--max-new-tokens", type=int, default=512)
     parser.add_argument("--load-8bit", action="store_true")
     parser.add_argument("--load-4bit", action="store_true")
-    parser.add_argument("--debug", action="store_true", help="print what the model reads")
-    parser.add_argument("--vision-tower", help="tower folder, if config.json records one of another machine")
+    parser.add_argument("--debug", action="store_true", help="print the prompt")
+    parser.add_argument("--vision-tower", help="tower folder, if the recorded one is missing")
     chat(parser.parse_args())
 
 

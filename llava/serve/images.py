@@ -11,23 +11,19 @@ from PIL import Image, UnidentifiedImageError
 from llava.images import BrokenImageError, open_image
 
 TIMEOUT_S = 20.0
-"""Seconds without an answer before a web address is given up."""
+"""Seconds."""
 _MAX_BYTES = 64 * 1024 * 1024
 
 
 class ImageSourceError(ValueError):
-    """An image that cannot be opened or fetched; the message says from where and why."""
+    """An image that cannot be opened or fetched."""
 
 
 def load_image(image_file: str, timeout: float = TIMEOUT_S) -> Image.Image:
-    """The image as RGB.
-
-    Args:
-        image_file: path, or an address that begins with http:// or https://.
-        timeout: seconds.
+    """The image of a path or an http(s) address, as RGB.
 
     Raises:
-        ImageSourceError: no such file, no answer, too large (64 MiB), or no image.
+        ImageSourceError: no such file, no answer, larger than 64 MiB, or not an image.
     """
     if not image_file.startswith(("http://", "https://")):
         if not Path(image_file).is_file():
@@ -55,7 +51,7 @@ def load_images(image_files: Sequence[str]) -> list[Image.Image]:
 
 
 def _fetch(address: str, timeout: float) -> bytes:
-    # Some servers refuse Python's own name.
+    # Some servers refuse Python's user agent.
     request = urllib.request.Request(address, headers={"User-Agent": "Mozilla/5.0 (llava)"})
     with urllib.request.urlopen(request, timeout=timeout) as answer:
         data = answer.read(_MAX_BYTES + 1)

@@ -82,8 +82,7 @@ def markdown(report: dict[str, Any]) -> str:
 
 def picture(report: dict[str, Any], path: Path) -> None:
     """Left: accuracy per kind of question. Right: accuracy against the number of removed layers."""
-    figure, axes = new_figure(1, 2, 11, 4.2)
-    bars, lines = axes[0]
+    figure, (bars, lines) = new_figure(1, 2, 11, 4.2)
     series = {"accuracy": "this model", "wrong_image": "wrong images", "blind": "blind"}
     for i, (key, name) in enumerate(series.items()):
         values = [100 * report[key][kind] for kind in KINDS]

@@ -98,7 +98,7 @@ def test_llava_works_without_bunny(train_flags, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "\nLlavaLlamaForCausalLM\n" in result.stdout
     assert "'bunny-phi' is not supported" in result.stdout
-    assert "the package bunny is not here (no bunny)" in result.stdout
+    assert "the package bunny is missing (no bunny)" in result.stdout
 
 
 def test_another_package_adds_a_backbone_and_a_template(tiny, tmp_path, python):

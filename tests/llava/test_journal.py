@@ -50,7 +50,7 @@ def test_damage_and_a_second_writer_are_refused(tmp_path):
     first.close()
     rows = first.path.read_bytes().split(b"\n")
     first.path.write_bytes(b"\n".join([rows[0], rows[1][:-1], *rows[2:]]))
-    with pytest.raises(JournalError, match="line 2 is damaged; delete it to start anew, or use another --output"):
+    with pytest.raises(JournalError, match="line 2 is damaged; delete it to start again, or use another --output"):
         Journal(tmp_path / "s.json", {})
     first.remove()
     assert not list(tmp_path.iterdir())

@@ -70,8 +70,8 @@ def test_what_the_output_holds_is_not_replaced(parity, tiny_llava, tmp_path):
     average = ("average_weights", "--model-paths", model, tiny_llava, "--output")
     for words, own in ((merge, lora), (merge, base), (average, model)):
         for output, message in (
-            (own, "lie in each other"),
-            (thesis.parent, "holds other things than a checkpoint"),
+            (own, "overlap"),
+            (thesis.parent, "is not empty and not a checkpoint"),
             (thesis, "is a file; give a folder"),
         ):
             with pytest.raises(SystemExit, match=f"error: {words[-1]} .*{message}"):

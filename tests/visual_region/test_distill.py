@@ -140,10 +140,10 @@ def test_where_the_output_must_not_lie(command, tiny, pruned, tmp_path, monkeypa
     monkeypatch.setattr("llava.train.train.train", None)
     before = sorted(tmp_path.rglob("*"))
     cases = [
-        (pruned, "lie in each other"),
-        (pruned / "healed", "lie in each other"),
-        (tmp_path, "lie in each other"),
-        (pruned.parent / "teacher", "lie in each other"),
+        (pruned, "overlap"),
+        (pruned / "healed", "overlap"),
+        (tmp_path, "overlap"),
+        (pruned.parent / "teacher", "overlap"),
         (afile, "is a file; give a folder"),
         (afile / "healed", "nothing can be written below it"),
         (other, "holds a checkpoint that heal did not write"),

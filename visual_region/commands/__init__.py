@@ -1,7 +1,6 @@
-"""The commands of `python -m visual_region`, one module each; only the module of the asked command is imported.
+"""The commands of `python -m visual_region`: one module each, imported when it is called.
 
-A module has `add_arguments(parser)` and `run(args)`; bad input raises ValueError or OSError, which `__main__` prints
-as one line.
+A module has `add_arguments(parser)` and `run(args)`; `__main__` prints ValueError and OSError as one line.
 """
 
 COMMANDS: dict[str, str] = {
@@ -16,6 +15,6 @@ COMMANDS: dict[str, str] = {
     "heal": "distil a pruned model from the unpruned one",
     "export": "write a folder that stock transformers loads, without any of our code",
 }
-"""Name on the command line and of the module -> one line of help."""
+"""Name of the command and its module -> help."""
 RESUMABLE = frozenset({"score", "perplexity", "curve", "heal"})
-"""Commands that go on where they were interrupted."""
+"""Commands that continue where they were interrupted."""

@@ -1,8 +1,4 @@
-"""`python -m visual_region curve`: accuracy against layers removed, outside the tuned region and anywhere.
-
-The paper, section 6 and Figure 4. One model in memory; layers are taken out and put back between measurements. Scored
-on easy-VQA.
-"""
+"""`python -m visual_region curve`: accuracy on easy-VQA against layers removed (the paper, section 6 and Figure 4)."""
 
 import argparse
 import json
@@ -29,13 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--question-file", required=True)
     parser.add_argument("--annotation-file", required=True)
     parser.add_argument("--scores", required=True, help="score file of `python -m visual_region score`")
-    parser.add_argument("--most", type=int, default=4, help="remove 1 to this many layers")
-    parser.add_argument("--limit", type=int, help="only the first questions, this many")
+    parser.add_argument("--most", type=int, default=4, help="the largest number of layers to remove")
+    parser.add_argument("--limit", type=int, help="the number of questions to use, from the first; default: all")
     parser.add_argument("--output", required=True, help="JSON file to write; the points that it holds are kept")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Writes the file after each point, so that an interrupted run goes on from there."""
+    """Writes the file after each point, so that an interrupted run continues there."""
     checkpoint = open_model(args)
     questions = read_questions(args.question_file)[: args.limit]
     check_images(questions, Path(args.image_folder))
@@ -58,9 +54,9 @@ def curve(
     batch_size: int | None,
     done: list[dict[str, Any]],
 ) -> Iterator[list[dict[str, Any]]]:
-    """Yields all entries `{removed, layers, protected, accuracy, scores}` after each new one; `done` are kept.
+    """Yields all entries `{removed, layers, protected, accuracy, scores}`, `done` included, after each new one.
 
-    The first is the whole model (`removed` 0). Layers that both ways choose are measured once.
+    The first is the whole model (`removed` 0). The same layers are measured once.
     """
     config = answerer.model.config
     layer_path, region = family_of(config).layer_path, LayerRecord.of(config).region
@@ -76,8 +72,7 @@ def curve(
                     result = score(_answers(answerer, questions, batch_size), annotations)
             entry = {"removed": count, "layers": list(layers), "protected": protected}
             entries.append(entry | {"accuracy": result["all"], "scores": result})
-            where = "outside the region" if protected else "anywhere"
-            named = ", ".join(map(str, layers)) or "none"
+            where, named = "outside the region" if protected else "anywhere", ", ".join(map(str, layers)) or "none"
             print(f"removed {count} {where} (layers: {named}): {100 * result['all']:.2f}%", flush=True)
             yield entries
 
@@ -85,8 +80,7 @@ def curve(
 def _answers(answerer: Answerer, questions: list[Question], batch_size: int | None) -> list[dict[str, Any]]:
     rows = []
     for batch in answerer.batches(questions, batch_size):
-        texts = answerer.answer([questions[i] for i in batch.rows], batch.prompts)
-        rows += [
-            {"question_id": questions[i].question_id, "text": text} for i, text in zip(batch.rows, texts, strict=True)
-        ]
+        asked = [questions[i] for i in batch.rows]
+        texts = answerer.answer(asked, batch.prompts)
+        rows += [{"question_id": q.question_id, "text": text} for q, text in zip(asked, texts, strict=True)]
     return rows

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Loads a checkpoint, merges its LoRA, and writes LlavaForConditionalGeneration with processor and tokenizer."""
+    """Writes LlavaForConditionalGeneration with processor and tokenizer; a LoRA is merged."""
     checkpoint = open_checkpoint(args.model_path, args.model_base, flag="--model-path")
     check_output(args.output, [checkpoint.path, checkpoint.whole.path, args.vision_tower], 0, args.overwrite)
     conv_mode = args.conv_mode or checkpoint.template
@@ -28,10 +28,7 @@ def run(args: argparse.Namespace) -> None:
     tower = build_vision_tower(config, delay_load=True) if getattr(config, "mm_vision_tower", None) else None
     check_exportable(config, tower)
     tokenizer, model, processor, _ = load_checkpoint(
-        checkpoint,
-        device="cpu",
-        dtype=dtype_of(args.dtype) or checkpoint.stored_dtype,
-        vision_tower=args.vision_tower,
+        checkpoint, device="cpu", dtype=dtype_of(args.dtype) or checkpoint.stored_dtype, vision_tower=args.vision_tower
     )
     model.config.conversation_template = conv_mode
     for note in export(model, tokenizer, processor, args.output, template):

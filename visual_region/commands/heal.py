@@ -1,4 +1,4 @@
-"""`python -m visual_region heal`: a pruned model learns from the unpruned one, through the trainer."""
+"""`python -m visual_region heal`: trains a pruned model on the unpruned model's outputs."""
 
 import argparse
 import json
@@ -37,17 +37,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save-steps", type=int, default=50, help="a checkpoint to resume from after this many steps")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--vision-feature-cache", help="folder for features of the frozen tower")
-    parser.add_argument("--output", required=True, help="folder to write; an interrupted run goes on there")
+    parser.add_argument("--output", required=True, help="folder to write; an interrupted run continues there")
     parser.add_argument("trainer_flags", nargs="*", metavar="-- FLAGS", help="further flags of llava/train/train.py")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Trains and writes a folder that loads; run again it goes on where it stopped."""
-    _check_numbers(args)
+    """Trains and writes a folder that loads; a second run continues where the first stopped."""
+    limits = {"--steps": (args.steps, 1), "--batch-size": (args.batch_size, 1), "--save-steps": (args.save_steps, 1)}
+    limits["--lora-r"] = args.lora_r, 0
+    wrong = [f"{flag} {value} must be at least {least}" for flag, (value, least) in limits.items() if value < least]
+    if not args.learning_rate > 0:
+        wrong.append(f"--learning-rate {args.learning_rate} must be above 0")
+    if wrong:
+        raise SurgeryError("; ".join(wrong))
     distillation = Distillation(args.temperature, args.ce_weight, str(Path(args.teacher).resolve()))
     student = open_checkpoint(args.model_path, flag="--model-path")
     teacher = open_checkpoint(args.teacher, args.teacher_base, flag="--teacher")
-    check_pair(student, teacher)
+    _check_pair(student, teacher)
     _check_output(args, [student.path, teacher.path, teacher.whole.path])
     LayerSelection.parse(args.tune_layers, student.depth)
 
@@ -55,62 +61,42 @@ def run(args: argparse.Namespace) -> None:
         loaded = load_checkpoint(teacher, dtype=DTYPES[args.dtype], load_tower=False)[1]
         return DistillationTrainer(**kwargs, teacher=loaded, distillation=distillation, record=student.record)
 
-    train.train(AUTO, trainer_argv(args, student), make_trainer=make_trainer)
-
-
-def _check_numbers(args: argparse.Namespace) -> None:
-    wrong = [
-        f"--{name.replace('_', '-')} {value} must be at least {least}"
-        for name, least in (("steps", 1), ("batch_size", 1), ("save_steps", 1), ("lora_r", 0))
-        if (value := getattr(args, name)) < least
-    ]
-    if not args.learning_rate > 0:
-        wrong.append(f"--learning-rate {args.learning_rate} must be above 0")
-    if wrong:
-        raise SurgeryError("; ".join(wrong))
+    train.train(AUTO, _trainer_argv(args, student), make_trainer=make_trainer)
 
 
 def _check_output(args: argparse.Namespace, reads: list[Path]) -> None:
-    """A new folder, or one of a training run, which goes on there; never one of the models that are read."""
+    """Accepts a new folder, or one of an earlier run, but none of the models that are read."""
     check_apart(args.output, reads)
     check_folder(args.output, "--output")
-    output = Path(args.output)
-    if (output / "config.json").is_file():
-        record = LayerRecord.of(json.loads((output / "config.json").read_text(encoding="utf-8")))
-        if record.healed is None or not (output / "trainer_state.json").is_file():
-            raise OutputError(f"--output {output} holds a checkpoint that heal did not write; give another folder")
+    config = Path(args.output, "config.json")
+    if config.is_file():
+        record = LayerRecord.of(json.loads(config.read_text(encoding="utf-8")))
+        if record.healed is None or not config.with_name("trainer_state.json").is_file():
+            raise OutputError(f"--output {args.output} holds a checkpoint that heal did not write; give another folder")
     check_cache(args.vision_feature_cache)
 
 
-def check_pair(student: Checkpoint, teacher: Checkpoint) -> None:
-    """Teacher and student read the same tokens and see through the same tower.
-
-    Raises:
-        SurgeryError: everything that does not fit.
-    """
+def _check_pair(student: Checkpoint, teacher: Checkpoint) -> None:
+    """Raises `SurgeryError` unless teacher and student have the same tokens and the same tower."""
     if student.kind is not Kind.FULL:
-        raise SurgeryError(
-            f"{student.path} is a {student.kind.value} checkpoint; heal a folder with whole weights (prune writes a "
-            "LoRA merged unless --base-output is given)"
-        )
-    ours, theirs = student.model_config(), teacher.model_config()
-    wrong = [
-        f"{name} is {getattr(theirs, name, None)!r} in the teacher and {getattr(ours, name, None)!r} in the student"
-        for name in _SAME
-        if getattr(theirs, name, None) != getattr(ours, name, None)
-    ]
+        hint = "heal a folder with whole weights (prune merges a LoRA unless --base-output is given)"
+        raise SurgeryError(f"{student.path} is a {student.kind.value} checkpoint; {hint}")
+    configs = teacher.model_config(), student.model_config()
+    wrong = []
+    for name in _SAME:
+        theirs, ours = (getattr(config, name, None) for config in configs)
+        if theirs != ours:
+            wrong.append(f"{name} is {theirs!r} in the teacher and {ours!r} in the student")
     if not wrong:
-        vocabularies = [load_tokenizer(model.tokenizer_folder).get_vocab() for model in (teacher, student)]
-        if vocabularies[0] != vocabularies[1]:
-            wrong = ["their tokenizers differ"]
+        theirs, ours = (load_tokenizer(model.tokenizer_folder).get_vocab() for model in (teacher, student))
+        wrong = ["their tokenizers differ"] * (theirs != ours)
     if wrong:
-        raise SurgeryError(
-            f"{teacher.name} cannot teach {student.name}: {'; '.join(wrong)}. Give the model that was pruned"
-        )
+        problems = "; ".join(wrong)
+        raise SurgeryError(f"{teacher.name} cannot teach {student.name}: {problems}. Give the model that was pruned")
 
 
-def trainer_argv(args: argparse.Namespace, student: Checkpoint) -> list[str]:
-    """The trainer's flags: the student's own settings, and those of the command; --trainer flags come last and win."""
+def _trainer_argv(args: argparse.Namespace, student: Checkpoint) -> list[str]:
+    """The trainer's flags: settings of the student and of the command, then `trainer_flags`, which override them."""
     config = student.model_config()
     flags: dict[str, Any] = {
         "model_name_or_path": student.name,

@@ -1,25 +1,24 @@
-"""`python -m visual_region perplexity`: perplexity with blocks of layers set back to the backbone (Figure 1, left)."""
+"""`python -m visual_region perplexity`: perplexity with layers set back to the backbone (the paper, Figure 1, left)."""
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from llava.checkpoint import identity
 from llava.checkpoint.folder import Checkpoint, Kind, open_checkpoint
+from llava.checkpoint.tensors import Stored
 from llava.conversation import get_template
 from llava.eval.answering.arguments import load, open_model
-from llava.eval.answering.flags import add_model_flags
+from llava.eval.answering.flags import add_corpus_flags, add_model_flags
 from llava.eval.answering.perplexity import Corpus, check_flags, report_of
 from llava.files import sha256_of, write_json
 from llava.outputs import FileKind, check_cache, check_files
 from llava.tables import text_table
 from visual_region.layers import LayerSelection
-from visual_region.reversion import backbone_index, backbone_names, named_tensors, reverted_shards
+from visual_region.reversion import backbone_index, backbone_names, named_tensors, reverted, reverted_shards
 from visual_region.surgery import SurgeryError, weights_replaced
 
 PERPLEXITIES = FileKind("a file of perplexities", keys=frozenset({"settings", "rows"}))
@@ -30,67 +29,61 @@ _MEASURED_WITH = ("samples", "max_tokens", "context", "stride", "bos", "unit", "
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_flags(parser)
     parser.add_argument("--backbone", help="folder of the plain language model; default: a LoRA's base")
-    parser.add_argument("--text-file", action="append", default=[], help="as in llava.eval.perplexity; may be repeated")
-    parser.add_argument("--data-path", action="append", default=[], help="LLaVA JSON; may be repeated")
-    parser.add_argument(
-        "--revert",
-        action="append",
-        help="layers to set back, one row of the table; may be repeated. Default: each quarter of the stack, and all",
-    )
-    parser.add_argument("--samples", type=int, help="only the first documents or samples of each corpus, this many")
-    parser.add_argument("--max-tokens", type=int, help="of each text: only the first tokens, this many")
-    parser.add_argument("--context", type=int)
-    parser.add_argument("--stride", type=int)
-    parser.add_argument("--bos", choices=("auto", "none"), default="auto")
-    parser.add_argument("--unit", choices=("token", "byte", "word"), default="token")
-    parser.add_argument(
-        "--output", required=True, help="JSON file to write; what it holds already is not measured again"
-    )
+    revert = "layers to set back, for a row of the table; may be repeated. Default: each quarter of the layers, and all"
+    parser.add_argument("--revert", action="append", help=revert)
+    add_corpus_flags(parser, repeated=True)
+    parser.add_argument("--output", required=True, help="JSON file to write; values that it holds are not measured")
 
 
 def run(args: argparse.Namespace) -> None:
-    """A table: one row per variant, one column per corpus. Each cell is kept as soon as it is measured."""
+    """Prints a table, one row per variant and one column per corpus; writes the file after each cell."""
     check_files({"--output": (args.output, PERPLEXITIES)}, [*args.text_file, *args.data_path])
     check_cache(args.vision_feature_cache)
     checkpoint = open_model(args)
     if args.conv_mode:
         get_template(args.conv_mode)
     corpora = _corpora(args, checkpoint)
-    backbone = _open_backbone(args, checkpoint)
+    if args.backbone is None and checkpoint.kind is Kind.FULL:
+        raise SurgeryError(f"{checkpoint.path} needs its backbone; give --backbone the language model's folder")
+    backbone = open_checkpoint(args.backbone, flag="--backbone") if args.backbone else checkpoint.whole
     index = backbone_index(checkpoint.whole, backbone)
     depth = len(index)
     specs = args.revert or [f"{depth * i // 4}-{depth * (i + 1) // 4 - 1}" for i in range(4)] + ["all"]
     variants = {"as it is": ()} | {f"{s} reverted": LayerSelection.parse(s, depth).layers for s in specs}
     for layers in variants.values():
-        # Checked before a model is loaded: every tensor that goes back exists and has the same shape.
+        # Checks, before a model is loaded, that the backbone has every tensor in the same shape.
         reverted_shards(checkpoint.whole, backbone, layers)
     table = _open_table(args, checkpoint, corpora, variants)
 
-    parts = load(args, checkpoint, any(corpus.needs_tower for corpus in corpora.values()))
-    names = dict(parts[1].named_parameters())
+    tokenizer, model, processor = load(args, checkpoint, any(corpus.needs_tower for corpus in corpora.values()))
+    names, tensors = dict(model.named_parameters()), named_tensors(backbone)
     for variant, layers in variants.items():
         cells = table["rows"][variant]["perplexity"]
-        if all(name in cells for name in corpora):
-            continue
-        wanted = backbone_names(names, layers, index, checkpoint.family.layer_path) if layers else {}
-        with weights_replaced(parts[1], _backbone_weights(wanted, backbone, names)):
-            for name, corpus in corpora.items():
-                if name not in cells:
-                    print(f"{variant}, {name}")
-                    cells[name], table["corpora"][name] = _measure(args, corpus, parts)
-                    write_json(args.output, table)
-    print(_text(table, list(corpora)))
+        left = {name: corpus for name, corpus in corpora.items() if name not in cells}
+        wanted = backbone_names(names, layers, index, checkpoint.family.layer_path) if layers and left else {}
+        stored = {name: reverted(Stored.of(name, names[name]), theirs, tensors) for name, theirs in wanted.items()}
+        with weights_replaced(model, {name: tensor.tensor() for name, tensor in stored.items()}):
+            for name, corpus in left.items():
+                print(f"{variant}, {name}")
+                pieces, details = corpus.measure(model, tokenizer, processor)
+                report = report_of(pieces, args.unit, details, str(args.model_path))
+                cells[name] = asdict(report.headline)
+                table["corpora"][name] = {k: v for k, v in report.details.items() if k not in ("pieces", "scored")}
+                write_json(args.output, table)
+    rows = [["", *(Path(name).name for name in corpora)]]
+    for variant, row in table["rows"].items():
+        values = [row["perplexity"][name] for name in corpora]
+        rows.append([variant, *(f"{v['value']:.4g} ({v['low']:.4g} to {v['high']:.4g})" for v in values)])
+    print(text_table(rows))
     print(f"perplexities are in {args.output}")
 
 
 def _corpora(args: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, Corpus]:
-    """Each corpus by its path, after its checks."""
     corpora = {}
-    for kind, paths in (("text_file", args.text_file), ("data_path", args.data_path)):
-        for path in paths:
-            one = argparse.Namespace(**{**vars(args), "text_file": None, "data_path": None, kind: path})
-            if kind == "data_path":
-                one.context = one.stride = one.max_tokens = None
+    of_answers = {"text_file": None, "context": None, "stride": None, "max_tokens": None}
+    for kind, others in (("text_file", {"data_path": None}), ("data_path", of_answers)):
+        for path in getattr(args, kind):
+            one = argparse.Namespace(**{**vars(args), **others, kind: path})
             check_flags(one, checkpoint)
             corpora[str(path)] = Corpus.open(one, checkpoint)
     if not corpora:
@@ -98,39 +91,10 @@ def _corpora(args: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, Corp
     return corpora
 
 
-def _open_backbone(args: argparse.Namespace, checkpoint: Checkpoint) -> Checkpoint:
-    """The backbone that --backbone names, else the base."""
-    if args.backbone is not None:
-        return open_checkpoint(args.backbone, flag="--backbone")
-    if checkpoint.kind is Kind.FULL:
-        raise SurgeryError(f"{checkpoint.path} needs its backbone; give --backbone the language model's folder")
-    return checkpoint.whole
-
-
-def _backbone_weights(
-    wanted: Mapping[str, str], backbone: Checkpoint, parameters: Mapping[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    """The model's parameters that go back, with the backbone's values; `wanted`: of `backbone_names`."""
-    tensors, weights = named_tensors(backbone), {}
-    for name, theirs in wanted.items():
-        if theirs not in tensors and theirs == "lm_head.weight":
-            continue
-        if theirs not in tensors or tensors[theirs].shape != tuple(parameters[name].shape):
-            found = tensors[theirs].shape if theirs in tensors else "absent"
-            raise SurgeryError(
-                f"the backbone's {theirs} is {found}, and the model's {name} is {tuple(parameters[name].shape)}"
-            )
-        weights[name] = tensors[theirs].tensor()
-    return weights
-
-
 def _open_table(
-    args: argparse.Namespace,
-    checkpoint: Checkpoint,
-    corpora: Mapping[str, Corpus],
-    variants: Mapping[str, Sequence[int]],
+    args: argparse.Namespace, checkpoint: Checkpoint, corpora: Iterable[str], variants: Mapping[str, Sequence[int]]
 ) -> dict[str, Any]:
-    """The file's content if it is of the same measurement, else an empty table."""
+    """The file's content, or an empty table; raises `SurgeryError` for a file of another measurement."""
     settings = {
         "model": str(args.model_path),
         "identity": identity.digest(checkpoint),
@@ -143,27 +107,8 @@ def _open_table(
     if path.is_file() and path.stat().st_size:
         table = json.loads(path.read_text(encoding="utf-8"))
         if table["settings"] != settings:
-            raise SurgeryError(
-                f"--output {path} was written for another model, corpus or setting; delete it, or give another file"
-            )
+            why = "was written for another model, corpus or setting; delete it, or give another file"
+            raise SurgeryError(f"--output {path} {why}")
         return table
     rows = {name: {"layers": list(layers), "perplexity": {}} for name, layers in variants.items()}
     return {"settings": settings, "corpora": {}, "rows": rows}
-
-
-def _measure(args: argparse.Namespace, corpus: Corpus, parts: tuple[Any, Any, Any]) -> tuple[dict, dict]:
-    """One cell, and what the corpus is."""
-    tokenizer, model, processor = parts
-    pieces, details = corpus.measure(model, tokenizer, processor)
-    report = report_of(pieces, args.unit, details, str(args.model_path))
-    corpus_details = {key: value for key, value in report.details.items() if key not in ("pieces", "scored")}
-    return asdict(report.headline), corpus_details
-
-
-def _text(table: Mapping[str, Any], names: Sequence[str]) -> str:
-    """The table: perplexity with its 95% interval."""
-    rows = [["", *(Path(name).name for name in names)]]
-    for variant, row in table["rows"].items():
-        cells = [row["perplexity"][name] for name in names]
-        rows.append([variant, *(f"{c['value']:.4g} ({c['low']:.4g} to {c['high']:.4g})" for c in cells)])
-    return text_table(rows)

@@ -1,8 +1,9 @@
-"""`python -m visual_region picture`: score files and pruning curves as PNG files."""
+"""`python -m visual_region picture`: draws score files and pruning curves."""
 
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from llava.outputs import PICTURE, check_files
 from visual_region.layers import LayerSelection
@@ -27,20 +28,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Draws one picture."""
     check_files({"--output": (args.output, PICTURE)}, args.files)
     names = args.names.split(",") if args.names else None
     if names and len(names) != len(args.files):
-        raise ScoreError(f"--names gives {len(names)} titles for {len(args.files)} files")
-    {"bars": _bars, "heatmap": _heatmap, "curves": _curves}[args.kind](args, names)
+        raise ScoreError(f"--names has {len(names)} titles for {len(args.files)} files")
+    if args.kind == "bars":
+        _bars(args)
+    elif args.kind == "heatmap":
+        files = [ScoreFile.read(file) for file in args.files]
+        draw_heatmap(files, args.metric or "image-attention", args.output, names)
+    else:
+        titles = names or [str(Path(file).with_suffix("")) for file in args.files]
+        draw_curves(list(zip(titles, map(_read_curve, args.files), strict=True)), args.output)
     print(f"picture written to {args.output}")
 
 
-def _bars(args: argparse.Namespace, names: list[str] | None) -> None:
+def _bars(args: argparse.Namespace) -> None:
     if len(args.files) > 1:
         raise ScoreError("bars are of one score file")
     scores = ScoreFile.read(args.files[0])
-    region = tuple(scores.content.get("region") or ())
+    region = scores.content.get("region") or ()
     marked = LayerSelection.parse(args.mark, scores.num_layers).layers if args.mark else region
     metrics = [name.strip() for name in args.metric.split(",")] if args.metric else None
     for metric in metrics or ():
@@ -48,18 +55,11 @@ def _bars(args: argparse.Namespace, names: list[str] | None) -> None:
     draw_bars(scores, marked, args.output, metrics, args.mark or "")
 
 
-def _heatmap(args: argparse.Namespace, names: list[str] | None) -> None:
-    draw_heatmap([ScoreFile.read(file) for file in args.files], args.metric or "image-attention", args.output, names)
-
-
-def _curves(args: argparse.Namespace, names: list[str] | None) -> None:
-    curves = []
-    for i, file in enumerate(args.files):
-        try:
-            entries = json.loads(Path(file).read_text(encoding="utf-8"))
-            if not entries or not all({"removed", "protected", "accuracy"} <= set(entry) for entry in entries):
-                raise ValueError("no entries with removed, protected and accuracy")
-        except (OSError, ValueError, TypeError) as error:
-            raise ScoreError(f"{file} is not a curve of `python -m visual_region curve` ({error})") from error
-        curves.append((names[i] if names else str(Path(file).with_suffix("")), entries))
-    draw_curves(curves, args.output)
+def _read_curve(file: str) -> list[dict[str, Any]]:
+    try:
+        entries = json.loads(Path(file).read_text(encoding="utf-8"))
+        if not entries or not all({"removed", "protected", "accuracy"} <= set(entry) for entry in entries):
+            raise ValueError("no entries with removed, protected and accuracy")
+    except (OSError, ValueError, TypeError) as error:
+        raise ScoreError(f"{file} is not a curve of `python -m visual_region curve` ({error})") from error
+    return entries

@@ -1,15 +1,15 @@
-"""`python -m visual_region plan`: what a run would train and cost, before any weight is loaded."""
+"""`python -m visual_region plan`: what a run would train and cost, from the model's config."""
 
 import argparse
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel
 
-from llava.checkpoint.folder import Checkpoint, open_checkpoint
+from llava.checkpoint.folder import open_checkpoint
 from llava.data.records import open_records
 from llava.dtypes import DTYPES
 from llava.files import write_json
@@ -22,22 +22,19 @@ from visual_region.cost import MODES, CostError, ModelShape, Recipe, bytes_neede
 from visual_region.layers import GRAMMAR, LayerSelection
 
 PLAN = FileKind("a plan", keys=frozenset({"assumed", "selections"}))
+_ASSUMED = ("mode", "dtype", "image_tokens", "text_tokens", "labelled_tokens", "samples", "epochs", "batch_size")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model-path", required=True, help="folder (its config.json is enough) or hub id")
-    parser.add_argument(
-        "--tune-layers",
-        action="append",
-        help="a selection; give it several times to compare. Default: all and sparse-uniform:25%%. "
-        + GRAMMAR.replace("%", "%%"),
-    )
+    selection = f"a selection; may be repeated, to compare. Default: all and sparse-uniform:25%. {GRAMMAR}"
+    parser.add_argument("--tune-layers", action="append", help=selection.replace("%", "%%"))
     parser.add_argument("--mode", choices=MODES, default="lora", help="projector: stage 1")
     parser.add_argument("--lora-r", type=int, default=128)
     parser.add_argument("--lora-dropout", type=float, default=0.05)
     parser.add_argument("--dtype", choices=DTYPES, default="bf16")
     vision = parser.add_argument_group("vision (defaults are of LLaVA-1.5: CLIP ViT-L/14 at 336 pixels)")
-    vision.add_argument("--vision-tower", help="tower folder; default: the one that the model records, if it is here")
+    vision.add_argument("--vision-tower", help="tower folder; default: the one that the model records, if it exists")
     vision.add_argument("--image-tokens", type=int, help="tokens per image; 0: text only. Default: the projector's")
     vision.add_argument("--mm-hidden-size", type=int, help="width of a feature; default: the tower's")
     vision.add_argument("--mm-projector-type", help="default: the model's, else mlp2x_gelu")
@@ -56,42 +53,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints a table with one column per selection, and writes the same as JSON."""
     check_files({"--output": (args.output, PLAN)}, [args.data_path])
     _check(args)
-    # config.json is enough: neither weights nor the base of a LoRA need be here.
+    # config.json is enough: weights, and the base of a LoRA, may be missing.
     checkpoint = open_checkpoint(args.model_path, flag="--model-path", weights=False, with_base=False)
-    family, config = checkpoint.family, _config(args, checkpoint)
+    family, config = checkpoint.family, checkpoint.model_config(args.vision_tower)
+    config.mm_projector_type = args.mm_projector_type or getattr(config, "mm_projector_type", None) or "mlp2x_gelu"
     specs = args.tune_layers or ["all", "sparse-uniform:25%"]
-    selections = (
-        [None] if args.mode == "projector" else [LayerSelection.parse(s, config.num_hidden_layers) for s in specs]
-    )
-    tower, notes = _tower(args, config)
-    config.mm_hidden_size = tower["mm_hidden_size"]
+    depth, stage_1 = config.num_hidden_layers, args.mode == "projector"
+    selections = [None] if stage_1 else [LayerSelection.parse(spec, depth) for spec in specs]
+    tower, notes = _read_tower(args, config)
+    if args.samples is None:
+        args.samples = len(open_records(args.data_path)) if args.data_path else 665_298
+    if args.labelled_tokens is None:
+        args.labelled_tokens = max(1, round(0.4 * args.text_tokens))
     build, language = family.load_model_class(), checkpoint.model_config()
     language.mm_vision_tower = None
     with torch.device("meta"):
         projector, model = build_vision_projector(config), build(language)
-    shape = ModelShape.of(
-        model, family.layer_path, projector, tower_flops=tower["flops"], tower_parameters=tower["parameters"]
-    )
+    shape = ModelShape.of(model, family.layer_path, projector, **tower)
     meter = ActivationMeter(build, language, family.layer_path, DTYPES[args.dtype], args.lora_dropout)
-    samples = args.samples or _count(args.data_path)
-    rows = [_price(args, shape, meter, selection, tower["tokens"], samples) for selection in selections]
-    assumed = {
-        "model": str(args.model_path),
-        "num_layers": config.num_hidden_layers,
-        "mode": args.mode,
-        "dtype": args.dtype,
-        "lora_r": args.lora_r if args.mode == "lora" else None,
-        "image_tokens": tower["tokens"],
-        "text_tokens": args.text_tokens,
-        "labelled_tokens": _labelled(args),
-        "samples": samples,
-        "epochs": args.epochs,
-        "batch_size": args.batch_size,
-        "notes": notes,
-    }
+    rows = [_price(args, shape, meter, selection) for selection in selections]
+    assumed = {"model": str(args.model_path), "num_layers": depth, "notes": notes}
+    assumed |= {name: getattr(args, name) for name in _ASSUMED}
+    assumed["lora_r"] = args.lora_r if args.mode == "lora" else None
     print(_head(assumed))
     print(_table(rows))
     for note in notes:
@@ -124,25 +109,8 @@ def _check(args: argparse.Namespace) -> None:
         raise CostError("this cannot be planned:\n" + "\n".join(f"- {line}" for line in wrong))
 
 
-def _labelled(args: argparse.Namespace) -> int:
-    return args.labelled_tokens if args.labelled_tokens is not None else max(1, round(0.4 * args.text_tokens))
-
-
-def _count(data_path: str | None) -> int:
-    if data_path is None:
-        return 665_298
-    return len(open_records(data_path))
-
-
-def _config(args: argparse.Namespace, checkpoint: Checkpoint) -> Any:
-    """The checkpoint's config with the tower and the type of projector that are priced."""
-    config = checkpoint.model_config(args.vision_tower)
-    config.mm_projector_type = args.mm_projector_type or getattr(config, "mm_projector_type", None) or "mlp2x_gelu"
-    return config
-
-
-def _tower(args: argparse.Namespace, config: Any) -> tuple[dict[str, Any], list[str]]:
-    """Sizes of the tower, its cost per image if its network can be built from its config, and what was assumed."""
+def _read_tower(args: argparse.Namespace, config: Any) -> tuple[dict[str, int | None], list[str]]:
+    """The tower's fields of `ModelShape`, and notes; sets `args.image_tokens` and `config.mm_hidden_size`."""
     notes: list[str] = []
     tower = None
     if getattr(config, "mm_vision_tower", None):
@@ -151,24 +119,23 @@ def _tower(args: argparse.Namespace, config: Any) -> tuple[dict[str, Any], list[
         except VisionTowerError as error:
             if args.vision_tower:
                 raise
-            notes.append(f"the tower is not here ({error})")
-    tokens, width = args.image_tokens, args.mm_hidden_size
-    if tokens is None:
-        tokens = image_tokens(config, tower.num_patches if tower else 576)
-    if width is None:
-        width = tower.hidden_size if tower else getattr(config, "mm_hidden_size", None) or 1024
+            notes.append(f"the tower is missing ({error})")
+    width = args.mm_hidden_size or (tower.hidden_size if tower else getattr(config, "mm_hidden_size", None) or 1024)
+    config.mm_hidden_size = width
+    tokens = (
+        image_tokens(config, tower.num_patches if tower else 576) if args.image_tokens is None else args.image_tokens
+    )
+    args.image_tokens = tokens
     if not tower:
         notes.append(f"sizes of CLIP ViT-L/14-336 or of the flags: {tokens} image tokens of width {width}")
-    flops = parameters = None
-    if tower:
-        flops, parameters = _tower_cost(tower)
+    flops, parameters = _tower_cost(tower) if tower else (None, None)
     if flops is None and tokens:
         notes.append("the tower's own FLOPs and weights are not counted")
-    return {"tokens": tokens, "mm_hidden_size": width, "flops": flops, "parameters": parameters}, notes
+    return {"tower_flops": flops, "tower_parameters": parameters}, notes
 
 
 def _tower_cost(tower: Any) -> tuple[int | None, int | None]:
-    """FLOPs of one image, and parameters, from the tower's config; None for a network unknown to transformers."""
+    """FLOPs of one image, and parameters, from the tower's config; None if transformers does not know the network."""
     try:
         with torch.device("meta"):
             network = AutoModel.from_config(tower.cfg_only)
@@ -181,26 +148,16 @@ def _tower_cost(tower: Any) -> tuple[int | None, int | None]:
 
 
 def _price(
-    args: argparse.Namespace,
-    shape: ModelShape,
-    meter: ActivationMeter,
-    selection: LayerSelection | None,
-    image_tokens: int,
-    samples: int,
+    args: argparse.Namespace, shape: ModelShape, meter: ActivationMeter, selection: LayerSelection | None
 ) -> dict[str, Any]:
-    """What one selection costs, plain and with checkpointing."""
-    plain, again = (
-        Recipe(
-            args.mode,
-            args.text_tokens,
-            image_tokens,
-            _labelled(args),
-            args.lora_r,
-            gradient_checkpointing=checkpointing,
-            label_only_logits=not args.all_logits,
-            train_projector=not args.freeze_mm_mlp_adapter,
-        )
-        for checkpointing in (False, True)
+    plain = Recipe(
+        args.mode,
+        args.text_tokens,
+        args.image_tokens,
+        args.labelled_tokens,
+        args.lora_r,
+        label_only_logits=not args.all_logits,
+        train_projector=not args.freeze_mm_mlp_adapter,
     )
     trained = trained_parameters(shape, selection, plain)
     if not trained.trained:
@@ -213,10 +170,10 @@ def _price(
         "parameters": {**asdict(trained), "trained": trained.trained},
         "bytes": asdict(needed),
     }
-    for name, recipe in (("plain", plain), ("gradient_checkpointing", again)):
+    for name, recipe in (("plain", plain), ("gradient_checkpointing", replace(plain, gradient_checkpointing=True))):
         flops = flops_per_sample(shape, selection, recipe)
         activations = meter.peak(shape, selection, recipe, args.batch_size)
-        total = flops.total * samples * args.epochs
+        total = flops.total * args.samples * args.epochs
         result[name] = {
             "flops_per_sample": {**asdict(flops), "total": flops.total},
             "flops_per_run": total,
@@ -239,34 +196,38 @@ def _head(assumed: dict[str, Any]) -> str:
 
 def _table(rows: list[dict[str, Any]]) -> str:
     """One row per quantity, one column per selection."""
+    first = rows[0]["plain"]["flops_per_run"]
+    columns = [_column(row, first) for row in rows]
+    lines = [("", *(row["tune_layers"] for row in rows))]
+    lines += [(column[0][0], *(cell for _, cell in column)) for column in zip(*columns, strict=True)]
+    pictures = [f"{row['tune_layers']}: {row['picture']}" for row in rows if row["picture"]]
+    return "\n".join([*pictures, text_table(lines)])
+
+
+def _column(row: dict[str, Any], first: float) -> list[tuple[str, str]]:
+    """A selection's quantities and their values; `first` is the run's FLOPs of the first selection."""
 
     def gigabytes(value: float) -> str:
         return f"{value / 1e9:,.2f} GB"
 
-    first = rows[0]["plain"]["flops_per_run"]
-    lines = [("", [row["tune_layers"] for row in rows])]
-    if rows[0]["layers"]:
-        lines.append(("layers", [f"{len(row['layers'])}" for row in rows]))
+    parameters, sizes = row["parameters"], row["bytes"]
+    lines = [("layers", f"{len(row['layers'])}")] if row["layers"] else []
     lines += [
-        ("trained parameters", [f"{row['parameters']['trained']:,}" for row in rows]),
-        ("  of all", [f"{100 * row['parameters']['trained'] / row['parameters']['total']:.2f}%" for row in rows]),
-        ("weights", [gigabytes(row["bytes"]["weights"]) for row in rows]),
-        ("gradients", [gigabytes(row["bytes"]["gradients"]) for row in rows]),
-        ("optimizer (AdamW)", [gigabytes(row["bytes"]["optimizer"]) for row in rows]),
-        ("result on disk", [gigabytes(row["bytes"]["result"]) for row in rows]),
-        ("each checkpoint-N", [gigabytes(row["bytes"]["checkpoint"]) for row in rows]),
+        ("trained parameters", f"{parameters['trained']:,}"),
+        ("  of all", f"{100 * parameters['trained'] / parameters['total']:.2f}%"),
     ]
+    titles = {"optimizer": "optimizer (AdamW)", "result": "result on disk", "checkpoint": "each checkpoint-N"}
+    lines += [(titles.get(name, name), gigabytes(size)) for name, size in sizes.items()]
     for key, title in (("plain", "without checkpointing"), ("gradient_checkpointing", "with gradient checkpointing")):
-        part = [row[key] for row in rows]
+        part = row[key]
         lines += [
-            (title, [""] * len(rows)),
-            ("  TFLOP per sample", [f"{p['flops_per_sample']['total'] / 1e12:.4g}" for p in part]),
-            ("  PFLOP per run", [f"{p['flops_per_run'] / 1e15:,.4g}" for p in part]),
-            ("  against the first", [f"{p['flops_per_run'] / first:.3f}" for p in part]),
-            ("  activations", [gigabytes(p["activation_bytes"]) for p in part]),
-            ("  memory in all", [gigabytes(p["memory_bytes"]) for p in part]),
+            (title, ""),
+            ("  TFLOP per sample", f"{part['flops_per_sample']['total'] / 1e12:.4g}"),
+            ("  PFLOP per run", f"{part['flops_per_run'] / 1e15:,.4g}"),
+            ("  against the first", f"{part['flops_per_run'] / first:.3f}"),
+            ("  activations", gigabytes(part["activation_bytes"])),
+            ("  memory in all", gigabytes(part["memory_bytes"])),
         ]
-        if part[0]["device_hours"] is not None:
-            lines.append(("  device hours", [f"{p['device_hours']:,.1f}" for p in part]))
-    pictures = [f"{row['tune_layers']}: {row['picture']}" for row in rows if row["picture"]]
-    return "\n".join([*pictures, text_table([(name, *cells) for name, cells in lines])])
+        if part["device_hours"] is not None:
+            lines.append(("  device hours", f"{part['device_hours']:,.1f}"))
+    return lines

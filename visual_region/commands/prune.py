@@ -15,24 +15,10 @@ from llava.flags import add_checkpoint_flags, add_output_flags
 from llava.model.builder import load_checkpoint
 from llava.outputs import OutputError, check_apart, check_cache, check_files, check_folder, check_output
 from visual_region.importance import inputs
-from visual_region.importance.blocks import (
-    BLOCK_SCORES,
-    block_distances,
-    block_entry,
-    check_block,
-    lowest_block,
-    read_block_values,
-)
+from visual_region.importance.blocks import BLOCK_SCORES, block_distances, check_block, lowest_block, read_block_values
 from visual_region.pruning import cut_shards, difference, prune_adapter, pruned_config
 from visual_region.scores import ScoreFile
-from visual_region.surgery import (
-    LayerCut,
-    SurgeryError,
-    describe_layers,
-    layers_named,
-    lowest_outside,
-    remove_layers,
-)
+from visual_region.surgery import LayerCut, SurgeryError, describe_layers, layers_named, lowest_outside, remove_layers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,35 +28,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--scores", help="score file; removes the layers of lowest score")
     which.add_argument("--metric", default="angular", help="a metric of the score file")
     which.add_argument("--remove", type=int, default=1, help="how many, by lowest score")
-    which.add_argument(
-        "--block",
-        type=int,
-        help="remove this many consecutive layers, of lowest angular distance across them (Gromov et al. 2024)",
-    )
+    block = "remove this many consecutive layers, of lowest angular distance across them (Gromov et al. 2024)"
+    which.add_argument("--block", type=int, help=block)
     which.add_argument("--block-scores", help="file of block distances; measured on --data-path if it does not exist")
     which.add_argument("--anywhere", action="store_true", help="the tuned region is not protected")
     inputs.add_sample_flags(parser.add_argument_group("what blocks are measured on"))
     add_output_flags(parser)
-    parser.add_argument(
-        "--base-output",
-        help="of a LoRA: write the pruned base here and a renumbered adapter to --output; without it both are merged",
-    )
+    base = "of a LoRA: folder for the pruned base; --output gets a renumbered adapter. Default: one merged folder"
+    parser.add_argument("--base-output", help=base)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Removes layers from a checkpoint and writes a folder that loads like any other."""
     _check_outputs(args)
     checkpoint = open_checkpoint(args.model_path, args.model_base, flag="--model-path")
     if args.base_output and checkpoint.kind is not Kind.LORA:
-        raise SurgeryError(
-            f"--base-output is for LoRA folders; {checkpoint.path} is a {checkpoint.kind.value} checkpoint"
-        )
+        kind = checkpoint.kind.value
+        raise SurgeryError(f"--base-output is for LoRA folders; {checkpoint.path} is a {kind} checkpoint")
     record = checkpoint.record
     if record.removed:
-        print(
-            f"layers {', '.join(map(str, record.removed))} of the unpruned model were removed before; numbers are of "
-            f"the {record.depth} layers as they are now"
-        )
+        before = ", ".join(map(str, record.removed))
+        now = f"numbers are of the {record.depth} layers that remain"
+        print(f"layers {before} of the unpruned model were removed before; {now}")
     cut = LayerCut.without(choose_layers(args, checkpoint), record)
     if checkpoint.kind is Kind.FULL:
         _prune_full(args, checkpoint, cut)
@@ -82,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
-    """Every check of the outputs that can be made before it is known what will be written."""
+    """The checks of outputs that do not depend on their size."""
     check_output(args.output, [args.model_path, args.model_base, args.base_output], 0, args.overwrite)
     if args.base_output:
         check_apart(args.base_output, [args.model_path, args.model_base], "--base-output")
@@ -92,11 +70,10 @@ def _check_outputs(args: argparse.Namespace) -> None:
 
 
 def choose_layers(args: argparse.Namespace, checkpoint: Checkpoint) -> tuple[int, ...]:
-    """The layers to remove, by list, score or block, checked against the tuned region that the config records."""
-    if sum(given is not None for given in (args.layers, args.scores, args.block)) != 1:
+    """The layers to remove, by list, score or block; the recorded tuned region is protected."""
+    if [args.layers, args.scores, args.block].count(None) != 2:
         raise SurgeryError("give either --layers, or --scores with --remove, or --block")
-    region = checkpoint.record.region
-    protected = () if args.anywhere else region
+    protected = () if args.anywhere else checkpoint.record.region
     if args.block is not None:
         return _choose_block(args, checkpoint, protected)
     if args.scores is not None:
@@ -104,17 +81,16 @@ def choose_layers(args: argparse.Namespace, checkpoint: Checkpoint) -> tuple[int
             raise SurgeryError(f"--remove {args.remove} removes nothing; give at least 1")
         return lowest_outside(_read_scores(args, checkpoint), args.remove, protected)
     gone = layers_named(args.layers, checkpoint.record)
-    inside = sorted(set(gone) & set(region))
-    if inside and not args.anywhere:
-        raise SurgeryError(f"layers {inside} belong to the tuned region; --anywhere removes them all the same")
+    inside = sorted(set(gone) & set(protected))
+    if inside:
+        raise SurgeryError(f"layers {inside} belong to the tuned region; --anywhere allows to remove them")
     return gone
 
 
 def _choose_block(args: argparse.Namespace, checkpoint: Checkpoint, protected: tuple[int, ...]) -> tuple[int, ...]:
-    """The block of lowest distance, from --block-scores or measured now."""
-    depth = checkpoint.depth
+    """The block of lowest distance, from --block-scores or from a new measurement."""
+    depth, digest = checkpoint.depth, identity.digest(checkpoint)
     check_block(args.block, depth, protected)
-    digest = identity.digest(checkpoint)
     if args.block_scores and Path(args.block_scores).is_file() and Path(args.block_scores).stat().st_size:
         values = read_block_values(args.block_scores, args.block, depth, digest)
     else:
@@ -123,11 +99,11 @@ def _choose_block(args: argparse.Namespace, checkpoint: Checkpoint, protected: t
         samples = inputs.checked_samples(args, checkpoint)
         reader = inputs.make_reader(args, checkpoint, samples)
         distances = block_distances(reader, samples, args.block, checkpoint.family.layer_path, args.batch_size)
-        found = {"model": str(checkpoint.path.resolve()), "identity": digest, "num_layers": depth}
-        found |= {"data": {"file": args.data_path, "sha256": samples.sha256}} | block_entry(distances, args.block)
-        values = found["values"]
+        values = distances.mean(0).tolist()
         if args.block_scores:
-            write_json(args.block_scores, found)
+            found = {"model": str(checkpoint.path.resolve()), "identity": digest, "num_layers": depth}
+            found["data"] = {"file": args.data_path, "sha256": samples.sha256}
+            write_json(args.block_scores, found | {"block": args.block, "samples": len(distances), "values": values})
             print(f"block distances written to {args.block_scores}")
     for start, value in enumerate(values):
         print(f"layers {start:3d} to {start + args.block - 1:3d}  {value:.4f}")
@@ -135,16 +111,13 @@ def _choose_block(args: argparse.Namespace, checkpoint: Checkpoint, protected: t
 
 
 def _read_scores(args: argparse.Namespace, checkpoint: Checkpoint) -> list[float]:
-    """One value per layer of `--metric`, after a check that it is of this model."""
+    """One value per layer of `--metric`; raises `ValueError` if the scores are of another model."""
     scores, record = ScoreFile.read(args.scores), checkpoint.record
     values = scores.entry(args.metric)["values"]
     if scores.num_layers != record.depth:
         gone = ", ".join(map(str, record.removed))
-        before = f" (layers {gone} were removed from it before)" if gone else ""
-        raise SurgeryError(
-            f"{args.scores} is of {scores.num_layers} layers, the model has {record.depth}{before}; "
-            "score the model as it is now"
-        )
+        has = f"{record.depth} (layers {gone} were removed from it before)" if gone else f"{record.depth}"
+        raise SurgeryError(f"{args.scores} is of {scores.num_layers} layers, the model has {has}; score this model")
     scores.check_fits(checkpoint.name, identity.digest(checkpoint))
     return values
 
@@ -164,11 +137,11 @@ def _prune_full(args: argparse.Namespace, checkpoint: Checkpoint, cut: LayerCut)
 
 
 def _prune_beside_base(args: argparse.Namespace, lora: Checkpoint, cut: LayerCut) -> None:
-    base, path = lora.base, lora.family.layer_path
-    lora.adapter.check_renaming(lambda name: cut.rename(name, path))
+    base = lora.base
+    lora.adapter.check_renaming(lambda name: cut.rename(name, lora.family.layer_path))
     lost = sorted(set(lora.adapter.layers) & set(cut.removed))
     if lost:
-        print(f"the adapter's weights of layers {', '.join(map(str, lost))} go with these layers")
+        print(f"the adapter's weights of layers {', '.join(map(str, lost))} are removed too")
     base_output, reads = Path(args.base_output), [lora.path, base.path]
     output = check_output(args.output, [*reads, base_output], 0, args.overwrite)
     check_apart(base_output, reads, "--base-output")
@@ -176,12 +149,12 @@ def _prune_beside_base(args: argparse.Namespace, lora: Checkpoint, cut: LayerCut
     differing = difference(base_output, values, shards)
     if differing is None:
         print(f"the pruned base is already in {base_output}")
+    elif (base_output / "config.json").is_file() and not args.overwrite:
+        raise OutputError(
+            f"--base-output {base_output} holds another model than {base.path} without these layers ({differing}); "
+            "give another folder, or --overwrite to replace it"
+        )
     else:
-        if (base_output / "config.json").is_file() and not args.overwrite:
-            raise OutputError(
-                f"--base-output {base_output} holds another model than {base.path} without these layers ({differing}); "
-                "give another folder, or --overwrite to replace it"
-            )
         check_output(base_output, reads, nbytes_of(shards), args.overwrite, "--base-output")
         write_checkpoint(base.path, base_output, shards, values, "pruning")
     prune_adapter(lora, output, base_output, pruned_config(lora.stored, lora.model_config(), cut), cut)
@@ -190,7 +163,7 @@ def _prune_beside_base(args: argparse.Namespace, lora: Checkpoint, cut: LayerCut
 def _prune_merged(args: argparse.Namespace, checkpoint: Checkpoint, cut: LayerCut) -> None:
     dtype = dtype_of(args.dtype) or torch.float32
     tower = Path(args.vision_tower or checkpoint.tower or "")
-    # The tower is written too, and what was trained besides the LoRA: the projector, sometimes the tower once more.
+    # The tower is written too, and what was trained apart from the LoRA: the projector, sometimes the tower again.
     shards = cut_shards(checkpoint.base, cut) + checkpoint.tensors.shards
     shards += Tensors(weight_files(tower) if (tower / "config.json").is_file() else []).shards
     nbytes = nbytes_of([stored.cast(dtype) for stored in shard] for shard in shards)

@@ -17,14 +17,13 @@ from visual_region.surgery import SurgeryError, describe_layers, layers_named
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model-path", required=True, help="full, merged or LoRA folder")
-    parser.add_argument("--backbone", help="folder of the plain language model; a LoRA needs none, it has its base")
-    parser.add_argument("--model-base", help="base of a LoRA; default: the one that it records")
+    parser.add_argument("--backbone", help="folder of the plain language model; not needed for a LoRA")
+    parser.add_argument("--model-base", help="base of a LoRA; default: the recorded one")
     parser.add_argument("--layers", required=True, help="layers to set back: " + GRAMMAR.replace("%", "%%"))
     add_output_flags(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Sets layers back and writes a folder that loads like any other."""
     checkpoint = open_checkpoint(args.model_path, args.model_base, flag="--model-path")
     if checkpoint.kind is Kind.PROJECTOR:
         raise SurgeryError(f"{checkpoint.path} holds a projector only; its language model is the backbone already")
@@ -40,35 +39,27 @@ def run(args: argparse.Namespace) -> None:
     print(f"{where} are the backbone's, in {args.output}")
 
 
-def _revert_full(
-    args: argparse.Namespace, checkpoint: Checkpoint, layers: tuple[int, ...], values: dict[str, Any]
-) -> None:
-    name = args.backbone or checkpoint.stored.get("_name_or_path")
+def _revert_full(args: argparse.Namespace, model: Checkpoint, layers: tuple[int, ...], values: dict[str, Any]) -> None:
+    name = args.backbone or model.stored.get("_name_or_path")
     if not name or not Path(name).is_dir():
         recorded = f" (it records {name!r}, which is not a folder here)" if name else ""
-        raise SurgeryError(
-            f"{checkpoint.path} needs its backbone{recorded}; give --backbone the language model's folder"
-        )
+        raise SurgeryError(f"{model.path} needs its backbone{recorded}; give --backbone the language model's folder")
     backbone = open_checkpoint(name, flag="--backbone")
-    shards = reverted_shards(checkpoint, backbone, layers)
-    output = check_output(args.output, [checkpoint.path, backbone.path], nbytes_of(shards), args.overwrite)
-    in_memory = sum(stored.file is None for shard in shards for stored in shard)
-    if in_memory:
+    shards = reverted_shards(model, backbone, layers)
+    output = check_output(args.output, [model.path, backbone.path], nbytes_of(shards), args.overwrite)
+    if in_memory := sum(stored.file is None for shard in shards for stored in shard):
         print(f"{in_memory} tensors pass through memory: they are from .bin files or cast to the checkpoint's dtype")
-    _write(checkpoint, output, shards, values)
+    _write(model, output, shards, values)
 
 
 def _revert_lora(args: argparse.Namespace, lora: Checkpoint, layers: tuple[int, ...], values: dict[str, Any]) -> None:
     if args.backbone and Path(args.backbone).resolve() != lora.base.path.resolve():
-        raise SurgeryError(
-            f"a LoRA's layers go back to its base {lora.base.path}, not to --backbone {args.backbone}; merge the LoRA "
-            "first to set layers back to another model"
-        )
-    adapted = lora.adapter.layers
-    untouched = [i for i in layers if i not in adapted]
-    if untouched:
+        why = f"a LoRA's layers go back to its base {lora.base.path}, not to --backbone {args.backbone}"
+        raise SurgeryError(f"{why}; merge the LoRA first to set layers back to another model")
+    adapted = set(lora.adapter.layers)
+    if untouched := [i for i in layers if i not in adapted]:
         print(f"the LoRA does not change layers {', '.join(map(str, untouched))}; nothing to do there")
-    if set(adapted) <= set(layers):
+    if adapted <= set(layers):
         _write_base_and_projector(args, lora, values)
         return
     output = check_output(args.output, [lora.path, lora.base.path], 0, args.overwrite)
@@ -76,7 +67,7 @@ def _revert_lora(args: argparse.Namespace, lora: Checkpoint, layers: tuple[int, 
 
 
 def _write_base_and_projector(args: argparse.Namespace, lora: Checkpoint, values: dict[str, Any]) -> None:
-    """No adapted layer is left, and PEFT has no empty adapter: the result is a full folder, base and projector."""
+    """Writes base and projector as a full folder: no adapted layer is left, and PEFT has no empty adapter."""
     base = lora.base
     dtype = max(base.tensors, key=lambda stored: stored.nbytes).torch_dtype
     trained = [stored.renamed(strip_wrapper_prefix(stored.name)).cast(dtype) for stored in lora.tensors]

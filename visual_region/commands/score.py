@@ -1,12 +1,14 @@
 """`python -m visual_region score`: importance of every layer by every metric, to a file and a picture."""
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import Any
 
 from llava.checkpoint import identity
 from llava.checkpoint.folder import Checkpoint, open_checkpoint
 from llava.dtypes import DTYPES
+from llava.eval.answering.arguments import template_name
 from llava.flags import add_checkpoint_flags
 from llava.journal import Journal, journal_path
 from llava.outputs import PICTURE, OutputError, check_cache, check_files
@@ -25,22 +27,18 @@ from visual_region.scores import SCORES, ScoreError, ScoreFile
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = (
-        "metrics: "
-        + "; ".join(f"{metric.name}: {metric.title}" for metric in METRICS.values())
-        + ". If the run is interrupted, the same command goes on where it stopped."
-    )
+    metrics = "; ".join(f"{metric.name}: {metric.title}" for metric in METRICS.values())
+    parser.epilog = f"metrics: {metrics}. After an interruption, the same command continues where it stopped."
     add_checkpoint_flags(parser, "default: fp16 on a GPU, fp32 on a CPU; also of a LoRA's merged weights (fp32)")
     parser.add_argument("--metrics", help="comma-separated; default: all that the given inputs allow")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples behind the 95%% intervals")
     parser.add_argument("--backbone", help="what the language model was trained from, for the metrics of parameters")
     inputs.add_sample_flags(parser)
     parser.add_argument("--mark", help="layers to mark in the picture; default: the tuned region")
-    parser.add_argument("--output", required=True, help="score file to write; the pictures get its name and .png")
+    parser.add_argument("--output", required=True, help="score file to write; the pictures are next to it, as .png")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Scores layers; see docs/importance.md."""
     _check_outputs(args)
     metrics = inputs.wanted_metrics(args.metrics, bool(args.data_path), bool(args.backbone))
     checkpoint = open_checkpoint(args.model_path, args.model_base, flag="--model-path")
@@ -57,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
         "seed": args.seed,
         "batch_size": args.batch_size,
         "dtype": args.dtype,
-        "template": inputs.template_name(args, checkpoint) if samples else None,
+        "template": template_name(args, checkpoint) if samples else None,
     }
     digest = identity.digest(checkpoint)
     others = {
@@ -78,19 +76,22 @@ def run(args: argparse.Namespace) -> None:
         write_scores(args.output, content)
         scores = ScoreFile.read(args.output)
     journal.remove()
-    pictures = _draw(scores, marked)
+    *pictures, heatmap = _pictures(args.output)
+    draw_bars(scores, scores.content["region"] if marked is None else marked, *pictures)
+    if "image-attention" in scores.names:
+        draw_heatmap([scores], "image-attention", heatmap)
+        pictures.append(heatmap)
     print(_table(scores, metrics))
     print(f"scores are in {args.output}, pictures in {', '.join(map(str, pictures))}")
 
 
 def measured_before(args: argparse.Namespace, digest: str) -> ScoreFile | None:
-    """The output's scores, if a finished run of the same settings wrote them."""
-    try:
+    """The output's scores, if a run of the same settings wrote them."""
+    with contextlib.suppress(ScoreError):
         found = ScoreFile.read(args.output)
-    except ScoreError:
-        return None
-    same = (found.content.get("run"), found.content["settings"].get("resamples")) == (digest, args.resamples)
-    return found if same else None
+        if (found.content.get("run"), found.content["settings"].get("resamples")) == (digest, args.resamples):
+            return found
+    return None
 
 
 def _measure(
@@ -101,37 +102,31 @@ def _measure(
     settings: dict[str, Any],
     journal: Journal,
 ) -> dict[str, Any]:
-    """Measures what the journal does not hold yet; the score file's content from the number of layers on."""
-    metrics, measured, rows, device = settings["metrics"], {}, [], None
+    """Measures what the journal does not hold yet; the score file's content from `num_layers` on."""
+    metrics, measured, rows, device, data = settings["metrics"], {}, [], None, None
     if samples is not None:
         reader = inputs.make_reader(args, checkpoint, samples)
         device, path = str(reader.model.device), checkpoint.family.layer_path
         rows = measure_samples(reader, samples, metrics, path, args.batch_size, journal)
         measured |= sample_metrics(rows, metrics, args.resamples, args.seed)
+        data = {"file": samples.path, "sha256": samples.sha256, "samples": len(rows)}
+        data |= {"with_images": samples.with_images, "captions": samples.captions}
+        data["tokens"] = {kind: sum(row["tokens"][i] for row in rows) for i, kind in enumerate(KINDS)}
     if pair is not None:
         measured |= parameter_metrics(*pair, metrics, journal)
-    counted = [dict(zip(KINDS, row["tokens"], strict=True)) for row in rows]
     return {
         "num_layers": len(next(iter(measured.values()))["values"]),
         "region": list(checkpoint.record.region),
         "backbone": args.backbone and str(Path(args.backbone).resolve()),
         "settings": settings | {"device": device, "resamples": args.resamples},
-        "data": samples
-        and {
-            "file": samples.path,
-            "sha256": samples.sha256,
-            "samples": len(rows),
-            "with_images": samples.with_images,
-            "captions": samples.captions,
-            "tokens": {kind: sum(tokens[kind] for tokens in counted) for kind in KINDS},
-        },
-        "samples": [{"id": row["id"], "tokens": tokens} for row, tokens in zip(rows, counted, strict=True)],
+        "data": data,
+        "samples": [{"id": row["id"], "tokens": dict(zip(KINDS, row["tokens"], strict=True))} for row in rows],
         "metrics": measured,
     }
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
-    """The score file, its journal and its pictures can be written, and replace nothing but files of their kind."""
+    """Raises `OutputError` if the score file, its journal or its pictures cannot be written."""
     bars, heatmap = _pictures(args.output)
     outputs = {
         "--output": (args.output, SCORES),
@@ -145,12 +140,11 @@ def _check_outputs(args: argparse.Namespace) -> None:
 
 
 def _pictures(output: str | Path) -> tuple[Path, Path]:
-    """Bars and heat map next to a score file."""
     return Path(output).with_suffix(".png"), Path(output).with_suffix(".heatmap.png")
 
 
 def _samples(args: argparse.Namespace, checkpoint: Checkpoint, metrics: list[str]) -> SampleSet:
-    """The samples, after a check that they have what the metrics need."""
+    """The samples; raises `ScoreError` if they lack what the metrics need."""
     if args.resamples < 1:
         raise ScoreError(f"--resamples is a whole number from 1 on, not {args.resamples}")
     samples = inputs.checked_samples(args, checkpoint)
@@ -158,21 +152,9 @@ def _samples(args: argparse.Namespace, checkpoint: Checkpoint, metrics: list[str
     if needing and not samples.with_images:
         without = ",".join(name for name in metrics if name not in needing)
         hint = f"leave them out: --metrics {without}" if without else "give a data file with images"
-        raise ScoreError(
-            f"{', '.join(needing)} need images, and none of the {len(samples.indices)} samples of {args.data_path} "
-            f"has one; {hint}"
-        )
+        none = f"none of the {len(samples.indices)} samples of {args.data_path} has one"
+        raise ScoreError(f"{', '.join(needing)} need images, and {none}; {hint}")
     return samples
-
-
-def _draw(scores: ScoreFile, marked: tuple[int, ...] | None) -> list[Path]:
-    """Bars of every metric; and Figure 5's heat map if attention was measured."""
-    bars, heatmap = _pictures(scores.path)
-    draw_bars(scores, tuple(scores.content["region"]) if marked is None else marked, bars)
-    if "image-attention" not in scores.names:
-        return [bars]
-    draw_heatmap([scores], "image-attention", heatmap)
-    return [bars, heatmap]
 
 
 def _table(scores: ScoreFile, metrics: list[str]) -> str:

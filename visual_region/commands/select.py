@@ -1,9 +1,10 @@
-"""`python -m visual_region select`: selections as lists and pictures, their overlap, and how stable they are.
+"""`python -m visual_region select`: selections as lists and pictures, their overlap and stability.
 
-Imports that load torch or matplotlib are inside the functions: a selection by name prints at once.
+torch and matplotlib are imported in functions, so that a selection by name prints at once.
 """
 
 import argparse
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("spec", nargs="+", help=GRAMMAR.replace("%", "%%"))
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--num-layers", type=int)
-    where.add_argument("--model-path", help="checkpoint whose number of layers counts; default: the score file's")
-    parser.add_argument(
-        "--stability", action="store_true", help="resample the samples behind each selection from a score file"
-    )
+    where.add_argument("--model-path", help="checkpoint with this number of layers; default: the score file's")
+    parser.add_argument("--stability", action="store_true", help="resample the samples of selections by score")
     parser.add_argument("--resamples", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--picture", help="PNG to write: one row per selection")
@@ -34,7 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints each selection, ready for --tune_layers; with several, the table of their overlap."""
     outputs = {
         "--output": (args.output, SELECTIONS),
         "--markdown": (args.markdown, TABLE),
@@ -51,12 +49,20 @@ def run(args: argparse.Namespace) -> None:
         print(f"  --tune_layers {selection.as_list_spec()}")
         if found:
             print(f"  {_describe(found[i], selection)}")
-    overlaps = _overlaps(selections)
+    overlaps = [[jaccard(set(a), set(b)) for b in selections] for a in selections]
     if len(selections) > 1:
         print("\nJaccard overlap (layers in both / layers in either)")
-        print(_table([selection.spec for selection in selections], overlaps))
+        # Numbered columns, so that long specs stay readable.
+        rows: list[list[str]] = [["", *(f"({i + 1})" for i in range(len(selections)))]]
+        for i, (selection, values) in enumerate(zip(selections, overlaps, strict=True)):
+            rows.append([f"({i + 1}) {selection.spec}", *(f"{value:.2f}" for value in values)])
+        print(text_table(rows))
     if args.output:
-        write_json(args.output, _content(selections, overlaps, found, args))
+        content: list[dict[str, Any]] = [dict(selection.record.values) for selection in selections]
+        for entry, stable in zip(content, found, strict=False):
+            entry["stability"] = asdict(stable) | {"resamples": args.resamples, "seed": args.seed} if stable else None
+        files = sorted(set(map(str, _score_files(args.spec))))
+        write_json(args.output, {"selections": content, "jaccard": overlaps, "score_files": files})
         print(f"selections written to {args.output}")
     if args.markdown:
         with written_whole(args.markdown) as aside:
@@ -71,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _depth(args: argparse.Namespace) -> int:
-    """The number of layers: as given, the checkpoint's, or that of the score files among the specs."""
+    """The number of layers: of the flag, the checkpoint, or the score files of the specs."""
     if args.num_layers is not None:
         return args.num_layers
     if args.model_path:
@@ -91,7 +97,7 @@ def _score_files(specs: list[str]) -> list[Path]:
 
 
 def _entry(selection: LayerSelection) -> tuple[ScoreFile, str, bool] | None:
-    """Score file, metric and whether the lowest count; None for a spec that is not one metric of one score file."""
+    """Score file, metric and whether the lowest are selected; None unless the spec is one metric of one score file."""
     if "#" not in selection.spec or "," in selection.spec:
         return None
     path, _, query = (piece.strip() for piece in selection.spec.rpartition("#"))
@@ -100,12 +106,9 @@ def _entry(selection: LayerSelection) -> tuple[ScoreFile, str, bool] | None:
 
 
 def _stability(selection: LayerSelection, args: argparse.Namespace) -> Any:
-    """The stability of one metric's first layers in a score file; None for any other selection, or without samples."""
-    found = _entry(selection)
-    if found is None:
-        return None
-    file, metric, lowest = found
-    if not file.has_samples(metric) or file.entry(metric)["samples"] < 2:
+    """The stability of a selection by one metric; None for other selections, and without several samples."""
+    file, metric, lowest = _entry(selection) or (None, "", False)
+    if file is None or not file.has_samples(metric) or file.entry(metric)["samples"] < 2:
         return None
     from visual_region.importance.resampling import stability
 
@@ -114,13 +117,15 @@ def _stability(selection: LayerSelection, args: argparse.Namespace) -> Any:
 
 def _describe(found: Any, selection: LayerSelection) -> str:
     if found is None:
-        return "stability: none, as no samples, or a single one, are behind it"
-    shares = ", ".join(f"{layer} {100 * found.share[layer]:.0f}%" for layer in selection)
+        return "stability: none, as it does not come from several samples"
+
+    def shares(layers: Iterable[int]) -> str:
+        return ", ".join(f"{layer} {100 * found.share[layer]:.0f}%" for layer in layers) or "none"
+
     near = [i for i, share in enumerate(found.share) if share >= 0.05 and i not in selection]
-    others = ", ".join(f"{layer} {100 * found.share[layer]:.0f}%" for layer in near) or "none"
     return (
         f"stability: overlap with resamples {found.jaccard:.3f} [{found.low:.3f}, {found.high:.3f}]; "
-        f"chosen in {shares}; others in 5% and more: {others}"
+        f"chosen in {shares(selection)}; others in 5% and more: {shares(near)}"
     )
 
 
@@ -129,51 +134,20 @@ def jaccard(a: set[int], b: set[int]) -> float:
     return len(a & b) / len(a | b)
 
 
-def _overlaps(selections: list[LayerSelection]) -> list[list[float]]:
-    return [[jaccard(set(a.layers), set(b.layers)) for b in selections] for a in selections]
-
-
-def _table(names: list[str], overlaps: list[list[float]]) -> str:
-    """Numbered columns, so that long specs stay readable."""
-    numbers = [f"({i})" for i in range(1, len(names) + 1)]
-    rows = [
-        [f"{number} {name}", *(f"{value:.2f}" for value in row)]
-        for number, name, row in zip(numbers, names, overlaps, strict=True)
-    ]
-    return text_table([["", *numbers], *rows])
-
-
 def _markdown(selections: list[LayerSelection], overlaps: list[list[float]], found: list[Any]) -> str:
-    """One row per selection; the overlap is with the last one, so a baseline is given last."""
+    """One row per selection; the overlap is with the last one."""
     labels = spec_labels([selection.spec for selection in selections], drop_single=True)
     head = ["selection", "layers", "scores [95% interval]", "stability [95% interval]", f"overlap with {labels[-1]}"]
     rows = []
     for i, selection in enumerate(selections):
         stable = found[i] if found else None
         stability = f"{stable.jaccard:.2f} [{stable.low:.2f}, {stable.high:.2f}]" if stable else ""
+        scores = []
+        if source := _entry(selection):
+            entry = source[0].entry(source[1])
+            for layer in selection:
+                interval = f" [{entry['low'][layer]:.3g}, {entry['high'][layer]:.3g}]" if "low" in entry else ""
+                scores.append(f"{entry['values'][layer]:.3g}{interval}")
         layers = ", ".join(map(str, selection))
-        rows.append([labels[i], layers, _scores_of(selection), stability, f"{overlaps[i][-1]:.2f}"])
+        rows.append([labels[i], layers, ", ".join(scores), stability, f"{overlaps[i][-1]:.2f}"])
     return markdown_table(head, rows)
-
-
-def _scores_of(selection: LayerSelection) -> str:
-    """The score of each selected layer with its interval; empty for a spec that is not one metric of a score file."""
-    found = _entry(selection)
-    if found is None:
-        return ""
-    entry = found[0].entry(found[1])
-    texts = []
-    for layer in selection:
-        interval = f" [{entry['low'][layer]:.3g}, {entry['high'][layer]:.3g}]" if "low" in entry else ""
-        texts.append(f"{entry['values'][layer]:.3g}{interval}")
-    return ", ".join(texts)
-
-
-def _content(
-    selections: list[LayerSelection], overlaps: list[list[float]], found: list[Any], args: argparse.Namespace
-) -> dict[str, Any]:
-    rows: list[dict[str, Any]] = [dict(selection.record.values) for selection in selections]
-    for row, entry in zip(rows, found, strict=False):
-        row["stability"] = asdict(entry) | {"resamples": args.resamples, "seed": args.seed} if entry else None
-    files = {Path(s.spec.rpartition("#")[0].strip()) for s in selections if "#" in s.spec and "," not in s.spec}
-    return {"selections": rows, "jaccard": overlaps, "score_files": sorted(map(str, files))}

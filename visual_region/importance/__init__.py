@@ -1,7 +1,4 @@
-"""Importance of decoder layers: one metric per file, one pass over the data for all that read data.
-
-Definitions: Wang et al. (ACL 2025), Appendix A. A new metric is a file that declares `METRIC`, and a row here.
-"""
+"""Importance of decoder layers (the paper, Appendix A). A new metric is a file with `METRIC`, and a row here."""
 
 from visual_region.importance import (
     angular,
@@ -15,15 +12,8 @@ from visual_region.importance.metric import Metric, ParameterMetric, SampleMetri
 
 METRICS: dict[str, Metric] = {
     module.METRIC.name: module.METRIC
-    for module in (
-        block_influence,
-        multimodal_bi,
-        angular,
-        image_attention,
-        parameter_change,
-        angular_param,
-    )
+    for module in (block_influence, multimodal_bi, angular, image_attention, parameter_change, angular_param)
 }
-"""Name -> metric, in the order in which they are measured, printed and drawn."""
+"""Name -> metric, in the order of tables and pictures."""
 SAMPLE_METRICS = {name: metric for name, metric in METRICS.items() if isinstance(metric, SampleMetric)}
 PARAMETER_METRICS = {name: metric for name, metric in METRICS.items() if isinstance(metric, ParameterMetric)}

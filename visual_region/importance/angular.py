@@ -1,8 +1,7 @@
 """Angular distance between the hidden states that enter and leave a layer (Gromov et al. 2024; the paper, section 6).
 
-(1/pi) arccos of the cosine at the last token. Layers of low distance turn that state least, and are the first to
-remove. Two last tokens are kept: the prompt's, from which the answer is read (`angular`), and the sample's
-(`angular-last`); see `tokens.last_positions`.
+(1/pi) arccos of the cosine at the last token: of the prompt (`angular`) and of the sample (`angular-last`); see
+`tokens.last_positions`. Layers of low distance are the first to remove.
 """
 
 import math
@@ -34,8 +33,7 @@ class AngleRecorder(Recorder):
 def angle(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """The angle between vectors `(..., n)` as a share of pi.
 
-    By arctangent: the arccosine loses half of the digits where the vectors are nearly parallel, as they are in most
-    layers.
+    The arccosine would lose half of the digits of nearly parallel vectors, which most layers have.
     """
     a = nn.functional.normalize(a, dim=-1, eps=0.0)
     b = nn.functional.normalize(b, dim=-1, eps=0.0)
@@ -43,11 +41,9 @@ def angle(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def angular_distance(angles: torch.Tensor, position: int = 0) -> SampleMean:
-    """The mean over samples.
+    """The mean over samples of `AngleRecorder`'s angles `(samples, layers, 2)`.
 
-    Args:
-        angles: float64 `(samples, layers, 2)`, of `AngleRecorder`.
-        position: 0 for the end of the prompt, 1 for the end of the sample.
+    `position` is 0 for the end of the prompt, 1 for the end of the sample.
     """
     return SampleMean(angles[:, :, position], torch.ones(len(angles), dtype=torch.float64))
 

@@ -1,7 +1,6 @@
-"""Angular distance of parameters: the angle by which training turned a layer's weights.
+"""Angular distance of parameters: the angle between a layer's weights before and after training.
 
-The paper, Appendix A: D_i = (1/pi) arccos(theta' . theta / (|theta'| |theta|)), over all of a layer's parameters as one
-vector.
+The paper, Appendix A: D_i = (1/pi) arccos(theta' . theta / (|theta'| |theta|)), theta a vector of all parameters.
 """
 
 import math
@@ -14,14 +13,10 @@ from visual_region.importance.parameters import LayerSums
 def angular_param(sums: Sequence[LayerSums]) -> list[float]:
     """D_i of each layer, in [0, 1].
 
-    With theta' = theta + delta the angle's tangent needs no difference of nearly equal numbers, whereas the cosine of
-    a fine-tuned layer differs from 1 only in its last digits.
+    With theta' = theta + delta, by the tangent: the cosine after fine-tuning differs from 1 in the last digits only.
     """
-    return [
-        math.atan2(math.sqrt(max(layer.theta2 * layer.delta2 - layer.product**2, 0.0)), layer.theta2 + layer.product)
-        / math.pi
-        for layer in sums
-    ]
+    across = [math.sqrt(max(layer.theta2 * layer.delta2 - layer.product**2, 0.0)) for layer in sums]
+    return [math.atan2(a, layer.theta2 + layer.product) / math.pi for a, layer in zip(across, sums, strict=True)]
 
 
 METRIC = ParameterMetric(

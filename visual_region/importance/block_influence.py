@@ -1,7 +1,6 @@
-"""Block influence: how far a layer turns the state of a token, 1 - E[cos(X_i, X_i+1)] over samples and tokens.
+"""Block influence: 1 - E[cos(X_i, X_i+1)] over samples and tokens (the paper, Appendix A; ShortGPT).
 
-The paper, Appendix A (after ShortGPT). Here every token of the data counts alike: image, prompt and answer, never
-padding.
+All tokens have equal weight: image, prompt and answer, without padding.
 """
 
 import torch
@@ -22,12 +21,12 @@ class CosineRecorder(Recorder):
         self._last: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def layer(self, index: int, entering: torch.Tensor, leaving: torch.Tensor) -> None:
-        # What enters a layer is what left the one before: its squared norms are known.
+        # The input of a layer is the output of the one before: its squared norms are known.
         known = self._last is not None and self._last[0] is entering
         before = self._last[1] if known else _dot(entering, entering)
         after = _dot(leaving, leaving)
         size = (before * after).sqrt().clamp(min=torch.finfo(torch.float64).tiny)
-        # The kinds may lie on another device than a layer of a model that is spread over several.
+        # The model's layers may be on several devices.
         self.rows.append(sum_by_kind(1 - _dot(entering, leaving) / size, self.kinds.to(entering.device)).cpu())
         self._last = (leaving, after)
 
@@ -44,17 +43,13 @@ def _dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def block_influence(sums: torch.Tensor, counts: torch.Tensor, kinds: tuple[str, ...] = tuple(KINDS)) -> SampleMean:
-    """Block influence over the tokens of some kinds.
-
-    Args:
-        sums: float64 `(samples, layers, 3)`, of `CosineRecorder`; counts: int64 `(samples, 3)`.
-    """
+    """Over the tokens of some kinds, from float64 sums `(samples, layers, 3)` and int64 counts `(samples, 3)`."""
     chosen = [list(KINDS).index(kind) for kind in kinds]
     return mean_over(sums[:, :, chosen].sum(2), counts[:, chosen].sum(1))
 
 
 def by_kind(sums: torch.Tensor, counts: torch.Tensor) -> dict[str, SampleMean]:
-    """Block influence over the tokens of each kind, and over all text; arguments as of `block_influence`."""
+    """Block influence over the tokens of each kind, and over all text."""
     subsets = {kind: (kind,) for kind in KINDS} | {"text": ("prompt", "answer")}
     return {f"bi-{name}": block_influence(sums, counts, kinds) for name, kinds in subsets.items()}
 

@@ -1,8 +1,7 @@
 """Angular distance across blocks of consecutive layers, and the block to remove (Gromov et al. 2024).
 
-The distance of the block of n layers that begins at layer i is the angle between the states that enter layer i and
-those that leave layer i + n - 1, at the end of the prompt, as a share of pi. The embedding's output enters layer 0, so
-blocks that begin there count too.
+The distance of a block is the angle between the states that enter its first layer and those that leave its last one,
+at the end of the prompt, as a share of pi. Distances are listed by the first layer of the block.
 """
 
 import itertools
@@ -10,7 +9,6 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers.utils.logging import tqdm
@@ -26,7 +24,7 @@ BLOCK_SCORES = FileKind("a file of block distances", keys=frozenset({"block", "v
 
 
 class BlockRecorder(Recorder):
-    """Distances of blocks of `size` layers: `(batch, layers, 1)`, NaN where a block would end beyond the last layer."""
+    """Distances of blocks of `size` layers: `(batch, layers - size + 1, 1)`."""
 
     name = "block"
 
@@ -44,84 +42,56 @@ class BlockRecorder(Recorder):
         self.rows.append(leaving[rows, places].double())
 
     def end(self) -> torch.Tensor:
-        states = torch.stack(self.rows)
-        distances = angle(states[: -self.size], states[self.size :])
-        beyond = distances.new_full((self.size - 1, distances.shape[1]), torch.nan)
-        return torch.cat([distances, beyond]).T.unsqueeze(-1)
+        states = torch.stack(self.rows, dim=1)
+        return angle(states[:, : -self.size], states[:, self.size :]).unsqueeze(-1)
 
 
 def block_distances(reader: Reader, samples: SampleSet, size: int, layer_path: str, batch_size: int) -> torch.Tensor:
-    """Distances of each sample, float64 `(samples, layers - size + 1)`, by the layer that a block begins at."""
+    """Distances of each sample, float64 `(samples, layers - size + 1)`."""
     rows = []
-    bar = tqdm(total=len(samples.indices), desc=f"blocks of {size}", unit="sample")
     batches = reader.batches(samples, groups_of(samples, batch_size))
-    for batch, numbers in sweep(reader.model, batches, [BlockRecorder(size)], layer_path):
-        rows.append(numbers[BlockRecorder.name][:, :, 0])
-        bar.update(len(batch.samples))
-    bar.close()
-    values = torch.cat(rows)
-    return values[:, : values.shape[1] - size + 1]
+    with tqdm(total=len(samples.indices), desc=f"blocks of {size}", unit="sample") as bar:
+        for batch, numbers in sweep(reader.model, batches, [BlockRecorder(size)], layer_path):
+            rows.append(numbers[BlockRecorder.name][:, :, 0])
+            bar.update(len(batch.samples))
+    return torch.cat(rows)
 
 
 def lowest_block(distances: Sequence[float], size: int, protected: Sequence[int]) -> tuple[int, ...]:
-    """The layers of the block of lowest distance that has no protected layer; of equal ones the lower.
-
-    Args:
-        distances: by the layer that a block begins at.
-
-    Raises:
-        SurgeryError: every block touches a protected layer.
-    """
-    kept = set(protected)
-    free = [i for i in range(len(distances)) if not kept & set(range(i, i + size))]
+    """The layers of the block of lowest distance without protected layers; raises `SurgeryError` if there is none."""
+    free = [i for i in range(len(distances)) if not set(protected) & set(range(i, i + size))]
     if not free:
-        depth = len(distances) + size - 1
-        raise SurgeryError(
-            f"no block of {size} layers lies outside the protected region: the longest stretch has "
-            f"{longest_stretch(depth, protected)} layers; --anywhere lets the region go too"
-        )
-    start = min(free, key=lambda i: (distances[i], i))
+        longest = longest_stretch(len(distances) + size - 1, protected)
+        why = f"the longest stretch has {longest} layers; --anywhere allows the region too"
+        raise SurgeryError(f"no block of {size} layers lies outside the protected region: {why}")
+    start = min(free, key=distances.__getitem__)
     return tuple(range(start, start + size))
 
 
 def longest_stretch(depth: int, protected: Sequence[int]) -> int:
-    """The most consecutive layers that are not protected."""
+    """The largest number of consecutive layers that are not protected."""
     ends = [-1, *sorted(set(protected)), depth]
     return max(b - a - 1 for a, b in itertools.pairwise(ends))
 
 
 def check_block(size: int, depth: int, protected: Sequence[int]) -> None:
-    """Raises `SurgeryError` for a block that cannot be removed, before anything is measured."""
+    """Raises `SurgeryError` for a size of blocks that cannot be removed."""
     if not 1 <= size < depth:
         raise SurgeryError(f"--block {size}: a block of a model of {depth} layers has 1 to {depth - 1}")
     lowest_block([0.0] * (depth - size + 1), size, protected)
 
 
-def block_entry(distances: torch.Tensor, size: int) -> dict[str, Any]:
-    """What is written of a measurement: means over the samples, by the layer that a block begins at."""
-    return {"block": size, "samples": len(distances), "values": distances.mean(0).tolist()}
-
-
 def read_block_values(path: str | Path, size: int, depth: int, identity: str) -> list[float]:
-    """The distances in a file of `prune --block-scores`, by the layer that a block begins at.
-
-    Raises:
-        SurgeryError: no such file, or one of another model or another size of blocks.
-    """
+    """The distances in a file of `prune --block-scores`; raises `SurgeryError` if it does not fit."""
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
         model, block, values = found["model"], found["block"], found["values"]
         whole = all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SurgeryError(
-            f"--block-scores {path} is not a file of block distances as `prune --block` writes it ({error}); give "
-            "another"
-        ) from error
+        raise SurgeryError(f"--block-scores {path} is not a file of block distances ({error}); give another") from error
     if found.get("identity") != identity or block != size:
-        raise SurgeryError(
-            f"{path} holds distances of blocks of {block} layers of {model}; give another --block-scores to measure "
-            f"blocks of {size} of this model"
-        )
+        instead = f"give another --block-scores to measure blocks of {size} of this model"
+        raise SurgeryError(f"{path} holds distances of blocks of {block} layers of {model}; {instead}")
     if not whole or len(values) != depth - size + 1:
         raise SurgeryError(f"--block-scores {path} does not hold {depth - size + 1} finite distances; measure again")
     return values

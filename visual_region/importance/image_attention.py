@@ -3,9 +3,8 @@
 The paper, Appendix A: A_i = sum over image tokens t, heads h and query tokens j of Attn_i[h, j, t], divided by
 (N_img * H). Figure 5 is its heat map, samples by layers.
 
-No attention map is made. What a query gives to the image is the attention's own output for values that are 1 at image
-tokens and 0 elsewhere, so the layer's kernel is run a second time on such values: whatever the family does with heads,
-rotation, masks and windows is done here too, and memory stays linear in the length.
+No attention map is made. Attention is run a second time, with values that are 1 at image tokens and 0 elsewhere: its
+output is each query's attention to the image, in any family, and memory is linear in the length.
 """
 
 import contextlib
@@ -27,13 +26,13 @@ _NAME = "visual_region_image_attention"
 
 
 class ImageAttentionRecorder(Recorder):
-    """Attention that image tokens get from each sample's image, prompt and answer tokens, as a mean over heads:
-    `(batch, layers, 3)`. Their sum over the last dimension, divided by the number of image tokens, is A_i."""
+    """Attention to image tokens from each sample's image, prompt and answer tokens, a mean over heads:
+    `(batch, layers, 3)`. The sum over the last dimension, divided by the number of image tokens, is A_i."""
 
     name = "attention"
 
     @contextlib.contextmanager
-    def watching(self, decoder: nn.Module, layers: nn.ModuleList) -> Iterator[None]:
+    def watching(self, decoder: nn.Module) -> Iterator[None]:
         AttentionInterface.register(_NAME, self._attend)
         AttentionMaskInterface.register(_NAME, sdpa_mask)
         config = decoder.config
@@ -47,44 +46,34 @@ class ImageAttentionRecorder(Recorder):
     def begin(self, kinds: torch.Tensor) -> None:
         super().begin(kinds)
         self._image = kinds == IMAGE
-        self._any_image = bool(self._image.any())
         self._given = torch.zeros(len(kinds), len(KINDS), dtype=torch.float64)
 
     def layer(self, index: int, entering: torch.Tensor, leaving: torch.Tensor) -> None:
         self.rows.append(self._given)
 
     def _attend(
-        self,
-        module: nn.Module,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        **kwargs: Any,
+        self, module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, None]:
-        """The attention of transformers; also records what each query gives to the image."""
-        output = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-        if self._any_image:
-            # Shares of attention are small numbers that are summed by the hundred: half precision is too coarse.
+        """The attention of transformers; also records each query's attention to the image."""
+        output = sdpa_attention_forward(module, query, key, value, mask, **kwargs)
+        if self._image.any():
+            # Half precision is too coarse for sums of hundreds of small shares.
             exact = torch.float32 if query.dtype in (torch.float16, torch.bfloat16) else query.dtype
             mark = torch.zeros(value.shape, dtype=exact, device=value.device)
             mark[..., 0] = self._image.to(value.device).unsqueeze(1)
-            if attention_mask is not None and attention_mask.is_floating_point():
-                attention_mask = attention_mask.to(exact)
-            given, _ = sdpa_attention_forward(
-                module, query.to(exact), key.to(exact), mark, attention_mask, **kwargs | {"dropout": 0.0}
-            )
+            if mask is not None and mask.is_floating_point():
+                mask = mask.to(exact)
+            kwargs["dropout"] = 0.0
+            given, _ = sdpa_attention_forward(module, query.to(exact), key.to(exact), mark, mask, **kwargs)
             per_query = given[..., 0].mean(-1, dtype=torch.float64)
             self._given = sum_by_kind(per_query, self.kinds.to(value.device)).cpu()
         return output
 
 
 def image_attention(sums: torch.Tensor, counts: torch.Tensor, kinds: tuple[str, ...] = tuple(KINDS)) -> SampleMean:
-    """The mean of A_i over the samples that have images.
+    """The mean of A_i, or of the share of queries of some kinds, over the samples that have images.
 
-    Args:
-        sums: float64 `(samples, layers, 3)`, of `ImageAttentionRecorder`; counts: int64 `(samples, 3)`.
-        kinds: query tokens that count; the scores of the three kinds add up to A_i.
+    From float64 sums `(samples, layers, 3)` and int64 counts `(samples, 3)`.
     """
     chosen = [list(KINDS).index(kind) for kind in kinds]
     images = counts[:, list(KINDS).index("image")]
@@ -92,16 +81,11 @@ def image_attention(sums: torch.Tensor, counts: torch.Tensor, kinds: tuple[str, 
     return SampleMean(per_sample, (images > 0).double())
 
 
-def by_query(sums: torch.Tensor, counts: torch.Tensor) -> dict[str, SampleMean]:
-    """What the queries of each kind give to the image; arguments as of `image_attention`."""
-    return {f"image-attention-{kind}": image_attention(sums, counts, (kind,)) for kind in KINDS}
-
-
 METRIC = SampleMetric(
     "image-attention",
     "image attention score",
     ImageAttentionRecorder,
     image_attention,
-    details=by_query,
+    details=lambda sums, counts: {f"image-attention-{kind}": image_attention(sums, counts, (kind,)) for kind in KINDS},
     needs_images=True,
 )

@@ -1,12 +1,12 @@
-"""What a command that measures layers is given: the metrics that its inputs allow, its samples, and the model."""
+"""The inputs of commands that measure layers: metrics, samples and the model."""
 
 import argparse
 from pathlib import Path
 
 from llava.checkpoint.folder import Checkpoint
 from llava.conversation import get_template
-from llava.data.feature_cache import FeatureCache
 from llava.dtypes import dtype_of
+from llava.eval.answering.arguments import feature_cache, template_name
 from llava.model.builder import load_checkpoint
 from visual_region.importance import METRICS, PARAMETER_METRICS, SAMPLE_METRICS
 from visual_region.importance.samples import Reader, SampleSet, open_samples
@@ -14,7 +14,7 @@ from visual_region.scores import ScoreError
 
 
 def add_sample_flags(parser: argparse._ActionsContainer) -> None:
-    """Flags of the samples and of the pass over them."""
+    """Flags of the samples and of how they are run."""
     parser.add_argument("--data-path", help="LLaVA JSON, or image-caption pairs")
     parser.add_argument("--image-folder", default="")
     parser.add_argument("--samples", default="64", help="how many, drawn at random; or 'all'")
@@ -25,7 +25,7 @@ def add_sample_flags(parser: argparse._ActionsContainer) -> None:
 
 
 def wanted_metrics(text: str | None, has_data: bool, has_backbone: bool) -> list[str]:
-    """The metrics to compute, in the order of the table; raises `ScoreError` for one that lacks its input."""
+    """The metrics to compute, in the order of `METRICS`; raises `ScoreError` for one without its input."""
     if text is None:
         names = [*SAMPLE_METRICS] * has_data + [*PARAMETER_METRICS] * has_backbone
         if not names:
@@ -33,10 +33,8 @@ def wanted_metrics(text: str | None, has_data: bool, has_backbone: bool) -> list
         return names
     asked = [name.strip() for name in text.split(",") if name.strip()]
     problems = [f"there is no metric {name!r}; there are {', '.join(METRICS)}" for name in asked if name not in METRICS]
-    for table, given, flag in (
-        (SAMPLE_METRICS, has_data, "--data-path"),
-        (PARAMETER_METRICS, has_backbone, "--backbone"),
-    ):
+    tables = (SAMPLE_METRICS, has_data, "--data-path"), (PARAMETER_METRICS, has_backbone, "--backbone")
+    for table, given, flag in tables:
         lacking = [name for name in asked if name in table]
         if lacking and not given:
             problems.append(f"{', '.join(lacking)} need {flag}")
@@ -48,19 +46,19 @@ def wanted_metrics(text: str | None, has_data: bool, has_backbone: bool) -> list
 
 
 def checked_samples(args: argparse.Namespace, checkpoint: Checkpoint) -> SampleSet:
-    """The samples, after every check of flags, template, data and images that needs no model."""
-    if args.samples != "all" and not (args.samples.isdecimal() and int(args.samples)):
+    """The samples, after all checks that need no model."""
+    count = None if args.samples == "all" else args.samples.isdecimal() and int(args.samples)
+    if count == 0:
         raise ScoreError(f"--samples is a whole number from 1 on, or 'all', not {args.samples!r}")
     if args.batch_size < 1:
         raise ScoreError(f"--batch-size is a whole number from 1 on, not {args.batch_size}")
     get_template(template_name(args, checkpoint))
-    samples = open_samples(args.data_path, None if args.samples == "all" else int(args.samples), args.seed)
+    samples = open_samples(args.data_path, count, args.seed)
     samples.check_images(Path(args.image_folder))
     return samples
 
 
 def make_reader(args: argparse.Namespace, checkpoint: Checkpoint, samples: SampleSet) -> Reader:
-    """The model, and what makes batches for it."""
     tokenizer, model, processor, _ = load_checkpoint(
         checkpoint,
         dtype=dtype_of(args.dtype),
@@ -72,13 +70,7 @@ def make_reader(args: argparse.Namespace, checkpoint: Checkpoint, samples: Sampl
     template = get_template(template_name(args, checkpoint))
     reader = Reader(model, tokenizer, processor, template, Path(args.image_folder))
     if args.vision_feature_cache and samples.with_images:
-        ratio = getattr(model.config, "image_aspect_ratio", None)
-        reader.feature_cache = FeatureCache(args.vision_feature_cache, model.get_vision_tower(), ratio, model.dtype)
+        reader.feature_cache = feature_cache(args, model)
         images = [reader.image_folder / name for name in samples.images]
         reader.feature_cache.ensure(images, model.get_vision_tower(), device=model.device)
     return reader
-
-
-def template_name(args: argparse.Namespace, checkpoint: Checkpoint) -> str:
-    """The template that --conv-mode names, else the one that the checkpoint records."""
-    return args.conv_mode or checkpoint.template

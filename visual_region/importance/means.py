@@ -1,4 +1,4 @@
-"""A layer's score as a mean over samples, and what that mean would be over other samples."""
+"""The score of each layer as a mean over samples, and the same mean over resamples."""
 
 from dataclasses import dataclass
 
@@ -7,19 +7,21 @@ import torch
 
 @dataclass(frozen=True)
 class SampleMean:
-    """Scores of each sample, with the weight that each has in the mean.
+    """Scores and weights of the samples.
 
     Attributes:
-        per_sample: float64 `(samples, layers)`; NaN in rows of samples that have no part in the metric.
-        weights: float64 `(samples,)`: tokens behind each row, or 1; 0 for rows of NaN.
+        per_sample: float64 `(samples, layers)`; rows of NaN for samples that the metric does not use.
+        weights: float64 `(samples,)`: the tokens of each row, or 1; 0 for rows of NaN.
     """
 
     per_sample: torch.Tensor
     weights: torch.Tensor
 
     def values(self, draws: torch.Tensor | None = None) -> torch.Tensor:
-        """The weighted mean, float64 `(layers,)`; with `draws` `(resamples, samples)`, how often each sample was
-        drawn, one mean per resample `(resamples, layers)`, NaN where nothing drawn counts."""
+        """The weighted mean, float64 `(layers,)`; or one per resample, `(resamples, layers)`, NaN if its weights are 0.
+
+        `draws` `(resamples, samples)` is how often each sample was drawn.
+        """
         weighted = torch.nan_to_num(self.per_sample, nan=0.0) * self.weights.unsqueeze(1)
         if draws is None:
             return weighted.sum(0) / self.weights.sum()
@@ -34,7 +36,7 @@ class MeanOfMeans:
 
     @property
     def per_sample(self) -> torch.Tensor:
-        """float64 `(samples, layers)`; NaN where a sample lacks a part."""
+        """float64 `(samples, layers)`; NaN if a sample lacks a part."""
         return torch.stack([part.per_sample for part in self.parts]).mean(0)
 
     @property
@@ -50,6 +52,6 @@ Scores = SampleMean | MeanOfMeans
 
 
 def mean_over(sums: torch.Tensor, counts: torch.Tensor) -> SampleMean:
-    """From each sample's sum over its tokens `(samples, layers)` and their number `(samples,)`."""
+    """From each sample's sum over its tokens `(samples, layers)` and the number of these `(samples,)`."""
     counts = counts.double()
     return SampleMean(torch.where(counts.unsqueeze(1) > 0, sums / counts.unsqueeze(1), torch.nan), counts)

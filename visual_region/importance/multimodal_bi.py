@@ -1,7 +1,7 @@
 """Multimodal block influence: visual and text tokens have equal weight, however many of each there are.
 
-The paper, Appendix A: 1 - 1/2 (E over visual tokens of cos(X_i, X_i+1) + E over text tokens). Samples of text alone
-take part in the second expectation.
+The paper, Appendix A: 1 - 1/2 (E over visual tokens of cos(X_i, X_i+1) + E over text tokens). Text-only samples are
+part of the second mean.
 """
 
 import torch
@@ -14,7 +14,6 @@ _PARTS = ("bi-image", "bi-text")
 
 
 def multimodal_bi(sums: torch.Tensor, counts: torch.Tensor) -> MeanOfMeans:
-    """Arguments as in `block_influence`."""
     found = by_kind(sums, counts)
     return MeanOfMeans(tuple(found[name] for name in _PARTS))
 

@@ -1,7 +1,7 @@
-"""Parameter change ratio: how far training moved a layer's weights, relative to what they were before.
+"""Parameter change ratio: how much training changed a layer's weights, relative to their values before.
 
-The paper, Appendix A: R_i = mean over the layer's parameters of |(theta' - theta) / theta|. Where theta is 0 the ratio
-has no value: such elements are left out, and counted.
+The paper, Appendix A: R_i = mean over the layer's parameters of |(theta' - theta) / theta|. Elements with theta = 0 are
+left out and counted.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""One pass over two checkpoints' decoder weights, for both metrics that compare parameters."""
+"""One pass over the decoder weights of two checkpoints, for all metrics that compare parameters."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -16,11 +16,11 @@ PIECE = 1 << 17
 
 @dataclass
 class LayerSums:
-    """Sums over one layer's elements in float64; theta is the backbone's, delta what training added.
+    """Sums over a layer's elements in float64; theta is the backbone's value, delta the change by training.
 
     Attributes:
-        ratio: sum of |delta / theta| over the elements where theta is not 0.
-        elements, zeros: all elements, and those where theta is 0, which `ratio` leaves out.
+        ratio: sum of |delta / theta| where theta is not 0.
+        elements, zeros: number of elements, and of those where theta is 0.
         theta2, delta2, product: sums of theta^2, delta^2 and theta * delta.
     """
 
@@ -33,14 +33,14 @@ class LayerSums:
 
 
 def check_comparable(trained: DecoderWeights, backbone: DecoderWeights) -> None:
-    """Raises `ScoreError` that names the first tensor in which two checkpoints differ, before anything is read."""
+    """Raises `ScoreError` that names the first tensor of another shape, before any tensor is read."""
     depths = len(trained.layers), len(backbone.layers)
-    for i, (ours, theirs) in enumerate(itertools.zip_longest(trained.layers, backbone.layers, fillvalue={})):
-        for name in sorted({*ours, *theirs}):
-            if name in ours and name in theirs and ours[name].shape == theirs[name].shape:
+    deep = f"; they have {depths[0]} and {depths[1]} layers" if depths[0] != depths[1] else ""
+    for i, sides in enumerate(itertools.zip_longest(trained.layers, backbone.layers, fillvalue={})):
+        for name in sorted({*sides[0], *sides[1]}):
+            shapes = [side[name].shape if name in side else "absent" for side in sides]
+            if shapes[0] == shapes[1]:
                 continue
-            shapes = [f"{tuple(side[name].shape)}" if name in side else "absent" for side in (ours, theirs)]
-            deep = f"; they have {depths[0]} and {depths[1]} layers" if depths[0] != depths[1] else ""
             raise ScoreError(
                 f"{trained.path} and {backbone.path} cannot be compared: {trained.name(i, name)} is {shapes[0]} in the "
                 f"first and {shapes[1]} in the second{deep}. Give --backbone the language model that this checkpoint "
@@ -49,7 +49,7 @@ def check_comparable(trained: DecoderWeights, backbone: DecoderWeights) -> None:
 
 
 def compare_layers(trained: DecoderWeights, backbone: DecoderWeights, layers: Iterable[int]) -> Iterator[LayerSums]:
-    """The sums of each of these layers; memory is a few pieces and one adapted matrix."""
+    """The sums of each of these layers; needs the memory of a few pieces and one adapted matrix."""
     theta, delta = torch.empty(PIECE, dtype=torch.float64), torch.empty(PIECE, dtype=torch.float64)
     for i in layers:
         sums = LayerSums()

@@ -1,4 +1,4 @@
-"""Bootstrap over samples: intervals of a score, and how stable its top-k is."""
+"""Bootstrap over samples: intervals of scores, and the stability of the first k layers."""
 
 from dataclasses import dataclass
 
@@ -13,30 +13,26 @@ _TAILS = torch.tensor([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], dtype=torch.
 
 
 def resampled(scores: Scores, resamples: int = RESAMPLES, seed: int = 0) -> torch.Tensor:
-    """The layers' values over samples drawn with replacement, float64 `(resamples, layers)`."""
-    once = np.ones(len(scores.weights), dtype=np.int64)
-
-    def values(drawn: np.ndarray) -> np.ndarray:
-        return scores.values(torch.from_numpy(drawn).double()).numpy()
-
-    return torch.from_numpy(draw_counts(once, resamples, np.random.default_rng(seed), values))
+    """The values over samples drawn with replacement, float64 `(resamples, layers)`."""
+    once, generator = np.ones(len(scores.weights), dtype=np.int64), np.random.default_rng(seed)
+    draws = draw_counts(
+        once, resamples, generator, lambda drawn: scores.values(torch.from_numpy(drawn).double()).numpy()
+    )
+    return torch.from_numpy(draws)
 
 
 def interval(scores: Scores, resamples: int = RESAMPLES, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """The percentile interval of each layer's value, `(low, high)`, float64 `(layers,)`."""
-    low, high = torch.nanquantile(resampled(scores, resamples, seed), _TAILS, dim=0)
-    return low, high
+    return torch.nanquantile(resampled(scores, resamples, seed), _TAILS, dim=0).unbind()
 
 
 @dataclass(frozen=True)
 class Stability:
-    """Of the k layers that a metric puts first.
+    """The stability of the first k layers of a metric, `layers` (sorted).
 
     Attributes:
-        layers: the k layers, sorted.
-        share: for each layer of the model, the share of resamples in which it is among the first k; `(layers,)`.
-        jaccard: mean overlap of a resample's first k with `layers`.
-        low, high: the percentile interval of that overlap.
+        share: for each layer of the model, the share of resamples in which it is among the first k.
+        jaccard: mean overlap of the first k of a resample with `layers`; low, high: its percentile interval.
     """
 
     layers: tuple[int, ...]
@@ -47,7 +43,7 @@ class Stability:
 
 
 def stability(scores: Scores, k: int, lowest: bool, resamples: int = RESAMPLES, seed: int = 0) -> Stability:
-    """Resamples the samples and ranks the layers again each time."""
+    """Resamples, and ranks the layers of each resample."""
     values = resampled(scores, resamples, seed)
     values = values[~values.isnan().any(1)]
     chosen = _first(scores.values().unsqueeze(0), k, lowest)[0]
@@ -60,6 +56,6 @@ def stability(scores: Scores, k: int, lowest: bool, resamples: int = RESAMPLES, 
 
 
 def _first(values: torch.Tensor, k: int, lowest: bool) -> torch.Tensor:
-    """bool `(rows, layers)`: whether a layer is among its row's first k; of equal scores the lower layer goes first."""
+    """bool `(rows, layers)`: whether a layer is among its row's first k; the lower of equal ones comes first."""
     order = values.argsort(dim=1, descending=not lowest, stable=True)
     return torch.zeros_like(values, dtype=torch.bool).scatter_(1, order[:, :k], True)

@@ -1,4 +1,4 @@
-"""The samples that layers are scored on: LLaVA JSON, or image-caption pairs, as batches for the decoder."""
+"""The samples that layers are scored on, from LLaVA JSON or image-caption pairs, as batches for the decoder."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from llava.constants import DEFAULT_IMAGE_TOKEN, IGNORE_INDEX
 from llava.conversation import Conversation, get_template
 from llava.data.collate import DataCollatorForSupervisedDataset
 from llava.data.dataset import LazySupervisedDataset
-from llava.data.records import DataFormatError, Record, Records, open_records
+from llava.data.records import DataFormatError, Records, open_records
 from llava.files import cache_root, sha256_of, write_json
 from llava.images import missing_images
 from llava.names import some
@@ -26,11 +26,9 @@ CAPTION_TEMPLATE = "plain"
 
 @dataclass(frozen=True)
 class SampleSet:
-    """Samples of a data file.
+    """Samples of a data file: the records `indices`, in the order in which they are run.
 
-    Attributes:
-        indices: which records, in the order in which they are run.
-        captions: the file holds image-caption pairs, for the template of captions.
+    `captions`: the file holds image-caption pairs.
     """
 
     path: str
@@ -45,30 +43,22 @@ class SampleSet:
 
     @property
     def images(self) -> list[str]:
-        """The names of the images, each once."""
         return list(dict.fromkeys(name for i in self.indices for name in self.records[i].images))
 
     def check_images(self, folder: Path) -> None:
-        """Raises `ScoreError` that counts and names missing images, before a model is loaded."""
-        missing = missing_images(self.images, folder)
-        if missing:
+        """Raises `ScoreError` for missing images."""
+        if missing := missing_images(self.images, folder):
             raise ScoreError(
                 f"{len(missing)} of {len(self.images)} images are missing under {str(folder)!r}: {some(missing)}; "
-                "give --image-folder the folder that the paths of the data file begin in"
+                "give --image-folder the folder that contains the paths of the data file"
             )
 
 
 def open_samples(path: str, count: int | None, seed: int) -> SampleSet:
-    """`count` random samples of a data file (None: all).
+    """`count` random samples of a data file (None: all), ordered by length, then content, not by place in the file.
 
-    They are run in the order of length, then of content, so that the order of the file changes nothing, not even
-    which samples share a batch.
-
-    Args:
-        path: LLaVA JSON or JSON lines (`conversations`), or items `{"image": ..., "caption": text or list of texts}`.
-
-    Raises:
-        FileNotFoundError, DataFormatError: no such file, or one of another format.
+    The file is LLaVA JSON or JSON lines, or has items `{"image": ..., "caption": text or list of texts}`. Raises
+    FileNotFoundError or DataFormatError for others.
     """
     if Path(path).is_dir():
         raise DataFormatError(f"data file {path} is a folder; give the JSON file itself")
@@ -76,15 +66,14 @@ def open_samples(path: str, count: int | None, seed: int) -> SampleSet:
         raise FileNotFoundError(f"data file {path} does not exist")
     captions = _holds_captions(Path(path))
     records = open_records(_captions_as_llava(Path(path)) if captions else path)
-    order = torch.randperm(len(records), generator=torch.Generator().manual_seed(seed)).tolist()
-    chosen = order[:count]
     words = records.words
-    chosen.sort(key=lambda i: (int(words[i]), _content(records[i])))
-    return SampleSet(path, sha256_of(path), records, tuple(chosen), captions)
 
+    def length_and_content(i: int) -> tuple[int, str]:
+        content = json.dumps([records[i].images, records[i].turns])
+        return int(words[i]), hashlib.sha256(content.encode()).hexdigest()
 
-def _content(record: Record) -> str:
-    return hashlib.sha256(json.dumps([record.images, record.turns]).encode()).hexdigest()
+    order = torch.randperm(len(records), generator=torch.Generator().manual_seed(seed)).tolist()
+    return SampleSet(path, sha256_of(path), records, tuple(sorted(order[:count], key=length_and_content)), captions)
 
 
 def _holds_captions(path: Path) -> bool:
@@ -99,7 +88,7 @@ def _holds_captions(path: Path) -> bool:
 
 
 def _captions_as_llava(path: Path) -> Path:
-    """The pairs as LLaVA JSON in the cache, one item per caption; named after the file's content."""
+    """The pairs as LLaVA JSON in the cache, one item per caption."""
     target = cache_root() / "captions" / f"{path.stem}-{sha256_of(path)[:16]}.json"
     if target.exists():
         return target
@@ -110,34 +99,22 @@ def _captions_as_llava(path: Path) -> Path:
         raise DataFormatError(f"{path} is neither JSON nor JSON lines ({error})") from error
     items = []
     for i, row in enumerate(rows):
-        captions = row.get("caption") if isinstance(row, dict) else None
+        captions, image = (row.get("caption"), row.get("image")) if isinstance(row, dict) else (None, None)
         captions = [captions] if isinstance(captions, str) else captions
-        image = row.get("image") if isinstance(row, dict) else None
         good = isinstance(captions, list) and captions and all(isinstance(c, str) and c.strip() for c in captions)
         if not good or not isinstance(image, str) or not image:
-            raise DataFormatError(
-                f"{path}: item {i} is not an image-caption pair; it needs 'image' (a path) and 'caption' (a text or a "
-                "list of texts)"
-            )
-        items += [
-            {
-                "id": f"{row.get('id', i)}",
-                "image": image,
-                "conversations": [{"from": "human", "value": DEFAULT_IMAGE_TOKEN}, {"from": "gpt", "value": caption}],
-            }
-            for caption in captions
-        ]
+            need = "it needs 'image' (a path) and 'caption' (a text or a list of texts)"
+            raise DataFormatError(f"{path}: item {i} is not an image-caption pair; {need}")
+        for caption in captions:
+            turns = [{"from": "human", "value": DEFAULT_IMAGE_TOKEN}, {"from": "gpt", "value": caption}]
+            items.append({"id": f"{row.get('id', i)}", "image": image, "conversations": turns})
     write_json(target, items)
     return target
 
 
 @dataclass
 class Reader:
-    """Makes batches with a loaded model's parts.
-
-    Args:
-        processor: image processor; unused if `feature_cache` is given.
-    """
+    """Makes batches for a loaded model; with `feature_cache` the image processor is not used."""
 
     model: Any
     tokenizer: PreTrainedTokenizerBase
@@ -150,12 +127,11 @@ class Reader:
         """One batch for each group of record indices, on the model's device."""
         config = self.model.config
         limit = getattr(config, "tokenizer_model_max_length", None)
-        template = get_template(CAPTION_TEMPLATE) if samples.captions else self.template
         collate = DataCollatorForSupervisedDataset(self.tokenizer, limit)
         dataset = LazySupervisedDataset(
             samples.records,
             self.tokenizer,
-            template,
+            get_template(CAPTION_TEMPLATE) if samples.captions else self.template,
             self.image_folder,
             self.processor,
             getattr(config, "image_aspect_ratio", None) or "square",
@@ -170,17 +146,17 @@ class Reader:
     def _batch(self, batch: dict[str, Any], group: tuple[int, ...]) -> TokenBatch:
         device, dtype = self.model.device, self.model.dtype
         mask = batch["attention_mask"].bool()
-        # Kinds travel as labels through the splicing, which marks image tokens (and padding) with -100.
+        # Kinds pass as labels through the splicing, which labels image tokens and padding with -100.
         kinds = torch.where(batch["labels"] != IGNORE_INDEX, ANSWER, PROMPT).masked_fill(~mask, IGNORE_INDEX)
-        images = {key: _to(batch[key], device, dtype) for key in ("images", "image_features") if key in batch}
+        pixels, features = (_to(batch.get(key), device, dtype) for key in ("images", "image_features"))
         ids, positions, mask, _, embeds, kinds = self.model.prepare_inputs_labels_for_multimodal(
             batch["input_ids"].to(device),
             torch.zeros_like(batch["input_ids"]).to(device),
             mask.to(device),
             None,
             kinds.to(device),
-            images.get("images"),
-            image_features=images.get("image_features"),
+            pixels,
+            image_features=features,
         )
         if embeds is None:
             positions = (mask.cumsum(1) - 1).clamp(min=0)
@@ -192,10 +168,10 @@ class Reader:
 def _to(images: Any, device: torch.device, dtype: torch.dtype) -> Any:
     if isinstance(images, list):
         return [image.to(device, dtype) for image in images]
-    return images.to(device, dtype)
+    return None if images is None else images.to(device, dtype)
 
 
 def groups_of(samples: SampleSet, batch_size: int) -> list[tuple[int, ...]]:
-    """The samples in batches of like length, longest first, so that a lack of memory shows at once."""
+    """Batches of similar length, longest first, so that a lack of memory shows at once."""
     longest_first = samples.indices[::-1]
     return [longest_first[start : start + batch_size] for start in range(0, len(longest_first), batch_size)]

@@ -1,10 +1,9 @@
-"""Writing a score file (visual_region/scores.py says what it holds)."""
+"""Writing a score file (its format: visual_region/scores.py)."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from llava.files import written_whole
 from visual_region.importance.means import Scores
@@ -13,13 +12,8 @@ from visual_region.scores import ScoreError
 
 
 def entry_of(scores: Scores, resamples: int, seed: int, parts: tuple[str, ...] = ()) -> dict[str, Any]:
-    """One metric of samples, as the file holds it.
-
-    Args:
-        parts: names of the metrics whose mean this is.
-    """
-    per_sample = scores.per_sample
-    rows = [None if row.isnan().any() else row.tolist() for row in per_sample]
+    """The file's entry of one metric; `parts` are the metrics whose mean it is."""
+    rows = [None if row.isnan().any() else row.tolist() for row in scores.per_sample]
     samples, bounds = sum(row is not None for row in rows), {}
     if samples > 1:
         low, high = interval(scores, resamples, seed)
@@ -34,20 +28,18 @@ def entry_of(scores: Scores, resamples: int, seed: int, parts: tuple[str, ...] =
 
 
 def write_scores(path: str | Path, content: dict[str, Any]) -> None:
-    """Writes the file whole or not at all; raises `ScoreError` for a score that is not a finite number."""
+    """Writes the file; raises `ScoreError` for a score that is not a finite number."""
     for name, entry in content["metrics"].items():
-        wrong = [i for i, value in enumerate(entry["values"]) if not torch.isfinite(torch.tensor(value))]
+        wrong = [i for i, value in enumerate(entry["values"]) if not math.isfinite(value)]
         if wrong:
-            raise ScoreError(
-                f"the {name} of layers {wrong} is not a finite number: hidden states or weights overflowed there. "
-                "Score in another --dtype (bf16 or fp32)"
-            )
+            why = "hidden states or weights overflowed there. Score in another --dtype (bf16 or fp32)"
+            raise ScoreError(f"the {name} of layers {wrong} is not a finite number: {why}")
     with written_whole(path) as aside:
         aside.write_text(_readable(content), encoding="utf-8")
 
 
 def _readable(content: dict[str, Any]) -> str:
-    """JSON with a line for each key of the two upper levels: a number a line would hide them in thousands."""
+    """JSON with one line per key of the upper levels, and long lists on one line."""
 
     def lines(value: Any, depth: int) -> str:
         if not depth or not isinstance(value, dict) or not value:

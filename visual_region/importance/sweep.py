@@ -1,33 +1,28 @@
-"""One pass over the data for every metric that reads hidden states or attention.
+"""One pass over the data for all metrics of hidden states or attention.
 
-Recorders watch each decoder layer and keep a few numbers per sample; no hidden state outlives its layer. The head is
-not run: no metric reads logits.
+Recorders keep a few numbers per layer and sample, and no hidden states. The head is not run.
 """
 
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from visual_region.importance.tokens import TokenBatch
-from visual_region.tuning import decoder_layers
 
 
 class Recorder(ABC):
-    """What is kept of a batch.
-
-    Attributes:
-        name: of its numbers, in the journal.
-    """
+    """Measures every layer of a batch; `name` is that of its numbers in the journal."""
 
     name: ClassVar[str]
 
     @contextlib.contextmanager
-    def watching(self, decoder: nn.Module, layers: nn.ModuleList) -> Iterator[None]:
-        """A block around all batches, for what must be put in place and taken away again."""
+    def watching(self, decoder: nn.Module) -> Iterator[None]:
+        """A context around all batches, for changes to the decoder."""
         yield
 
     def begin(self, kinds: torch.Tensor) -> None:
@@ -37,10 +32,10 @@ class Recorder(ABC):
 
     @abstractmethod
     def layer(self, index: int, entering: torch.Tensor, leaving: torch.Tensor) -> None:
-        """A layer has run; states `(batch, length, hidden)`, to be read and not kept. Appends to `rows`."""
+        """Called after each layer with states `(batch, length, hidden)`; appends to `rows`, keeps no states."""
 
     def end(self) -> torch.Tensor:
-        """What was measured of the batch, float64 `(batch, layers, numbers)`."""
+        """The numbers of the batch, float64 `(batch, layers, numbers)`."""
         return torch.stack(self.rows, dim=1)
 
 
@@ -48,28 +43,21 @@ class Recorder(ABC):
 def sweep(
     model: nn.Module, batches: Iterable[TokenBatch], recorders: Sequence[Recorder], layer_path: str
 ) -> Iterator[tuple[TokenBatch, dict[str, torch.Tensor]]]:
-    """Runs the decoder over the batches; yields each with its numbers, float64 `(batch, layers, numbers)` on the CPU.
-
-    Args:
-        layer_path: attribute path of the decoder layers ("model.layers"); what holds them is what is run.
-    """
-    layers = decoder_layers(model, layer_path)
+    """Runs the decoder, the parent of `layer_path`; yields each batch with its numbers by recorder, on the CPU."""
+    layers = model.get_submodule(layer_path)
     decoder = model.get_submodule(layer_path.rpartition(".")[0])
 
-    def watch(index: int) -> Any:
-        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            entering = args[0] if args else kwargs["hidden_states"]
-            leaving = output[0] if isinstance(output, tuple) else output
-            for recorder in recorders:
-                recorder.layer(index, entering, leaving)
-
-        return hook
+    def watch(index: int, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        entering = args[0] if args else kwargs["hidden_states"]
+        leaving = output[0] if isinstance(output, tuple) else output
+        for recorder in recorders:
+            recorder.layer(index, entering, leaving)
 
     with contextlib.ExitStack() as stack:
         for recorder in recorders:
-            stack.enter_context(recorder.watching(decoder, layers))
+            stack.enter_context(recorder.watching(decoder))
         for index, layer in enumerate(layers):
-            stack.callback(layer.register_forward_hook(watch(index), with_kwargs=True).remove)
+            stack.callback(layer.register_forward_hook(partial(watch, index), with_kwargs=True).remove)
         for batch in batches:
             for recorder in recorders:
                 recorder.begin(batch.kinds)

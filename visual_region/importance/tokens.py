@@ -1,4 +1,4 @@
-"""Which token is what: padding, image, prompt or answer."""
+"""The kind of each token: padding, image, prompt or answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,19 +8,12 @@ import torch
 
 PADDING, IMAGE, PROMPT, ANSWER = 0, 1, 2, 3
 KINDS: dict[str, int] = {"image": IMAGE, "prompt": PROMPT, "answer": ANSWER}
-"""The kinds that count, in the order in which sums by kind are kept."""
+"""The kinds without padding, in the order of sums by kind."""
 
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """A batch as the decoder takes it.
-
-    Attributes:
-        inputs: keyword arguments of the decoder's forward (`inputs_embeds` or `input_ids`, `attention_mask`,
-            `position_ids`), padded on either side.
-        kinds: int64 `(batch, length)`, of the constants above.
-        samples: the index of each row's sample.
-    """
+    """A batch: keyword arguments of the decoder, kinds of tokens int64 `(batch, length)`, the sample of each row."""
 
     inputs: Mapping[str, Any]
     kinds: torch.Tensor
@@ -35,18 +28,16 @@ def count_kinds(kinds: torch.Tensor) -> torch.Tensor:
 def sum_by_kind(values: torch.Tensor, kinds: torch.Tensor) -> torch.Tensor:
     """Sums of float64 `(batch, length)` over each row's image, prompt and answer tokens: `(batch, 3)`.
 
-    Padding is masked and not multiplied by 0, so its values may be NaN.
+    The values of padding may be NaN.
     """
     zero = values.new_zeros(())
     return torch.stack([torch.where(kinds == kind, values, zero).sum(1) for kind in KINDS.values()], dim=1)
 
 
 def last_positions(kinds: torch.Tensor) -> torch.Tensor:
-    """int64 `(batch, 2)`: where each row's prompt ends, and where the row ends.
+    """int64 `(batch, 2)`: the last position of each row's prompt, and of the row.
 
-    The prompt ends before the first answer token: under causal attention the state there is that of the prompt
-    alone, from which the answer's first token is read. A row without an answer, or that begins with it, ends its
-    prompt at its last token.
+    The prompt ends before the first answer token; in rows without an answer, or that begin with it, at the last token.
     """
     places = torch.arange(kinds.shape[1], device=kinds.device).expand_as(kinds)
     end = places.masked_fill(kinds == PADDING, -1).amax(1)

@@ -8,16 +8,15 @@ from llava.names import numbered
 from visual_region.pictures.figure import MARKED, OTHER, new_figure, save
 
 WAYS = ((True, "outside the tuned region", "o-", MARKED), (False, "anywhere", "x--", OTHER))
-"""`protected` of an entry -> its line. Both ways often choose the same layers: the second must not hide the first."""
+"""`protected` of an entry and its line. Both lines are often the same: the second must not hide the first."""
 
 
 def pruning_curve(axes: Any, entries: Sequence[Mapping[str, Any]], floor: float | None = None) -> None:
-    """Draws both lines.
+    """Draws both lines, and a dotted one for `floor`, the accuracy without images.
 
     Args:
-        entries: of `visual_region.commands.curve`: `removed`, `protected`, `accuracy`, and `scores.intervals.all`
-            if known; `removed` 0 is the whole model and begins both lines.
-        floor: accuracy of answering blind, for a dotted line.
+        entries: of `visual_region.commands.curve`: `removed` (0 for the whole model), `protected`, `accuracy`, and
+            `scores.intervals.all` if known.
     """
     whole = [entry for entry in entries if entry["removed"] == 0][:1]
     for protected, name, style, colour in WAYS:
@@ -28,7 +27,7 @@ def pruning_curve(axes: Any, entries: Sequence[Mapping[str, Any]], floor: float 
         axes.axhline(100 * floor, color="grey", linestyle=":", label="blind")
     counts = sorted({entry["removed"] for entry in entries})
     axes.set_xticks(range(counts[0], counts[-1] + 1))
-    # A little beyond both ends, so that marks at 0 and 100 are whole.
+    # So that marks at 0 and 100 are whole.
     axes.set_ylim(-3, 103)
     axes.set_yticks(range(0, 101, 20))
     axes.set_xlabel("layers removed, least angular distance first")
@@ -37,7 +36,7 @@ def pruning_curve(axes: Any, entries: Sequence[Mapping[str, Any]], floor: float 
 
 
 def _line(axes: Any, points: Sequence[Mapping[str, Any]], style: str, name: str, colour: str) -> None:
-    """One line, with the 95% interval of each accuracy if the scorer gave it."""
+    """One line, with the 95% interval of each accuracy if it is known."""
     removed, accuracy = [p["removed"] for p in points], [100 * p["accuracy"] for p in points]
     axes.plot(removed, accuracy, style, label=name, color=colour)
     intervals = [(p.get("scores") or {}).get("intervals", {}).get("all") for p in points]
@@ -47,10 +46,10 @@ def _line(axes: Any, points: Sequence[Mapping[str, Any]], style: str, name: str,
 
 
 def draw_curves(curves: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], path: str | Path) -> None:
-    """Writes a picture with one panel for each curve, `(title, entries)`; equal titles are numbered."""
+    """Writes a picture with one panel per curve, `(title, entries)`; equal titles are numbered."""
     titles = numbered([title for title, _ in curves])
     figure, axes = new_figure(1, len(curves), 5.2 * len(curves), 3.8)
-    for panel, title, (_, entries) in zip(axes.flat, titles, curves, strict=True):
+    for panel, title, (_, entries) in zip(axes, titles, curves, strict=True):
         pruning_curve(panel, entries)
         panel.set_title(title, fontsize=9)
     save(figure, path)

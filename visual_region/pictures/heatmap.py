@@ -1,4 +1,4 @@
-"""The paper's Figure 5: a metric as samples by layers, one panel per data set."""
+"""The paper's Figure 5: a metric by samples and layers, one panel per data set."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,53 +6,34 @@ from pathlib import Path
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from llava.names import numbered
+from llava.names import count, numbered
 from visual_region.importance import METRICS
 from visual_region.pictures.figure import layer_ticks, new_figure, save
 from visual_region.scores import ScoreError, ScoreFile
 
 
 def draw_heatmap(files: Sequence[ScoreFile], metric: str, path: str | Path, names: Sequence[str] | None = None) -> None:
-    """Writes the picture, all panels on one scale.
-
-    Args:
-        files: one score file per panel, of models of equal depth.
-        names: titles of the panels; default: names of the data files.
-
-    Raises:
-        ScoreError: a metric without values per sample, or files of different depth.
-    """
+    """Writes the picture, one panel per score file of the same depth; `names` default to those of the data files."""
     depths = {scores.num_layers for scores in files}
     if len(depths) > 1:
         raise ScoreError(f"one heat map needs models of one depth; these have {sorted(depths)} layers")
-    panels = [_rows(scores, metric) for scores in files]
-    if names is not None and len(names) != len(files):
-        raise ScoreError(f"{len(names)} titles were given for {len(files)} score files")
+    # float64 `(samples, layers)` of the samples that have the metric.
+    every = [scores.scores(metric).per_sample.numpy() for scores in files]
+    panels = [rows[~np.isnan(rows).any(axis=1)] for rows in every]
     names = numbered(names or [Path((s.content.get("data") or {}).get("file", s.path)).stem for s in files])
     low, high = np.percentile(np.concatenate([panel.ravel() for panel in panels]), [0, 99.5])
     depth = depths.pop()
     width = max(3.2, 0.14 * depth + 1.0)
     columns = min(len(panels), 2)
     rows = -(-len(panels) // columns)
-    figure, axes = new_figure(rows, columns, width * columns + 1.2, 3.4 * rows + 0.8)
-    for axis, panel, name in zip(axes.flat, panels, names, strict=False):
+    figure, axes = new_figure(rows, columns, width * columns + 1.2, 3.4 * rows + 0.8, len(panels))
+    for axis, panel, name in zip(axes, panels, names, strict=True):
         image = axis.imshow(panel, aspect="auto", cmap="viridis", vmin=low, vmax=high, interpolation="nearest")
-        layer_ticks(axis.xaxis, depth)
+        layer_ticks(axis, depth)
         axis.yaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True, min_n_ticks=1))
-        axis.tick_params(labelsize=7)
-        axis.set_title(f"{name}, {len(panel)} sample{'s' * (len(panel) != 1)}", fontsize=9)
-        axis.set_xlabel("layer", fontsize=8)
+        axis.set_title(f"{name}, {count(len(panel), 'sample')}", fontsize=9)
         axis.set_ylabel("sample", fontsize=8)
-    for axis in axes.flat[len(panels) :]:
-        axis.set_axis_off()
-    title = METRICS[metric].title if metric in METRICS else metric
     bar = figure.colorbar(image, ax=axes, shrink=0.9, pad=0.02)
-    bar.set_label(title, fontsize=8)
+    bar.set_label(METRICS[metric].title if metric in METRICS else metric, fontsize=8)
     bar.ax.tick_params(labelsize=7)
     save(figure, path)
-
-
-def _rows(scores: ScoreFile, metric: str) -> np.ndarray:
-    """float64 `(samples, layers)` of the samples that have the metric."""
-    rows = scores.scores(metric).per_sample.numpy()
-    return rows[~np.isnan(rows).any(axis=1)]

@@ -1,4 +1,4 @@
-"""Selections side by side: one row per selection."""
+"""Layer selections, one row each."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,34 +12,25 @@ from visual_region.pictures.figure import MARKED, layer_ticks, new_figure, save,
 
 
 def draw_stacks(selections: Sequence[LayerSelection], path: str | Path, shares: Sequence[list[float]] = ()) -> None:
-    """Writes the picture.
-
-    Args:
-        selections: of one depth.
-        shares: for each selection, the share of resamples in which a layer is chosen, written into the cells; empty:
-            the cells stay plain.
-    """
+    """Writes the picture of selections of one depth; `shares` of resamples that choose a layer go into the cells."""
     depth = selections[0].num_layers
     chosen = np.array([[layer in selection for layer in range(depth)] for selection in selections], dtype=float)
     names = shortened(spec_labels([selection.spec for selection in selections]))
     label_width = 0.085 * max(map(len, names))
-    figure, axes = new_figure(1, 1, 0.26 * depth + label_width + 0.8, 0.34 * len(selections) + 0.9)
-    axis = axes[0, 0]
+    figure, (axis,) = new_figure(1, 1, 0.26 * depth + label_width + 0.8, 0.34 * len(selections) + 0.9)
     axis.pcolormesh(chosen, cmap=ListedColormap(["#eef1f4", MARKED]), vmin=0, vmax=1, edgecolors="white", linewidth=1.2)
     axis.invert_yaxis()
+    layer_ticks(axis, depth)
     axis.set_yticks(np.arange(len(names)) + 0.5, names, fontsize=8)
-    layer_ticks(axis.xaxis, depth)
     axis.set_xticks(axis.get_xticks() + 0.5, [f"{tick:.0f}" for tick in axis.get_xticks()], fontsize=7)
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
-    axis.set_xlabel("layer", fontsize=8)
     for row, values in enumerate(shares):
         for layer, share in enumerate(values):
             if share >= 0.01:
                 colour = "white" if chosen[row, layer] else "#333333"
-                axis.text(
-                    layer + 0.5, row + 0.5, f"{100 * share:.0f}", ha="center", va="center", fontsize=6, color=colour
-                )
+                place = {"ha": "center", "va": "center", "fontsize": 6, "color": colour}
+                axis.text(layer + 0.5, row + 0.5, f"{100 * share:.0f}", **place)
     if shares:
         axis.set_title("in how many of 100 resamples of the samples a layer is chosen", fontsize=9)
     save(figure, path)

@@ -14,7 +14,7 @@ class BunnyPhiModel(BunnyMetaModel, PhiModel):
 
 
 class BunnyPhiForCausalLM(BunnyMetaForCausalLM, PhiForCausalLM):
-    """The head has no bias, as in upstream's checkpoints: the small one of Microsoft's Phi is left out, knowingly."""
+    """The head has no bias, as in upstream's checkpoints; the bias of Microsoft's Phi is ignored."""
 
     config_class = BunnyPhiConfig
     decoder_class = BunnyPhiModel

@@ -81,6 +81,19 @@ def check_flags(args: argparse.Namespace) -> None:
         raise EvaluationError("; ".join(wrong))
 
 
+def add_corpus_flags(parser: argparse.ArgumentParser, repeated: bool = False) -> None:
+    """--text-file or --data-path (as lists if `repeated`), and how they are read."""
+    kind = {"action": "append", "default": []} if repeated else {}
+    parser.add_argument("--text-file", help="plain text (.txt: one stream), JSON lines with a 'text' (.jsonl)", **kind)
+    parser.add_argument("--data-path", help="LLaVA JSON: perplexity of its answers", **kind)
+    parser.add_argument("--samples", type=int, help="read only the first N documents or samples")
+    parser.add_argument("--max-tokens", type=int, help="of text: read only the first N tokens")
+    parser.add_argument("--context", type=int, help=f"tokens of a window; default: {DEFAULT_CONTEXT}, or what fits")
+    parser.add_argument("--stride", type=int, help="tokens from window to window; default: the context, no overlap")
+    parser.add_argument("--bos", choices=("auto", "none"), default="auto", help="auto: as the tokenizer does by itself")
+    parser.add_argument("--unit", choices=UNITS, default="token", help="unit of the headline; all are written")
+
+
 loader_parser = partial(question_parser, "Answer a question file", 128)
 long_parser = partial(
     question_parser, "Answer a question file, with up to 1024 new tokens", 1024, "tables/question.jsonl"
@@ -113,14 +126,7 @@ def mmlu_parser() -> argparse.ArgumentParser:
 def perplexity_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Perplexity of a text, or of answers to images")
     add_model_flags(parser)
-    parser.add_argument("--text-file", help="plain text (.txt: one stream) or JSON lines with a 'text' (.jsonl)")
-    parser.add_argument("--data-path", help="LLaVA JSON: perplexity of its answers")
-    parser.add_argument("--samples", type=int, help="read only the first N documents or samples")
-    parser.add_argument("--max-tokens", type=int, help="of text: read only the first N tokens")
-    parser.add_argument("--context", type=int, help=f"tokens of a window; default: {DEFAULT_CONTEXT}, or what fits")
-    parser.add_argument("--stride", type=int, help="tokens from window to window; default: the context, no overlap")
-    parser.add_argument("--bos", choices=("auto", "none"), default="auto", help="auto: as the tokenizer does by itself")
-    parser.add_argument("--unit", choices=UNITS, default="token", help="unit of the headline; all are written")
+    add_corpus_flags(parser)
     parser.add_argument("--report-file", required=True, help="JSON file to write")
     return parser
 

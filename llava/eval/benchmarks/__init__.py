@@ -13,22 +13,17 @@ from llava.eval.benchmarks.refcocog import REFCOCOG
 from llava.eval.benchmarks.scienceqa import SCIENCEQA
 from llava.eval.benchmarks.tdiuc import TDIUC
 from llava.eval.benchmarks.textvqa import TEXTVQA
+from llava.flags import run_program
 
-__all__ = ["BENCHMARKS", "BY_NAME", "DATA", "VISUAL", "Benchmark"]
+__all__ = ["BENCHMARKS", "BY_NAME", "DATA", "VISUAL", "Benchmark", "run_scorer"]
 
 BENCHMARKS: tuple[Benchmark, ...] = (
-    OCRVQA,
-    DOCVQA,
-    REFCOCOG,
-    TDIUC,
-    MMBENCH,
-    GQA,
-    SCIENCEQA,
-    TEXTVQA,
-    MMLU,
-    BBH,
-    PERPLEXITY,
-    EASY_VQA,
+    *(OCRVQA, DOCVQA, REFCOCOG, TDIUC, MMBENCH, GQA, SCIENCEQA, TEXTVQA),
+    *(MMLU, BBH, PERPLEXITY, EASY_VQA),
 )
 BY_NAME = {benchmark.name: benchmark for benchmark in BENCHMARKS}
 VISUAL = tuple(benchmark.name for benchmark in BENCHMARKS if benchmark.visual)
+
+
+def run_scorer(name: str) -> None:
+    run_program(BY_NAME[name].score_main)

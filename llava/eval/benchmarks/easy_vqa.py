@@ -41,15 +41,10 @@ def as_report(
     paired = pair(answers, annotations, asked=asked, missing=missing)
     right = [float(reply.text is not None and normalise(reply.text) == reply.truth) for reply in paired.replies]
     known = {*SHAPES, *COLOURS, "yes", "no"}
-    return Report.of(
-        "easy_vqa",
-        paired,
-        right,
-        {"accuracy": Measure.of(right)},
-        parse_failures=sum(normalise(line["text"]) not in known for line in answers),
-        groups={"kind": group([kind_of(reply.truth) for reply in paired.replies], right)},
-        details={"rule": "exact match"},
-    )
+    report = Report.of("easy_vqa", paired, right, {"accuracy": Measure.of(right)}, details={"rule": "exact match"})
+    report.parse_failures = sum(normalise(line["text"]) not in known for line in answers)
+    report.groups["kind"] = group([kind_of(reply.truth) for reply in paired.replies], right)
+    return report
 
 
 def blind_baseline(train: Iterable[tuple[str, str]], test: Iterable[tuple[str, str]]) -> dict[str, Any]:

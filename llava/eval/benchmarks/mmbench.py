@@ -48,8 +48,7 @@ def check_rotations(rows: Sequence[Row]) -> None:
     """Raises `PrepareError` if a question lacks the row of a rotation: the file is cut off between two rows."""
     found = Counter(question_of(row["index"]) for row in rows)
     options = {question_of(row["index"]): len(options_of(row)) for row in rows}
-    lacking = [question for question, count in found.items() if count != options[question]]
-    if lacking:
+    if lacking := [question for question, count in found.items() if count != options[question]]:
         which = f"{len(lacking)} of {len(found)} questions have not one row for each rotation of their options"
         raise PrepareError(f"{which}: {some(lacking)}; is the file whole? --any-count accepts what it has")
 
@@ -105,8 +104,7 @@ def score(answers: Answers, rows: Sequence[Row], asked: None = None, missing: st
     hits = [float(said == reply.truth["answer"].strip()) for said, reply in zip(letters, paired.replies, strict=True)]
 
     circles: dict[int, list[float]] = defaultdict(list)
-    first: dict[int, float] = {}
-    of_question: dict[int, Row] = {}
+    first, of_question = {}, {}
     for reply, hit in zip(paired.replies, hits, strict=True):
         question = question_of(reply.truth["index"])
         circles[question].append(hit)
@@ -116,31 +114,21 @@ def score(answers: Answers, rows: Sequence[Row], asked: None = None, missing: st
     passed = Counter(question_of(row["index"]) for row in passes.values())
     several = max(passed.values()) > 1
     # A question is whole with an answer to every order of its options, all of which the file (or --all-rounds) has.
-    whole = {
-        question: found
-        for question, found in circles.items()
-        if len(found) == passed[question] >= len(options_of(of_question[question]))
-    }
+    needed = {question: max(passed[question], len(options_of(row))) for question, row in of_question.items()}
+    whole = {question: found for question, found in circles.items() if len(found) == needed[question]}
     by_metric = {"circular": {question: float(all(found)) for question, found in whole.items()} if several else {}}
     by_metric |= {"vanilla": first, "all_rows": {r.key: hit for r, hit in zip(paired.replies, hits, strict=True)}}
     metrics = {name: Measure.of(list(scores.values())) for name, scores in by_metric.items() if scores}
     per_question = {str(question): hit for question, hit in by_metric[next(iter(metrics))].items()}
-    report = Report.of(
-        "mmbench",
-        paired,
-        hits,
-        metrics,
-        per_question=per_question,
-        parse_failures=sum(letter is None for letter, r in zip(letters, paired.replies, strict=True) if r.line),
-        groups=_categories(of_question, per_question),
-        details={"rule": VERSION, "questions": len(circles), "rows": len(hits)},
-    )
+    report = Report.of("mmbench", paired, hits, metrics, per_question=per_question)
+    report.parse_failures = sum(said is None for said, r in zip(letters, paired.replies, strict=True) if r.line)
+    report.groups = _categories(of_question, per_question)
+    report.details = {"rule": VERSION, "questions": len(circles), "rows": len(hits)}
     if several:
         report.warnings += _gaps(circles, whole, passed, of_question)
     else:
-        report.warnings.append(
-            "each question was asked in one order only: vanilla accuracy, not comparable with circular"
-        )
+        one_order = "each question was asked in one order only"
+        report.warnings.append(f"{one_order}: vanilla accuracy, not comparable with circular")
     if len(first) < len(circles):
         lacking = len(circles) - len(first)
         report.warnings.append(f"{lacking} questions lack the first order of their options: not in vanilla")
@@ -165,7 +153,6 @@ def _gaps(
 
 
 def pass_of(line: Mapping[str, Any]) -> str:
-    """A row of the file, and the round in which it was asked."""
     return f"{str(line['question_id']).strip()}/{int(line.get('round_id') or 0)}"
 
 
@@ -226,9 +213,8 @@ def convert_main() -> None:
 
 def refuse_questions(path: str | None) -> None:
     if path:
-        raise ScoringError(
-            "--question-file: MMBench's TSV holds questions and answers; give a part of it as --annotation-file"
-        )
+        given = "--question-file: MMBench's TSV holds questions and answers"
+        raise ScoringError(f"{given}; give a part of it as --annotation-file")
 
 
 MMBENCH = Benchmark(

@@ -63,10 +63,9 @@ def read_split(folder: Path, split: str, subject: str) -> list[Item]:
     path = folder / split / f"{subject}_{split}.csv"
     if not path.is_file():
         raise PrepareError(f"{path} is missing; expected the official data.tar, unpacked")
-    items = []
+    items, line = [], 1
     with open(path, encoding="utf-8", newline="") as file:
         reader = csv.reader(file)
-        line = 1
         for row in reader:
             if row:
                 items.append(_item(row, f"{path}, line {line}"))
@@ -127,10 +126,8 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
         for i, item in enumerate(read_split(folder, "test", subject)):
             name = f"{subject}/{i}"
             text = generation_prompt(subject, examples, item)
-            rows.append(
-                {"question_id": name, "text": text, "category": subject}
-                | {"question": item.question, "choices": list(item.choices)}
-            )
+            row = {"question_id": name, "text": text, "category": subject}
+            rows.append(row | {"question": item.question, "choices": list(item.choices)})
             annotations[name] = {"answer": item.answer, "choices": item.choices}
     if not rows:
         raise PrepareError(f"{folder}/test holds no file of a known subject (SUBJECT_test.csv)")
@@ -158,8 +155,7 @@ def score(answers: Answers, annotations: Mapping[str, Mapping[str, Any]], **pair
         raise ScoringError(f"the answers were made by {found}; expected one of {', '.join(METHODS)}")
     (method,) = methods
     subjects = [reply.key.rpartition("/")[0] for reply in paired.replies]
-    unknown = sorted(set(subjects) - set(SUBJECTS))
-    if unknown:
+    if unknown := sorted(set(subjects) - set(SUBJECTS)):
         raise ScoringError(f"question ids of unknown MMLU subjects: {some(unknown)}")
     letters = [read_letter(reply.text or "", reply.truth["choices"]) for reply in paired.replies]
     right = [float(letter == reply.truth["answer"]) for letter, reply in zip(letters, paired.replies, strict=True)]

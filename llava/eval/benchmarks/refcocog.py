@@ -100,14 +100,11 @@ def score(answers: Answers, annotations: Mapping[str, Any], frame: str, because:
     overlaps = [overlap(reply, frame) for reply in paired.replies]
     boxes = [parse_box(line["text"]) for line in answers]
     beyond = sum(box is not None and not all(-0.01 <= x <= 1.01 for x in box) for box in boxes)
-    metrics = {
-        "mean_iou": Measure.of(overlaps),
-        "accuracy_at_0.5": Measure.of([float(value >= HIT) for value in overlaps]),
-    }
-    details = {"frame": {"boxes_are_shares_of": frame}, "boxes_beyond_the_image": beyond}
+    hits = [float(value >= HIT) for value in overlaps]
+    metrics = {"mean_iou": Measure.of(overlaps), "accuracy_at_0.5": Measure.of(hits)}
+    known = {"because": because} if because else {}
+    details = {"frame": {"boxes_are_shares_of": frame, **known}, "boxes_beyond_the_image": beyond}
     details |= {name: annotations[name] for name in ("split", "split_by") if name in annotations}
-    if because:
-        details["frame"]["because"] = because
     failures = sum(box is None for box in boxes)
     report = Report.of("refcocog", paired, overlaps, metrics, details=details, parse_failures=failures)
     if beyond:
@@ -161,9 +158,7 @@ REFCOCOG = Benchmark(
         *("--model-path", "{checkpoint}"),
     ),
     settings=(
-        Setting(
-            "FRAME", "what boxes are shares of: padded or original (default: as the checkpoint says)", "", "--frame"
-        ),
+        Setting("FRAME", "what boxes are shares of: padded or original (default: the checkpoint's)", "", "--frame"),
     ),
     published=PUBLISHED,
     count=lambda annotations, args: len(annotations["data"]),

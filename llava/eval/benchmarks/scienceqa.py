@@ -102,23 +102,20 @@ def split_problems(problems: Mapping[str, Any], splits: Mapping[str, Any], split
     found = {str(pid): problems[str(pid)] for pid in splits[split]}
     broken = [pid for pid, problem in found.items() if not _is_problem(problem)]
     if broken:
-        raise ScoringError(
-            f"problems.json: {len(broken)} problems of {split} have no choices, or no answer among them: {some(broken)}"
-        )
+        bare = f"{len(broken)} problems of {split} have no choices, or no answer among them"
+        raise ScoringError(f"problems.json: {bare}: {some(broken)}")
     return found
 
 
 def _is_problem(problem: Any) -> bool:
-    if not isinstance(problem, Mapping) or not isinstance(problem.get("choices"), list):
-        return False
-    return isinstance(problem.get("answer"), int) and 0 <= problem["answer"] < len(problem["choices"])
+    match problem:
+        case {"choices": list(choices), "answer": int(answer)}:
+            return 0 <= answer < len(choices)
+    return False
 
 
 def score(
-    answers: Sequence[Mapping[str, Any]],
-    problems: Mapping[str, Mapping[str, Any]],
-    options: Sequence[str] = OPTIONS,
-    **pairing: Any,
+    answers: Sequence[Mapping[str, Any]], problems: Mapping[str, Any], options: Sequence[str] = OPTIONS, **pairing: Any
 ) -> Report:
     """ScienceQA accuracy; the headline is that of the questions with an image, if there are any, as in the paper.
 
@@ -132,6 +129,9 @@ def score(
     ]
     subjects = [reply.truth.get("subject") for reply in paired.replies]
     on_images = {reply.key: hit for reply, hit in zip(paired.replies, hits, strict=True) if has_image(reply)}
+    blind = [reply.key for reply in paired.replies if reply.line and has_image(reply) and not _asked_with_image(reply)]
+    if blind:
+        blind = [f"{len(blind)} questions with an image were asked without {DEFAULT_IMAGE_TOKEN}: {some(blind)}"]
     metrics, changes = {}, {}
     if on_images:
         metrics["image_accuracy"], changes["per_question"] = Measure.of(list(on_images.values())), on_images
@@ -144,7 +144,7 @@ def score(
         parse_failures=sum(parse_answer(line["text"], options) == FAILED for line in answers),
         groups={"subject": group(subjects, hits)} if all(subjects) else {},
         details={"rule": "LLaVA's eval_science_qa"},
-        warnings=paired.warnings + _blind(paired.replies),
+        warnings=paired.warnings + blind,
     )
 
 
@@ -155,13 +155,6 @@ def has_image(reply: Reply) -> bool:
 
 def _asked_with_image(reply: Reply) -> bool:
     return DEFAULT_IMAGE_TOKEN in (reply.line or {}).get("prompt", "")
-
-
-def _blind(replies: Sequence[Reply]) -> list[str]:
-    blind = [reply.key for reply in replies if reply.line and has_image(reply) and not _asked_with_image(reply)]
-    if not blind:
-        return []
-    return [f"{len(blind)} questions with an image were asked without {DEFAULT_IMAGE_TOKEN}: {some(blind)}"]
 
 
 def upstream_outputs(
@@ -175,29 +168,21 @@ def upstream_outputs(
         letter = parse_answer(text, options)
         results[reply.key], outputs[reply.key] = choice_of(letter, reply.truth, options), text
         right = reply.text is not None and results[reply.key] == reply.truth["answer"]
-        sorted_out["correct" if right else "incorrect"].append(
-            {
-                "question_id": reply.key,
-                "parsed_ans": letter,
-                "ground_truth": options[reply.truth["answer"]],
-                "question": (reply.line or {}).get("prompt", "Unknown"),
-                "pred": text,
-                "is_multimodal": has_image(reply),
-            }
-        )
+        entry = {
+            "question_id": reply.key,
+            "parsed_ans": letter,
+            "ground_truth": options[reply.truth["answer"]],
+            "question": (reply.line or {}).get("prompt", "Unknown"),
+            "pred": text,
+            "is_multimodal": has_image(reply),
+        }
+        sorted_out["correct" if right else "incorrect"].append(entry)
     right, count = len(sorted_out["correct"]), len(replies)
     image_right = sum(entry["is_multimodal"] for entry in sorted_out["correct"])
     image_count = sum(map(has_image, replies))
-    result = {
-        "acc": 100 * right / count,
-        "correct": right,
-        "count": count,
-        "image_acc": 100 * image_right / image_count if image_count else None,
-        "image_correct": image_right,
-        "image_count": image_count,
-        "results": results,
-        "outputs": outputs,
-    }
+    result = {"acc": 100 * right / count, "correct": right, "count": count}
+    result["image_acc"] = 100 * image_right / image_count if image_count else None
+    result |= {"image_correct": image_right, "image_count": image_count, "results": results, "outputs": outputs}
     return sorted_out, result
 
 
@@ -215,7 +200,6 @@ def read_truths(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def finish(args: argparse.Namespace, report: Report, file: str | Path) -> None:
-    """Writes upstream's files and prints its line."""
     sorted_out, result = upstream_outputs(report.replies, args.options)
     if args.output_file:
         write_json(args.output_file, sorted_out)

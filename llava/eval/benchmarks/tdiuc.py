@@ -1,7 +1,7 @@
 """TDIUC, validation: accuracy, each question type, and the means per type, as the authors' script defines them.
 
 The script compares class numbers; a reply belongs to the class of the answer that it equals without case, outer blanks
-and a final full stop. Replies that equal no answer of the vocabulary are counted.
+and a final full stop.
 """
 
 import argparse

@@ -6,7 +6,7 @@ Image ids are not unique: an answer's question is found by the image and by the 
 import argparse
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,6 @@ def prompt(text: str, tokens: list[str] | None) -> str:
 
 
 def load_tokens(path: Path) -> dict[str, list[str]]:
-    """Image -> its tokens."""
     with expecting(f"{path} is not TextVQA's file of OCR tokens"):
         return {entry["image_id"]: entry["ocr_tokens"] for entry in read_json(path)["data"]}
 
@@ -66,6 +65,7 @@ def prompt_processor(prompt: str) -> str:
     """The question, in lower case, of a saved prompt in one of upstream's three forms."""
     prompt = prompt.removeprefix(f"{DEFAULT_IMAGE_TOKEN}\n")
     lines = prompt.split("\n")
+    question = None
     if prompt.startswith("OCR tokens: "):
         found = _SHORT_ANSWER.search(prompt)
         question = found and found[1]
@@ -73,22 +73,15 @@ def prompt_processor(prompt: str) -> str:
         question = lines[1] if prompt.startswith(OCR_LINE) else lines[0]
     elif len(lines) == 2:
         question = lines[0]
-    else:
-        question = None
     if question is None:
+        place = f"before or after a line {OCR_LINE!r}, followed by the line that asks for a short answer"
         raise ScoringError(
-            f"no question is found in the prompt {prompt[:120]!r}; it must be on a line of its own, before or after "
-            f"a line {OCR_LINE!r}, followed by the line that asks for a short answer"
+            f"no question is found in the prompt {prompt[:120]!r}; it must be on a line of its own, {place}"
         )
     return question.lower()
 
 
-def score(
-    answers: Answers,
-    annotations: Sequence[Mapping[str, Any]],
-    asked: Sequence[Mapping[str, Any]] | None = None,
-    missing: str = "error",
-) -> Report:
+def score(answers: Answers, annotations: Answers, asked: Answers | None = None, missing: str = "error") -> Report:
     """TextVQA accuracy.
 
     Args:
@@ -155,7 +148,6 @@ def read_annotations(path: str | Path) -> list[dict[str, Any]]:
 
 
 def result_files(args: argparse.Namespace) -> list[Path]:
-    """The one of --result-file, or all of --result-dir."""
     if bool(args.result_dir) == bool(args.result_file):
         raise ScoringError("give --result-file or --result-dir, and not both")
     files = [Path(args.result_file)] if args.result_file else sorted(Path(args.result_dir).glob("*.jsonl"))

@@ -15,8 +15,6 @@ A reply does not choose what it denies: from rule 3 on, the "B" of "not B", "nei
 think it is B", "B is not correct" and "B is wrong" is ignored, and so is the text of an option after such a word; of
 "not B but C" the C is left.
 Replies that refuse, name several letters or say none of this are not read: they count as wrong, and as parse failures.
-
-letters-2 differs from letters-1 in rule 2 and in denials: letters-1 took a denied letter for the choice.
 """
 
 import re

@@ -108,7 +108,7 @@ def image_problem(data: str) -> str | None:
             kind = image.format
             image.verify()
     except (OSError, SyntaxError, ValueError) as error:
-        return f"{error}" or type(error).__name__
+        return str(error) or type(error).__name__
     # verify() checks all of a PNG, but only the head of a JPEG.
     if kind == "JPEG" and b"\xff\xd9" not in raw[-64:]:
         return "the JPEG is cut off"

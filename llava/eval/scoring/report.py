@@ -5,6 +5,7 @@ interval) and `samples`, `parse_failure_rate`, and the keys of `extra`.
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -153,11 +154,7 @@ class Report:
 
 
 def read_report(path: str | Path) -> Report:
-    """A report from its JSON file.
-
-    Raises:
-        ValueError: another kind of file.
-    """
+    """A report from its JSON file; raises `ValueError` for another kind of file."""
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
         return Report(
@@ -176,10 +173,10 @@ def report_path(report_file: str | None, result_file: str | Path) -> Path:
 
 def by_group(keys: Sequence[str], scores: Sequence[float]) -> dict[str, list[float]]:
     """Scores of each group, the groups in alphabetical order."""
-    groups: dict[str, list[float]] = {name: [] for name in sorted(set(keys))}
+    groups = defaultdict(list)
     for name, score in zip(keys, scores, strict=True):
         groups[name].append(score)
-    return groups
+    return dict(sorted(groups.items()))
 
 
 def group(keys: Sequence[str], scores: Sequence[float]) -> dict[str, Measure]:
@@ -190,11 +187,11 @@ def group(keys: Sequence[str], scores: Sequence[float]) -> dict[str, Measure]:
 def mean_of_group_means(groups: Mapping[str, Sequence[float]]) -> Measure:
     """Each group weighs the same; the groups are all there are, only their questions are a sample.
 
-    The interval is Wilson's, of as many samples as have the variance of this mean, as for shares in stratified samples
-    (Franco et al. 2019, "Comparative study of confidence intervals for proportions in complex sample surveys"). To the
-    squared deviations within a group one is added of the size that they have over all groups: a group of one question,
-    or of equal scores, has a variance too. (For groups of one question this is Cochran's collapsed strata, 1977,
-    section 5A.12: rather too wide.) A bootstrap within such groups has an interval of no width.
+    The interval is Wilson's for the number of samples that have the variance of this mean, as for shares in stratified
+    samples (Franco et al. 2019, "Comparative study of confidence intervals for proportions in complex sample surveys").
+    The mean squared deviation over all groups is added to the sum within each group, so that a group of one question or
+    of equal scores has a variance too. (For groups of one question: Cochran's collapsed strata, 1977, section 5A.12,
+    rather too wide.) The interval of a bootstrap within such groups has no width.
 
     Args:
         groups: scores in [0, 1], at least one in each group. Equal scores other than 0 or 1 have no interval.

@@ -15,7 +15,7 @@ _CELL = 32767
 
 
 def write_sheet(path: str | Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """An .xlsx file with texts as texts: a reply that begins with "=" is no formula, and control marks are left out."""
+    """An .xlsx file; a reply that begins with "=" is no formula, and control characters are left out."""
     book = Workbook(write_only=True)
     page = book.create_sheet("Sheet1")
     page.append(list(columns))

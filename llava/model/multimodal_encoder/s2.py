@@ -1,9 +1,8 @@
 """S2: features of an image at several sizes, from a tower for one size.
 
-Shi et al., "When Do We Not Need Larger Vision Models?" (2024), section 3; upstream uses the package s2wrapper,
-and the arithmetic here is the same. The image is resized to each scale, cut into tiles of the tower's size, and encoded
-tile by tile. The tiles form one map per scale; the maps are averaged down to the first scale's grid and concatenated in
-the channels. The number of image tokens does not change; their width is multiplied by the number of scales.
+Shi et al., "When Do We Not Need Larger Vision Models?" (2024), section 3; the arithmetic is that of upstream's package
+s2wrapper. The image is resized to each scale and encoded in tiles of the tower's size. The maps of the scales are
+averaged down to the first scale's grid and concatenated in the channels, so the number of tokens stays the same.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,19 +17,14 @@ from transformers.image_processing_utils import BaseImageProcessor
 def multiscale_features(
     encode: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor, scales: Sequence[int]
 ) -> torch.Tensor:
-    """Features of square images at each scale, joined.
+    """Features `(batch, grid * grid, width * len(scales))` of images `(batch, 3, size, size)`.
 
-    Args:
-        encode: tiles `(n, 3, scales[0], scales[0])` to tokens `(n, grid * grid, width)`.
-        images: `(batch, 3, size, size)`.
-        scales: sizes in pixels, ascending, each a multiple of the first.
-
-    Returns:
-        `(batch, grid * grid, width * len(scales))`.
+    `encode` maps tiles `(n, 3, scales[0], scales[0])` to tokens `(n, grid * grid, width)`. `scales` are ascending sizes
+    in pixels, each a multiple of the first.
     """
     if images.shape[-1] != images.shape[-2]:
         raise ValueError(f"S2 takes square images, not {tuple(images.shape[-2:])}")
-    maps: list[torch.Tensor] = []
+    maps = []
     for scale in scales:
         resized = nn.functional.interpolate(images.float(), size=(scale, scale), mode="bicubic").to(images.dtype)
         maps.append(_encode_tiles(encode, resized, scale // scales[0]))
@@ -47,17 +41,13 @@ def _encode_tiles(encode: Callable[[torch.Tensor], torch.Tensor], images: torch.
     tokens = encode(tiles.reshape(split * split * batch, channels, tile, tile))
     grid = round(tokens.shape[1] ** 0.5)
     if grid * grid != tokens.shape[1]:
-        raise ValueError(f"S2 needs a tower with a square grid of tokens; this one gives {tokens.shape[1]}")
+        raise ValueError(f"S2 needs a tower with a square grid of tokens; this one returns {tokens.shape[1]}")
     maps = tokens.transpose(1, 2).reshape(split, split, batch, -1, grid, grid).permute(2, 3, 0, 4, 1, 5)
     return maps.reshape(batch, -1, split * grid, split * grid)
 
 
 def parse_scales(text: str | Sequence[int] | None, image_size: int) -> list[int]:
-    """`s2_scales` ("384,768,1152"; default: one, two and three times the tower's size), ascending.
-
-    Raises:
-        ValueError: no numbers, or not multiples of the tower's own size.
-    """
+    """`s2_scales` ("384,768,1152"; default: 1, 2 and 3 times the tower's size), ascending; raises `ValueError`."""
     if not text:
         return [image_size * factor for factor in (1, 2, 3)]
     try:
@@ -73,7 +63,7 @@ def parse_scales(text: str | Sequence[int] | None, image_size: int) -> list[int]
 
 
 class MultiScale:
-    """A mixin in front of a tower class: its features at the scales of `s2_scales`."""
+    """A mixin in front of a tower class: features at the scales of `s2_scales`."""
 
     def __init__(self, vision_tower: str, tower_config: PreTrainedConfig, args: Any) -> None:
         super().__init__(vision_tower, tower_config, args)

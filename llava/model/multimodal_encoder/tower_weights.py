@@ -1,7 +1,7 @@
-"""The weights of a vision tower that was trained along: where they are stored, and how they are loaded.
+"""The weights of a trained vision tower: finding them in a checkpoint, and loading them.
 
-A frozen tower is read from `mm_vision_tower`. A trained one is a part of the checkpoint, and replaces the one in that
-folder whenever the checkpoint, or a LoRA on it, is loaded (LLaVA#1533, Bunny#123).
+A frozen tower is read from `mm_vision_tower`. A trained one is part of the checkpoint and replaces it (LLaVA#1533,
+Bunny#123).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,14 +17,11 @@ from llava.checkpoint.tensors import Tensors
 _PREFIX = "vision_tower.vision_tower."
 _LEVEL = "vision_model."
 _FLAGS = ("unfreeze_vision_tower", "unfreeze_mm_vision_tower", "continuous_training")
-"""Keys in config.json: Bunny's, LLaVA's, and one that Bunny's users add by hand to a merged model."""
+"""Keys in config.json: Bunny's, LLaVA's, and one that Bunny's users add to a merged model."""
 
 
 def record_trained_tower(config: Any, trains: bool) -> None:
-    """Writes into the config whether the tower's weights are the checkpoint's own.
-
-    They stay so when a later run freezes the tower again.
-    """
+    """Records whether the tower was trained, in this run or before."""
     config.unfreeze_vision_tower = trains or tower_was_trained(config.to_dict())
     if config.unfreeze_vision_tower:
         config.unfreeze_mm_vision_tower = True
@@ -35,19 +32,15 @@ def tower_was_trained(config: Mapping[str, Any]) -> bool:
 
 
 def trained_tower_files(checkpoint: Checkpoint) -> list[Path]:
-    """Files that hold the checkpoint's trained tower: its own, else its base's; none if the tower was frozen.
+    """Files with the checkpoint's (or its base's) trained tower; none if the tower was frozen.
 
     Raises:
-        CheckpointError: config.json says that the tower was trained, but its weights are in none of the files.
+        CheckpointError: the tower was trained, but its weights are missing.
     """
     if not tower_was_trained(checkpoint.own):
         return []
-    tensors = checkpoint.tensors
-    files = [
-        file
-        for file, shard in zip(tensors.files, tensors.shards, strict=True)
-        if any(_PREFIX in stored.name for stored in shard)
-    ]
+    shards = zip(checkpoint.tensors.files, checkpoint.tensors.shards, strict=True)
+    files = [file for file, shard in shards if any(_PREFIX in stored.name for stored in shard)]
     if files:
         return files
     if checkpoint.base is not None and tower_was_trained(checkpoint.base.own):
@@ -59,7 +52,7 @@ def trained_tower_files(checkpoint: Checkpoint) -> list[Path]:
 
 
 def read_tower_weights(files: Sequence[Path]) -> dict[str, torch.Tensor]:
-    """The tower's tensors of checkpoint files, named as in the tower's own network."""
+    """The tower's tensors in checkpoint files, with the names of the tower's own network."""
     tower = (stored for stored in Tensors(files) if _PREFIX in stored.name)
     return {stored.name.split(_PREFIX, 1)[1]: stored.tensor() for stored in tower}
 
@@ -67,13 +60,9 @@ def read_tower_weights(files: Sequence[Path]) -> dict[str, torch.Tensor]:
 def put_tower_weights(
     network: nn.Module, weights: Mapping[str, torch.Tensor], unused: Iterable[nn.Module], source: Path
 ) -> None:
-    """Loads the weights; the names have a level `vision_model.` or not, depending on the release of transformers.
+    """Loads weights, whose names may have a level `vision_model.`; raises `CheckpointError` if they do not fit.
 
-    Args:
-        unused: modules of the network whose weights may be missing: upstream's SigLIP ends with the layer that is used.
-
-    Raises:
-        CheckpointError: the weights are of another tower.
+    Weights of the modules in `unused` may be missing: upstream's SigLIP ends at the selected layer.
     """
     own = network.state_dict()
     fitting, unknown = {}, []

@@ -1,6 +1,6 @@
 """Projectors from tower features to the language model's width (upstream: multimodal_projector/builder.py).
 
-`PROJECTORS` is the table. To add a type: a file that defines a `ProjectorType`, and a row here.
+To add a type: a file that defines a `ProjectorType`, and a row in `PROJECTORS`.
 """
 
 import re
@@ -13,13 +13,6 @@ from torch import nn
 
 from llava.model.multimodal_projector.pixel_shuffle import PIXEL_SHUFFLE
 from llava.model.multimodal_projector.types import ProjectorError, ProjectorType, Shapes
-
-
-class IdentityMap(nn.Module):
-    """Passes features through: for a tower as wide as the language model."""
-
-    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        return x
 
 
 def _mlp(match: re.Match[str], width: int, hidden_size: int) -> nn.Module:
@@ -40,7 +33,7 @@ def _identity(match: re.Match[str], width: int, hidden_size: int) -> nn.Module:
             f"--mm_projector_type identity needs a tower as wide as the language model; the tower has {width}, the "
             f"language model {hidden_size}"
         )
-    return IdentityMap()
+    return nn.Identity()
 
 
 PROJECTORS: tuple[ProjectorType, ...] = (
@@ -57,7 +50,7 @@ PROJECTORS: tuple[ProjectorType, ...] = (
 
 
 def _find(config: Any) -> tuple[ProjectorType, re.Match[str]]:
-    """The row of `mm_projector_type` (default linear), and how the value matched it."""
+    """The row of `mm_projector_type` (default: linear), and the match of its pattern."""
     kind = getattr(config, "mm_projector_type", "linear")
     for row in PROJECTORS:
         match = re.fullmatch(row.pattern, kind)
@@ -68,33 +61,19 @@ def _find(config: Any) -> tuple[ProjectorType, re.Match[str]]:
 
 
 def build_vision_projector(config: Any, delay_load: bool = False, **kwargs: Any) -> nn.Module:
-    """The projector `mm_projector_type` from `mm_hidden_size` to `hidden_size`.
-
-    Raises:
-        ProjectorError: unknown type, or one that cannot stand between these widths.
-    """
+    """The projector `mm_projector_type` from `mm_hidden_size` to `hidden_size`; raises `ProjectorError`."""
     row, match = _find(config)
     return row.build(match, config.mm_hidden_size, config.hidden_size)
 
 
 def image_tokens(config: Any, tower_tokens: int) -> int:
-    """How many tokens the language model reads per image; a loaded model gives it as `model.image_tokens`.
-
-    Args:
-        tower_tokens: the tower's `num_patches`.
-
-    Raises:
-        ProjectorError: unknown type, or one that cannot take as many tokens as the tower gives.
-    """
+    """Tokens per image after the projector, for `tower_tokens` before it; raises `ProjectorError`."""
     row, match = _find(config)
     return row.tokens(match, tower_tokens)
 
 
 def read_projector(path: str | Path) -> dict[str, torch.Tensor]:
-    """The projector's tensors in a file, under the names that the module itself uses ("0.weight").
-
-    The text before `mm_projector.` may be anything, as in upstream's reader: stage 1, LoRA and merged files differ.
-    """
+    """The projector's tensors in a file, by the module's own names ("0.weight"), whatever precedes `mm_projector.`."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"projector file {path} does not exist")
@@ -108,7 +87,7 @@ def read_projector(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def projector_weights(tensors: Mapping[str, torch.Tensor], source: str | Path) -> dict[str, torch.Tensor]:
-    """The projector's among some tensors, as `read_projector` gives them."""
+    """The projector's tensors, as `read_projector` returns them."""
     weights = {name.split("mm_projector.", 1)[1]: value for name, value in tensors.items() if "mm_projector." in name}
     if not weights and tensors:
         raise ProjectorError(
@@ -118,11 +97,7 @@ def projector_weights(tensors: Mapping[str, torch.Tensor], source: str | Path) -
 
 
 def check_projector_weights(weights: Mapping[str, torch.Tensor], config: Any, source: str | Path) -> None:
-    """Compares names and shapes with what the config asks for, without building anything of size.
-
-    Raises:
-        ProjectorError: says what the file holds and what the config wants.
-    """
+    """Raises `ProjectorError` if names or shapes are not those that the config requires; allocates nothing."""
     with torch.device("meta"):
         wanted = {name: tuple(p.shape) for name, p in build_vision_projector(config).state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}

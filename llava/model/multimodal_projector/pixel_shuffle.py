@@ -5,7 +5,6 @@
 """
 
 import math
-import re
 
 import torch
 from torch import nn
@@ -14,11 +13,7 @@ from llava.model.multimodal_projector.types import ProjectorError, ProjectorType
 
 
 class PixelShuffleProjector(nn.Module):
-    """Features `(..., grid * grid, width)` to tokens `(..., (grid / factor)^2, hidden_size)`.
-
-    Args:
-        factor: side of the squares that become one token.
-    """
+    """Features `(..., grid * grid, width)` to tokens `(..., (grid / factor)^2, hidden_size)`."""
 
     def __init__(self, factor: int, width: int, hidden_size: int) -> None:
         super().__init__()
@@ -30,31 +25,23 @@ class PixelShuffleProjector(nn.Module):
 
 
 def pixel_shuffle(features: torch.Tensor, factor: int) -> torch.Tensor:
-    """Space to depth on a square grid in row order: `(..., n, width)` to `(..., n / factor^2, width * factor^2)`.
-
-    Raises:
-        ProjectorError: the n tokens are no square grid, or its side is no multiple of the factor.
-    """
+    """Space to depth on a square grid in row order: `(..., n, width)` to `(..., n / factor^2, width * factor^2)`."""
     side = math.isqrt(_checked(factor, features.shape[-2])) * factor
     squares = features.unflatten(-2, (side // factor, factor, side // factor, factor)).transpose(-4, -3)
     return squares.flatten(-3).flatten(-3, -2)
 
 
 def _checked(factor: int, tokens: int) -> int:
-    """The number of tokens after the shuffle."""
+    """The number of tokens after the shuffle; raises `ProjectorError` if they do not fit."""
     side = math.isqrt(tokens)
     if side**2 != tokens or side % factor:
         found = f"a grid of {side} x {side}" if side**2 == tokens else "no square grid"
         raise ProjectorError(
             f"--mm_projector_type pixel_shuffle{factor}x joins squares of {factor} x {factor} image tokens, but the "
-            f"tower gives {tokens} tokens, {found}. It needs a grid whose side is a multiple of {factor}, without a "
+            f"tower returns {tokens} tokens, {found}. It needs a grid whose side is a multiple of {factor}, without a "
             "class token (--mm_vision_select_feature patch)"
         )
     return tokens // factor**2
-
-
-def _factor(match: re.Match[str]) -> int:
-    return int(match.group(1))
 
 
 def _type_of(shapes: Shapes, width: int) -> str | None:
@@ -67,7 +54,7 @@ def _type_of(shapes: Shapes, width: int) -> str | None:
 PIXEL_SHUFFLE = ProjectorType(
     usage="pixel_shuffleNx (such as pixel_shuffle2x)",
     pattern=r"pixel_shuffle([2-9])x",
-    build=lambda match, width, hidden_size: PixelShuffleProjector(_factor(match), width, hidden_size),
+    build=lambda match, width, hidden_size: PixelShuffleProjector(int(match[1]), width, hidden_size),
     type_of=_type_of,
-    tokens=lambda match, tower_tokens: _checked(_factor(match), tower_tokens),
+    tokens=lambda match, tower_tokens: _checked(int(match[1]), tower_tokens),
 )

@@ -1,4 +1,4 @@
-"""What a type of projector is to the rest of the stack: one row of the builder's table."""
+"""The type of a row in the builder's table of projectors."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -7,15 +7,11 @@ from dataclasses import dataclass
 from torch import nn
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""Shapes of a projector's tensors, under the names that the module itself uses ("0.weight")."""
+"""Shapes of a projector's tensors, by the module's own names ("0.weight")."""
 
 
 class ProjectorError(ValueError):
-    """A projector of an unknown type, one that does not fit the tower, or a file that does not fit the config."""
-
-
-def _unchanged(match: re.Match[str], tower_tokens: int) -> int:
-    return tower_tokens
+    """An unknown type of projector, or a tower or file that does not fit it."""
 
 
 @dataclass(frozen=True)
@@ -23,18 +19,15 @@ class ProjectorType:
     """A type of projector.
 
     Attributes:
-        usage: what messages call it, such as "mlpNx_gelu (such as mlp2x_gelu)".
-        pattern: a regular expression for the values of `--mm_projector_type` that mean it.
-        build: `(match, width of the tower, width of the language model)` to the module, which takes features
-            `(..., tokens, width)`.
-        type_of: `(shapes, width of the tower)` to the value of `--mm_projector_type` that has tensors of these shapes;
-            None if this type has none.
-        tokens: `(match, tokens of the tower)` to the number of tokens that the language model reads per image. Raises
-            `ProjectorError` for a number that the projector cannot take.
+        usage: its name in messages, such as "mlpNx_gelu (such as mlp2x_gelu)".
+        pattern: regular expression for its values of `--mm_projector_type`.
+        build: `(match, width of the tower, width of the language model)` to the module.
+        type_of: `(shapes, width of the tower)` to the value of `--mm_projector_type` with such tensors, or None.
+        tokens: `(match, tokens of the tower)` to the tokens per image after the projector; raises `ProjectorError`.
     """
 
     usage: str
     pattern: str
     build: Callable[[re.Match[str], int, int], nn.Module]
     type_of: Callable[[Shapes, int], str | None]
-    tokens: Callable[[re.Match[str], int], int] = _unchanged
+    tokens: Callable[[re.Match[str], int], int] = lambda match, tower_tokens: tower_tokens

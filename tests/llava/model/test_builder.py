@@ -170,7 +170,7 @@ def test_hub_ids(tiny_llava, monkeypatch):
     assert asked == ["somebody/llava"]
     monkeypatch.undo()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(CheckpointError, match="no folder here, and the hub gave nothing"):
+    with pytest.raises(CheckpointError, match="not a local folder, and the hub has nothing"):
         logits("/no/folder/like this")
 
 

@@ -139,10 +139,10 @@ def test_what_the_output_holds_is_not_replaced(tiny_llava, tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr("llava.model.builder.load_pretrained_model", None)
         for output, words in (
-            (source, "lie in each other"),
-            (source / "stock", "lie in each other"),
-            (tmp_path, "lie in each other"),
-            (thesis.parent, "holds other things than a checkpoint"),
+            (source, "overlap"),
+            (source / "stock", "overlap"),
+            (tmp_path, "overlap"),
+            (thesis.parent, "is not empty and not a checkpoint"),
             (thesis, "is a file; give a folder"),
             (thesis / "stock", "is a file, and nothing can be written below it"),
         ):

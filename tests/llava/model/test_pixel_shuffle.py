@@ -95,8 +95,8 @@ def test_text_only_model_has_no_image_tokens(runs, tiny):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"mm_vision_select_feature": "cls_patch"}, "gives 5 tokens, no square grid"),
-        ({"mm_projector_type": "pixel_shuffle3x"}, "gives 4 tokens, a grid of 2 x 2"),
+        ({"mm_vision_select_feature": "cls_patch"}, "returns 5 tokens, no square grid"),
+        ({"mm_projector_type": "pixel_shuffle3x"}, "returns 4 tokens, a grid of 2 x 2"),
         ({"mm_projector_type": "pixel_shuffle"}, "allowed: linear, mlpNx_gelu .*, identity, pixel_shuffleNx"),
     ],
 )
@@ -157,7 +157,7 @@ def test_plan_prices_fewer_tokens_and_the_wider_layer(command, runs, tiny, tmp_p
     rows = [plan["selections"][0] for plan in (shuffled, linear)]
     assert rows[0]["parameters"]["projector"] == 4 * 24 * 32
     assert rows[0]["plain"]["flops_per_sample"]["forward"] < rows[1]["plain"]["flops_per_sample"]["forward"]
-    with pytest.raises(SystemExit, match="gives 4 tokens, a grid of 2 x 2"):
+    with pytest.raises(SystemExit, match="returns 4 tokens, a grid of 2 x 2"):
         command(
             "plan", "--model-path", tiny.llm, "--vision-tower", tiny.tower, "--mm-projector-type", "pixel_shuffle3x"
         )
@@ -182,5 +182,5 @@ def test_another_tower_that_does_not_fit_is_refused_before_weights_are_read(runs
     monkeypatch.setattr(
         "transformers.modeling_utils.PreTrainedModel._load_pretrained_model", lambda *a, **k: pytest.fail("read")
     )
-    with pytest.raises(ProjectorError, match="gives 9 tokens, a grid of 3 x 3"):
+    with pytest.raises(ProjectorError, match="returns 9 tokens, a grid of 3 x 3"):
         load_pretrained_model(str(runs / "lora"), str(tiny.llm), device="cpu", vision_tower=str(tmp_path))
