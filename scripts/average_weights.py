@@ -1,4 +1,4 @@
-"""Weighted average of merged models, as Bunny's recipes end.
+"""Weighted average of merged models, the last step of Bunny's recipes.
 
 python scripts/average_weights.py --model-paths RECIPE1 RECIPE2 --weights 0.42 0.58 --output FINAL
 """
@@ -16,14 +16,10 @@ def main() -> None:
     parser.add_argument("--weights", nargs="+", type=float, help="one per model, summing to 1; default: equal")
     add_output_flags(parser)
     args = parser.parse_args()
-    run_program(lambda: average(args), interrupted="")
-
-
-def average(args: argparse.Namespace) -> None:
     checkpoints = [open_checkpoint(path, flag="--model-paths") for path in args.model_paths]
     average_checkpoints(checkpoints, args.weights, args.output, args.overwrite)
     print(f"the average is in {args.output}")
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, interrupted="")

@@ -1,4 +1,4 @@
-"""Takes the projector out of a checkpoint into a file of its own (upstream: same name and flags).
+"""Writes the projector of a checkpoint to its own file (upstream: same name and flags).
 
 python scripts/extract_mm_projector.py --model-path LLAVA --output mm_projector.bin
 """
@@ -16,15 +16,15 @@ from llava.flags import run_program
 
 def projector_of(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     """The projector's tensors by stage 1's names, `model.mm_projector.*`; no other tensor is read."""
+    # Clones: a saved view would contain the file that it is mapped from.
     projector = {
-        "model.mm_projector." + name.split("mm_projector.", 1)[1]: stored.tensor()
+        "model.mm_projector." + name.split("mm_projector.", 1)[1]: stored.tensor().clone()
         for stored in checkpoint.tensors
         if "mm_projector." in (name := our_name(stored.name))
     }
     if not projector:
         raise CheckpointError(f"{checkpoint.name} holds no projector")
-    # Clones: what is saved must not drag along the file that it is mapped from.
-    return {name: value.clone() for name, value in projector.items()}
+    return projector
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
-"""What is wrong with a data set, before an hour of GPU is spent on it.
+"""Finds what is wrong with a data set.
 
 `python -m llava.data.check --data_path D --image_folder I --model_name_or_path M --version v1 [--image_tokens 576]`
 
-The cheap part (numbers of images, files that are missing) is run by the trainer itself; the whole of it also opens
-every image and tokenises every sample.
+The trainer runs the cheap part (numbers of images, missing files). The program also opens every image and tokenises
+every sample.
 """
 
 import argparse
@@ -58,10 +58,9 @@ def cheap_problems(records: Records, image_folder: str | Path | None) -> Problem
     """Counts of `<image>` against images for every sample, and image files that do not exist."""
     problems = Problems()
     counts, tokens = records.image_counts, records.image_tokens
-    without = (counts > 0) & (tokens == 0)
-    problems.add("they name an image but have no <image> in the text", np.flatnonzero(without))
-    differ = (counts > 0) & (tokens > 0) & (counts != tokens)
-    problems.add("their numbers of <image> in the text and of images differ", np.flatnonzero(differ))
+    differ = (counts > 0) & (counts != tokens)
+    problems.add("they name an image but have no <image> in the text", np.flatnonzero(differ & (tokens == 0)))
+    problems.add("their numbers of <image> in the text and of images differ", np.flatnonzero(differ & (tokens > 0)))
     missing = missing_images(records.unique_images(), image_folder or "")
     if missing:
         where = image_folder or "the current folder"
@@ -75,15 +74,15 @@ def _with_any(records: Records, images: Iterable[str]) -> list[int]:
     return [i for i, names in enumerate(records.table["images"].to_pylist()) if not images.isdisjoint(names)]
 
 
-def label_problems(
+def _add_label_problems(
+    problems: Problems,
     records: Records,
     tokenizer: PreTrainedTokenizerBase,
     template: Conversation,
     max_length: int,
     image_tokens: int,
-) -> Problems:
-    """Tokenises every sample: labels that are all masked, all cut off, or cut in part."""
-    problems = Problems()
+) -> None:
+    """Tokenises every sample: finds labels that are all masked, all cut off, or cut in part."""
     for i in tqdm(range(len(records)), desc="labels", unit="sample"):
         record = records[i]
         try:
@@ -91,7 +90,7 @@ def label_problems(
         except ValueError as error:
             problems.add(f"they do not fit the template: {error}", [i])
             continue
-        # The position of each token once the images' tokens are in place.
+        # The position of each token after the images' tokens are inserted.
         position = (1 + (ids == IMAGE_TOKEN_INDEX) * (image_tokens - 1)).cumsum(0)
         labelled = labels != IGNORE_INDEX
         if not labelled.any():
@@ -100,7 +99,6 @@ def label_problems(
             problems.add(f"every label lies past model_max_length {max_length} and would be cut off", [i])
         elif position[-1] > max_length:
             problems.add(f"longer than model_max_length {max_length} with their images, cut in part", [i])
-    return problems
 
 
 def check(args: argparse.Namespace) -> Problems:
@@ -118,16 +116,14 @@ def check(args: argparse.Namespace) -> Problems:
         check_template(args.version, tokenizer)
         tokens = _image_tokens(args.model_name_or_path) if args.image_tokens is None else args.image_tokens
         print(f"labels are counted with {tokens} tokens per image")
-        found = label_problems(records, tokenizer, template, args.model_max_length, tokens)
-        for kind, indices in found.by_kind.items():
-            problems.add(kind, indices)
+        _add_label_problems(problems, records, tokenizer, template, args.model_max_length, tokens)
     print(f"{args.data_path}: {len(records)} samples, {int(records.has_image.sum())} with images")
     print(problems.describe(records) or "nothing wrong found")
     return problems
 
 
 def _image_tokens(path: str) -> int:
-    """Tokens per image of a LLaVA whose tower is here; else those of CLIP-336 with a projector that keeps them."""
+    """Tokens per image of a LLaVA whose tower can be read; else CLIP-336's 576."""
     try:
         config = open_checkpoint(path, weights=False, with_base=False).model_config()
         return image_tokens(config, build_vision_tower(config, delay_load=True).num_patches)
@@ -135,22 +131,20 @@ def _image_tokens(path: str) -> int:
         return 576
 
 
+def main() -> None:
+    run_program(_main, interrupted="")
+
+
 def _main() -> None:
     parser = argparse.ArgumentParser(description="Find what is wrong with LLaVA JSON and its images")
     parser.add_argument("--data_path", required=True)
     parser.add_argument("--image_folder")
-    parser.add_argument("--model_name_or_path", help="whose tokenizer to count with; without it labels go unchecked")
+    parser.add_argument("--model_name_or_path", help="model whose tokenizer counts; without it labels are not checked")
     parser.add_argument("--version", default="v1", help="conversation template")
     parser.add_argument("--model_max_length", type=int, default=2048)
-    parser.add_argument(
-        "--image_tokens", type=int, help="tokens per image; default: a LLaVA's own, else CLIP-336's 576"
-    )
+    parser.add_argument("--image_tokens", type=int, help="tokens per image; default: a LLaVA's own, else 576")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     sys.exit(1 if check(parser.parse_args()).by_kind else 0)
-
-
-def main() -> None:
-    run_program(_main, interrupted="")
 
 
 if __name__ == "__main__":

@@ -14,12 +14,11 @@ from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 class DataCollatorForSupervisedDataset:
     """Pads on the right and joins the images of all rows in reading order (upstream: the class in train.py).
 
-    The mask comes from lengths, not from comparing ids with the padding id: with pad = unk, upstream masked real
-    unknown tokens away.
+    The mask comes from lengths: upstream compares ids with the padding id and masks real unknown tokens if pad = unk.
 
     Args:
-        model_max_length: rows are cut to it; an image whose token is cut off goes with it.
-        dummy: `("images" or "image_features", tensor)` of one empty image, sent for a batch of text only where every
+        model_max_length: rows are cut to it, and images whose tokens are cut off are removed.
+        dummy: `("images" or "image_features", tensor)` of one empty image, added to a batch without images if every
             rank must run tower and projector.
     """
 
@@ -28,9 +27,7 @@ class DataCollatorForSupervisedDataset:
     dummy: tuple[str, torch.Tensor] | None = None
 
     def __call__(self, instances: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        limit = self.model_max_length
-        ids = [item["input_ids"][:limit] for item in instances]
-        labels = [item["labels"][:limit] for item in instances]
+        ids, labels = ([item[key][: self.model_max_length] for item in instances] for key in ("input_ids", "labels"))
         pad = torch.nn.utils.rnn.pad_sequence
         batch: dict[str, Any] = {
             "input_ids": pad(ids, batch_first=True, padding_value=self.tokenizer.pad_token_id or 0),
@@ -42,12 +39,10 @@ class DataCollatorForSupervisedDataset:
             for item, row in zip(instances, ids, strict=True):
                 if key in item:
                     tokens_left, tokens = (int((r == IMAGE_TOKEN_INDEX).sum()) for r in (row, item["input_ids"]))
-                    # Counts that differ in the data itself stay as they are, for the model to refuse.
+                    # The model reports counts that differ in the data itself.
                     kept += item[key][:tokens_left] if tokens_left < tokens else item[key]
             if kept:
-                same = all(entry.shape == kept[0].shape for entry in kept)
-                batch[key] = torch.stack(kept) if same else kept
-        if self.dummy is not None and "images" not in batch and "image_features" not in batch:
-            key, empty = self.dummy
-            batch[key] = empty.unsqueeze(0)
+                batch[key] = torch.stack(kept) if len({entry.shape for entry in kept}) == 1 else kept
+        if self.dummy is not None and not batch.keys() & {"images", "image_features"}:
+            batch[self.dummy[0]] = self.dummy[1].unsqueeze(0)
         return batch

@@ -1,5 +1,6 @@
 """Samples for training: ids, labels, and pixels or cached features."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from llava.images import open_image
 from llava.mm_utils import process_image
 
 
+@dataclass(eq=False, repr=False)
 class LazySupervisedDataset(Dataset):
-    """The samples of a data file, made when asked for (upstream: the class of the same name in train.py).
+    """The samples of a data file, made when needed (upstream: the class of the same name in train.py).
 
     An item holds `input_ids` and `labels`, int64 `(length,)`, and `images`, a list of float32 `(3, h, w)`, or
     `image_features`, a list of `(tokens, mm_hidden_size)`, if a feature cache is given.
@@ -26,29 +28,21 @@ class LazySupervisedDataset(Dataset):
         indices: the samples to use; default all.
     """
 
-    def __init__(
-        self,
-        records: Records,
-        tokenizer: PreTrainedTokenizerBase,
-        template: Conversation,
-        image_folder: str | Path | None,
-        image_processor: BaseImageProcessor | None,
-        image_aspect_ratio: str,
-        model_max_length: int | None,
-        feature_cache: FeatureCache | None = None,
-        indices: np.ndarray | None = None,
-        mm_use_im_start_end: bool = False,
-    ) -> None:
-        self.records = records
-        self.tokenizer = tokenizer
-        self.template = template
-        self.image_folder = Path(image_folder or "")
-        self.image_processor = image_processor
-        self.image_aspect_ratio = image_aspect_ratio
-        self.model_max_length = model_max_length
-        self.feature_cache = feature_cache
-        self.indices = np.arange(len(records)) if indices is None else indices
-        self.mm_use_im_start_end = mm_use_im_start_end
+    records: Records
+    tokenizer: PreTrainedTokenizerBase
+    template: Conversation
+    image_folder: str | Path | None
+    image_processor: BaseImageProcessor | None
+    image_aspect_ratio: str
+    model_max_length: int | None
+    feature_cache: FeatureCache | None = None
+    indices: np.ndarray | None = None
+    mm_use_im_start_end: bool = False
+
+    def __post_init__(self) -> None:
+        self.image_folder = Path(self.image_folder or "")
+        if self.indices is None:
+            self.indices = np.arange(len(self.records))
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -76,6 +70,6 @@ class LazySupervisedDataset(Dataset):
 
     @property
     def modality_lengths(self) -> list[int]:
-        """Words a sample, negative for text only: upstream's key for grouping. A sample without words counts 1."""
+        """Words per sample, negative for text only: upstream's key for grouping. A sample without words counts 1."""
         words = np.maximum(self.records.words[self.indices], 1)
         return np.where(self.records.has_image[self.indices], words, -words).tolist()

@@ -1,7 +1,6 @@
 """Features of a frozen tower on disk: computed once, mapped into memory by every later run.
 
-A sweep over layer selections reads the same images dozens of times, and the tower's answer never changes. A cache is
-one folder for each tower and transform; inside, a row of features for each image content.
+A cache has one folder per tower and transform, which holds one row of features per image content.
 """
 
 import contextlib
@@ -28,14 +27,13 @@ _STORED_AS = {torch.float32: np.float32, torch.float16: np.float16, torch.bfloat
 class FeatureCache:
     """Rows `(tokens, mm_hidden_size)` in the dtype that the tower computes in.
 
-    Crash-safe by order: rows are flushed before the index names them, and what the index does not name is
-    overwritten. Only `ensure` writes, under a lock; readers need none.
+    Safe against crashes: rows are flushed before the index names them, and rows that the index does not name are
+    overwritten. Only `ensure` writes, under a lock.
 
     Args:
-        root: folder that holds caches of any number of towers.
+        root: folder of all caches.
         tower: may be a stub; its weights are loaded only when an image is missing.
         image_aspect_ratio: the transform before the tower, as in the config.
-        dtype: what the tower computes in.
     """
 
     def __init__(
@@ -54,6 +52,8 @@ class FeatureCache:
         }
         text = json.dumps(self.key, sort_keys=True, default=str)
         self.folder = Path(root) / hashlib.sha256(text.encode()).hexdigest()[:16]
+        self._data, self._index = self.folder / "features.bin", self.folder / "index.jsonl"
+        self._row_bytes = self.shape[0] * self.shape[1] * dtype.itemsize
         self._rows: dict[str, int] | None = None
         self._files: dict[str, tuple[int, int, str]] = {}
         self._map: np.ndarray | None = None
@@ -77,7 +77,7 @@ class FeatureCache:
         return values.view(torch.bfloat16) if self.dtype is torch.bfloat16 else values
 
     def ensure(self, paths: Iterable[str | Path], tower: VisionTower, device: Any = None, batch_size: int = 32) -> int:
-        """Computes what is missing for these images; returns how many images that were."""
+        """Computes the missing features of these images; returns their number."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / "lock"):
             self._rows, self._files, self._map = None, {}, None
@@ -98,12 +98,8 @@ class FeatureCache:
                 data.truncate()
                 for start in range(0, len(items), batch_size):
                     batch = items[start : start + batch_size]
-                    pixels = [
-                        process_image(
-                            open_image(path, "the feature cache"), tower.image_processor, self.image_aspect_ratio
-                        )
-                        for _, path in batch
-                    ]
+                    images = [open_image(path, "the feature cache") for _, path in batch]
+                    pixels = [process_image(i, tower.image_processor, self.image_aspect_ratio) for i in images]
                     features = tower(torch.stack(pixels)).to(self.dtype).cpu().contiguous()
                     raw = features.view(torch.uint16) if self.dtype is torch.bfloat16 else features
                     data.write(raw.numpy().tobytes())
@@ -117,28 +113,15 @@ class FeatureCache:
             bar.close()
             return len(items)
 
-    @property
-    def _data(self) -> Path:
-        return self.folder / "features.bin"
-
-    @property
-    def _index(self) -> Path:
-        return self.folder / "index.jsonl"
-
-    @property
-    def _row_bytes(self) -> int:
-        return self.shape[0] * self.shape[1] * np.dtype(_STORED_AS[self.dtype]).itemsize
-
     def _rows_by_content(self) -> dict[str, int]:
         if self._rows is None:
-            whole = self._data.stat().st_size // self._row_bytes if self._data.exists() else 0
             rows = {}
-            if self._index.exists():
-                for line in self._index.read_text().splitlines():
-                    with contextlib.suppress(ValueError):
-                        entry = json.loads(line)
-                        if entry["row"] < whole:
-                            rows[entry["content"]] = entry["row"]
+            whole = self._data.stat().st_size // self._row_bytes if self._data.exists() else 0
+            for line in self._index.read_text().splitlines() if self._index.exists() else ():
+                with contextlib.suppress(ValueError):
+                    entry = json.loads(line)
+                    if entry["row"] < whole:
+                        rows[entry["content"]] = entry["row"]
             self._rows = rows
         return self._rows
 

@@ -5,22 +5,16 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from llava.constants import (
-    DEFAULT_IM_END_TOKEN,
-    DEFAULT_IM_START_TOKEN,
-    DEFAULT_IMAGE_TOKEN,
-    IGNORE_INDEX,
-)
+from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN, IGNORE_INDEX
 from llava.conversation import Conversation, Segment, SeparatorStyle
 from llava.tokenization import encode_segments
 
 
 def collect_images(turn: str, template: Conversation, several: bool = False, mm_use_im_start_end: bool = False) -> str:
-    """The turn with its `<image>` taken out and put in front, each on its own line.
+    """Moves the turn's `<image>` to its beginning, each on its own line.
 
     Args:
-        several: the sample has several images, each with an `<image>` of its own; else all of a turn become one
-            (upstream's rule, which knows one image a sample).
+        several: the sample has several images; else all `<image>` of a turn become one (upstream's rule).
     """
     count = turn.count(DEFAULT_IMAGE_TOKEN)
     if not count:
@@ -37,7 +31,7 @@ def collect_images(turn: str, template: Conversation, several: bool = False, mm_
 def build_conversation(turns: Sequence[str], template: Conversation) -> Conversation:
     """The template filled with turns that alternate human, gpt, ...
 
-    A caption template takes the image mark and the caption only: what the human said is left out, as upstream does.
+    A caption template takes the image mark and the caption only, without the human's text, as upstream does.
     """
     conversation = template.copy()
     if template.sep_style is SeparatorStyle.PLAIN:
@@ -63,10 +57,9 @@ def preprocess(
     """Ids and labels of one sample.
 
     Args:
-        turns: texts that alternate human, gpt, ..., beginning with the human.
         num_images: images of the sample; with 0 an `<image>` in the text is plain text.
         max_length: text-only samples are cut to it, as upstream does; samples with images are cut after their
-            features stand in place.
+            features are inserted.
 
     Returns:
         `(input_ids, labels)`, int64 `(length,)`: -200 in the ids for an image, -100 in the labels where nothing is
@@ -89,9 +82,8 @@ def _first_llavas_format(
 ) -> tuple[list[int], list[int]]:
     """What the templates with "###" are trained on: each turn on its own line, after "### role: ".
 
-    The labels are upstream's to the token, so that a run of these old templates can be compared with its: all that
-    is not the human's words is supervised, the first two tokens of a human's header too, and as each piece is
-    measured with its own bos, the mask is one token further right with every turn.
+    The labels are exactly upstream's: everything except the human's words is supervised, with the first two tokens of
+    a human's header. Each piece is measured with its own bos, so the mask shifts right by one token per turn.
     """
     header = f"{template.system}\n\n"
     lines = [f"### {template.roles[i % 2]}: {text}\n" for i, text in enumerate(turns)]
@@ -101,8 +93,7 @@ def _first_llavas_format(
     for i, line in enumerate(lines):
         length = len(encode_segments([Segment(line, False)], tokenizer, split_images)[0])
         if i % 2 == 0:
-            masked = range(min(start + 2, len(labels)), min(start + length, len(labels)))
-            for position in masked:
+            for position in range(start + 2, min(start + length, len(labels))):
                 labels[position] = IGNORE_INDEX
         start += length
     return ids, labels

@@ -1,15 +1,15 @@
-"""LLaVA JSON, read once into a memory-mapped Arrow file.
+"""LLaVA JSON, parsed once into an Arrow file that every process maps into memory.
 
-The 665K samples of LLaVA-1.5 are 1 GB of JSON and several GB of Python objects; every worker process of every rank
-used to hold them. Here the JSON is parsed once, item by item, into an Arrow file named after the JSON's content;
-afterwards each process maps that file and pays for the rows it touches.
+The 665K samples of LLaVA-1.5 are 1 GB of JSON and several GB of Python objects, too much for every worker process.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ ROLES = ("human", "gpt")
 _FORMAT = "3"
 _READ_CHARS = 1 << 20
 _ROWS_PER_BATCH = 4096
+_SEPARATORS = re.compile(r"[ \t\r\n,]*")
 _SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -78,7 +79,7 @@ class Records:
     @property
     def has_image(self) -> np.ndarray:
         """bool `(n,)`: whether the sample names an image."""
-        return pc.list_value_length(self.table["images"]).to_numpy() > 0
+        return self.image_counts > 0
 
     @property
     def words(self) -> np.ndarray:
@@ -87,16 +88,16 @@ class Records:
 
     @property
     def image_tokens(self) -> np.ndarray:
-        """int32 `(n,)`: how many `<image>` the sample's text will hold once each turn's are collected."""
+        """int32 `(n,)`: number of `<image>` in the sample's text after `collect_images`."""
         return self.table["image_tokens"].to_numpy()
 
     @property
     def image_counts(self) -> np.ndarray:
-        """int32 `(n,)`: how many image files the sample names."""
+        """int32 `(n,)`: number of image files that the sample names."""
         return pc.list_value_length(self.table["images"]).to_numpy()
 
     def unique_images(self) -> list[str]:
-        """Every image path that the file names, once, in order of first use."""
+        """Every image path of the file once, in order of first use."""
         return pc.unique(self.table["images"].combine_chunks().flatten()).to_pylist()
 
 
@@ -120,39 +121,32 @@ def open_records(data_path: str | Path, cache_dir: Path | None = None) -> Record
 def _convert(data_path: Path, arrow_path: Path) -> None:
     with written_whole(arrow_path) as aside, pa.OSFile(str(aside), "wb") as sink:
         writer = pa.ipc.new_file(sink, _SCHEMA)
-        batch: list[dict[str, Any]] = []
-        count = 0
-        for count, item in enumerate(_items(data_path), start=1):
-            batch.append(_row(item, count - 1, data_path))
-            if len(batch) == _ROWS_PER_BATCH:
-                writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=_SCHEMA))
-                batch = []
-        if batch:
+        rows = (_row(item, index, data_path) for index, item in enumerate(_items(data_path)))
+        while batch := list(islice(rows, _ROWS_PER_BATCH)):
             writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=_SCHEMA))
         writer.close()
-        if count == 0:
+        if not writer.stats.num_record_batches:
             raise DataFormatError(f"{data_path} holds no samples")
 
 
 def _items(data_path: Path) -> Iterator[Any]:
-    """Items of a JSON list, or of a file of JSON objects one after another, without holding more than one at once."""
+    """Items of a JSON list, or of a file of JSON objects one after another; only one is in memory at a time."""
     decoder = json.JSONDecoder()
     with open(data_path, encoding="utf-8") as file:
-        buffer = _refill("", file)
+        buffer = file.read(_READ_CHARS).lstrip()
         if buffer[:1] not in ("[", "{"):
             raise DataFormatError(f"{data_path} is not LLaVA JSON: it begins with {buffer[:20]!r}, not with a list")
         in_list = buffer[0] == "["
         position, index = (1 if in_list else 0), 0
         while True:
-            position = _skip(buffer, position)
+            position = _SEPARATORS.match(buffer, position).end()
             if position >= len(buffer):
-                more = _refill("", file)
-                if not more:
-                    if in_list:
-                        raise DataFormatError(f"{data_path} ends inside the list, after item {index - 1}")
-                    return
-                buffer, position = more, 0
-                continue
+                buffer, position = file.read(_READ_CHARS), 0
+                if buffer:
+                    continue
+                if in_list:
+                    raise DataFormatError(f"{data_path} ends inside the list, after item {index - 1}")
+                return
             if in_list and buffer[position] == "]":
                 return
             try:
@@ -165,20 +159,6 @@ def _items(data_path: Path) -> Iterator[Any]:
                 continue
             yield item
             index += 1
-
-
-def _skip(buffer: str, position: int) -> int:
-    while position < len(buffer) and buffer[position] in " \t\r\n,":
-        position += 1
-    return position
-
-
-def _refill(buffer: str, file: IO[str]) -> str:
-    while True:
-        more = file.read(_READ_CHARS)
-        buffer = (buffer + more).lstrip()
-        if buffer or not more:
-            return buffer
 
 
 def _row(item: Any, index: int, data_path: Path) -> dict[str, Any]:
@@ -213,6 +193,6 @@ def _row(item: Any, index: int, data_path: Path) -> dict[str, Any]:
         "turns": values,
         "first_is_human": not skip,
         "words": sum(len(value.split()) for value in values),
-        # Upstream gathers the <image> of a turn into one, in front; with a list of images each one counts.
+        # Upstream joins the <image> of a turn into one; with a list of images each one counts.
         "image_tokens": sum(per_turn) if len(images) > 1 else sum(min(count, 1) for count in per_turn),
     }

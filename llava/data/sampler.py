@@ -1,6 +1,7 @@
 """The order of samples: shuffled, or grouped by modality and length (upstream: llava/train/llava_trainer.py)."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch.utils.data import Sampler
@@ -9,7 +10,7 @@ from torch.utils.data import Sampler
 def length_grouped_indices(
     lengths: Sequence[int], batch_size: int, world_size: int, generator: torch.Generator | None = None
 ) -> list[int]:
-    """Shuffled, with samples of like length in the same global batch.
+    """Shuffled, with samples of similar length in the same global batch.
 
     Random megabatches of `world_size * batch_size` are sorted by length and dealt to the ranks so that each gets
     about as many words.
@@ -63,23 +64,21 @@ def _deal(indices: list[int], lengths: Sequence[int], chunks: int) -> list[list[
     return dealt
 
 
+@dataclass(eq=False)
 class EpochSampler(Sampler[int]):
-    """Draws an order from the seed and the epoch alone, so that a resumed run sees the same one.
+    """Draws an order from the seed and the epoch alone, so that a resumed run has the same one.
 
     Args:
-        lengths: None shuffles; otherwise `modality_length_grouped_indices` of them.
-        batch_size: samples a rank and step; world_size: ranks times gradient accumulation steps.
+        lengths: for `modality_length_grouped_indices`; None shuffles.
+        batch_size: samples per rank and step; world_size: ranks times gradient accumulation steps.
     """
 
-    def __init__(
-        self, size: int, seed: int, lengths: Sequence[int] | None = None, batch_size: int = 1, world_size: int = 1
-    ) -> None:
-        self.size = size
-        self.seed = seed
-        self.lengths = lengths
-        self.batch_size = batch_size
-        self.world_size = world_size
-        self.epoch = 0
+    size: int
+    seed: int
+    lengths: Sequence[int] | None = None
+    batch_size: int = 1
+    world_size: int = 1
+    epoch: int = 0
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch

@@ -71,7 +71,6 @@ class TextVQAAccuracyEvaluator:
         return {answer: _soft(count) for answer, count in answers.items()}
 
     def score(self, said: str, raw_answers: Sequence[str]) -> float:
-        """What one reply is worth."""
         return self.answer_scores(raw_answers).get(self.answer_processor(said), 0.0)
 
     def eval_pred_list(self, pred_list: Iterable[Mapping[str, Any]]) -> float:

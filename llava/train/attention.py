@@ -32,12 +32,10 @@ def choose_attention(wanted: str | None, dtype: torch.dtype) -> str | None:
     Raises:
         ValueError: an unknown name, or flash if it cannot run here.
     """
-    if wanted is None:
-        return None
+    if wanted in (None, "sdpa", "eager"):
+        return wanted
     if wanted not in CHOICES:
         raise ValueError(f"--attn_implementation {wanted!r}; allowed: {', '.join(CHOICES)}")
-    if wanted in ("sdpa", "eager"):
-        return wanted
     reason = why_not_flash(dtype)
     if reason is None:
         return "flash_attention_2"

@@ -1,13 +1,12 @@
-"""Everything trainable is saved and restored, at every checkpoint, in upstream's file formats."""
+"""Saves and restores everything trainable, at every checkpoint, in upstream's file formats."""
 
 import copy
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
-from peft import PeftModel, set_peft_model_state_dict
+from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import nn
 
@@ -18,33 +17,31 @@ from llava.checkpoint.record import LayerRecord
 from llava.files import written_whole
 from llava.train.zero import gathered
 
+_REST = {Kind.LORA: NON_LORA, Kind.PROJECTOR: PROJECTOR}
 _REQUIRED_TO_RESUME = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
 
 
 def trainable_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Every parameter that trains, the projector even if it does not, and all of a tower that trains, by full name.
+    """Every parameter that trains, the projector even if frozen, and all of a tower that trains, by full name.
 
-    A frozen projector belongs to the result too: nothing else in the folder says what it was. Under ZeRO-3
-    every rank must call this; parameters are gathered one at a time.
+    Under ZeRO-3 every rank must call this; parameters are gathered one at a time.
     """
-    whole = ("mm_projector.", "vision_tower.") if _tower_trains(model) else ("mm_projector.",)
+    named = list(model.named_parameters())
+    tower_trains = any(parameter.requires_grad for name, parameter in named if "vision_tower." in name)
     state = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad or any(part in name for part in whole):
+    for name, parameter in named:
+        whole = "mm_projector." in name or (tower_trains and "vision_tower." in name)
+        if parameter.requires_grad or whole:
             with gathered([parameter]):
                 state[name] = parameter.detach().cpu().clone().contiguous()
     return state
 
 
-def _tower_trains(model: nn.Module) -> bool:
-    return any(parameter.requires_grad for name, parameter in model.named_parameters() if "vision_tower." in name)
-
-
 def save_trained(model: nn.Module, kind: Kind, folder: Path, state: dict[str, torch.Tensor] | None = None) -> None:
     """Writes what a stage-1 or LoRA run trains, and the config, to `folder`.
 
-    Stage 1: `mm_projector.bin`; LoRA: the adapter and `non_lora_trainables.bin`.
-    `state` is the model's `trainable_state`, which under ZeRO-3 every rank must have helped to gather.
+    Stage 1: `mm_projector.bin`; LoRA: the adapter and `non_lora_trainables.bin`. Under ZeRO-3, `state` is the
+    `trainable_state` that all ranks gathered.
     """
     state = trainable_state(model) if state is None else state
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,28 +50,22 @@ def save_trained(model: nn.Module, kind: Kind, folder: Path, state: dict[str, to
     write_base_values(folder, getattr(base, "base_fingerprint", None))
     if kind is Kind.LORA:
         model.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
-        with written_whole(folder / NON_LORA) as aside:
-            torch.save({name: value for name, value in named.items() if "lora_" not in name}, aside)
-    else:
-        with written_whole(folder / PROJECTOR) as aside:
-            torch.save(named, aside)
-    save_config(base.config, folder)
-
-
-def save_config(config: Any, folder: Path) -> None:
-    """The config without how this run held the frozen weights: a QLoRA's adapter belongs to the whole base."""
-    config = copy.deepcopy(config)
+        named = {name: value for name, value in named.items() if "lora_" not in name}
+    with written_whole(folder / _REST[kind]) as aside:
+        torch.save(named, aside)
+    config = copy.deepcopy(base.config)
+    # A QLoRA's adapter belongs to the base in 16 bits.
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     config.save_pretrained(folder)
 
 
 def restore_trained(model: nn.Module, kind: Kind, folder: Path) -> None:
-    """Puts back what `save_trained` wrote; raises `CheckpointError` unless every trainable parameter is there."""
+    """Restores what `save_trained` wrote; raises `CheckpointError` if a trainable parameter is missing."""
+    restored = set()
     if kind is Kind.LORA:
         adapter = load_file(folder / "adapter_model.safetensors")
-        wrapped: PeftModel = model
-        result = set_peft_model_state_dict(wrapped, adapter)
+        result = set_peft_model_state_dict(model, adapter)
         if result.unexpected_keys:
             raise CheckpointError(
                 f"{folder} was trained on other layers than this run's --tune_layers: it holds "
@@ -83,10 +74,7 @@ def restore_trained(model: nn.Module, kind: Kind, folder: Path) -> None:
         restored = {
             name.replace(".lora_A.", ".lora_A.default.").replace(".lora_B.", ".lora_B.default.") for name in adapter
         }
-        rest = torch.load(folder / NON_LORA, map_location="cpu", weights_only=True)
-    else:
-        restored = set()
-        rest = torch.load(folder / PROJECTOR, map_location="cpu", weights_only=True)
+    rest = torch.load(folder / _REST[kind], map_location="cpu", weights_only=True)
     unexpected = model.load_state_dict(rest, strict=False).unexpected_keys
     base = model.get_base_model() if kind is Kind.LORA else model
     trains = base.file_names({name: p for name, p in model.named_parameters() if p.requires_grad})
@@ -99,17 +87,13 @@ def restore_trained(model: nn.Module, kind: Kind, folder: Path) -> None:
 
 
 def check_resumable(folder: Path, kind: Kind, record: LayerRecord, zero_ranks: int | None) -> None:
-    """Whether a checkpoint-N is of this run: the same kind, layers, and way of sharding.
+    """Raises `CheckpointError` unless a checkpoint-N is of this run: the same kind, layers, and way of sharding.
 
-    DeepSpeed loads what fits and leaves the rest as it is, and a trainer without DeepSpeed starts a new optimizer if it
-    finds none; neither reports it.
+    DeepSpeed loads what fits, and a trainer without it starts a new optimizer if there is none; neither reports it.
 
     Args:
         record: of the model that is about to train.
         zero_ranks: number of ranks under DeepSpeed; None without it.
-
-    Raises:
-        CheckpointError: what differs, and what to do.
     """
     other = f"start the run as it was started before, or give another --output_dir (found {folder})"
     lora = any((folder / name).is_file() for name in ADAPTER_WEIGHTS)
@@ -123,10 +107,9 @@ def check_resumable(folder: Path, kind: Kind, record: LayerRecord, zero_ranks: i
             f"use the same flags: {other}"
         )
     sharded = bool(list(folder.glob("global_step*")))
-    if sharded and zero_ranks is None:
-        raise CheckpointError(f"the checkpoint was written with --deepspeed, this run has none; {other}")
-    if not sharded and zero_ranks is not None:
-        raise CheckpointError(f"the checkpoint was written without --deepspeed, this run has it; {other}")
+    if sharded != (zero_ranks is not None):
+        differ = "with --deepspeed, this run has none" if sharded else "without --deepspeed, this run has it"
+        raise CheckpointError(f"the checkpoint was written {differ}; {other}")
     # One file per rank; none at stage 0, which shards nothing.
     shards = len(list(folder.glob("global_step*/*_optim_states.pt")))
     if shards and shards != zero_ranks:
@@ -137,7 +120,7 @@ def check_resumable(folder: Path, kind: Kind, record: LayerRecord, zero_ranks: i
 
 
 def last_checkpoint(output_dir: str | Path) -> Path | None:
-    """The newest checkpoint-N of a run that can be resumed; what an interrupted write left is skipped."""
+    """The newest checkpoint-N of a run that can be resumed; incomplete ones are skipped."""
     found = []
     for folder in Path(output_dir).glob("checkpoint-*"):
         step = folder.name.removeprefix("checkpoint-")
@@ -151,7 +134,7 @@ def last_checkpoint(output_dir: str | Path) -> Path | None:
 
 
 def move_files(source: Path, target: Path) -> None:
-    """Moves files into a folder one by one, each whole; `config.json` last, as the sign that all are there."""
+    """Moves files into a folder one by one; `config.json` last, as the sign that all are there."""
     target.mkdir(parents=True, exist_ok=True)
     for file in sorted(source.iterdir(), key=lambda item: item.name == "config.json"):
         destination = target / file.name

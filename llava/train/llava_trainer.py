@@ -34,20 +34,15 @@ class LLaVATrainer(Trainer):
         dataset = self.train_dataset if train_dataset is None else train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         lengths = dataset.modality_lengths if self.args.group_by_modality_length else None
-        return EpochSampler(
-            len(dataset),
-            seed,
-            lengths,
-            batch_size=self.args.train_batch_size,
-            world_size=self.args.world_size * self.args.gradient_accumulation_steps,
-        )
+        ranks = self.args.world_size * self.args.gradient_accumulation_steps
+        return EpochSampler(len(dataset), seed, lengths, self.args.train_batch_size, ranks)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             model = self.model if model is None else model
             optimizer_class, kwargs = self.get_optimizer_cls_and_kwargs(self.args, model)
             if self.is_deepspeed_enabled and self.accelerator.state.deepspeed_plugin.hf_ds_config.is_offload():
-                # DeepSpeed's AdamW for states in host memory: the config's own would lose the groups.
+                # DeepSpeed's AdamW for states in host memory; one from its config would lose the groups.
                 from deepspeed.ops.adam import DeepSpeedCPUAdam
 
                 kept = {name: kwargs[name] for name in ("lr", "betas", "eps") if name in kwargs}
@@ -56,10 +51,7 @@ class LLaVATrainer(Trainer):
         return self.optimizer
 
     def parameter_groups(self, model: Any) -> list[dict[str, Any]]:
-        """{rest, projector} x {decay, no decay}; the projector's have their own rate if one is given.
-
-        A tower that trains shares the projector's rate, as in Bunny.
-        """
+        """{rest, projector} x {decay, no decay}; projector and tower (as in Bunny) use --mm_projector_lr if given."""
         decayed = set(self.get_decay_parameter_names(model))
         groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
@@ -81,11 +73,11 @@ class LLaVATrainer(Trainer):
         return str(Path(folder) / STAGING) if self._staging else folder
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Writes the checkpoint aside and renames it, so that a checkpoint-N is whole or not there."""
+        """Writes the checkpoint aside and renames it, so that a checkpoint-N is always complete."""
         run_dir = Path(self._get_output_dir(trial))
         name = f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
-            # What a killed run left there; DeepSpeed would add to it.
+            # Files of a killed run; DeepSpeed would add to them.
             shutil.rmtree(run_dir / STAGING, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         self._staging = True
@@ -123,7 +115,7 @@ class LLaVATrainer(Trainer):
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.is_deepspeed_enabled:
-            # Frozen weights stay out: they are the base's, and of a 13B model 26 GB in every checkpoint.
+            # Frozen weights are in the base, and would add 26 GB to each checkpoint of a 13B model.
             self.model_wrapped.save_checkpoint(output_dir, exclude_frozen_parameters=True)
             if self.args.should_save:
                 torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
@@ -140,7 +132,7 @@ class LLaVATrainer(Trainer):
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         if self.state.global_step >= self.state.max_steps:
-            # A run that is resumed at its last step: transformers would look only after one more.
+            # A run that is resumed at its last step: transformers checks only after one more step.
             self.control.should_training_stop = True
             return
         super()._run_epoch(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""What a run will do, decided before weights are loaded; everything that is wrong is reported at once."""
+"""What a run will do, decided before weights are loaded; all errors are reported at once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,20 +36,16 @@ class ConfigurationError(ValueError):
 
 @dataclass(frozen=True)
 class RunPlan:
-    """Everything that was decided before weights are loaded.
+    """Everything that is decided before weights are loaded.
 
     Attributes:
         kind: what is trained: the projector alone (stage 1), LoRAs, or whole layers.
-        base: the model to start from, opened; of a hub id without its weights, which are loaded with the model.
-        vision: tower and projector.
-        trains_tower: the vision tower trains too.
+        base: the model to start from; for a hub id without its weights, which are loaded with the model.
         attention: the `attn_implementation` to load with; None leaves it to transformers.
-        attention_line: what is printed of it.
-        quantization: how the language model is held; None for 16 bits.
+        quantization: of the language model; None for 16 bits.
         selection: the decoder layers that train; None in stage 1.
-        template_name, template: of the conversations.
         indices: the samples of `records` that are used.
-        eval_records: the samples whose loss is measured; None if none is asked for.
+        eval_records: the samples whose loss is measured; None without --eval_data_path.
     """
 
     kind: Kind
@@ -69,12 +65,10 @@ class RunPlan:
 
 
 class _Errors(list[str]):
-    """The messages of everything that is wrong, so that all of it is reported at once."""
-
-    def of(self, check: Callable[..., Any], *arguments: Any) -> Any:
-        """The result of a check; None, with its message kept, if it fails."""
+    def of(self, check: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """The result of a check; if it fails, None, and its message is added."""
         try:
-            return check(*arguments)
+            return check(*arguments, **options)
         except (ValueError, FileNotFoundError) as error:
             self.append(str(error))
             return None
@@ -83,18 +77,16 @@ class _Errors(list[str]):
 def make_plan(
     model: ModelArguments, data: DataArguments, training: TrainingArguments, attn_implementation: str | None = None
 ) -> RunPlan:
-    """Reads configs, tokenizer and data; no weights. The arguments stay as they are.
+    """Reads configs, tokenizer and data, but no weights; raises `ConfigurationError` with all errors.
 
     Args:
         attn_implementation: used if `--attn_implementation` is not given.
-
-    Raises:
-        ConfigurationError: lists every error that was found.
     """
     errors = _Errors(_wrong_flags(model, data, training))
     wanted, dtype = model.attn_implementation or attn_implementation, training.compute_dtype
     attention = errors.of(choose_attention, wanted, dtype)
-    quantization = errors.of(_quantization, training)
+    options = {"double_quant": training.double_quant, "quant_type": training.quant_type}
+    quantization = errors.of(quantization_for, training.bits, dtype, **options)
     base = errors.of(_open_base, model, training.cache_dir)
     vision = selection = prompts = None
     if base is not None:
@@ -125,13 +117,12 @@ def make_plan(
 
 
 def _open_base(model: ModelArguments, cache_dir: str | None) -> Checkpoint:
-    """The model to start from, opened for the whole run. Of a hub id only the config is read before the weights."""
+    """The model to start from. Of a hub id only the config is read."""
     name = model.model_name_or_path
     if not name:
         raise ValueError("--model_name_or_path is missing: give the folder of a language model or a LLaVA")
-    base = open_checkpoint(
-        name, package=model.package, weights=Path(name).is_dir(), with_base=False, cache_dir=cache_dir
-    )
+    here = Path(name).is_dir()
+    base = open_checkpoint(name, package=model.package, weights=here, with_base=False, cache_dir=cache_dir)
     if base.kind is not Kind.FULL:
         raise ValueError(
             f"--model_name_or_path {base.name} is a {base.kind.value} checkpoint; merge it into its base first"
@@ -169,11 +160,6 @@ def _wrong_flags(model: ModelArguments, data: DataArguments, training: TrainingA
     return errors
 
 
-def _quantization(training: TrainingArguments) -> BitsAndBytesConfig | None:
-    dtype, kind = training.compute_dtype, training.quant_type
-    return quantization_for(training.bits, dtype, double_quant=training.double_quant, quant_type=kind)
-
-
 def _selection(model: ModelArguments, base: Checkpoint) -> LayerSelection | None:
     if model.tune_mm_mlp_adapter:
         return None
@@ -189,7 +175,7 @@ def _prompts(template_name: str, base: Checkpoint) -> tuple[Conversation, PreTra
 
 
 def _vision(model: ModelArguments, base: Checkpoint) -> VisionSettings:
-    """Tower and projector, of the flags and of what the base records, checked to fit each other and the base."""
+    """Tower and projector, from the flags and the base's config, checked to fit each other and the base."""
     use_s2, scales = getattr(model, "use_s2", False), getattr(model, "s2_scales", None)
     if base.config.get("use_s2"):
         use_s2, scales = True, scales or base.config.get("s2_scales")
@@ -218,35 +204,32 @@ def _vision(model: ModelArguments, base: Checkpoint) -> VisionSettings:
     with torch.device("meta"):
         build_vision_projector(config)
     image_tokens(config, tower.num_patches)
-    file = vision.pretrain_mm_mlp_adapter
-    if file and base.tower:
-        raise ValueError(
-            f"--pretrain_mm_mlp_adapter is given, but {base.name} has a trained projector already; leave the flag out, "
-            "or start from the plain language model"
-        )
-    if file:
+    if file := vision.pretrain_mm_mlp_adapter:
+        if base.tower:
+            raise ValueError(
+                f"--pretrain_mm_mlp_adapter is given, but {base.name} has a trained projector already; leave the flag "
+                "out, or start from the plain language model"
+            )
         check_projector_weights(read_projector(file), config, file)
     return vision
 
 
 def _records(data: DataArguments) -> tuple[Records, np.ndarray]:
-    """The samples of --data_path, and the indices of those to train on (--bad_samples skip leaves some out)."""
+    """The samples of --data_path, and the indices of those to train on."""
     if not data.data_path:
         raise ValueError("--data_path is missing: give a LLaVA JSON file")
     records = open_records(data.data_path)
     if data.image_folder and not Path(data.image_folder).is_dir():
         raise FileNotFoundError(f"--image_folder {data.image_folder} does not exist")
     problems = cheap_problems(records, data.image_folder)
-    everything = np.arange(len(records))
-    if not problems.by_kind:
-        return records, everything
     found = problems.describe(records)
-    if data.bad_samples == "fail":
+    if found and data.bad_samples == "fail":
         raise ValueError(
             f"{data.data_path} has samples that cannot be trained; --bad_samples skip leaves them out:\n{found}"
         )
-    left = np.setdiff1d(everything, np.fromiter(problems.samples, dtype=np.int64))
-    print(f"leaving out {len(everything) - len(left)} of {len(everything)} samples:\n{found}")
+    left = np.setdiff1d(np.arange(len(records)), np.fromiter(problems.samples, dtype=np.int64))
+    if found:
+        print(f"leaving out {len(records) - len(left)} of {len(records)} samples:\n{found}")
     if not len(left):
         raise ValueError(f"{data.data_path} has no sample left to train on")
     return records, left
@@ -258,8 +241,7 @@ def _eval_records(data: DataArguments, training: TrainingArguments) -> Records |
             raise ValueError(f"--eval_strategy {training.eval_strategy} needs --eval_data_path, a LLaVA JSON file")
         return None
     records = open_records(data.eval_data_path)
-    problems = cheap_problems(records, data.image_folder)
-    if problems.by_kind:
-        found = problems.describe(records)
+    found = cheap_problems(records, data.image_folder).describe(records)
+    if found:
         raise ValueError(f"--eval_data_path {data.eval_data_path} has samples that cannot be measured:\n{found}")
     return records

@@ -10,7 +10,7 @@ from visual_region.layers import LayerSelection
 
 
 def training_table(model: nn.Module, groups: list[dict[str, Any]], selection: LayerSelection | None) -> str:
-    """Group, parameters and learning rate of all that trains, and the picture of the stack."""
+    """Parameters and learning rate per trained group, and the picture of the stack."""
     rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
     sizes: dict[tuple[str, float], int] = defaultdict(int)
     total = 0

@@ -11,7 +11,7 @@ _TOO_ALIKE = 1e-3
 
 
 def tower_drift(tower: VisionTower) -> float:
-    """How far the weights that train have moved from the published ones: norm of the difference over the norm."""
+    """Change of the trained weights from the published ones: norm of the difference over the norm."""
     published = tower.load_network(torch.float32).state_dict()
     moved = total = 0.0
     for name, parameter in tower.vision_tower.named_parameters():
@@ -24,7 +24,7 @@ def tower_drift(tower: VisionTower) -> float:
 
 @torch.no_grad()
 def difference_of_two_images(tower: VisionTower) -> float:
-    """How far apart the features of two images of noise are: norm of the difference over the norm; 0 is blind."""
+    """Difference between the features of two noise images: norm of the difference over the norm; 0 is blind."""
     processor = tower.load_processor()
     size = processor.crop_size or processor.size
     noise = torch.Generator().manual_seed(0)
@@ -34,7 +34,7 @@ def difference_of_two_images(tower: VisionTower) -> float:
 
 
 def describe_tower(tower: VisionTower) -> str:
-    """One line on both, with a warning if the tower no longer tells images apart."""
+    """One line with both, and a warning if the tower no longer tells images apart."""
     apart = difference_of_two_images(tower)
     line = f"vision tower: its weights moved by {tower_drift(tower):.2%}; two images of noise are {apart:.2%} apart"
     if apart < _TOO_ALIKE:

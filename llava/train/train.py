@@ -1,14 +1,11 @@
-"""Trains a LLaVA: stage 1, full, or LoRA, in the decoder layers of `--tune_layers`.
-
-Reads top to bottom: plan, model, what trains, data, trainer, result.
-"""
+"""Trains a LLaVA: stage 1, full, or LoRA, in the decoder layers of `--tune_layers`."""
 
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from transformers import set_seed
@@ -19,27 +16,26 @@ from llava.checkpoint.record import LayerRecord
 from llava.data.collate import DataCollatorForSupervisedDataset
 from llava.data.dataset import LazySupervisedDataset
 from llava.data.feature_cache import FeatureCache
-from llava.data.records import Records
 from llava.flags import run_program
 from llava.model.builder import load_base
 from llava.model.multimodal_encoder.tower_weights import trained_tower_files
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, parse_arguments
 from llava.train.checkpoint import check_resumable, describe_output, last_checkpoint, move_files
 from llava.train.llava_trainer import LLaVATrainer
-from llava.train.model_config import configure, finish
+from llava.train.model_config import configure
 from llava.train.plan import ConfigurationError, RunPlan, make_plan
 from llava.train.report import training_table
 from llava.train.tower_check import describe_tower
 from llava.train.zero import ZeroConfigError, weights_whole
 from visual_region.tuning import apply_lora, assert_trains_exactly, train_layers
 
-ARGUMENTS = (ModelArguments, DataArguments, TrainingArguments)
+ArgumentClasses = tuple[type[ModelArguments], type[DataArguments], type[TrainingArguments]]
 
 
 def train(
     attn_implementation: str | None = None,
     argv: Sequence[str] | None = None,
-    arguments: tuple[type[ModelArguments], type[DataArguments], type[TrainingArguments]] = ARGUMENTS,
+    arguments: ArgumentClasses = (ModelArguments, DataArguments, TrainingArguments),
     make_trainer: Callable[..., LLaVATrainer] = LLaVATrainer,
 ) -> None:
     """Runs one training from the command line's flags; resumes if the output folder holds a checkpoint.
@@ -48,8 +44,8 @@ def train(
 
     Args:
         attn_implementation: used if `--attn_implementation` is not given.
-        arguments: the classes that hold the flags; another package brings its own.
-        make_trainer: takes what LLaVATrainer takes; healing brings one that distils.
+        arguments: the classes of the flags; other packages have their own.
+        make_trainer: makes a trainer from LLaVATrainer's arguments; for healing, one that distils.
     """
     run_program(
         lambda: _train(attn_implementation, argv, arguments, make_trainer),
@@ -61,7 +57,7 @@ def train(
 def _train(
     attn_implementation: str | None,
     argv: Sequence[str] | None,
-    arguments: tuple[type[ModelArguments], type[DataArguments], type[TrainingArguments]],
+    arguments: ArgumentClasses,
     make_trainer: Callable[..., LLaVATrainer],
 ) -> None:
     model_args, data_args, training_args = parse_arguments(argv, arguments)
@@ -74,16 +70,8 @@ def _train(
     configure(base.config, plan, model_args, data_args, training_args)
     add_vision(base, plan, training_args)
     model = choose_what_trains(base, plan, training_args)
-    dataset, eval_dataset, collator = load_data(model, plan, data_args, training_args)
-    trainer = make_trainer(
-        model=model,
-        kind=plan.kind,
-        processing_class=plan.tokenizer,
-        args=training_args,
-        train_dataset=dataset,
-        eval_dataset=eval_dataset,
-        data_collator=collator,
-    )
+    data = load_data(model, plan, data_args, training_args)
+    trainer = make_trainer(model=model, kind=plan.kind, processing_class=plan.tokenizer, args=training_args, **data)
     if training_args.should_log:
         print(training_table(model, trainer.parameter_groups(model), plan.selection), flush=True)
 
@@ -108,18 +96,18 @@ def load_model(plan: RunPlan, training_args: TrainingArguments) -> Any:
 
 
 def add_vision(model: Any, plan: RunPlan, training_args: TrainingArguments) -> None:
-    """Tower stub and projector, as the config now says."""
-    # Loading draws random numbers, and how many depends on how weights are held; what is new must start the same.
+    """Adds the tower stub and the projector that the config names."""
+    # Loading draws random numbers, and the count depends on the dtype; new weights must not depend on it.
     set_seed(training_args.seed)
     model.get_model().build_vision_modules(plan.vision.pretrain_mm_mlp_adapter)
     model.get_vision_tower().trained_files = trained_tower_files(plan.base)
 
 
 def choose_what_trains(model: Any, plan: RunPlan, training_args: TrainingArguments) -> Any:
-    """Freezes and thaws; the result trains exactly the layers that were asked for.
+    """Freezes and unfreezes parameters; the result trains exactly the selected layers.
 
-    What trains is kept in float32 and computed in the run's dtype: at a learning rate of 1e-5 a bfloat16 weight often
-    cannot move. DeepSpeed does so by itself, with copies, and takes weights in the run's dtype.
+    Trained weights are kept in float32 and computed in the run's dtype: at a learning rate of 1e-5 a bfloat16 weight
+    often cannot change. DeepSpeed makes such copies itself and takes weights in the run's dtype.
     """
     model.requires_grad_(False)
     layer_path = plan.base.family.layer_path
@@ -144,16 +132,14 @@ def choose_what_trains(model: Any, plan: RunPlan, training_args: TrainingArgumen
     assert_trains_exactly(wrapped, plan.selection or (), layer_path)
     kept_in = training_args.compute_dtype if training_args.deepspeed else torch.float32
     for parameter in wrapped.parameters():
-        # What ZeRO-3 has sharded while loading is in the run's dtype already.
+        # Parameters that ZeRO-3 sharded while loading are in the run's dtype already.
         if parameter.requires_grad and not hasattr(parameter, "ds_id"):
             parameter.data = parameter.data.to(kept_in)
     return wrapped
 
 
-def load_data(
-    model: Any, plan: RunPlan, data_args: DataArguments, training_args: TrainingArguments
-) -> tuple[LazySupervisedDataset, LazySupervisedDataset | None, DataCollatorForSupervisedDataset]:
-    """Samples to train on and to measure, and how they become batches."""
+def load_data(model: Any, plan: RunPlan, data_args: DataArguments, training_args: TrainingArguments) -> dict[str, Any]:
+    """Datasets to train on and to evaluate, and their collator, as the trainer's arguments."""
     base = model.get_base_model() if plan.kind is Kind.LORA else model
     tower = base.get_vision_tower()
     processor = tower.load_processor()
@@ -163,45 +149,44 @@ def load_data(
         if data_args.vision_feature_cache:
             cache = FeatureCache(data_args.vision_feature_cache, tower, data_args.image_aspect_ratio, dtype)
             folder = Path(data_args.image_folder or "")
-            images = dict.fromkeys(plan.records.unique_images())
-            images |= dict.fromkeys(plan.eval_records.unique_images() if plan.eval_records else ())
+            used = [records for records in (plan.records, plan.eval_records) if records]
+            images = [folder / name for records in used for name in records.unique_images()]
             with training_args.main_process_first(desc="vision features"):
-                cache.ensure((folder / name for name in images), tower, training_args.device)
+                cache.ensure(images, tower, training_args.device)
             tower.unload()
         else:
             tower.load_model(device_map=training_args.device, dtype=dtype)
 
-    def dataset(records: Records, indices: np.ndarray | None) -> LazySupervisedDataset:
-        return LazySupervisedDataset(
-            records,
-            plan.tokenizer,
-            plan.template,
-            data_args.image_folder,
-            processor,
-            data_args.image_aspect_ratio,
-            training_args.model_max_length,
-            cache,
-            indices,
-        )
-
+    dataset = partial(
+        LazySupervisedDataset,
+        tokenizer=plan.tokenizer,
+        template=plan.template,
+        image_folder=data_args.image_folder,
+        image_processor=processor,
+        image_aspect_ratio=data_args.image_aspect_ratio,
+        model_max_length=training_args.model_max_length,
+        feature_cache=cache,
+    )
     dummy = None
-    # Also for the only rank that torchrun started: DDP waits for the projector's gradient there too.
+    # Also with a single rank of torchrun: DDP waits for the projector's gradient there too.
     if torch.distributed.is_initialized():
         empty = ("image_features", torch.zeros(tower.num_patches, tower.hidden_size, dtype=dtype))
         crop = processor.crop_size or processor.size
         dummy = empty if cache is not None else ("images", torch.zeros(3, crop["height"], crop["width"]))
-    return (
-        dataset(plan.records, plan.indices),
-        dataset(plan.eval_records, None) if plan.eval_records else None,
-        DataCollatorForSupervisedDataset(plan.tokenizer, training_args.model_max_length, dummy),
-    )
+    return {
+        "train_dataset": dataset(plan.records, indices=plan.indices),
+        "eval_dataset": dataset(plan.eval_records) if plan.eval_records else None,
+        "data_collator": DataCollatorForSupervisedDataset(plan.tokenizer, training_args.model_max_length, dummy),
+    }
 
 
 def save_result(trainer: LLaVATrainer, plan: RunPlan, training_args: TrainingArguments) -> None:
     """Writes the final folder: upstream's files and the tokenizer. `config.json` comes last."""
     trainer.save_state()
     model = trainer.accelerator.unwrap_model(trainer.model)
-    finish(model.get_base_model().config if plan.kind is Kind.LORA else model.config)
+    config = model.get_base_model().config if plan.kind is Kind.LORA else model.config
+    # Training needs no key-value cache; generation does.
+    config.use_cache = True
     if plan.kind is Kind.FULL and not training_args.deepspeed:
         model.to(training_args.compute_dtype)
     output_dir = Path(training_args.output_dir)
@@ -221,7 +206,7 @@ def save_result(trainer: LLaVATrainer, plan: RunPlan, training_args: TrainingArg
 
 
 def resume_point(base: Any, plan: RunPlan, training_args: TrainingArguments) -> str | None:
-    """The checkpoint to go on from, checked to be of this run; None to begin."""
+    """The checkpoint to resume from, checked to be of this run; None to start from the base."""
     checkpoint = training_args.resume_from_checkpoint or last_checkpoint(training_args.output_dir)
     if not checkpoint:
         return None

@@ -1,4 +1,4 @@
-"""DeepSpeed's ZeRO with the Hugging Face trainer: its config, its start, parameters gathered from their shards."""
+"""DeepSpeed's ZeRO with the Hugging Face trainer: config, start, and gathering of sharded parameters."""
 
 import contextlib
 import importlib.util
@@ -23,12 +23,12 @@ class ZeroConfigError(ValueError):
 
 
 def read_zero_config(deepspeed: str | dict[str, Any]) -> dict[str, Any]:
-    """The DeepSpeed config of a JSON file; what would work against the trainer's flags is corrected, with a note.
+    """The DeepSpeed config of a JSON file; settings that contradict the trainer's flags are corrected, with a note.
 
     An `optimizer` section would put every parameter into one group, without `--mm_projector_lr`; a `scheduler` section
     would override `--lr_scheduler_type` (upstream's zero3_offload.json has both). Without `gradient_clipping` nothing
-    is clipped (upstream's zero2.json and zero3.json). Under ZeRO-3 the weights must be gathered when a model is saved,
-    or the folder holds none; upstream's zero3_offload.json spells that key in an old way.
+    is clipped (upstream's zero2.json and zero3.json). Under ZeRO-3 a model is saved without weights unless they are
+    gathered; upstream's zero3_offload.json has the old name of that key.
 
     Raises:
         ZeroConfigError: no such file, no JSON object, or a ZeRO stage other than 0 to 3.
@@ -58,7 +58,7 @@ def read_zero_config(deepspeed: str | dict[str, Any]) -> dict[str, Any]:
 def start_deepspeed(use_cpu: bool) -> None:
     """Prepares the environment for DeepSpeed, before the trainer's arguments look for devices.
 
-    One process that was started as plain `python` becomes a world of one, on a free port of 127.0.0.1.
+    A process started by plain `python` becomes a world of one, on a free port of 127.0.0.1.
 
     Raises:
         ZeroConfigError: DeepSpeed is not installed.
@@ -79,10 +79,9 @@ def start_deepspeed(use_cpu: bool) -> None:
 
 
 def join_group_on_cpu() -> None:
-    """Tells DeepSpeed of the process group, which accelerate makes by itself on CPUs.
+    """Connects DeepSpeed to the process group, which accelerate makes on CPUs; else ZeRO-3 assumes a world of one.
 
-    Without it ZeRO-3 partitions weights for a world of one. Its shared-memory collectives are left off: they would be
-    compiled for a minute at the first start, and gloo does the same.
+    Its shared-memory collectives are disabled: compiling them takes a minute, and gloo does the same.
     """
     import deepspeed
     import deepspeed.ops
@@ -95,20 +94,19 @@ def join_group_on_cpu() -> None:
 def gathered(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     """Inside, the parameters are whole on every rank (ZeRO-3 keeps a share on each). All ranks must enter it."""
     partitioned = [parameter for parameter in parameters if hasattr(parameter, "ds_id")]
-    if not partitioned:
-        yield
-        return
-    import deepspeed
+    with contextlib.ExitStack() as stack:
+        if partitioned:
+            import deepspeed
 
-    with deepspeed.zero.GatheredParameters(partitioned):
+            stack.enter_context(deepspeed.zero.GatheredParameters(partitioned))
         yield
 
 
 @contextlib.contextmanager
 def weights_whole(training: TrainingArguments) -> Iterator[None]:
-    """Inside, `from_pretrained` gives whole weights under ZeRO-3 too.
+    """Inside, `from_pretrained` returns whole weights under ZeRO-3 too.
 
-    For the vision tower: it must run before the trainer starts DeepSpeed (the feature cache), which shards it then.
+    For the vision tower, which must run before the trainer starts DeepSpeed (feature cache) and shards it.
     """
     unset_hf_deepspeed_config()
     try:

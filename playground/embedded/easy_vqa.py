@@ -3,7 +3,8 @@
 import json
 import random
 import shutil
-from collections import Counter, defaultdict
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,13 @@ def read_questions(split: str) -> list[Question]:
     return [Question(*item) for item in json.loads(path.read_text())]
 
 
+def _by_image(questions: list[Question]) -> dict[int, list[Question]]:
+    groups: dict[int, list[Question]] = defaultdict(list)
+    for question in questions:
+        groups[question.image].append(question)
+    return groups
+
+
 def attributes(questions: list[Question]) -> tuple[str | None, str | None]:
     """Shape and colour of an image, read from the questions about it; None if they do not contain it."""
     found: set[str] = set()
@@ -44,11 +52,8 @@ def attributes(questions: list[Question]) -> tuple[str | None, str | None]:
 def prepare_training(folder: Path, seed: int) -> None:
     """Writes images, `pretrain.json` (captions) and `finetune.json` (conversations) to `folder`."""
     rng = random.Random(seed)
-    by_image: dict[int, list[Question]] = defaultdict(list)
-    for question in read_questions("train"):
-        by_image[question.image].append(question)
     captions, conversations = [], []
-    for image, questions in sorted(by_image.items()):
+    for image, questions in sorted(_by_image(read_questions("train")).items()):
         shape, colour = attributes(questions)
         if shape is None or colour is None:
             continue
@@ -72,42 +77,26 @@ def prepare_evaluation(folder: Path, seed: int) -> None:
     """
     rng = random.Random(seed)
     test, train = read_questions("test"), read_questions("train")
-    by_image: dict[int, list[Question]] = defaultdict(list)
-    for question in test:
-        by_image[question.image].append(question)
-    looks = {image: attributes(questions) for image, questions in by_image.items()}
+    looks = {image: attributes(questions) for image, questions in _by_image(test).items()}
     sample = sorted(rng.sample(range(len(test)), SAMPLE))
 
-    def lines(indices: list[int], wrong: bool = False) -> str:
+    def lines(indices: Iterable[int], wrong: bool = False) -> str:
         rows = []
         for i in indices:
             image = _other_image(looks, test[i].image, rng) if wrong else test[i].image
-            rows.append(
-                json.dumps(
-                    {
-                        "question_id": i,
-                        "image": f"test/{image}.png",
-                        "text": test[i].text,
-                        "category": kind_of(test[i].answer),
-                    }
-                )
-            )
-        return "\n".join(rows) + "\n"
+            row = {"question_id": i, "image": f"test/{image}.png", "text": test[i].text}
+            rows.append(json.dumps(row | {"category": kind_of(test[i].answer)}) + "\n")
+        return "".join(rows)
 
-    everything = list(range(len(test)))
     with folder_written_whole(folder) as aside:
-        (aside / "questions.jsonl").write_text(lines(everything))
+        (aside / "questions.jsonl").write_text(lines(range(len(test))))
         (aside / f"questions_{SAMPLE}.jsonl").write_text(lines(sample))
         (aside / "questions_wrong_image.jsonl").write_text(lines(sample, wrong=True))
         write_json(aside / "annotations.json", {str(i): q.answer for i, q in enumerate(test)})
         pairs = [(q.text, q.answer) for q in train]
-        write_json(
-            aside / "blind.json",
-            {
-                name: blind_baseline(pairs, [(test[i].text, test[i].answer) for i in indices])
-                for name, indices in (("sample", sample), ("test", everything))
-            },
-        )
+        asked = {"sample": [test[i] for i in sample], "test": test}
+        blind = {name: blind_baseline(pairs, [(q.text, q.answer) for q in part]) for name, part in asked.items()}
+        write_json(aside / "blind.json", blind)
 
 
 def _words(question: Question) -> set[str]:
@@ -115,17 +104,13 @@ def _words(question: Question) -> set[str]:
 
 
 def _draw(questions: list[Question], true: set[str], rng: random.Random) -> list[Question]:
-    kinds: dict[str, list[Question]] = {"affirming": [], "denying": [], "asking": []}
-    for question in questions:
-        if question.answer not in ("yes", "no"):
-            kinds["asking"].append(question)
-        else:
-            kinds["affirming" if _words(question) & true else "denying"].append(question)
-    chosen = [
-        question
-        for kind, most in (("affirming", AFFIRMING), ("denying", DENYING), ("asking", ASKING))
-        for question in rng.sample(kinds[kind], min(most, len(kinds[kind])))
-    ]
+    closed = [q for q in questions if q.answer in ("yes", "no")]
+    affirming = [q for q in closed if _words(q) & true]
+    denying = [q for q in closed if not _words(q) & true]
+    asking = [q for q in questions if q.answer not in ("yes", "no")]
+    chosen = []
+    for kind, most in ((affirming, AFFIRMING), (denying, DENYING), (asking, ASKING)):
+        chosen += rng.sample(kind, min(most, len(kind)))
     rng.shuffle(chosen)
     return chosen
 
@@ -134,9 +119,8 @@ def _other_image(looks: dict[int, tuple[str | None, str | None]], image: int, rn
     images = list(looks)
     while True:
         other = rng.choice(images)
-        if all(a and b and a != b for a, b in zip(looks[other], looks[image], strict=True)):
-            return other
-        if not all(looks[image]) and other != image:
+        differ = all(a and b and a != b for a, b in zip(looks[other], looks[image], strict=True))
+        if differ or (not all(looks[image]) and other != image):
             return other
 
 
@@ -145,19 +129,3 @@ def _item(name: str, image: str, turns: list[tuple[str, str]]) -> dict:
         {"from": role, "value": text} for turn in turns for role, text in zip(("human", "gpt"), turn, strict=True)
     ]
     return {"id": name, "image": image, "conversations": conversation}
-
-
-def question_kinds(split: str) -> Counter:
-    """The number of questions of each kind in a split (affirming or denying according to the image's attributes)."""
-    by_image: dict[int, list[Question]] = defaultdict(list)
-    for question in read_questions(split):
-        by_image[question.image].append(question)
-    counts: Counter = Counter()
-    for questions in by_image.values():
-        true = {word for word in attributes(questions) if word}
-        for question in questions:
-            if question.answer not in ("yes", "no"):
-                counts["asking"] += 1
-            else:
-                counts["affirming" if _words(question) & true else "denying"] += 1
-    return counts

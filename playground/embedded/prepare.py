@@ -1,7 +1,6 @@
 """Prepares the embedded default: `python -m playground.embedded.prepare [--out playground] [--seed 0]`.
 
-Each part is a folder that is written completely or not at all. An existing part is not changed, so a second call costs
-nothing.
+Each part is a folder that is written completely or not at all. An existing part is not changed.
 """
 
 import argparse

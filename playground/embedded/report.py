@@ -19,21 +19,16 @@ STAGES = ("install", "prepare", "pretrain", "finetune", "evaluate", "wrong_image
 
 def collect(out: Path, blind: Path) -> dict[str, Any]:
     """The results of all stages in one object."""
-
-    def read(path: Path) -> Any:
-        return json.loads(path.read_text(encoding="utf-8"))
-
-    region = LayerSelection.of_record(LayerRecord.of(read(out / "lora/config.json")))
+    region = LayerSelection.of_record(LayerRecord.of(_read(out / "lora/config.json")))
+    scores = {"accuracy": _read(out / "accuracy.json"), "wrong_image": _read(out / "wrong_image.json")}
+    scores |= {"blind": _read(blind)["sample"], "blind_whole_test": _read(blind)["test"]}
     curve = [
         {key: entry[key] for key in ("removed", "layers", "protected", "accuracy")}
         | {"questions": entry["scores"]["questions"]}
-        for entry in read(out / "curve.json")
+        for entry in _read(out / "curve.json")
     ]
     return {
-        "accuracy": _short(read(out / "accuracy.json")),
-        "blind": _short(read(blind)["sample"]),
-        "blind_whole_test": _short(read(blind)["test"]),
-        "wrong_image": _short(read(out / "wrong_image.json")),
+        **{name: {key: score[key] for key in (*KINDS, "questions")} for name, score in scores.items()},
         "tuned_layers": list(region.layers),
         "num_layers": region.num_layers,
         "unpruned": next(entry for entry in curve if not entry["removed"]),
@@ -44,8 +39,8 @@ def collect(out: Path, blind: Path) -> dict[str, Any]:
     }
 
 
-def _short(score: dict[str, Any]) -> dict[str, Any]:
-    return {key: score[key] for key in (*KINDS, "questions")}
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -105,10 +100,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--blind", type=Path, required=True)
     args = parser.parse_args()
-    run_program(lambda: write_report(args), interrupted="")
-
-
-def write_report(args: argparse.Namespace) -> None:
     report = collect(args.out, args.blind)
     write_json(args.out / "report.json", report)
     text = markdown(report)
@@ -124,4 +115,4 @@ def write_report(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, interrupted="")

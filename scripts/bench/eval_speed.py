@@ -10,10 +10,9 @@ tower's output, to measure the prompt lengths of LLaVA-1.5 with a small model.
 
 import argparse
 import sys
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,6 +25,8 @@ from llava.eval.answering.flags import add_model_flags, check_flags
 from llava.eval.answering.questions import Question, check_images, read_questions
 from llava.eval.answering.runner import answer_stream
 from llava.flags import run_program
+from llava.tables import text_table
+from scripts.bench.shared import in_turn
 
 _READERS = 4
 """Number of workers that read images ahead, as in upstream."""
@@ -89,16 +90,6 @@ def choose(questions: list[Question], count: int, per_image: int | None) -> list
     ]
 
 
-def seconds(run: Callable[[], list[str]], device: torch.device) -> tuple[float, list[str]]:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    begin = time.perf_counter()
-    texts = run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - begin, texts
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model_flags(parser)
@@ -122,11 +113,12 @@ def main() -> None:
             model, answerer.tokenizer, None, answerer.template, answerer.image_folder, answerer.generation, features
         )
     size = args.batch_size
-    ways: dict[str, Callable[[], list[str]]] = {
-        "one by one, as upstream": lambda: one_by_one(answerer, questions),
-        "runner, batch size 1": lambda: batched(answerer, questions, 1, False),
-        f"runner, batch size {size or 'auto'}": lambda: batched(answerer, questions, size, False),
-        f"runner, batch size {size or 'auto'}, shared prefixes": lambda: batched(answerer, questions, size, True),
+    runner = f"runner, batch size {size or 'auto'}"
+    ways = {
+        "one by one, as upstream": partial(one_by_one, answerer, questions),
+        "runner, batch size 1": partial(batched, answerer, questions, 1, False),
+        runner: partial(batched, answerer, questions, size, False),
+        f"{runner}, shared prefixes": partial(batched, answerer, questions, size, True),
     }
     lengths = [len(answerer.prompt(q).ids) - 1 + answerer.image_tokens for q in questions]
     images = len({q.image for q in questions})
@@ -137,19 +129,15 @@ def main() -> None:
     )
     if model.device.type == "cuda":
         # Warm-up: the kernels for each shape are selected and loaded before anything is timed.
-        for run in ways.values():
-            run()
-    best: dict[str, float] = {}
-    texts: dict[str, list[str]] = {}
-    for _ in range(args.rounds):
-        for name, run in ways.items():
-            took, texts[name] = seconds(run, model.device)
-            best[name] = min(took, best.get(name, took))
-    first = next(iter(ways))
-    print(f"{'':46s} answers/s   ratio   other texts")
-    for name in ways:
-        other = sum(a != b for a, b in zip(texts[first], texts[name], strict=True))
-        print(f"{name:46s} {len(questions) / best[name]:9.2f}  {best[first] / best[name]:6.2f}   {other:6d}")
+        in_turn(ways, 1, model.device)
+    times = in_turn(ways, args.rounds, model.device)
+    first = next(iter(times.values()))
+    rows = [("", "answers/s", "ratio", "other texts")]
+    for name, way in times.items():
+        other = sum(a != b for a, b in zip(first.result, way.result, strict=True))
+        best = min(way.clock)
+        rows.append((name, f"{len(questions) / best:.2f}", f"{min(first.clock) / best:.2f}", other))
+    print(text_table(rows))
 
 
 if __name__ == "__main__":

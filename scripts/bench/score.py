@@ -14,12 +14,10 @@ import argparse
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from llava.checkpoint.folder import open_checkpoint
-from scripts.bench.checkpoints import copy_files, synthetic_checkpoint
+from llava.flags import run_program
+from llava.tables import text_table
+from scripts.bench.shared import copy_files, in_process, in_turn, median_ratio, peak_memory, synthetic_checkpoint
 from visual_region.importance.angular import AngleRecorder
 from visual_region.importance.angular_param import angular_param
 from visual_region.importance.block_influence import CosineRecorder
@@ -40,7 +40,7 @@ from visual_region.importance.sweep import sweep
 from visual_region.importance.tokens import ANSWER, IMAGE, PADDING, PROMPT, TokenBatch
 from visual_region.importance.weights import decoder_weights
 
-IMAGE_TOKENS, TEXT_TOKENS = 64, 192
+IMAGE_TOKENS, LENGTH = 64, 256
 WAYS = ("plain", "states", "states and attention")
 
 
@@ -58,23 +58,22 @@ def make_model(layers: int, hidden: int = 576) -> Any:
     return LlamaForCausalLM(config).eval()
 
 
-def make_batches(model: Any, count: int, size: int = 4) -> list[Any]:
+def make_batches(model: Any, count: int, size: int = 4) -> list[TokenBatch]:
     """Batches of image and text tokens. Every second row is shorter by a quarter, and padded."""
-    length = IMAGE_TOKENS + TEXT_TOKENS
-    kinds = torch.full((size, length), PROMPT)
+    kinds = torch.full((size, LENGTH), PROMPT)
     kinds[:, 8 : 8 + IMAGE_TOKENS] = IMAGE
-    kinds[:, -length // 4 :] = ANSWER
-    kinds[1::2, -length // 4 :] = PADDING
+    kinds[:, -LENGTH // 4 :] = ANSWER
+    kinds[1::2, -LENGTH // 4 :] = PADDING
     mask = kinds != PADDING
     batches = []
     for i in range(count):
-        embeds = torch.randn(size, length, model.config.hidden_size, generator=torch.Generator().manual_seed(i))
+        embeds = torch.randn(size, LENGTH, model.config.hidden_size, generator=torch.Generator().manual_seed(i))
         inputs = {"inputs_embeds": embeds, "attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
         batches.append(TokenBatch(inputs, kinds, tuple(range(i * size, (i + 1) * size))))
     return batches
 
 
-def run_way(way: str, model: Any, batches: Any) -> None:
+def run_way(way: str, model: Any, batches: Iterable[TokenBatch]) -> None:
     if way == "plain":
         with torch.no_grad():
             for batch in batches:
@@ -86,69 +85,41 @@ def run_way(way: str, model: Any, batches: Any) -> None:
         pass
 
 
-@dataclass
-class Times:
-    """Wall-clock and processor seconds of each round. Other programs disturb the processor time less."""
-
-    clock: list[float] = field(default_factory=list)
-    processor: list[float] = field(default_factory=list)
-
-
-def in_turn(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, Times]:
-    """Times of each way in each round. The ways of a round run one after another, so disturbances affect them all."""
-    times = {name: Times() for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            clock, processor = time.perf_counter(), time.process_time()
-            way()
-            times[name].clock.append(time.perf_counter() - clock)
-            times[name].processor.append(time.process_time() - processor)
-    return times
-
-
-def median_ratio(ways: list[float], to: list[float]) -> float:
-    return statistics.median(a / b for a, b in zip(ways, to, strict=True))
-
-
 def bench_pass(args: argparse.Namespace) -> None:
     """Compares the shared pass with a plain forward pass."""
     model = make_model(layers=4)
     batches = make_batches(model, 1)
-    for way in WAYS:
-        run_way(way, model, batches)
-    times = in_turn({way: lambda w=way: run_way(w, model, batches) for way in WAYS}, args.rounds)
-    length = IMAGE_TOKENS + TEXT_TOKENS
-    print(f"\npass: 4 layers of 576, a batch of 4 x {length} tokens ({IMAGE_TOKENS} image tokens), fp32, decoder only")
-    limits = {"plain": "", "states": " (at most 1.25)", "states and attention": " (at most 2)"}
-    for way in WAYS:
-        clock = median_ratio(times[way].clock, times["plain"].clock)
-        processor = median_ratio(times[way].processor, times["plain"].processor)
+    ways = {way: partial(run_way, way, model, batches) for way in WAYS}
+    in_turn(ways, 1)
+    times = in_turn(ways, args.rounds)
+    plain = times["plain"]
+    print(f"\npass: 4 layers of 576, a batch of 4 x {LENGTH} tokens ({IMAGE_TOKENS} image tokens), fp32, decoder only")
+    rows = [("", f"best of {args.rounds} rounds", "ratio", "median ratio", "of processor time", "limit of the median")]
+    for way, limit in zip(WAYS, ("", "1.25", "2"), strict=True):
         best = min(times[way].clock)
-        ratios = f"{clock:5.3f} x wall-clock time, {processor:5.3f} x processor time"
-        print(f"  {way:22s} best {best:6.3f} s, {best / min(times['plain'].clock):5.3f} x; {ratios}{limits[way]}")
-    print(f"  (best of {args.rounds} rounds, then medians of the rounds' ratios)")
+        clock = median_ratio(times[way].clock, plain.clock)
+        processor = median_ratio(times[way].processor, plain.processor)
+        ratios = (f"{ratio:.3f}" for ratio in (best / min(plain.clock), clock, processor))
+        rows.append((way, f"{best:.3f} s", *ratios, limit))
+    print(text_table(rows))
 
 
 def bench_memory(args: argparse.Namespace) -> None:
     """Measures peak memory above that of the plain forward pass, per number of samples and layers."""
     print("\nmemory: peak of a separate process above that of the plain forward pass, MiB")
-    print("  samples  layers   states   states and attention   all hidden states would take")
+    rows = [("samples", "layers", *WAYS[1:], "all hidden states would take")]
     for samples, layers in ((4, 4), (16, 4), (64, 4), (4, 16), (16, 16)):
-        plain, states, attention = (_in_process("peak", way, samples, layers) for way in WAYS)
-        stack = samples * (layers + 1) * (IMAGE_TOKENS + TEXT_TOKENS) * 576 * 4 / 2**20
-        print(f"  {samples:7d}  {layers:6d}  {states - plain:7.1f}   {attention - plain:20.1f}   {stack:28.0f}")
+        plain, *peaks = (_in_process("peak", way, samples, layers) for way in WAYS)
+        stack = samples * (layers + 1) * LENGTH * 576 * 4 / 2**20
+        rows.append((samples, layers, *(f"{(peak - plain) / 2**20:.1f}" for peak in peaks), f"{stack:.0f}"))
+    print(text_table(rows))
 
 
-def peak_of_way(way: str, samples: str, layers: str) -> float:
-    """Peak memory of this process in MiB, after running the way. Batches are made one at a time."""
+def peak_of_way(way: str, samples: str, layers: str) -> int:
+    """Peak memory of this process, after running the way. Batches are made one at a time."""
     model = make_model(int(layers))
-
-    def batches() -> Iterator[Any]:
-        for _ in range(int(samples) // 4):
-            yield make_batches(model, 1)[0]
-
-    run_way(way, model, batches())
-    return _peak()
+    run_way(way, model, (make_batches(model, 1)[0] for _ in range(int(samples) // 4)))
+    return peak_memory()
 
 
 def bench_parameters(args: argparse.Namespace) -> None:
@@ -162,55 +133,38 @@ def bench_parameters(args: argparse.Namespace) -> None:
         files += synthetic_checkpoint(trained, args.gigabytes / 2, config, scale=1.01)
         size = sum(file.stat().st_size for file in files) / 1e9
         copied = Path(root) / "copy"
-        ways = {
-            "copy": lambda: copy_files(files, copied),
-            "compare": lambda: compare(str(trained), str(theta)),
-        }
+        ways = {"copy": partial(copy_files, files, copied), "compare": partial(compare, trained, theta)}
         times = in_turn(ways, args.rounds_on_disk)
         shutil.rmtree(copied)
-        peak = _in_process("compare", str(trained), str(theta))
-        ratio = median_ratio(times["copy"].clock, times["compare"].clock)
-        print(
-            f"\nparameters: two synthetic checkpoints, {size:.1f} GB together, bfloat16, {args.rounds_on_disk} rounds"
-        )
-        for way, values in times.items():
-            middle, processor = statistics.median(values.clock), statistics.median(values.processor)
-            print(f"  {way:8s} {middle:7.2f} s   {size / middle:6.2f} GB/s   {processor:6.2f} s of processor time")
-        print(f"  speed of comparing relative to copying: {100 * ratio:.0f}% (at least 60%)")
-        print(f"  peak memory of a process that compares: {peak / 1024:.2f} GiB (under 1.5)")
+        peak = _in_process("compare", trained, theta)
+    ratio = median_ratio(times["copy"].clock, times["compare"].clock)
+    print(f"\nparameters: two synthetic checkpoints, {size:.1f} GB together, bfloat16, {args.rounds_on_disk} rounds")
+    rows = [("", "seconds", "GB/s", "processor seconds")]
+    for way, values in times.items():
+        middle, processor = statistics.median(values.clock), statistics.median(values.processor)
+        rows.append((way, f"{middle:.2f}", f"{size / middle:.2f}", f"{processor:.2f}"))
+    print(text_table(rows))
+    print(f"speed of comparing relative to copying: {100 * ratio:.0f}% (at least 60%)")
+    print(f"peak memory of a process that compares: {peak / 2**30:.2f} GiB (under 1.5)")
 
 
-def compare(trained: str, theta: str) -> float:
-    """Computes both parameter metrics. Returns the peak memory of this process in MiB."""
+def compare(trained: str | Path, theta: str | Path) -> int:
+    """Computes both parameter metrics. Returns the peak memory of this process."""
     pair = decoder_weights(open_checkpoint(trained)), decoder_weights(open_checkpoint(theta))
     check_comparable(*pair)
     sums = list(compare_layers(*pair, range(len(pair[0].layers))))
     parameter_change(sums), angular_param(sums)
-    return _peak()
+    return peak_memory()
 
 
-def _peak() -> float:
-    """Peak memory of this process in MiB; getrusage would include the memory of its parent."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(float(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
-
-
-def _in_process(*arguments: object) -> float:
-    """The number that a new process of this script prints last."""
-    command = [sys.executable, __file__, "--in-process", *map(str, arguments)]
+def _in_process(*arguments: object) -> int:
     # Tensors get separate memory maps, which return to the system when freed: the peak counts only live tensors.
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    return float(done.stdout.splitlines()[-1])
+    return in_process(__file__, "--in-process", *arguments, MALLOC_MMAP_THRESHOLD_="65536")
 
 
-SECTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
-    "pass": bench_pass,
-    "memory": bench_memory,
-    "parameters": bench_parameters,
-}
+SECTIONS = {"pass": bench_pass, "memory": bench_memory, "parameters": bench_parameters}
 """The sections that --only accepts."""
-IN_PROCESS: dict[str, Callable[..., float]] = {"peak": peak_of_way, "compare": compare}
+IN_PROCESS = {"peak": peak_of_way, "compare": compare}
 
 
 def main() -> None:
@@ -229,7 +183,7 @@ def main() -> None:
     names = args.only.split(",") if args.only else list(SECTIONS)
     unknown = [name for name in names if name not in SECTIONS]
     if unknown:
-        sys.exit(f"error: unknown section {', '.join(unknown)}; the sections are {', '.join(SECTIONS)}")
+        raise ValueError(f"unknown section {', '.join(unknown)}; the sections are {', '.join(SECTIONS)}")
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
     load = os.getloadavg()[0]
@@ -239,4 +193,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main, interrupted="")

@@ -25,8 +25,7 @@ def prompt(question: str) -> str:
 def prepare(raw: Path, out: Path, options: Options) -> int:
     """Writes questions.jsonl (`question_id` "TASK/NUMBER", `text`, `category`) and annotations.json.
 
-    Args:
-        raw: the folder of the task files, or the repository that holds it as `bbh/`.
+    `raw` is the folder of the task files, or the repository that holds it as `bbh/`.
     """
     folder = raw / "bbh" if (raw / "bbh").is_dir() else raw
     problems, rows, annotations = [], [], {}

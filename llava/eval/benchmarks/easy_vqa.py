@@ -22,9 +22,6 @@ def kind_of(answer: str) -> str:
 def score(answers: Answers, annotations: Mapping[str, str]) -> dict[str, Any]:
     """Accuracy over the questions that were answered.
 
-    Args:
-        annotations: question id -> answer.
-
     Returns:
         `all`, `shape`, `colour`, `yes_no`: accuracy in [0, 1] (None for a kind without questions); `questions`: their
         number; `counts` and `intervals` (Wilson, 95%) by kind.

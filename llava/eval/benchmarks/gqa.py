@@ -40,11 +40,7 @@ def normalise(text: str) -> str:
 
 
 def score(answers: Answers, questions: Mapping[str, Mapping[str, Any]], **pairing: Any) -> Report:
-    """Accuracy over the balanced questions: the reply must equal the answer.
-
-    Args:
-        questions: the official file of a tier: id -> `answer`, `types`, `semantic`, `groups`, `isBalanced`, `question`.
-    """
+    """Accuracy over the balanced questions of a tier's official file: the reply must equal the answer."""
     with expecting("the questions are not in GQA's official form"):
         balanced = {qid: entry for qid, entry in questions.items() if entry["isBalanced"]}
         extra = set(questions) - set(balanced)

@@ -93,7 +93,7 @@ def _examples(subject: str, shots: Sequence[Item]) -> str:
 
 
 def generation_prompt(subject: str, shots: Sequence[Item], item: Item) -> str:
-    """One human turn: the examples with their letters, then the question under the paper's instruction."""
+    """The paper's: one human turn."""
     return f"{_examples(subject, shots)}{item.text()}\n{LETTER_SUFFIX}"
 
 
@@ -109,9 +109,8 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
     `category` (the subject), and `question` and `choices` for other prompts. shots.json holds the first five questions
     of each subject's dev file; annotations.json letter and choices by question id.
 
-    Args:
-        raw: the unpacked data.tar: a folder with `dev` and `test`, or one that holds it as `data/`.
-        options: without the check of counts, subjects may be missing.
+    `raw` is the unpacked data.tar: a folder with `dev` and `test`, or one that holds it as `data/`. Subjects may be
+    missing if counts are not checked.
     """
     folder = find(raw, "data/test", "test").parent
     subjects = list(SUBJECTS)

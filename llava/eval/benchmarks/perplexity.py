@@ -30,8 +30,7 @@ def text_not_as_published(text: str) -> list[str]:
 def prepare(raw: Path, out: Path, options: Options) -> int:
     """Links wikitext-2-valid.txt, and wikitext-2-test.txt if the download has it; returns the words of both.
 
-    Args:
-        raw: the unpacked wikitext-2-v1.zip (`wiki.valid.tokens`), or a folder with `valid.txt`.
+    `raw` is the unpacked wikitext-2-v1.zip (`wiki.valid.tokens`), or a folder with `valid.txt`.
     """
     words = 0
     for split in SPLITS:

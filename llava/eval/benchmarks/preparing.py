@@ -58,7 +58,7 @@ def check_count(published: Published, found: int, options: Options) -> None:
 
 
 def question(question_id: Any, image: str, text: str, category: str = "default") -> Row:
-    """A line of a question file, as upstream writes it."""
+    """A line of upstream's question files."""
     return {"question_id": question_id, "image": image, "text": text, "category": category}
 
 
@@ -91,8 +91,6 @@ def set_up(
 
     Args:
         places: files and folders of the download by the name that they get.
-        questions: name of the question file.
-        images: folder of the images.
         key: what identifies the question in a row.
 
     Returns:

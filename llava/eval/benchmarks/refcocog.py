@@ -23,11 +23,7 @@ HIT = 0.5
 
 
 def prepare(raw: Path, out: Path, options: Options) -> int:
-    """Writes questions.jsonl, one question per expression, and annotations.json, which the scorer reads.
-
-    Args:
-        raw: REFER's refs(umd).p and instances.json, and COCO's train2014 images.
-    """
+    """Writes questions.jsonl and annotations.json from REFER's files and COCO's train2014 images."""
     names = ("refs(umd).p", "refcocog/refs(umd).p", "refs(umd).json", "refcocog/refs(umd).json")
     refs_file, instances_file = find(raw, *names), find(raw, "instances.json", "refcocog/instances.json")
     images = find(raw, IMAGES, f"images/{IMAGES}", f"images/mscoco/images/{IMAGES}")

@@ -52,10 +52,8 @@ def row(pid: str, problem: Mapping[str, Any]) -> dict[str, Any]:
 def read_science_questions(path: str | Path, single_pred_prompt: bool = False) -> list[Question]:
     """The questions of `llava_test_CQM-A.json` or `bunny_test_CQM-A.json` (upstream: llava/eval/model_vqa_science.py).
 
-    The saved prompt keeps `<image>` and the suffix, by which the scorer knows which questions have an image.
-
-    Args:
-        single_pred_prompt: ask for the letter alone.
+    The saved prompt keeps `<image>`, by which the scorer knows which questions have an image, and the suffix, with
+    which `single_pred_prompt` asks for the letter alone.
     """
     questions, broken = [], []
     for number, entry in enumerate(read_questions(path), start=1):
@@ -117,11 +115,7 @@ def _is_problem(problem: Any) -> bool:
 def score(
     answers: Sequence[Mapping[str, Any]], problems: Mapping[str, Any], options: Sequence[str] = OPTIONS, **pairing: Any
 ) -> Report:
-    """ScienceQA accuracy; the headline is that of the questions with an image, if there are any, as in the paper.
-
-    Args:
-        problems: those of the split, by id, as in problems.json: `choices`, `answer` (an index), `image`.
-    """
+    """The headline is that of the questions with an image, if any. `problems`: by id, as in problems.json."""
     paired = pair(answers, problems, **pairing)
     hits = [
         float(r.text is not None and choice_of(parse_answer(r.text, options), r.truth, options) == r.truth["answer"])

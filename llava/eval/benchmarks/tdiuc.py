@@ -145,7 +145,7 @@ def _rates(counts: np.ndarray) -> np.ndarray:
 
 
 def read_answer_key(path: str | Path) -> set[str]:
-    """Answers of the authors' sample_answerkey.csv: lines of answer, number."""
+    """The authors' sample_answerkey.csv: lines of answer, number."""
     with open(path, encoding="utf-8", newline="") as file:
         answers = {row[0] for row in csv.reader(file) if row}
     if not answers:

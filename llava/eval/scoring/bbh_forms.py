@@ -59,9 +59,7 @@ def strict_match(reply: str, reference: str) -> bool:
 def flexible_match(task: str, question: str, reply: str, reference: str, last: bool = False) -> tuple[bool, bool]:
     """Whether the answer found in a reply is right, and whether one was found at all.
 
-    Args:
-        question: the question's text, which names options and words to sort.
-        last: take the last answer ("not True ... so False"); the published rule takes the first.
+    `last` takes the last answer ("not True ... so False"); the published rule takes the first.
     """
     if strict_match(reply, reference):
         return True, True

@@ -22,7 +22,6 @@ def score_short_answers(
     Args:
         references: question id -> reference answers.
         rules: name -> (reference, reply) -> score in [0, 1]; the first is the headline.
-        changes: further attributes of the report.
     """
     paired = pair(answers, references, asked=asked, missing=missing)
     by_rule = {
