@@ -120,11 +120,11 @@ def main() -> None:
         runner: partial(batched, answerer, questions, size, False),
         f"{runner}, shared prefixes": partial(batched, answerer, questions, size, True),
     }
-    lengths = [len(answerer.prompt(q).ids) - 1 + answerer.model.image_tokens for q in questions]
+    lengths = [len(answerer.prompt(q).ids) - 1 + answerer.image_tokens for q in questions]
     images = len({q.image for q in questions})
     print(
         f"{len(questions)} questions on {images} images, prompts of {min(lengths)} to {max(lengths)} tokens "
-        f"({answerer.model.image_tokens} per image), up to {args.max_new_tokens} new tokens, {model.dtype}, "
+        f"({answerer.image_tokens} per image), up to {args.max_new_tokens} new tokens, {model.dtype}, "
         f"{torch.get_num_threads()} threads, {model.device}"
     )
     if model.device.type == "cuda":

@@ -99,7 +99,12 @@ class Answerer:
         if not isinstance(size, BatchSize):
             size = BatchSize.of(size, self.model, new_tokens)
         prompts = [self.prompt(question) for question in questions]
-        return plan(prompts, self.model.image_tokens, size, share if self.decodes_itself else False, new_tokens)
+        return plan(prompts, self.image_tokens, size, share if self.decodes_itself else False, new_tokens)
+
+    @property
+    def image_tokens(self) -> int:
+        """Tokens of an image in the prompt; 0 for a model without a tower."""
+        return self.model.image_tokens
 
     @property
     def decodes_itself(self) -> bool:
