@@ -4,6 +4,7 @@
 """
 
 import argparse
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from llava.eval.answering.answers_file import AnswersFile
 from llava.eval.answering.arguments import make_answerer, open_model, settings
 from llava.eval.answering.batching import BatchSize
 from llava.eval.answering.errors import EvaluationError
-from llava.eval.answering.flags import SHARE, check_flags
+from llava.eval.answering.flags import DEFAULT_CONTEXT, SHARE, check_flags
 from llava.eval.answering.flags import mmlu_parser as make_parser
 from llava.eval.answering.loglikelihood import loglikelihoods
 from llava.eval.answering.questions import Question, chunk
@@ -32,11 +33,7 @@ _KEEP_EVERY = 16
 
 
 def read_items(question_file: str | Path, shots_file: str | Path) -> tuple[list[dict[str, Any]], dict[str, list[Item]]]:
-    """The question file's lines, and each subject's examples.
-
-    Raises:
-        EvaluationError: a line that `llava.eval.prepare` did not write; a subject without examples.
-    """
+    """The question file's lines, and each subject's examples; raises `EvaluationError` for wrong ones."""
     rows = read_jsonl(question_file)
     shots = {
         subject: [Item(e["question"], tuple(e["choices"]), e["answer"]) for e in examples]
@@ -44,10 +41,8 @@ def read_items(question_file: str | Path, shots_file: str | Path) -> tuple[list[
     }
     for number, row in enumerate(rows, start=1):
         if not {"question_id", "category", "question", "choices"} <= row.keys() or len(row["choices"]) != len(LETTERS):
-            raise EvaluationError(
-                f"{question_file}, line {number} is not an MMLU question with question_id, category, question and four "
-                "choices, as llava.eval.prepare writes it"
-            )
+            expected = "with question_id, category, question and four choices, as llava.eval.prepare writes it"
+            raise EvaluationError(f"{question_file}, line {number} is not an MMLU question {expected}")
         if row["category"] not in shots:
             raise EvaluationError(f"{shots_file} has no examples of {row['category']}")
     if not rows:
@@ -62,16 +57,7 @@ def fitted(
     length: Callable[[str], int],
     room: int,
 ) -> tuple[str, int]:
-    """The prompt with as many examples as fit, and how many these are; the last ones are left out first.
-
-    Args:
-        make: from subject, examples and question to the prompt's text.
-        length: tokens of a prompt.
-        room: tokens that the prompt may take.
-
-    Raises:
-        EvaluationError: a question that does not fit without any example.
-    """
+    """The prompt of `make` with as many examples as fit into `room` tokens, and how many; the last go first."""
     item = Item(row["question"], tuple(row["choices"]), LETTERS[0])
     for count in range(len(shots), -1, -1):
         text = make(row["category"], shots[:count], item)
@@ -84,7 +70,7 @@ def fitted(
 
 
 def answer(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
-    """One answers file for one checkpoint."""
+    """Writes one answers file for one checkpoint."""
     rows, shots = read_items(args.question_file, args.shots_file)
     places = [Question(i, row["question_id"], "", None) for i, row in enumerate(rows)]
     places = chunk(places, args.num_chunks, args.chunk_idx)
@@ -114,14 +100,12 @@ def _questions(
 ) -> list[Question]:
     """The questions at these places, each with as many examples as fit into the model's window."""
     encoder = encoder_for(answerer.tokenizer)
-    window = getattr(answerer.model.config, "max_position_embeddings", None) or 2048
-    if args.method == "generate":
-        make, room = generation_prompt, window - args.max_new_tokens
-    else:
-        make, room = likelihood_prompt, window
+    window = getattr(answerer.model.config, "max_position_embeddings", None) or DEFAULT_CONTEXT
+    generate = args.method == "generate"
+    make, room = (generation_prompt, window - args.max_new_tokens) if generate else (likelihood_prompt, window)
 
     def length(text: str) -> int:
-        if args.method == "generate":
+        if generate:
             return len(answerer.prompt_ids(Question(0, 0, text, None)))
         return len(encoder.bos) + len(encoder.encode(text + CONTINUATIONS[0])[0])
 
@@ -139,7 +123,7 @@ def _questions(
 def _choose_all(
     answerer: Answerer, questions: Sequence[Question], answers: AnswersFile, model_id: str, batch_size: int | None
 ) -> None:
-    """Answers every question with the letter of the most probable continuation, and keeps the answers for good."""
+    """Answers every question with the letter of the most probable continuation."""
     size = BatchSize.of(batch_size, answerer.model)
     left = list(questions)
     while left:
@@ -147,7 +131,7 @@ def _choose_all(
         try:
             for place, values in _most_probable(answerer.model, answerer.tokenizer, [q.text for q in left], size):
                 question = replace(left[place], extra=left[place].extra | {"loglikelihoods": values})
-                # Of equal ones the first, as in lm-eval.
+                # The first of equal ones, as in lm-eval.
                 kept[question.index] = answer_line(question, max(values, key=values.__getitem__), model_id)
                 if len(kept) == _KEEP_EVERY:
                     answers.add(kept)
@@ -155,7 +139,7 @@ def _choose_all(
         except (RuntimeError, MemoryError) as error:
             size.halve_after(error)
         finally:
-            # Answers that were found before an interruption are kept too.
+            # Answers before an interruption are kept too.
             answers.add(kept)
         left = [q for q in left if q.index not in answers.lines]
 
@@ -163,14 +147,12 @@ def _choose_all(
 def _most_probable(
     model: Any, tokenizer: Any, texts: Sequence[str], size: BatchSize
 ) -> Iterator[tuple[int, dict[str, float]]]:
-    """As they come: the place of a text, and the log-likelihood of each letter after it."""
-    open_: dict[int, dict[str, float]] = {}
-    for place, number, found in loglikelihoods(model, tokenizer, [(text, CONTINUATIONS) for text in texts], size):
-        values = open_.setdefault(place, {})
-        values[LETTERS[number]] = found.total
-        if len(values) == len(LETTERS):
-            yield place, {letter: values[letter] for letter in LETTERS}
-            del open_[place]
+    """The place of a text, and the log-likelihood of each letter after it, in the order in which they are found."""
+    found: dict[int, dict[str, float]] = defaultdict(dict)
+    for place, number, result in loglikelihoods(model, tokenizer, [(text, CONTINUATIONS) for text in texts], size):
+        found[place][LETTERS[number]] = result.total
+        if len(found[place]) == len(LETTERS):
+            yield place, {letter: found[place][letter] for letter in LETTERS}
 
 
 def main() -> None:

@@ -17,24 +17,17 @@ __all__ = ["eval_model", "load_image", "load_images"]
 
 
 def eval_model(args: argparse.Namespace) -> str:
-    """Prints the answer as it comes, and returns it.
-
-    Args:
-        args: upstream's fields; `--help` names them. Those of ours may be missing.
-    """
+    """Prints the answer as it comes, and returns it; `args` has upstream's fields, ours may be missing."""
     checkpoint = open_checkpoint(args.model_path, args.model_base)
     template = get_template(args.conv_mode or checkpoint.template)
     images = load_images([name for name in args.image_file.split(args.sep) if name])
     tokenizer, model, processor, _ = load_checkpoint(checkpoint, vision_tower=getattr(args, "vision_tower", None))
     generation = Generation(
-        max_new_tokens=args.max_new_tokens,
-        temperature=args.temperature,
-        top_p=args.top_p,
-        num_beams=args.num_beams,
+        max_new_tokens=args.max_new_tokens, temperature=args.temperature, top_p=args.top_p, num_beams=args.num_beams
     )
     session = ChatSession(model, tokenizer, processor, template, images, generation)
     if args.num_beams > 1:
-        # The words of a beam may change until the end: there is nothing to stream.
+        # A beam may change until the end, so that it cannot be streamed.
         text = session.answer(args.query)
         print(text)
         return text

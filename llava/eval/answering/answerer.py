@@ -2,45 +2,40 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import Conversation
 from llava.data.feature_cache import FeatureCache
 from llava.eval.answering.batching import Batch, BatchSize, plan
-from llava.eval.answering.decoding import Prompt, Sampling, decode
+from llava.eval.answering.decoding import Prompt, decode
 from llava.eval.answering.questions import Question, open_question_image
 from llava.mm_utils import process_image, tokenizer_image_token
 
 _TOWER_BATCH = 32
 _NEUTRAL = {
-    "repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "min_length": 0,
-    "min_new_tokens": 0,
-    "bad_words_ids": None,
-    "suppress_tokens": None,
-    "begin_suppress_tokens": None,
-    "forced_bos_token_id": None,
-    "forced_eos_token_id": None,
-    "sequence_bias": None,
-    "guidance_scale": 1,
+    **dict.fromkeys(("repetition_penalty", "guidance_scale"), 1),
+    **dict.fromkeys(("no_repeat_ngram_size", "min_length", "min_new_tokens"), 0),
+    **dict.fromkeys(("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "sequence_bias")),
+    **dict.fromkeys(("forced_bos_token_id", "forced_eos_token_id")),
 }
-"""Settings of generation_config.json that change which token is chosen, and the value at which they do not."""
+"""Settings of generation_config.json that change which token is chosen, with the value that changes nothing."""
 
 
 @dataclass(frozen=True)
 class Generation:
-    """How answers are made; part of what a resumed run must share with its first part.
+    """How answers are decoded.
 
     Attributes:
         temperature: 0 takes the most probable token.
         stop_strings: texts that end an answer and are cut off with all that follows.
-        seed: with the question's place in its file, what sampling starts from.
+        seed: of sampling, together with the question's place in its file.
     """
 
     max_new_tokens: int = 128
@@ -52,15 +47,14 @@ class Generation:
 
     def arguments(self) -> dict[str, Any]:
         """Arguments of transformers' `generate`."""
-        sampling = (
-            {"do_sample": True, "temperature": self.temperature} if self.temperature > 0 else {"do_sample": False}
-        )
-        if self.top_p is not None and self.temperature > 0:
-            sampling["top_p"] = self.top_p
-        return {"max_new_tokens": self.max_new_tokens, "num_beams": self.num_beams, **sampling}
+        arguments = {"max_new_tokens": self.max_new_tokens, "num_beams": self.num_beams}
+        if self.temperature <= 0:
+            return arguments | {"do_sample": False}
+        nucleus = {} if self.top_p is None else {"top_p": self.top_p}
+        return arguments | {"do_sample": True, "temperature": self.temperature} | nucleus
 
     def seed_of(self, index: int) -> int:
-        """The seed of one question; torch's generator on a CPU takes in 32 bits only."""
+        """The seed of one question; torch's generator on a CPU reads 32 bits only."""
         return (self.seed * 0x9E3779B1 + index) % (1 << 32)
 
 
@@ -70,8 +64,7 @@ class Answerer:
 
     Attributes:
         processor: image processor; unused if `feature_cache` is given.
-        template: the conversation around a question; None gives the model the question's text as it is.
-        image_folder: where the questions' images are.
+        template: the conversation around a question; None passes the question's text to the model unchanged.
     """
 
     model: Any
@@ -83,10 +76,10 @@ class Answerer:
     feature_cache: FeatureCache | None = None
 
     def __post_init__(self) -> None:
-        self._blocks: dict[str, torch.Tensor] = {}
+        self.forget_images()
 
     def prompt_ids(self, question: Question) -> torch.Tensor:
-        """Ids `(length,)` of the prompt, open for the answer; -200 where the image goes."""
+        """Ids `(length,)` of the prompt up to the answer; -200 where the image goes."""
         text = f"{DEFAULT_IMAGE_TOKEN}\n{question.text}" if question.image else question.text
         if self.template is not None:
             conversation = self.template.copy()
@@ -96,18 +89,12 @@ class Answerer:
         return tokenizer_image_token(text, self.tokenizer, return_tensors="pt")
 
     def prompt(self, question: Question) -> Prompt:
-        ids = tuple(self.prompt_ids(question).tolist())
-        return Prompt(ids, (question.image,) if question.image else ())
+        return Prompt(tuple(self.prompt_ids(question).tolist()), (question.image,) if question.image else ())
 
     def batches(
         self, questions: Sequence[Question], size: BatchSize | int | None = None, share: bool | None = None
     ) -> list[Batch]:
-        """The questions' prompts dealt to batches.
-
-        Args:
-            size: a number, or a size that can be halved; None takes what fits.
-            share: as `llava.eval.answering.batching.plan` takes it.
-        """
+        """The questions' prompts in batches; `size` None takes what fits, `share` is that of `plan`."""
         new_tokens = self.generation.max_new_tokens
         if not isinstance(size, BatchSize):
             size = BatchSize.of(size, self.model, new_tokens)
@@ -116,15 +103,15 @@ class Answerer:
 
     @property
     def image_tokens(self) -> int:
-        """How many tokens an image takes in the prompt; 0 for a model without a tower."""
+        """Tokens of an image in the prompt; 0 for a model without a tower."""
         return self.model.image_tokens
 
     @property
     def decodes_itself(self) -> bool:
-        """Whether `decoding` can do it; beam search and the rarer settings are left to transformers' `generate`."""
+        """Whether `decode` can; beam search and the rarer settings are left to transformers' `generate`."""
         config = self.model.generation_config
-        plain = all(getattr(config, name, None) in (None, value) for name, value in _NEUTRAL.items())
-        return plain and self.generation.num_beams == 1
+        neutral = all(getattr(config, name, None) in (None, value) for name, value in _NEUTRAL.items())
+        return neutral and self.generation.num_beams == 1
 
     def load(self, question: Question) -> torch.Tensor:
         """The question's image: pixels `(3, height, width)`, or features `(tokens, mm_hidden_size)` of the cache."""
@@ -136,13 +123,10 @@ class Answerer:
     def inputs(self, questions: Sequence[Question]) -> dict[str, Any]:
         """Arguments of `generate`: ids padded on the left with their mask, and pixels or features."""
         rows = [self.prompt_ids(question) for question in questions]
-        longest = max(map(len, rows))
-        pad = self.tokenizer.pad_token_id or 0
+        pad = partial(pad_sequence, batch_first=True, padding_side="left")
         batch: dict[str, Any] = {
-            "inputs": torch.stack([torch.nn.functional.pad(r, (longest - len(r), 0), value=pad) for r in rows]),
-            "attention_mask": torch.stack(
-                [torch.nn.functional.pad(torch.ones_like(r), (longest - len(r), 0)) for r in rows]
-            ),
+            "inputs": pad(rows, padding_value=self.tokenizer.pad_token_id or 0),
+            "attention_mask": pad([torch.ones_like(row) for row in rows]),
         }
         loaded = [self.load(question) for question in questions if question.image]
         if loaded:
@@ -159,57 +143,53 @@ class Answerer:
         """The answers' texts, without special tokens, stripped, cut before a stop string.
 
         Args:
-            prompts: the questions' prompts, if a plan says which ids they share.
-            loaded: image name -> what `load` gives, if images were loaded ahead.
+            prompts: the questions' prompts as planned, if some share ids.
+            loaded: image name -> what `load` returns, if images were loaded ahead.
         """
-        ids, strings = self.stops()
-        if not self.decodes_itself:
-            output = self._generate(questions, ids)
-        else:
-            prompts = [self.prompt(question) for question in questions] if prompts is None else prompts
+        stop_ids, strings = self.stops()
+        generation = self.generation
+        seeds = [generation.seed_of(question.index) for question in questions]
+        if self.decodes_itself:
             output = decode(
                 self.model,
-                prompts,
+                [self.prompt(question) for question in questions] if prompts is None else prompts,
                 self._image_blocks(questions, loaded or {}),
-                self.generation.max_new_tokens,
-                ids,
+                generation.max_new_tokens,
+                stop_ids,
                 (lambda tokens: self._holds_stop(tokens, strings)) if strings else None,
-                Sampling(self.generation.temperature, self.generation.top_p)
-                if self.generation.temperature > 0
-                else None,
-                [self.generation.seed_of(question.index) for question in questions],
+                generation.temperature,
+                generation.top_p,
+                seeds,
+            )
+        else:
+            if generation.temperature > 0:
+                torch.manual_seed(seeds[0])
+            output = self.model.generate(
+                **self.inputs(questions),
+                **generation.arguments(),
+                use_cache=True,
+                pad_token_id=self.tokenizer.pad_token_id,
+                eos_token_id=sorted(stop_ids),
             )
         texts = self.tokenizer.batch_decode(output, skip_special_tokens=True)
-        return [_cut(text, strings).strip() for text in texts]
-
-    def _generate(self, questions: Sequence[Question], stop_ids: set[int]) -> list[list[int]]:
-        if self.generation.temperature > 0:
-            torch.manual_seed(self.generation.seed_of(questions[0].index))
-        output = self.model.generate(
-            **self.inputs(questions),
-            **self.generation.arguments(),
-            use_cache=True,
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=sorted(stop_ids),
-        )
-        return output.tolist()
+        for string in strings:
+            texts = [text.split(string, 1)[0] for text in texts]
+        return [text.strip() for text in texts]
 
     def _image_blocks(self, questions: Sequence[Question], loaded: Mapping[str, torch.Tensor]) -> dict:
-        """Image name -> image tokens, each image encoded once; those of the last batch are kept, as the next batch
-        often goes on with the same image."""
+        """Image name -> image tokens. Those of the last batch are kept: the next one often has the same image."""
         wanted = {question.image: question for question in questions if question.image}
         self._blocks = {name: block for name, block in self._blocks.items() if name in wanted}
         new = [name for name in wanted if name not in self._blocks]
         for start in range(0, len(new), _TOWER_BATCH):
             names = new[start : start + _TOWER_BATCH]
             stack = torch.stack([loaded[name] if name in loaded else self.load(wanted[name]) for name in names])
-            stack = stack.to(self.model.device)
             encode = self.model.encode_images if self.feature_cache is None else self.model.project_features
-            self._blocks.update(zip(names, encode(stack), strict=True))
+            self._blocks.update(zip(names, encode(stack.to(self.model.device)), strict=True))
         return self._blocks
 
     def stops(self) -> tuple[set[int], tuple[str, ...]]:
-        """Tokens that end an answer, and strings that do."""
+        """Tokens and strings that end an answer."""
         known = self.model.generation_config.eos_token_id
         ids = {self.tokenizer.eos_token_id, *(known if isinstance(known, list | tuple) else [known])}
         strings = self.generation.stop_strings
@@ -224,16 +204,10 @@ class Answerer:
 
     def forget_images(self) -> None:
         """Drops the image tokens that are kept for the next batch."""
-        self._blocks = {}
+        self._blocks: dict[str, torch.Tensor] = {}
 
     def _holds_stop(self, tokens: list[int], strings: Sequence[str]) -> bool:
         # Each token is at least one byte of text, and a stop that ended earlier would have been seen then.
         window = 4 + max(len(string.encode()) for string in strings)
         text = self.tokenizer.decode(tokens[-window:], skip_special_tokens=True)
         return any(string in text for string in strings)
-
-
-def _cut(text: str, stop_strings: Sequence[str]) -> str:
-    for string in stop_strings:
-        text = text.split(string, 1)[0]
-    return text

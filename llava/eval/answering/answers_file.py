@@ -23,29 +23,32 @@ def record_path(answers: Path) -> Path:
     return answers.with_name(f"{answers.stem}.run.json")
 
 
-def check_target(answers: Path) -> None:
-    """Makes the folder of an answers file, before anything is answered.
+def read_record(answers: Path) -> dict[str, Any]:
+    """The record of a finished run; empty if it is missing or not readable."""
+    try:
+        return dict(json.loads(record_path(answers).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
 
-    Raises:
-        EvaluationError: the file, or what is written next to it, cannot be written.
-    """
+
+def check_target(answers: Path) -> None:
+    """Makes the folder of an answers file; raises `EvaluationError` for a place that cannot be written."""
     for path in (answers, journal_path(answers), record_path(answers)):
         if path.is_dir():
             raise EvaluationError(f"--answers-file {answers}: {path} is a folder; give the name of a file")
+    folder = f"--answers-file {answers}: the folder {answers.parent}"
     try:
         answers.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise EvaluationError(
-            f"--answers-file {answers}: the folder {answers.parent} cannot be made ({error.strerror})"
-        ) from error
+        raise EvaluationError(f"{folder} cannot be made ({error.strerror})") from error
     if not os.access(answers.parent, os.W_OK | os.X_OK):
-        raise EvaluationError(f"--answers-file {answers}: nothing may be written into {answers.parent}")
+        raise EvaluationError(f"{folder} is not writable")
 
 
-def whole_lines(answers: Path) -> list[str]:
-    """The lines of an answers file up to the first that is cut off or is not JSON."""
+def whole_lines(answers: Path) -> tuple[list[str], bool]:
+    """The lines of an answers file up to the first that is cut off or is no JSON object; whether these are all."""
     lines = []
-    *ended, _ = answers.read_bytes().split(b"\n")
+    *ended, rest = answers.read_bytes().split(b"\n")
     for line in ended:
         try:
             if not isinstance(json.loads(line), dict):
@@ -53,37 +56,24 @@ def whole_lines(answers: Path) -> list[str]:
             lines.append(line.decode())
         except ValueError:
             break
-    return lines
-
-
-def skipped_before(answers: Path, questions: Sequence[Question]) -> list[Question]:
-    """The questions that a finished run left out because of their images, as its record says."""
-    try:
-        skipped = json.loads(record_path(answers).read_text(encoding="utf-8"))["skipped"]
-        places = {(entry["index"], entry["image"]) for entry in skipped}
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
-    return [q for q in questions if q.image and (q.index, q.image) in places]
+    return lines, len(lines) == len(ended) and not rest
 
 
 def basic_record(settings: Mapping[str, Any], places: Sequence[int]) -> dict[str, Any]:
-    """What every record says: which questions of the file were answered, and with which settings."""
+    """The part of every record that says which questions were answered, and with which settings."""
     digest = hashlib.sha256(",".join(map(str, places)).encode()).hexdigest()[:16]
     return {"settings": dict(settings), "answered": len(places), "which": digest}
 
 
 class AnswersFile:
-    """Keeps answers as they come and writes the file once all are there.
-
-    Until then they are in a journal, by the place of their question.
+    """Keeps answers as they come, in a journal, and writes the file once all questions are answered.
 
     Args:
         settings: all that the answers depend on; a journal of other settings is refused.
         part: `(num_chunks, chunk_idx)` of the questions that this file answers.
 
     Raises:
-        EvaluationError: a file that cannot be written.
-        JournalError: a journal of another run, of a run that is still going on, or a damaged one.
+        EvaluationError, JournalError: a file that cannot be written; a journal that cannot be continued.
     """
 
     def __init__(self, path: str | Path, settings: Mapping[str, Any], part: tuple[int, int] = (1, 0)) -> None:
@@ -91,6 +81,7 @@ class AnswersFile:
         check_target(self.path)
         self._journal = Journal(self.path, {**settings, "chunk": list(part)}, "--answers-file")
         self.journal, self.settings = self._journal.path, self._journal.settings
+        self.close = self._journal.close
 
     @property
     def lines(self) -> dict[int, str]:
@@ -108,41 +99,28 @@ class AnswersFile:
             raise EvaluationError(f"{len(missing)} questions have no answer yet; first: line {missing[0] + 1}")
         with written_whole(self.path) as aside:
             aside.write_text("".join(self.lines[q.index] + "\n" for q in questions), encoding="utf-8")
-        write_json(record_path(self.path), self._record(questions) | dict(record or {}))
+        basics = basic_record(self.settings, [q.index for q in questions])
+        write_json(record_path(self.path), basics | dict(record or {}))
         self._journal.remove()
 
     def finished_before(self, questions: Sequence[Question]) -> bool:
-        """Whether the file exists already, answers these questions, and was made with the same settings.
-
-        Of a file that was cut off or damaged since, the answers before the damage are kept.
-        """
-        record = record_path(self.path)
-        if self.lines or not self.path.is_file() or not record.is_file():
+        """Whether the file is there and whole, for these questions and settings; of a damaged one the rest is kept."""
+        expected = basic_record(self.settings, [q.index for q in questions])
+        found = read_record(self.path)
+        if self.lines or not self.path.is_file() or any(found.get(key) != value for key, value in expected.items()):
             return False
-        try:
-            found = json.loads(record.read_text(encoding="utf-8"))
-        except ValueError:
-            return False
-        expected = self._record(questions)
-        if any(found.get(key) != value for key, value in expected.items()):
-            return False
-        lines = whole_lines(self.path)
-        size = sum(len(line.encode()) + 1 for line in lines)
-        if len(lines) == len(questions) and size == self.path.stat().st_size:
+        lines, whole = whole_lines(self.path)
+        if whole and len(lines) == len(questions):
             return True
-        pairs = list(zip(questions, lines, strict=False))
-        same = [json.loads(line).get("question_id") == question.question_id for question, line in pairs]
-        kept = {question.index: line for question, line in pairs[: [*same, False].index(False)]}
+        kept = {}
+        for question, line in zip(questions, lines, strict=False):
+            if json.loads(line).get("question_id") != question.question_id:
+                break
+            kept[question.index] = line
         print(
             f"{self.path} was cut off or changed since it was finished: it has {len(lines)} whole lines where its "
-            f"record says {len(questions)}; {len(kept)} of its answers are kept, and the others made anew"
+            f"record says {len(questions)}; {len(kept)} of its answers are kept, the others are made again"
         )
         if kept:
             self.add(kept)
         return False
-
-    def close(self) -> None:
-        self._journal.close()
-
-    def _record(self, questions: Sequence[Question]) -> dict[str, Any]:
-        return basic_record(self.settings, [q.index for q in questions])

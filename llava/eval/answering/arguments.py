@@ -1,4 +1,4 @@
-"""The one way from the flags of the evaluation programs to a checkpoint, a model and an answerer."""
+"""From the flags of the evaluation programs to a checkpoint, a model and an answerer."""
 
 import argparse
 from pathlib import Path
@@ -13,53 +13,36 @@ from llava.conversation import get_template
 from llava.data.feature_cache import FeatureCache
 from llava.dtypes import DTYPES
 from llava.eval.answering.answerer import Answerer, Generation
-from llava.eval.answering.errors import EvaluationError
 from llava.files import sha256_of
 from llava.model.builder import load_checkpoint
 
 
 def open_model(args: argparse.Namespace) -> Checkpoint:
-    """The checkpoint that --model-path and --model-base name, opened and checked once for the whole program."""
+    """The checkpoint of --model-path and --model-base, opened and checked once for the whole program."""
     return open_checkpoint(args.model_path, args.model_base, flag="--model-path")
 
 
 def template_name(args: argparse.Namespace, checkpoint: Checkpoint) -> str | None:
     """The conversation template of the flags, else of the checkpoint; None for raw prompts."""
-    if vars(args).get("raw_prompt"):
-        return None
-    return args.conv_mode or checkpoint.template
-
-
-def check_sees(checkpoint: Checkpoint) -> None:
-    """Raises `EvaluationError` for a plain language model, which cannot answer questions on images."""
-    if not checkpoint.tower:
-        raise EvaluationError(
-            f"the questions have images, but {checkpoint.name} has no vision tower; give a vision-language checkpoint, "
-            "or a question file without images"
-        )
+    return None if vars(args).get("raw_prompt") else args.conv_mode or checkpoint.template
 
 
 def load(
     args: argparse.Namespace, checkpoint: Checkpoint, sees: bool = True
 ) -> tuple[PreTrainedTokenizerBase, Any, Any]:
-    """Tokenizer, model and image processor.
-
-    Args:
-        sees: whether images are read; without images neither tower nor projector is built.
-    """
-    tokenizer, model, processor, _ = load_checkpoint(
+    """Tokenizer, model and image processor; without `sees` neither tower nor projector is built."""
+    return load_checkpoint(
         checkpoint,
         device=args.device,
         dtype=DTYPES[args.dtype] if args.dtype else None,
         vision_tower=args.vision_tower,
         load_tower=not args.vision_feature_cache,
         text_only=not sees,
-    )
-    return tokenizer, model, processor
+    )[:3]
 
 
 def feature_cache(args: argparse.Namespace, model: Any) -> FeatureCache | None:
-    """The cache that --vision-feature-cache names, for the tower of this model; None without the flag."""
+    """The cache of --vision-feature-cache for the tower of this model; None without the flag."""
     if not args.vision_feature_cache:
         return None
     ratio = getattr(model.config, "image_aspect_ratio", None)
@@ -67,7 +50,7 @@ def feature_cache(args: argparse.Namespace, model: Any) -> FeatureCache | None:
 
 
 def make_answerer(args: argparse.Namespace, checkpoint: Checkpoint, sees: bool = True) -> Answerer:
-    """Loads the checkpoint, ready to answer as the flags say; `sees` as in `load`."""
+    """Loads the checkpoint to answer as the flags say; `sees` as in `load`."""
     name = template_name(args, checkpoint)
     tokenizer, model, processor = load(args, checkpoint, sees)
     generation = Generation(
@@ -79,24 +62,15 @@ def make_answerer(args: argparse.Namespace, checkpoint: Checkpoint, sees: bool =
 
 
 def settings(args: argparse.Namespace, checkpoint: Checkpoint, sees: bool = False) -> dict[str, Any]:
-    """What answers depend on. Batch size and sharing are left out: they do not change answers.
-
-    Args:
-        sees: whether any question of the whole file has an image.
-    """
+    """What answers depend on. Batch size and sharing do not change answers; `sees` as in `file_state`."""
     flags = vars(args)
-    on_gpu = flags.get("device") != "cpu" and torch.cuda.is_available()
+    on_gpu = args.device != "cpu" and torch.cuda.is_available()
     return {
         **file_state(checkpoint, args.vision_tower, sees),
         "questions": sha256_of(args.question_file),
         "question_flags": {name: flags[name] for name in ("single_pred_prompt", "all_rounds", "lang") if name in flags},
         "conv_mode": template_name(args, checkpoint),
-        "max_new_tokens": args.max_new_tokens,
-        "temperature": args.temperature,
-        "top_p": args.top_p,
-        "num_beams": args.num_beams,
-        "stop": flags.get("stop", []),
-        "seed": flags.get("seed", 0),
+        **{name: flags[name] for name in ("max_new_tokens", "temperature", "top_p", "num_beams", "stop", "seed")},
         "dtype": args.dtype or ("fp16" if on_gpu else "fp32"),
         "images": args.image_folder,
     }

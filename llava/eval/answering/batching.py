@@ -1,4 +1,4 @@
-"""Which prompts are answered together: of similar length, as many as fit, and what they share is read once."""
+"""Which prompts are answered together: of similar length, as many as fit; what they share is read once."""
 
 import itertools
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ _FORWARD_OVERHEAD = 256
 
 _MOST_ROWS = {"cpu": 64, "cuda": 256}
 _MOST_TOKENS = {"cpu": 1 << 13, "cuda": 1 << 18}
-"""Beyond these a batch gains no speed: the processor is busy, and memory is only held."""
+"""Larger batches are not faster: the processor is busy already."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Prompts to be answered together; `rows` says which they are of those that were planned."""
+    """Prompts to be answered together, and their places among all that were planned."""
 
     rows: list[int]
     prompts: list[Prompt]
@@ -37,9 +37,9 @@ class BatchSize:
     """How much goes into one batch.
 
     Attributes:
-        rows: prompts at most.
-        tokens: prompts times tokens of the longest at most; None sets no limit.
-        given: set by the user, and so never changed.
+        rows: most prompts.
+        tokens: most prompts times tokens of the longest; None sets no limit.
+        given: set by the user, and never changed.
     """
 
     rows: int
@@ -48,22 +48,15 @@ class BatchSize:
 
     @classmethod
     def of(cls, rows: int | None, model: Any, new_tokens: int = 0) -> "BatchSize":
-        """The size of --batch-size; None (auto) is `fitting`."""
-        return cls.fitting(model, new_tokens) if rows is None else cls(rows)
-
-    @classmethod
-    def fitting(cls, model: Any, new_tokens: int = 0) -> "BatchSize":
-        """As much as the free memory holds by an estimate; `halve_after` corrects it if it was too high.
-
-        Args:
-            new_tokens: how many tokens each prompt may still grow by.
-        """
+        """The size of --batch-size; None (auto) is an estimate from free memory and `new_tokens` per prompt."""
+        if rows is not None:
+            return cls(rows)
         kind = "cuda" if model.device.type == "cuda" else "cpu"
         room = int(0.6 * _free_bytes(model.device)) // _bytes_per_token(model)
         return cls(_MOST_ROWS[kind], max(1, min(room, _MOST_TOKENS[kind] + new_tokens * _MOST_ROWS[kind])), False)
 
     def halve(self) -> bool:
-        """Half as much, after memory ran out; False if the size was given or cannot be halved."""
+        """Halves the size; False if it was given or cannot be halved."""
         if self.given or self.rows == 1:
             return False
         self.rows //= 2
@@ -71,13 +64,10 @@ class BatchSize:
         return True
 
     def halve_after(self, error: Exception) -> None:
-        """Halves the size after memory ran out, and says so.
-
-        Raises:
-            EvaluationError: the size was given or cannot be halved.
-            Exception: `error` itself, if it has another cause.
-        """
-        if not is_out_of_memory(error):
+        """Halves the size after memory ran out; raises `EvaluationError` if it cannot, `error` if that is another."""
+        # accelerate's test knows the text of the CPU's allocator on Linux, but not "not enough memory" on Windows.
+        given_up = isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+        if not given_up and not should_reduce_batch_size(error):
             raise error
         rows = self.rows
         if not self.halve():
@@ -90,17 +80,8 @@ class BatchSize:
             torch.cuda.empty_cache()
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an allocator gave up, on a GPU or a CPU."""
-    # accelerate's test knows the text of the CPU's allocator on Linux, but not "not enough memory" on Windows.
-    given_up = isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-    return given_up or should_reduce_batch_size(error)
-
-
 def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 def _bytes_per_token(model: Any) -> int:
@@ -119,16 +100,11 @@ def length_of(prompt: Prompt, image_tokens: int) -> int:
 
 
 def plan(
-    prompts: Sequence[Prompt],
-    image_tokens: int,
-    size: BatchSize,
-    share: bool | None = None,
-    new_tokens: int = 0,
+    prompts: Sequence[Prompt], image_tokens: int, size: BatchSize, share: bool | None = None, new_tokens: int = 0
 ) -> list[Batch]:
-    """Deals all prompts to batches, longest first, so that running out of memory shows at once.
+    """Divides all prompts into batches, longest first, so that running out of memory shows at once.
 
     Args:
-        image_tokens: tokens that an image becomes.
         share: read ids that several prompts begin with (an image, few-shot examples) once per batch; None: if that
             saves more than it costs.
         new_tokens: tokens that may be generated for each prompt.
@@ -152,26 +128,20 @@ def _batches(
     """Rows in batches: prompts of one prefix next to each other, long prefixes first, then long suffixes."""
     before = {i: length_of(prompts[i].prefix(), image_tokens) for i in rows}
     after = {i: length_of(prompts[i], image_tokens) - before[i] for i in rows}
-    longest: dict[Prompt, int] = {}
-    keys = {i: prompts[i].prefix() for i in rows}
-    for i in rows:
-        longest[keys[i]] = max(longest.get(keys[i], 0), after[i])
-    first: dict[Prompt, int] = {}
-    for i in rows:
-        first.setdefault(keys[i], i)
-    ordered = sorted(rows, key=lambda i: (-before[i], -longest[keys[i]], first[keys[i]], -after[i], i))
+    by_prefix: dict[Prompt, list[int]] = {}
+    for i in sorted(rows):
+        by_prefix.setdefault(prompts[i].prefix(), []).append(i)
+    groups = sorted(by_prefix.values(), key=lambda group: (-before[group[0]], -max(after[i] for i in group)))
     batches: list[list[int]] = []
-    widest = [0, 0]
-    for i in ordered:
-        now = [max(widest[0], before[i]), max(widest[1], after[i])] if batches else [before[i], after[i]]
+    widest = (0, 0)
+    for i in (i for group in groups for i in sorted(group, key=lambda i: -after[i])):
+        widest = max(widest[0], before[i]), max(widest[1], after[i])
         count = len(batches[-1]) + 1 if batches else 1
-        full = count > size.rows or (size.tokens is not None and count * (sum(now) + new_tokens) > size.tokens)
-        if not batches or full:
-            batches.append([i])
-            widest = [before[i], after[i]]
-        else:
-            batches[-1].append(i)
-            widest = now
+        tokens = count * (sum(widest) + new_tokens)
+        if not batches or count > size.rows or (size.tokens is not None and tokens > size.tokens):
+            batches.append([])
+            widest = before[i], after[i]
+        batches[-1].append(i)
     return [Batch(batch, [prompts[i] for i in batch]) for batch in batches]
 
 
@@ -198,28 +168,26 @@ def _with_prefixes(prompts: Sequence[Prompt], image_tokens: int) -> tuple[list[P
     def weight(key: list[int], count: int) -> int:
         return count + sum(i < IMAGE_TOKEN_INDEX for i in key[:count]) * (image_tokens - 1)
 
-    weights = [weight(keys[row], count) for row, count in zip(order, common, strict=False)]
-    best = [max(weights[i - 1] if i else 0, weights[i] if i < len(weights) else 0) for i in range(len(order))]
+    # What each prompt has in common with the next; none with the one before the first and after the last.
+    weights = [0, *(weight(keys[row], count) for row, count in zip(order, common, strict=False)), 0]
+    best = [max(pair) for pair in itertools.pairwise(weights)]
     result, saved = list(prompts), 0
     start = 0
-    for i in range(len(order)):
-        if i < len(weights) and 2 * weights[i] >= max(best[i], best[i + 1]):
+    for end, (row, next_weight) in enumerate(zip(order, weights[1:], strict=True), start=1):
+        if end < len(order) and 2 * next_weight >= max(best[end - 1], best[end]):
             continue
-        members = order[start : i + 1]
+        members = order[start:end]
         if len(members) > 1:
-            count = min(*common[start:i], *(len(keys[row]) - 1 for row in members))
-            gain = (len(members) - 1) * weight(keys[members[0]], count)
+            count = min(*common[start : end - 1], *(len(keys[member]) - 1 for member in members))
+            gain = (len(members) - 1) * weight(keys[row], count)
             if gain >= _SMALLEST_SAVING:
                 saved += gain
-                for row in members:
-                    result[row] = replace(result[row], shared=count)
-        start = i + 1
+                for member in members:
+                    result[member] = replace(result[member], shared=count)
+        start = end
     return result, saved
 
 
 def _common(a: Sequence[int], b: Sequence[int]) -> int:
     """How many leading entries two sequences share."""
-    for i, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return i
-    return min(len(a), len(b))
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

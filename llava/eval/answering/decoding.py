@@ -1,7 +1,6 @@
 """Greedy and sampled decoding of many prompts at once: the same tokens as one by one.
 
-Three things make it faster than one `generate` per question: prompts are batched, states of leading ids that several
-prompts share (an image, few-shot examples) are computed once, and a row leaves the batch when it has ended.
+Prompts are batched, states of leading ids that several prompts share are computed once, and ended rows leave the batch.
 """
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
@@ -20,7 +19,7 @@ _TOP_K = 50
 """transformers' default when sampling, which upstream's scripts leave as it is."""
 
 _COMPACT_AT = 0.75
-"""Ended rows leave the batch once this share of it or less is still going: leaving copies the cache."""
+"""Ended rows leave the batch once at most this share of it is still going: leaving copies the cache."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,7 @@ class Prompt:
     Attributes:
         ids: token ids, -200 where an image goes.
         images: a key for each -200, in order; equal keys are the same image.
-        shared: how many leading ids to compute apart, once for all prompts of a batch that begin alike; less than
-            `len(ids)`.
+        shared: how many leading ids, fewer than all, to compute once for all prompts of a batch that begin alike.
     """
 
     ids: tuple[int, ...]
@@ -52,8 +50,7 @@ class State:
     """What a batch has read so far.
 
     Attributes:
-        cache: keys and values.
-        mask: int64 `(batch, read)`: 0 on padding, which may stand before and after a shared prefix.
+        mask: int64 `(batch, read)`: 0 on padding, which may be before and after a shared prefix.
         lengths: int64 `(batch,)`: ids and image tokens read by each row, the position of its next token.
         logits: float `(batch, kept, vocabulary)` at the last positions.
     """
@@ -74,11 +71,8 @@ def read_prompts(
     """Runs the model over whole prompts.
 
     Args:
-        blocks: image key -> image tokens `(tokens, hidden_size)`, as `encode_images` gives them.
-        keep: at how many last positions logits are wanted.
-
-    Raises:
-        ValueError: an image of a prompt is not among the blocks.
+        blocks: image key -> image tokens `(tokens, hidden_size)`, as `encode_images` returns them.
+        keep: how many last positions need logits.
     """
     missing = {key for prompt in prompts for key in prompt.images} - set(blocks)
     if missing or any(len(prompt.images) != prompt.ids.count(IMAGE_TOKEN_INDEX) for prompt in prompts):
@@ -114,29 +108,14 @@ def _read(
         positions = positions + before.lengths[:, None]
         lengths = lengths + before.lengths
     cache = before.cache if before is not None else DynamicCache(config=model.config)
-    output = model(
-        inputs_embeds=embeds,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=keep,
-    )
-    return State(cache, mask, lengths, output.logits)
+    logits = _logits(model, cache, mask, positions, inputs_embeds=embeds, logits_to_keep=keep)
+    return State(cache, mask, lengths, logits)
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How a token is drawn; each row has its own generator, so that a draw does not depend on the batch."""
-
-    temperature: float
-    top_p: float | None = None
-
-    def processors(self) -> LogitsProcessorList:
-        steps = [TemperatureLogitsWarper(self.temperature), TopKLogitsWarper(_TOP_K)]
-        if self.top_p is not None and self.top_p < 1:
-            steps.append(TopPLogitsWarper(self.top_p))
-        return LogitsProcessorList(steps)
+def _logits(
+    model: Any, cache: DynamicCache, mask: torch.Tensor, positions: torch.Tensor, **inputs: Any
+) -> torch.Tensor:
+    return model(**inputs, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True).logits
 
 
 @torch.inference_mode()
@@ -147,22 +126,21 @@ def decode(
     max_new_tokens: int,
     stop_ids: Collection[int],
     ended: Callable[[list[int]], bool] | None = None,
-    sampling: Sampling | None = None,
+    temperature: float = 0.0,
+    top_p: float | None = None,
     seeds: Sequence[int] = (),
 ) -> list[list[int]]:
     """New tokens of each prompt, without the stop token.
 
     Args:
         stop_ids: tokens that end a row.
-        ended: says of a row's new tokens whether they end it (a stop string).
-        sampling: None takes the most probable token.
+        ended: whether a row's new tokens end it (a stop string).
+        temperature: 0 takes the most probable token.
         seeds: one per prompt, for sampling.
     """
     new: list[list[int]] = [[] for _ in prompts]
-    if max_new_tokens < 1:
-        return new
     state = read_prompts(model, prompts, blocks)
-    draw = _chooser(sampling, seeds)
+    draw = _sampler(temperature, top_p, seeds) if temperature > 0 else lambda logits, rows: logits.argmax(-1)
     active = list(range(len(prompts)))
     for step in range(max_new_tokens):
         tokens = draw(state.logits[:, -1].float(), active)
@@ -180,32 +158,25 @@ def decode(
             state.keep_rows(rows)
             tokens, active = tokens[rows], [active[place] for place in going]
         else:
-            # An ended row is carried along until enough others have ended.
+            # An ended row stays in the batch until enough others have ended.
             still = set(going)
             active = [row if place in still else None for place, row in enumerate(active)]
-        _step(model, state, tokens)
+        state.mask = torch.cat([state.mask, state.mask.new_ones(len(tokens), 1)], dim=1)
+        state.logits = _logits(model, state.cache, state.mask, state.lengths[:, None], input_ids=tokens[:, None])
+        state.lengths = state.lengths + 1
     return new
 
 
-def _step(model: Any, state: State, tokens: torch.Tensor) -> None:
-    state.mask = torch.cat([state.mask, state.mask.new_ones(len(tokens), 1)], dim=1)
-    output = model(
-        input_ids=tokens[:, None],
-        attention_mask=state.mask,
-        position_ids=state.lengths[:, None],
-        past_key_values=state.cache,
-        use_cache=True,
-    )
-    state.logits, state.lengths = output.logits, state.lengths + 1
-
-
-def _chooser(
-    sampling: Sampling | None, seeds: Sequence[int]
+def _sampler(
+    temperature: float, top_p: float | None, seeds: Sequence[int]
 ) -> Callable[[torch.Tensor, list[int | None]], torch.Tensor]:
-    """A function from logits `(batch, vocabulary)` and the rows they belong to, to tokens `(batch,)`."""
-    if sampling is None:
-        return lambda logits, rows: logits.argmax(-1)
-    processors = sampling.processors()
+    """A function from logits `(batch, vocabulary)` and the rows they belong to, to tokens `(batch,)`.
+
+    Each row has its own generator, so that a draw does not depend on the batch.
+    """
+    processors = LogitsProcessorList([TemperatureLogitsWarper(temperature), TopKLogitsWarper(_TOP_K)])
+    if top_p is not None and top_p < 1:
+        processors.append(TopPLogitsWarper(top_p))
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def draw(logits: torch.Tensor, rows: list[int | None]) -> torch.Tensor:

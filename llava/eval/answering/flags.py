@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.benchmarks.mmbench import SUFFIXES
@@ -23,35 +24,27 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num_beams", type=int, default=1)
     parser.add_argument("--max_new_tokens", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0, help="of sampling; a question's draw depends on no other's")
-    parser.add_argument(
-        "--stop", action="append", default=[], metavar="TEXT", help="end an answer before this text; may be repeated"
-    )
+    stop_help = "end an answer before this text; may be repeated"
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help=stop_help)
     parser.add_argument("--raw-prompt", action="store_true", help="give the question's text without a conversation")
-    parser.add_argument(
-        "--batch-size",
-        type=_batch_size,
-        default=None,
-        metavar="N|auto",
-        help="questions at once; auto (default) takes what fits and halves it when memory runs out. In fp32 answers "
-        "do not depend on it",
-    )
-    parser.add_argument(
-        "--share-prefix",
-        choices=SHARE,
-        default="auto",
-        help="read once what several questions begin with (an image, examples); auto: if that is faster",
-    )
+    batch_help = "questions at once; auto (default): what fits, halved when memory runs out; fp32 answers stay the same"
+    parser.add_argument("--batch-size", type=_batch_size, metavar="N|auto", help=batch_help)
+    share_help = "read once what several questions begin with (an image, examples); auto: if that is faster"
+    parser.add_argument("--share-prefix", choices=SHARE, default="auto", help=share_help)
     parser.add_argument("--num-workers", type=int, default=4, help="threads that read images ahead")
     parser.add_argument("--device", default="cuda", help="default: cuda, or cpu without a GPU")
     parser.add_argument("--vision-feature-cache", help="folder for features of the frozen tower")
 
 
 def question_parser(description: str, max_new_tokens: int, question_file: str | None = None) -> argparse.ArgumentParser:
-    """A parser with all the flags of a model_vqa program.
+    """A parser with all the flags of a model_vqa program, with upstream's defaults of that program."""
+    parser = _answers_parser(description, max_new_tokens, question_file)
+    skip_help = "answer the other questions if images are missing; NAME.run.json next to the answers lists them"
+    parser.add_argument("--skip-missing-images", action="store_true", help=skip_help)
+    return parser
 
-    Args:
-        max_new_tokens, question_file: upstream's defaults of that program; None makes the question file required.
-    """
+
+def _answers_parser(description: str, max_new_tokens: int, question_file: str | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     add_model_flags(parser)
     parser.set_defaults(max_new_tokens=max_new_tokens)
@@ -59,11 +52,6 @@ def question_parser(description: str, max_new_tokens: int, question_file: str | 
     parser.add_argument("--answers-file", required=True)
     parser.add_argument("--num-chunks", type=int, default=1, help="processes that share the questions, round-robin")
     parser.add_argument("--chunk-idx", type=int, default=0, help="which of them this is, from 0")
-    parser.add_argument(
-        "--skip-missing-images",
-        action="store_true",
-        help="answer the other questions if images are missing; NAME.run.json next to the answers lists them",
-    )
     return parser
 
 
@@ -98,20 +86,18 @@ def add_corpus_flags(parser: argparse.ArgumentParser, repeated: bool = False) ->
     kind = {"action": "append", "default": []} if repeated else {}
     parser.add_argument("--text-file", help="plain text (.txt: one stream), JSON lines with a 'text' (.jsonl)", **kind)
     parser.add_argument("--data-path", help="LLaVA JSON: perplexity of its answers", **kind)
-    parser.add_argument("--samples", type=int, help="the first so many documents or samples; default: all")
-    parser.add_argument("--max-tokens", type=int, help="of text: the first so many tokens; default: all")
+    parser.add_argument("--samples", type=int, help="read only the first N documents or samples")
+    parser.add_argument("--max-tokens", type=int, help="of text: read only the first N tokens")
     parser.add_argument("--context", type=int, help=f"tokens of a window; default: {DEFAULT_CONTEXT}, or what fits")
     parser.add_argument("--stride", type=int, help="tokens from window to window; default: the context, no overlap")
     parser.add_argument("--bos", choices=("auto", "none"), default="auto", help="auto: as the tokenizer does by itself")
-    parser.add_argument("--unit", choices=UNITS, default="token", help="what the headline is per; all are written")
+    parser.add_argument("--unit", choices=UNITS, default="token", help="unit of the headline; all are written")
 
 
-def loader_parser() -> argparse.ArgumentParser:
-    return question_parser("Answer a question file", 128)
-
-
-def long_parser() -> argparse.ArgumentParser:
-    return question_parser("Answer a question file, with up to 1024 new tokens", 1024, "tables/question.jsonl")
+loader_parser = partial(question_parser, "Answer a question file", 128)
+long_parser = partial(
+    question_parser, "Answer a question file, with up to 1024 new tokens", 1024, "tables/question.jsonl"
+)
 
 
 def mmbench_parser() -> argparse.ArgumentParser:
@@ -125,20 +111,15 @@ def mmbench_parser() -> argparse.ArgumentParser:
 def science_parser() -> argparse.ArgumentParser:
     parser = question_parser("Answer ScienceQA", 1024, "tables/question.json")
     parser.add_argument("--single-pred-prompt", action="store_true", help="ask for the option's letter alone")
-    parser.add_argument("--answer-prompter", action="store_true", help="upstream's; it has no effect there either")
+    parser.add_argument("--answer-prompter", action="store_true", help="without effect, as upstream")
     return parser
 
 
 def mmlu_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Answer MMLU's questions")
-    add_model_flags(parser)
-    parser.set_defaults(temperature=0.0, max_new_tokens=16)
-    parser.add_argument("--question-file", required=True)
+    parser = _answers_parser("Answer MMLU's questions", 16)
+    parser.set_defaults(temperature=0.0)
     parser.add_argument("--shots-file", required=True, help="shots.json, as llava.eval.prepare writes it")
-    parser.add_argument("--answers-file", required=True)
     parser.add_argument("--method", choices=METHODS, default="generate")
-    parser.add_argument("--num-chunks", type=int, default=1)
-    parser.add_argument("--chunk-idx", type=int, default=0)
     return parser
 
 
@@ -158,4 +139,4 @@ PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
     "model_mmlu": mmlu_parser,
     "perplexity": perplexity_parser,
 }
-"""The parser of each program of llava.eval that a benchmark can name."""
+"""The parsers of the programs in llava.eval that a benchmark can run."""

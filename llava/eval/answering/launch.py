@@ -2,8 +2,7 @@
 
 `python -m llava.eval.answering.launch [--gpus N] llava.eval.model_vqa_loader --model-path ... --answers-file ...`
 
-A process that dies ends the run with an error that shows its last words; the others finish first, and what any has
-answered is kept: the same command goes on from there.
+If a process fails, the others finish first. All answers are kept, and the error shows the end of its log.
 """
 
 import argparse
@@ -18,26 +17,22 @@ from pathlib import Path
 from llava.eval.answering.answers_file import check_target
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.shards import merge, part_path
-from llava.flags import run_program
+from llava.flags import positive, run_program
 
-_LAST_WORDS = 12
-"""Lines of a dead process's log that are shown."""
+_LOG_LINES = 12
+"""Lines of a failed process's log that are shown."""
 
 
 def launch(module: str, flags: Sequence[str], processes: int | None = None) -> None:
-    """Runs `python -m module flags` in several processes, each with its chunk of the questions.
-
-    Args:
-        processes: default: one for each visible GPU; without a GPU one.
+    """Runs `python -m module flags` in several processes (default: one per visible GPU), each with its chunk.
 
     Raises:
-        EvaluationError: one of several processes failed, or the parts do not make up the whole.
+        EvaluationError: one of several processes failed, or the parts are not the whole.
         SystemExit: a single process failed, with its exit status; it has printed what is wrong.
     """
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    own.add_argument("--answers-file")
-    own.add_argument("--num-chunks")
-    own.add_argument("--chunk-idx")
+    for flag in ("--answers-file", "--num-chunks", "--chunk-idx"):
+        own.add_argument(flag)
     named, rest = own.parse_known_args(flags)
     if not named.answers_file:
         raise EvaluationError("--answers-file is needed")
@@ -51,13 +46,17 @@ def launch(module: str, flags: Sequence[str], processes: int | None = None) -> N
         if code < 0:
             raise EvaluationError(f"{module} was killed by signal {-code}; the same command goes on from there")
         if code:
-            # It has printed what is wrong itself.
             sys.exit(code)
         return
     check_target(Path(named.answers_file))
     parts = [part_path(named.answers_file, count, i) for i in range(count)]
     parts[0].parent.mkdir(parents=True, exist_ok=True)
-    _mention_other_parts(parts)
+    others = {path.name.split("_")[0] for path in parts[0].parent.glob("*_*.jsonl*")} - {str(count)}
+    if others:
+        print(
+            f"{parts[0].parent} holds answers of a run in {', '.join(sorted(others))} processes, which are not used; "
+            "to go on from them, give --gpus that number"
+        )
     running = []
     for i, part in enumerate(parts):
         environment = dict(os.environ)
@@ -66,7 +65,7 @@ def launch(module: str, flags: Sequence[str], processes: int | None = None) -> N
         else:
             environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
         chunk = ["--answers-file", str(part), "--num-chunks", str(count), "--chunk-idx", str(i)]
-        # The first process shows its progress: questions are dealt in turn, so it shows about how far all are.
+        # The first process shows its progress, which is about the progress of all.
         with contextlib.nullcontext() if i == 0 else open(part.with_suffix(".log"), "wb") as log:
             running.append(subprocess.Popen([*command, *chunk], env=environment, stdout=log, stderr=log))
     print(f"{count} processes; logs of all but the first are {parts[0].parent}/{count}_*.log", flush=True)
@@ -76,51 +75,38 @@ def launch(module: str, flags: Sequence[str], processes: int | None = None) -> N
         for process in running:
             process.terminate()
         raise
-    dead = [i for i, code in enumerate(codes) if code]
-    if dead:
-        raise EvaluationError(
-            f"{len(dead)} of {count} processes failed; what was answered is kept, and the same command goes on from "
-            "there\n" + "\n".join(_last_words(i, codes[i], parts[i]) for i in dead)
-        )
+    failures = [_failure(i, code, parts[i]) for i, code in enumerate(codes) if code]
+    if failures:
+        problem = f"{len(failures)} of {count} processes failed; what was answered is kept"
+        raise EvaluationError("\n".join([f"{problem}, and the same command goes on from there", *failures]))
     print(f"{merge(parts, named.answers_file)} answers of {count} processes are in {named.answers_file}")
 
 
 def visible_gpus() -> list[str]:
     """Ids of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them; empty without a GPU."""
-    # Without any sign of a GPU there is no need to wait for torch.
+    # torch is imported only if there may be a GPU.
     if not shutil.which("nvidia-smi") and not any(map(os.path.exists, ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd"))):
         return []
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    return named[:count] if named else [str(i) for i in range(count)]
+    return named[:count] or list(map(str, range(count)))
 
 
-def _mention_other_parts(parts: Sequence[Path]) -> None:
-    others = {path.name.split("_")[0] for path in parts[0].parent.glob("*_*.jsonl*")} - {str(len(parts))}
-    if others:
-        print(
-            f"{parts[0].parent} holds answers of a run in {', '.join(sorted(others))} processes, which are not used; "
-            "to go on from them, give --gpus that number"
-        )
-
-
-def _last_words(i: int, code: int, part: Path) -> str:
+def _failure(i: int, code: int, part: Path) -> str:
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit status {code}"
     log = part.with_suffix(".log")
-    lines = log.read_text(errors="replace").splitlines()[-_LAST_WORDS:] if i and log.exists() else []
+    lines = log.read_text(errors="replace").splitlines()[-_LOG_LINES:] if i and log.exists() else []
     return "\n".join([f"process {i} {how}" + (f"; the end of {log}:" if lines else ""), *lines])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Run a model_vqa program in one process per GPU")
-    parser.add_argument("--gpus", "--processes", type=int, dest="processes", help="processes; default: visible GPUs")
+    parser.add_argument("--gpus", "--processes", type=positive, dest="processes", help="default: visible GPUs")
     parser.add_argument("module", help="for example llava.eval.model_vqa_loader")
     parser.add_argument("flags", nargs=argparse.REMAINDER, help="flags of that program")
     args = parser.parse_args()
-    if args.processes is not None and args.processes < 1:
-        raise EvaluationError(f"--gpus {args.processes}: at least 1 process is needed")
     launch(args.module, args.flags, args.processes)
 
 

@@ -1,7 +1,6 @@
-"""Log-likelihoods of given continuations, as lm-eval asks for them: which of several endings is more probable.
+"""Log-likelihoods of given continuations, as lm-eval computes them.
 
-Contexts that begin alike (few-shot examples) are read once per batch. Continuations that differ only in their last
-token (letters) share one row.
+Contexts that begin alike are read once per batch. Continuations that differ only in their last token share a row.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,18 +13,18 @@ from transformers.utils.logging import tqdm
 
 from llava.eval.answering.batching import BatchSize, plan
 from llava.eval.answering.decoding import Prompt, read_prompts
+from llava.eval.answering.flags import DEFAULT_CONTEXT
 from llava.tokenization import encoder_for
 
 
 @dataclass(frozen=True)
 class Loglikelihood:
-    """What the model thinks of one continuation.
+    """Result of one continuation.
 
     Attributes:
         total: sum of the natural-log probabilities of its tokens.
         greedy: whether each of its tokens is the most probable one.
-        tokens: how many tokens it has.
-        cut: how many tokens of the context were dropped at its beginning, as it did not fit.
+        cut: how many tokens were dropped at the beginning of a context that did not fit.
     """
 
     total: float
@@ -37,13 +36,12 @@ class Loglikelihood:
 def encode_pair(tokenizer: PreTrainedTokenizerBase, context: str, continuation: str) -> tuple[list[int], list[int]]:
     """Ids of context and continuation by lm-eval's rule (lm_eval/api/model.py, `_encode_pair`).
 
-    Blanks at the end of the context go to the continuation, the two are encoded together, and the continuation's
-    ids are those beyond the length of the context's own. They begin with bos if the tokenizer adds it by itself; an
-    empty context is the bos (or eos) token.
+    Blanks at the end of the context are part of the continuation. Both are encoded together; the continuation's ids
+    are those beyond the length of the context's own. bos is first if the tokenizer adds it; an empty context is the
+    bos (or eos) token.
     """
     encoder = encoder_for(tokenizer)
-    kept = context.rstrip()
-    whole, alone = encoder.encode(context + continuation)[0], encoder.encode(kept)[0]
+    whole, alone = encoder.encode(context + continuation)[0], encoder.encode(context.rstrip())[0]
     ids = whole[len(alone) :]
     if not ids:
         raise ValueError(f"the continuation {continuation!r} adds no token to its context")
@@ -59,15 +57,11 @@ def loglikelihoods(
     batch_size: BatchSize,
     context_length: int | None = None,
 ) -> Iterator[tuple[int, int, Loglikelihood]]:
-    """Log-likelihood of each continuation of each request, as they come: `(request, continuation, result)`.
+    """Yields `(request, continuation, result)` for each continuation of each request `(context, continuations)`.
 
-    Args:
-        model: a causal language model of this stack; its tower is not used.
-        requests: `(context, continuations)`.
-        context_length: tokens that the model may read; default its `max_position_embeddings`. Longer contexts lose
-            their beginning, as in lm-eval, and `cut` says so.
+    Contexts of more than `context_length` (default: the model's) tokens lose their beginning, as in lm-eval.
     """
-    limit = context_length or getattr(model.config, "max_position_embeddings", None) or 2048
+    limit = context_length or getattr(model.config, "max_position_embeddings", None) or DEFAULT_CONTEXT
     # Continuations with the same ids but for the last one are read as one row.
     rows: dict[tuple[int, ...], list[tuple[int, int, list[int], int]]] = {}
     for place, (context, continuations) in enumerate(requests):
@@ -88,10 +82,8 @@ def loglikelihoods(
         logits = read_prompts(model, prompts, {}, keep).logits.float()
         for row, entries in zip(logits, wanted, strict=True):
             for place, number, ids, cut in entries:
-                steps = row[len(row) - len(ids) :].log_softmax(-1)
-                targets = torch.tensor(ids, device=steps.device)
-                said = steps.gather(-1, targets[:, None]).sum()
-                greedy = bool((steps.argmax(-1) == targets).all())
-                yield place, number, Loglikelihood(float(said), greedy, len(ids), cut)
+                steps = row[-len(ids) :].log_softmax(-1)
+                total = float(steps[range(len(ids)), ids].sum())
+                yield place, number, Loglikelihood(total, steps.argmax(-1).tolist() == ids, len(ids), cut)
         bar.update(len(wanted))
     bar.close()

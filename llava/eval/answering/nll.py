@@ -1,11 +1,7 @@
-"""Sums of log-probabilities: of text in sliding windows, and of answers to images.
+"""Sums of log-probabilities: of text in sliding windows, and of answers to images."""
 
-Each token is scored once, with as much before it as its window holds. States are turned into logits a few hundred
-positions at a time, and only where a token is scored.
-"""
-
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +19,7 @@ from llava.journal import Journal
 from llava.tokenization import encoder_for
 
 _POSITIONS_AT_ONCE = 256
-"""Rows of logits at one time: at a vocabulary of 152,000 a whole window's would be over a gigabyte."""
+"""Rows of logits at a time: with a vocabulary of 152,000, those of a whole window would be over a gigabyte."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +28,7 @@ class Piece:
 
     Attributes:
         nll: sum of the negative natural-log probabilities of its scored tokens.
-        tokens: how many were scored; bytes (UTF-8) and words (between blanks): of the text that they stand for.
+        tokens, bytes, words: number of scored tokens; UTF-8 bytes and words (between blanks) of their text.
     """
 
     key: str
@@ -54,7 +50,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Window:
-    """Tokens `begin` to `end` of a document, of which those from `first` on are scored."""
+    """Tokens `begin` to `end` of a document; those from `first` on are scored."""
 
     document: int
     begin: int
@@ -86,25 +82,47 @@ def token_nll(model: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.
 
 
 def encode_documents(tokenizer: PreTrainedTokenizerBase, texts: Mapping[str, str]) -> list[Document]:
-    """Documents by key, tokenised whole; empty ones are left out."""
+    """Tokenised documents; empty ones are left out."""
     encoder = encoder_for(tokenizer)
     encoded = ((key, text, *encoder.encode(text)) for key, text in texts.items())
     return [Document(key, text, ids, [end for _, end in offsets]) for key, text, ids, offsets in encoded if ids]
 
 
 def first_tokens(documents: Sequence[Document], count: int | None) -> list[Document]:
-    """The documents up to so many tokens in all, the last one cut; None takes all."""
+    """The documents up to `count` tokens in all, the last one cut; None takes all."""
     kept, left = [], count
     for document in documents:
-        if left is not None and len(document.ids) > left:
-            ends = document.ends[:left]
-            document = Document(document.key, document.text[: ends[-1]], document.ids[:left], ends)
-        kept.append(document)
+        ends = document.ends[:left]
+        kept.append(replace(document, text=document.text[: ends[-1]], ids=document.ids[:left], ends=ends))
         if left is not None:
-            left -= len(document.ids)
+            left -= len(ends)
             if not left:
                 break
     return kept
+
+
+def _score(
+    groups: Sequence[Mapping[str, Any]],
+    batch_size: int,
+    score: Callable[[list[Any]], Iterable[Any]],
+    journal: Journal | None,
+    unit: str,
+) -> dict[str, Any]:
+    """Results of `score` by key, batch by batch; a batch is of one group. The journal keeps what is done."""
+    done = dict(journal.entries) if journal else {}
+    left = [{key: item for key, item in group.items() if key not in done} for group in groups]
+    total = sum(map(len, groups))
+    with tqdm(total=total, initial=total - sum(map(len, left)), desc=f"{unit}s", unit=unit) as bar:
+        for group in left:
+            keys = list(group)
+            for start in range(0, len(keys), batch_size):
+                batch = keys[start : start + batch_size]
+                entries = dict(zip(batch, score([group[key] for key in batch]), strict=True))
+                done |= entries
+                if journal:
+                    journal.add(entries)
+                bar.update(len(batch))
+    return done
 
 
 @torch.inference_mode()
@@ -117,15 +135,9 @@ def text_pieces(
     batch_size: int = 1,
     journal: Journal | None = None,
 ) -> list[Piece]:
-    """Scores documents; the vision tower is not used.
+    """One piece per document; for a single document one per window.
 
-    Args:
-        bos: ids before every window, which count as part of its context; without any, a document's first token is
-            not scored.
-        journal: keeps what is done.
-
-    Returns:
-        one piece per document; of a single document one per window.
+    `bos` is part of every window's context; without it, a document's first token is not scored.
     """
     body = context - len(bos)
     if body < 2:
@@ -133,20 +145,10 @@ def text_pieces(
     if not 1 <= stride <= body:
         raise EvaluationError(f"--stride must be from 1 to {body}, the context without bos; it is {stride}")
     windows = [w for d, document in enumerate(documents) for w in windows_of(d, len(document.ids), body, stride)]
-    done = dict(journal.entries) if journal else {}
-    left = [w for w in windows if _key(w) not in done]
-    left.sort(key=lambda w: (w.begin - w.end, w.document, w.begin))
-    bar = tqdm(total=len(windows), initial=len(windows) - len(left), desc="windows", unit="window")
-    for start in range(0, len(left), batch_size):
-        batch = left[start : start + batch_size]
-        values = _window_nll(model, [(documents[w.document], w) for w in batch], list(bos))
-        entries = {_key(w): nll for w, nll in zip(batch, values, strict=True)}
-        done |= entries
-        if journal:
-            journal.add(entries)
-        bar.update(len(batch))
-    bar.close()
-    return _pieces(documents, windows, done, skip_first=not bos)
+    longest_first = sorted(windows, key=lambda w: (w.begin - w.end, w.document, w.begin))
+    group = {_key(w): (documents[w.document], w) for w in longest_first}
+    nll = _score([group], batch_size, lambda batch: _window_nll(model, batch, list(bos)), journal, "window")
+    return _pieces(documents, windows, nll, skip_first=not bos)
 
 
 def _key(window: Window) -> str:
@@ -161,11 +163,8 @@ def _window_nll(model: Any, batch: Sequence[tuple[Document, Window]], bos: list[
     hidden = model.get_model()(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
     sums = []
     for i, (_, window) in enumerate(batch):
-        first = len(bos) + window.first - window.begin
-        first, end = max(first, 1), int(lengths[i])
-        sums.append(
-            token_nll(model, hidden[i, first - 1 : end - 1], ids[i, first:end]).sum().item() if end > first else 0.0
-        )
+        first, end = max(len(bos) + window.first - window.begin, 1), int(lengths[i])
+        sums.append(token_nll(model, hidden[i, first - 1 : end - 1], ids[i, first:end]).sum().item())
     return sums
 
 
@@ -206,41 +205,28 @@ def answer_pieces(
     feature_cache: Any = None,
     journal: Journal | None = None,
 ) -> list[Piece]:
-    """Scores the answers of conversations, given what comes before them; samples without an image run no tower.
+    """One piece per conversation: its answers and the tokens that end them.
 
-    The token that ends an answer is scored too. Samples of which nothing is left to score (cut off by
-    `tokenizer_model_max_length`) are left out.
+    Samples whose answers are cut off by `tokenizer_model_max_length` are left out.
     """
-    config = model.config
-    limit = getattr(config, "tokenizer_model_max_length", None)
-    ratio = getattr(config, "image_aspect_ratio", None) or "square"
-    marks = bool(getattr(config, "mm_use_im_start_end", False))
+    limit = getattr(model.config, "tokenizer_model_max_length", None)
+    ratio = getattr(model.config, "image_aspect_ratio", None) or "square"
+    marks = bool(getattr(model.config, "mm_use_im_start_end", False))
     dataset = LazySupervisedDataset(
         records, tokenizer, template, image_folder, processor, ratio, limit, feature_cache, mm_use_im_start_end=marks
     )
     collate = DataCollatorForSupervisedDataset(tokenizer, limit)
-    done = dict(journal.entries) if journal else {}
+    order = sorted(indices, key=lambda i: (-int(records.words[i]), i))
     # Samples with and without an image are kept apart: a batch of text then runs no tower.
-    order = sorted(indices, key=lambda i: (not records.has_image[i], -int(records.words[i]), i))
-    left = [i for i in order if f"sample {i}" not in done]
-    bar = tqdm(total=len(indices), initial=len(indices) - len(left), desc="samples", unit="sample")
-    for seen in (True, False):
-        kind = [i for i in left if bool(records.has_image[i]) is seen]
-        for start in range(0, len(kind), batch_size):
-            group = kind[start : start + batch_size]
-            results = _answer_nll(model, collate([dataset[i] for i in group]))
-            entries = {f"sample {i}": list(result) for i, result in zip(group, results, strict=True)}
-            done |= entries
-            if journal:
-                journal.add(entries)
-            bar.update(len(group))
-    bar.close()
+    groups = [{f"sample {i}": i for i in order if bool(records.has_image[i]) is seen} for seen in (True, False)]
+    done = _score(
+        groups, batch_size, lambda rows: _answer_nll(model, collate([dataset[i] for i in rows])), journal, "sample"
+    )
     pieces = []
     for i in indices:
-        nll, tokens = done[f"sample {i}"]
-        text = [answer for answer in records[i].turns[1::2]]
-        sizes = sum(len(answer.encode()) for answer in text), sum(len(answer.split()) for answer in text)
-        pieces.append(Piece(str(records[i].id), nll, tokens, *sizes))
+        answers = records[i].turns[1::2]
+        sizes = sum(len(answer.encode()) for answer in answers), sum(len(answer.split()) for answer in answers)
+        pieces.append(Piece(str(records[i].id), *done[f"sample {i}"], *sizes))
     return [piece for piece in pieces if piece.tokens]
 
 
@@ -254,20 +240,13 @@ def _answer_nll(model: Any, batch: dict[str, Any]) -> list[tuple[float, int]]:
     }
     ids, labels, mask = (batch[key].to(device) for key in ("input_ids", "labels", "attention_mask"))
     ids, _, mask, _, embeds, labels = model.prepare_inputs_labels_for_multimodal(
-        ids,
-        None,
-        mask,
-        None,
-        labels,
-        images.get("images"),
-        image_features=images.get("image_features"),
-        padding_side="right",
+        ids, None, mask, None, labels, **images, padding_side="right"
     )
     given = {"input_ids": ids} if embeds is None else {"inputs_embeds": embeds}
     hidden = model.get_model()(**given, attention_mask=mask, use_cache=False).last_hidden_state
     results = []
     for row, wanted in zip(hidden, labels, strict=True):
         chosen = wanted[1:] != IGNORE_INDEX
-        count = int(chosen.sum())
-        results.append((token_nll(model, row[:-1][chosen], wanted[1:][chosen]).sum().item() if count else 0.0, count))
+        nll = token_nll(model, row[:-1][chosen], wanted[1:][chosen])
+        results.append((nll.sum().item(), len(nll)))
     return results

@@ -1,12 +1,11 @@
 """Perplexity of plain text (WikiText-2, samples of the Pile) and of answers to images: corpora, measuring, the report.
 
 Text is read in windows of `context` tokens that begin every `stride` tokens. Each token is scored once, with as much
-before it as its window holds. A text file is one stream; of JSON lines each document stands alone. Of conversations
-the answers' tokens are scored, given image and question. What was measured is stated with the number: corpus, context,
-stride, bos, unit. The interval is the bootstrap's over documents, samples, or the windows of a stream.
+before it as its window holds. A text file is one stream; in JSON lines each line is a document of its own.
 """
 
 import argparse
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from llava.conversation import get_template
 from llava.data.records import Records, open_records
 from llava.eval.answering.arguments import feature_cache
 from llava.eval.answering.errors import EvaluationError
-from llava.eval.answering.flags import DEFAULT_CONTEXT
+from llava.eval.answering.flags import DEFAULT_CONTEXT, UNITS
 from llava.eval.answering.nll import Piece, answer_pieces, encode_documents, first_tokens, text_pieces
 from llava.eval.benchmarks.perplexity import text_not_as_published
 from llava.eval.scoring.report import Measure, Report
@@ -33,7 +32,7 @@ from llava.tokenization import encoder_for
 
 
 def check_flags(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
-    """Raises `EvaluationError` with everything that is wrong, before a model is loaded."""
+    """Raises `EvaluationError` that lists everything that is wrong."""
     wrong = []
     if (args.text_file is None) == (args.data_path is None):
         wrong.append("give either --text-file or --data-path")
@@ -43,40 +42,28 @@ def check_flags(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
             wrong.append(f"--{name.replace('_', '-')} {value} must be at least 1")
     if args.data_path and (args.context or args.stride or args.max_tokens):
         wrong.append("--context, --stride and --max-tokens are of --text-file; answers are read whole")
-    if args.text_file and not Path(args.text_file).is_file():
-        wrong.append(f"text file {args.text_file} does not exist")
-    if args.data_path and not Path(args.data_path).is_file():
-        wrong.append(f"data file {args.data_path} does not exist")
+    for what, path in (("text", args.text_file), ("data", args.data_path)):
+        if path and not Path(path).is_file():
+            wrong.append(f"{what} file {path} does not exist")
     longest = getattr(checkpoint.model_config(), "max_position_embeddings", None)
     if args.context and longest and args.context > longest:
         wrong.append(f"--context {args.context} is beyond the {longest} positions of the model")
-    least = 2 if args.bos == "none" else 3
+    least, held = (2, "two tokens") if args.bos == "none" else (3, "a bos and two tokens (--bos none: two tokens)")
     if args.context and args.context < least:
-        wrong.append(
-            f"--context {args.context} is too small: a window holds "
-            f"{'two tokens' if least == 2 else 'a bos and two tokens (--bos none: two tokens)'}"
-        )
+        wrong.append(f"--context {args.context} is too small: a window holds {held}")
     elif args.context and args.stride and args.stride > args.context:
-        wrong.append(
-            f"--stride {args.stride} is larger than --context {args.context}: tokens between would be left out"
-        )
+        wrong.append(f"--stride {args.stride} is larger than --context {args.context} and leaves tokens out")
     if wrong:
         raise EvaluationError("perplexity cannot be measured:\n" + "\n".join(f"- {line}" for line in wrong))
 
 
 def read_texts(path: str | Path) -> dict[str, str]:
-    """The documents of a text file (one) or of JSON lines with a `text` (one per line), by key.
-
-    Raises:
-        EvaluationError: names the line that is not a document.
-    """
+    """The documents of a text file (one) or of JSON lines with a `text` (one per line), by key."""
     path = Path(path)
-    if not path.is_file():
-        raise EvaluationError(f"text file {path} does not exist")
     if path.suffix != ".jsonl":
         return {path.name: path.read_text(encoding="utf-8")}
     texts = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if line.strip():
             try:
                 texts[f"line {number}"] = json.loads(line)["text"]
@@ -87,12 +74,7 @@ def read_texts(path: str | Path) -> dict[str, str]:
 
 @dataclass
 class Corpus:
-    """A corpus that is ready to be scored by any model of one tokenizer.
-
-    Attributes:
-        template: the conversation template of answers.
-        records, indices: conversations, and which of them are scored; None and empty for text.
-    """
+    """A text, or conversations (`records`) and which of them are scored (`indices`)."""
 
     args: argparse.Namespace
     template: str
@@ -111,10 +93,8 @@ class Corpus:
         indices = tuple(range(min(len(records), args.samples or len(records))))
         missing = missing_images((name for i in indices for name in records[i].images), args.image_folder)
         if missing:
-            raise EvaluationError(
-                f"{describe_unreadable(dict.fromkeys(missing, MISSING), args.image_folder)}; give --image-folder the "
-                "folder that the paths begin in"
-            )
+            found = describe_unreadable(dict.fromkeys(missing, MISSING), args.image_folder)
+            raise EvaluationError(f"{found}; give --image-folder the folder that the paths begin in")
         return cls(args, template, records, indices)
 
     @property
@@ -124,18 +104,20 @@ class Corpus:
     def measure(
         self, model: Any, tokenizer: PreTrainedTokenizerBase, processor: Any, journal: Journal | None = None
     ) -> tuple[list[Piece], dict[str, Any]]:
-        """The pieces, and what was measured: corpus, context, stride, bos or template."""
+        """The pieces, and how they were measured: corpus, context, stride, bos or template."""
         if self.records is None:
-            return self._measure_text(model, tokenizer, journal)
-        return self._measure_answers(model, tokenizer, processor, journal)
+            pieces, details = self._measure_text(model, tokenizer, journal)
+        else:
+            pieces, details = self._measure_answers(model, tokenizer, processor, journal)
+        path = self.args.text_file or self.args.data_path
+        return pieces, {"corpus": path, "sha256": sha256_of(path), **details}
 
     def _measure_text(
         self, model: Any, tokenizer: PreTrainedTokenizerBase, journal: Journal | None
     ) -> tuple[list[Piece], dict[str, Any]]:
         args = self.args
         texts = read_texts(args.text_file)
-        asked = dict(list(texts.items())[: args.samples])
-        whole = encode_documents(tokenizer, asked)
+        whole = encode_documents(tokenizer, dict(itertools.islice(texts.items(), args.samples)))
         documents = first_tokens(whole, args.max_tokens)
         tokens, of_all = (sum(len(document.ids) for document in part) for part in (documents, whole))
         bos = encoder_for(tokenizer).bos if args.bos == "auto" else []
@@ -146,10 +128,8 @@ class Corpus:
             raise EvaluationError(f"{args.text_file}: nothing can be scored of {tokens} tokens")
         pieces = text_pieces(model, documents, bos, context, stride, args.batch_size or 1, journal)
         return pieces, {
-            "corpus": args.text_file,
-            "sha256": sha256_of(args.text_file),
             "documents": len(documents),
-            "of": {"documents": [len(asked), len(texts)], "tokens": [tokens, of_all]},
+            "of": {"documents": [min(len(texts), args.samples or len(texts)), len(texts)], "tokens": [tokens, of_all]},
             "not_published": [warning for text in texts.values() for warning in text_not_as_published(text)],
             "context": context,
             "stride": stride,
@@ -165,21 +145,9 @@ class Corpus:
         if cache is not None:
             paths = dict.fromkeys(folder / name for i in self.indices for name in self.records[i].images)
             cache.ensure(paths, model.get_vision_tower(), device=model.device)
-        pieces = answer_pieces(
-            model,
-            tokenizer,
-            processor,
-            get_template(self.template),
-            self.records,
-            self.indices,
-            folder,
-            args.batch_size or 8,
-            cache,
-            journal,
-        )
-        return pieces, {
-            "corpus": args.data_path,
-            "sha256": sha256_of(args.data_path),
+        template = get_template(self.template)
+        corpus = (template, self.records, self.indices, folder, args.batch_size or 8, cache, journal)
+        return answer_pieces(model, tokenizer, processor, *corpus), {
             "of": {"samples": [len(self.indices), len(self.records)]},
             "scored_tokens_are": "answers, with the token that ends each",
             "template": self.template,
@@ -191,20 +159,13 @@ class Corpus:
 
 
 def perplexities(pieces: Sequence[Piece], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Measure]:
-    """Perplexity per token, byte and word, and bits per byte, each with its 95% bootstrap interval over the pieces.
-
-    All have the same sum of log-probabilities; they differ in what it is divided by.
-    """
+    """Perplexity per token, byte and word, and bits per byte, each with its 95% bootstrap interval over the pieces."""
     if not pieces:
         raise EvaluationError("nothing was scored")
     nll = np.array([piece.nll for piece in pieces])
     result = {}
-    for unit, values in (
-        ("token", [piece.tokens for piece in pieces]),
-        ("byte", [piece.bytes for piece in pieces]),
-        ("word", [piece.words for piece in pieces]),
-    ):
-        counts = np.array(values, dtype=np.float64)
+    for unit in UNITS:
+        counts = np.array([getattr(piece, f"{unit}s") for piece in pieces], dtype=np.float64)
         if not counts.sum():
             continue
         draws = draw_counts(
@@ -213,20 +174,22 @@ def perplexities(pieces: Sequence[Piece], resamples: int = RESAMPLES, seed: int 
             np.random.default_rng(seed),
             lambda drawn, counts=counts: (drawn @ nll) / np.maximum(drawn @ counts, 1),
         )
-        low, high = percentiles(draws)
-        mean = nll.sum() / counts.sum()
-        result[f"perplexity ({unit})"] = Measure(
-            float(np.exp(mean)), float(np.exp(low)), float(np.exp(high)), len(pieces)
-        )
+        values = np.array([nll.sum() / counts.sum(), *percentiles(draws)])
+        result[f"perplexity ({unit})"] = Measure(*np.exp(values).tolist(), len(pieces))
         if unit == "byte":
-            scale = 1 / np.log(2)
-            result["bits per byte"] = Measure(mean * scale, low * scale, high * scale, len(pieces))
+            result["bits per byte"] = Measure(*(values / np.log(2)).tolist(), len(pieces))
     return result
 
 
 def report_of(pieces: Sequence[Piece], unit: str, details: Mapping[str, Any], model: str) -> Report:
-    """The pieces as a score; `details` says what was measured."""
-    warnings = _subset_warnings(details) + ([] if len(pieces) > 1 else ["one piece: there is no interval"])
+    """The pieces as a score, with warnings about a corpus that is cut or not the published one."""
+    warnings = [
+        f"a subset: the first {read:,} of {whole:,} {what}"
+        for what, (read, whole) in details.get("of", {}).items()
+        if read < whole
+    ]
+    warnings += details.get("not_published", ())
+    warnings += [] if len(pieces) > 1 else ["one piece: there is no interval"]
     totals = {name: sum(getattr(piece, name) for piece in pieces) for name in ("nll", "tokens", "bytes", "words")}
     rows = [[piece.key, piece.nll, piece.tokens, piece.bytes, piece.words] for piece in pieces]
     return Report(
@@ -240,12 +203,3 @@ def report_of(pieces: Sequence[Piece], unit: str, details: Mapping[str, Any], mo
         model=model,
         unit="perplexity",
     )
-
-
-def _subset_warnings(details: Mapping[str, Any]) -> list[str]:
-    """Which part of the corpus was not read, and whether the corpus itself is not the published one."""
-    of = details.get("of", {})
-    warnings = [
-        f"a subset: the first {read:,} of {whole:,} {what}" for what, (read, whole) in of.items() if read < whole
-    ]
-    return warnings + list(details.get("not_published", ()))

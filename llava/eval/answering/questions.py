@@ -1,4 +1,4 @@
-"""Questions to be answered: read from upstream's question files, dealt to processes, their images checked."""
+"""Questions to be answered: read from upstream's question files, divided among processes, their images checked."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,12 +19,11 @@ class Question:
 
     Attributes:
         index: its place in the file: ids are not unique in every benchmark.
-        question_id: its id, as the answer repeats it.
         text: what the model is asked, without `<image>`, which comes before it if there is an image.
-        image: name of the image: a file, or a key of what `image_data` holds; None for a question of text.
-        saved_prompt: what the answer line repeats as `prompt`; None repeats `text`.
-        extra: further fields of the answer line, as the benchmark's format asks.
-        image_data: the image itself in base64, where the question file carries it.
+        image: name of the image; None for a question of text.
+        saved_prompt: `prompt` of the answer line; None repeats `text`.
+        extra: further fields of the answer line.
+        image_data: the image in base64, if the question file contains it.
     """
 
     index: int
@@ -41,11 +40,7 @@ class Question:
 
 
 def read_questions(path: str | Path) -> list[Question]:
-    """The questions of a JSON-lines file (`question_id`, `text`, and `image` if there is one).
-
-    Raises:
-        EvaluationError: names every unreadable line (the first ones, and how many) by its number.
-    """
+    """The questions of a JSON-lines file (`question_id`, `text`, optional `image`)."""
     questions, broken = [], []
     # Not splitlines(): texts may hold U+2028 and the like, which end no line of JSON.
     for number, line in enumerate(read_text(path).split("\n"), start=1):
@@ -80,41 +75,33 @@ def read_text(path: str | Path) -> str:
 
 
 def unusable_images(questions: Sequence[Question], folder: Path) -> dict[str, str]:
-    """Images that are missing under `folder` or whose header cannot be read: name -> what is wrong, sorted by name.
-
-    Pixels are not decoded, which would take minutes: an image that is cut off further down is found when it is needed.
-    """
+    """Images that are missing under `folder` or whose header cannot be read: name -> what is wrong, sorted by name."""
     data = {q.image: q.image_data for q in questions if q.image_data is not None}
     return unreadable_images((q.image for q in questions if q.image), folder, data)
 
 
 def described(unusable: Mapping[str, str], questions: Sequence[Question], folder: Path) -> str:
-    """What `unusable_images` found: images counted and named, and how many questions need them."""
+    """A description of unusable images: how many, the first names, and how many questions need them."""
     hit = sum(q.image in unusable for q in questions)
     return f"{describe_unreadable(unusable, folder)} ({hit} of {count(len(questions), 'question')} need them)"
 
 
 def check_images(questions: Sequence[Question], folder: Path) -> None:
-    """Raises `EvaluationError` that counts and names missing and broken images, before anything is generated."""
-    unusable = unusable_images(questions, folder)
-    if unusable:
+    """Raises `EvaluationError` that counts and names missing and broken images."""
+    if unusable := unusable_images(questions, folder):
         raise EvaluationError(
             f"{described(unusable, questions, folder)}; --skip-missing-images goes on without these questions"
         )
 
 
 def open_question_image(question: Question, folder: Path) -> Image.Image:
-    """The question's image as RGB.
-
-    Raises:
-        BrokenImageError: missing, cut off, or not an image; names the question.
-    """
+    """The question's image as RGB; raises as `open_image`."""
     source = folder / question.image if question.image_data is None else decoded(question.image_data)
     return open_image(source, f"question {question.question_id}", question.image)
 
 
 def chunk(questions: Sequence[Question], num_chunks: int, chunk_idx: int) -> list[Question]:
-    """Every num_chunks-th question: every chunk exists and all have about the same size."""
+    """Every num_chunks-th question, so that all chunks have about the same size."""
     if not 0 <= chunk_idx < num_chunks:
         raise EvaluationError(f"--chunk-idx {chunk_idx} does not exist; allowed: 0..{num_chunks - 1}")
     return list(questions[chunk_idx::num_chunks])

@@ -9,13 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers.utils.logging import tqdm
 
 from llava.checkpoint.folder import Checkpoint
 from llava.eval.answering.answerer import Answerer
-from llava.eval.answering.answers_file import AnswersFile, skipped_before
-from llava.eval.answering.arguments import check_sees, make_answerer, open_model, settings
+from llava.eval.answering.answers_file import AnswersFile, read_record
+from llava.eval.answering.arguments import make_answerer, open_model, settings
 from llava.eval.answering.batching import Batch, BatchSize, length_of
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.flags import SHARE, check_flags
@@ -34,15 +33,11 @@ from llava.mm_utils import get_model_name_from_path
 from llava.names import count
 
 _AHEAD = 2
-"""Batches whose images are being read while another is answered."""
+"""Batches whose images are read while another is answered."""
 
 
 def main(parser: argparse.ArgumentParser, read: Callable[[argparse.Namespace], list[Question]]) -> None:
-    """Runs a model_vqa program.
-
-    Args:
-        read: the program's questions, from its flags.
-    """
+    """Runs a model_vqa program; `read` returns its questions from its flags."""
 
     def program() -> None:
         args = parser.parse_args()
@@ -57,21 +52,17 @@ def main(parser: argparse.ArgumentParser, read: Callable[[argparse.Namespace], l
 
 
 def evaluate(args: argparse.Namespace, checkpoint: Checkpoint, everything: Sequence[Question]) -> None:
-    """One answers file for one checkpoint.
-
-    Args:
-        args: flags of `llava.eval.answering.arguments.question_parser`.
-        everything: all questions of the file; the chunk is taken here.
-    """
+    """Writes one answers file; `args` has the flags of `question_parser`, and `everything` is before chunking."""
     folder = Path(args.image_folder)
     asked = chunk(everything, args.num_chunks, args.chunk_idx)
     unusable = _unusable(args, everything, folder)
     questions = [q for q in asked if q.image not in unusable]
     sees = any(q.image for q in questions)
-    if sees:
-        check_sees(checkpoint)
-        if args.vision_feature_cache and any(q.image_data for q in questions):
-            raise EvaluationError("--vision-feature-cache keeps features of image files; these images are in the TSV")
+    if sees and not checkpoint.tower:
+        remedy = "give a vision-language checkpoint, or a question file without images"
+        raise EvaluationError(f"the questions have images, but {checkpoint.name} has no vision tower; {remedy}")
+    if args.vision_feature_cache and any(q.image_data for q in questions):
+        raise EvaluationError("--vision-feature-cache keeps features of image files; these images are in the TSV")
     # Of the whole file, so that all parts of it were made with the same settings.
     known = settings(args, checkpoint, sees=any(q.image and q.image not in unusable for q in everything))
     answers = unfinished(args, known, questions)
@@ -81,11 +72,10 @@ def evaluate(args: argparse.Namespace, checkpoint: Checkpoint, everything: Seque
     if any(q.index not in answers.lines for q in questions):
         print(f"conversation template: {known['conv_mode'] or 'none (raw prompts)'}")
         answerer = make_answerer(args, checkpoint, sees)
-        skip = args.skip_missing_images
+        skip, share = args.skip_missing_images, SHARE[args.share_prefix]
         broken = keep_features(answerer, questions, skip) if answerer.feature_cache is not None else {}
         left = [q for q in questions if q.image not in broken]
-        share, workers = SHARE[args.share_prefix], args.num_workers
-        broken |= answer_all(answerer, left, answers, model_id, args.batch_size, share, workers, skip)
+        broken |= answer_all(answerer, left, answers, model_id, args.batch_size, share, args.num_workers, skip)
         if broken:
             print(f"{described(broken, questions, folder)}; they are left out")
             unusable |= broken
@@ -99,12 +89,12 @@ def evaluate(args: argparse.Namespace, checkpoint: Checkpoint, everything: Seque
         if q.index not in kept
     ]
     answers.finish(questions, {"model_id": model_id, "questions": len(everything), "skipped": skipped})
-    left_out = f"; {count(len(skipped), 'question was', 'questions were')} left out" if skipped else ""
-    print(f"{count(len(questions), 'answer is', 'answers are')} in {args.answers_file}{left_out}")
+    without = f"; {count(len(skipped), 'question was', 'questions were')} left out" if skipped else ""
+    print(f"{count(len(questions), 'answer is', 'answers are')} in {args.answers_file}{without}")
 
 
 def unfinished(args: argparse.Namespace, known: dict[str, Any], questions: Sequence[Question]) -> AnswersFile | None:
-    """The answers file that the flags name, with what it holds already; None if it is finished."""
+    """The answers file of the flags, with the answers of an earlier run; None if it is finished."""
     answers = AnswersFile(args.answers_file, known, (args.num_chunks, args.chunk_idx))
     if answers.finished_before(questions):
         print(f"{args.answers_file} answers these questions already, with the same settings")
@@ -116,13 +106,14 @@ def unfinished(args: argparse.Namespace, known: dict[str, Any], questions: Seque
 
 
 def _unusable(args: argparse.Namespace, questions: Sequence[Question], folder: Path) -> dict[str, str]:
-    """Missing and broken images, which are printed; an error unless their questions may be left out."""
+    """Prints and returns missing and broken images; an error unless their questions may be left out."""
     if not args.skip_missing_images:
         check_images(questions, folder)
         return {}
     unusable = unusable_images(questions, folder)
-    for question in skipped_before(Path(args.answers_file), questions):
-        if question.image not in unusable:
+    skipped = {(entry["index"], entry["image"]) for entry in read_record(Path(args.answers_file)).get("skipped", ())}
+    for question in questions:
+        if (question.index, question.image) in skipped and question.image not in unusable:
             # Its header is whole: an earlier run found the damage further down.
             try:
                 open_question_image(question, folder)
@@ -148,24 +139,20 @@ def answer_all(
     """Answers what is not answered yet; each batch is kept for good before the next begins.
 
     Args:
-        model_id: what the answer lines call the model.
-        batch_size: questions at once; None takes what fits, and halves it when memory runs out.
-        share: as `llava.eval.answering.batching.plan` takes it.
+        batch_size: None takes what fits, and halves it when memory runs out.
+        share: as for `plan`.
         workers: threads that read images ahead; 0 reads them when they are needed.
-        skip_broken: leave out the questions of an image that is found broken.
+        skip_broken: leave out the questions of broken images.
 
     Returns:
         The broken images: name -> what is wrong. Their questions have no answer.
-
-    Raises:
-        EvaluationError: memory ran out and the batch cannot be made smaller; an image is broken.
     """
     left = [q for q in questions if q.index not in answers.lines]
     size = BatchSize.of(batch_size, answerer.model, answerer.generation.max_new_tokens)
     broken: dict[str, str] = {}
     warned = False
-    # Closed before an error is printed: else the bar would be drawn once more, over it.
-    with contextlib.closing(tqdm(total=len(left), desc="answers", unit="question")) as bar:
+    # Closed before an error is printed, as the bar would overwrite it.
+    with tqdm(total=len(left), desc="answers", unit="question") as bar:
         while left:
             batches = answerer.batches(left, size, share)
             if not warned:
@@ -174,9 +161,8 @@ def answer_all(
             try:
                 with contextlib.closing(answer_stream(answerer, left, batches, workers)) as stream:
                     for asked, texts in stream:
-                        answers.add(
-                            {q.index: answer_line(q, text, model_id) for q, text in zip(asked, texts, strict=True)}
-                        )
+                        pairs = zip(asked, texts, strict=True)
+                        answers.add({q.index: answer_line(q, text, model_id) for q, text in pairs})
                         bar.update(len(asked))
             except BrokenImageError as error:
                 broken |= _broken(error, left, answerer.image_folder, skip_broken)
@@ -187,7 +173,7 @@ def answer_all(
 
 
 def keep_features(answerer: Answerer, questions: Sequence[Question], skip_broken: bool = False) -> dict[str, str]:
-    """Puts the features of all images into the answerer's cache; returns the broken ones, as `answer_all` does."""
+    """Puts the features of all images into the answerer's cache; returns the broken images, as `answer_all` does."""
     model, folder, broken = answerer.model, answerer.image_folder, {}
     while True:
         images = dict.fromkeys(folder / q.image for q in questions if q.image and q.image not in broken)
@@ -200,7 +186,7 @@ def keep_features(answerer: Answerer, questions: Sequence[Question], skip_broken
 
 
 def _broken(error: BrokenImageError, questions: Sequence[Question], folder: Path, skip: bool) -> dict[str, str]:
-    """The image of an error, by its name in the questions; an `EvaluationError` if none may be left out."""
+    """The image of an error, by its name in the questions; raises `EvaluationError` unless `skip`."""
     if not skip:
         raise EvaluationError(
             f"the image {error.image} cannot be opened ({error.why}); repair it, or give --skip-missing-images to "
@@ -212,18 +198,28 @@ def _broken(error: BrokenImageError, questions: Sequence[Question], folder: Path
 def answer_stream(
     answerer: Answerer, questions: Sequence[Question], batches: Sequence[Batch], workers: int
 ) -> Iterator[tuple[list[Question], list[str]]]:
-    """Batch by batch, its questions and their texts; images are read ahead by `workers` threads."""
-    with contextlib.closing(_with_images(answerer, questions, batches, workers)) as stream:
-        for batch, loaded in stream:
+    """Batch by batch, its questions and their texts; `workers` threads read the images of the next batches."""
+    read_ahead = workers > 0 and answerer.decodes_itself
+    waiting: list[dict[str, Future]] = []
+    pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="images")
+    try:
+        for number, batch in enumerate(batches):
+            for ahead in batches[number + len(waiting) : number + 1 + _AHEAD] if read_ahead else ():
+                # An image of the batch before is not read again.
+                before = waiting[-1] if waiting else {}
+                wanted = {questions[i].image: questions[i] for i in ahead.rows if questions[i].image}
+                waiting.append({name: before.get(name) or pool.submit(answerer.load, q) for name, q in wanted.items()})
+            loaded = {name: future.result() for name, future in waiting.pop(0).items()} if read_ahead else {}
             asked = [questions[i] for i in batch.rows]
             yield asked, answerer.answer(asked, batch.prompts, loaded)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _warn_of_long_prompts(answerer: Answerer, batches: Sequence[Batch]) -> None:
     limit = getattr(answerer.model.config, "max_position_embeddings", None)
     lengths = [length_of(prompt, answerer.image_tokens) for batch in batches for prompt in batch.prompts]
-    room = (limit or 0) - answerer.generation.max_new_tokens
-    long = sum(length > room for length in lengths)
+    long = sum(length + answerer.generation.max_new_tokens > (limit or 0) for length in lengths)
     if limit and long:
         print(
             f"{long} of {len(lengths)} prompts with their answers may be longer than the {limit} positions of the "
@@ -231,39 +227,12 @@ def _warn_of_long_prompts(answerer: Answerer, batches: Sequence[Batch]) -> None:
         )
 
 
-def _with_images(
-    answerer: Answerer, questions: Sequence[Question], batches: Sequence[Batch], workers: int
-) -> Iterator[tuple[Batch, dict[str, torch.Tensor]]]:
-    """The batches with their images, read by threads while earlier batches are answered."""
-    if not workers or not answerer.decodes_itself or not any(q.image for q in questions):
-        yield from ((batch, {}) for batch in batches)
-        return
-    with ThreadPoolExecutor(workers, thread_name_prefix="images") as pool:
-        waiting: list[dict[str, Future]] = []
-        try:
-            for number, batch in enumerate(batches):
-                for ahead in batches[number + len(waiting) : number + 1 + _AHEAD]:
-                    # An image that the batch before has needs no second reading.
-                    before = waiting[-1] if waiting else {}
-                    wanted = {questions[i].image: questions[i] for i in ahead.rows if questions[i].image}
-                    waiting.append(
-                        {name: before.get(name) or pool.submit(answerer.load, q) for name, q in wanted.items()}
-                    )
-                yield batch, {name: future.result() for name, future in waiting.pop(0).items()}
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
 def answer_line(question: Question, text: str, model_id: str) -> str:
-    """Upstream's answer line. Its random `answer_id` is made from the content, so that equal runs write equal files."""
+    """Upstream's answer line. Instead of a random `answer_id` it has a hash, so that equal runs write equal files."""
     content = f"{model_id}\n{question.index}\n{question.question_id}\n{text}"
-    line: dict[str, Any] = {"question_id": question.question_id, "prompt": question.prompt, "text": text}
-    if "round_id" in question.extra:
-        line = {"question_id": question.question_id, "round_id": question.extra["round_id"], **line}
-    line |= question.extra
-    line |= {
-        "answer_id": hashlib.sha256(content.encode()).hexdigest()[:22],
-        "model_id": model_id,
-        "metadata": {},
-    }
+    # Upstream writes the round before the prompt.
+    line = {"question_id": question.question_id}
+    line |= {name: value for name, value in question.extra.items() if name == "round_id"}
+    line |= {"prompt": question.prompt, "text": text} | question.extra
+    line |= {"answer_id": hashlib.sha256(content.encode()).hexdigest()[:22], "model_id": model_id, "metadata": {}}
     return json.dumps(line, ensure_ascii=False)

@@ -1,7 +1,6 @@
 """Answers of several processes: where each writes its part, and how the parts become one file."""
 
 import argparse
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from llava.eval.answering.answers_file import basic_record, check_target, record_path, whole_lines
+from llava.eval.answering.answers_file import basic_record, check_target, read_record, record_path, whole_lines
 from llava.eval.answering.errors import EvaluationError
 from llava.files import write_json, written_whole
 from llava.journal import journal_path
@@ -25,86 +24,70 @@ def merge(parts: Sequence[str | Path], output: str | Path) -> int:
     """Joins parts in the order of the questions; returns the number of answers.
 
     Raises:
-        EvaluationError: a part is missing, unfinished, of another run or of another number of questions than its
-            record says; all such problems at once. Nothing is written then.
+        EvaluationError: all parts that are missing, unfinished, damaged or of another run. Nothing is written then.
     """
-    records, lines, problems = [], [], []
+    found, problems = [], [] if parts else ["there are no parts to join"]
     for path in map(Path, parts):
         try:
-            record, rows = _read_part(path)
+            found.append(_read_part(path))
         except EvaluationError as error:
             problems.append(str(error))
-        else:
-            records.append(record)
-            lines.append(rows)
-    if not parts:
-        problems.append("there are no parts to join")
-    problems = problems or _mismatches(parts, records)
+    problems = problems or _mismatches(parts, [record for record, _ in found])
     if problems:
         raise EvaluationError(f"{output} cannot be written: " + "; ".join(problems))
 
-    total, count = records[0]["questions"], len(records)
+    first = found[0][0]
     answers: dict[int, str] = {}
-    skipped: list[dict[str, Any]] = []
-    for record, rows in zip(records, lines, strict=True):
-        skipped += record["skipped"]
-        left_out = {entry["index"] for entry in record["skipped"]}
-        places = [i for i in range(record["settings"]["chunk"][1], total, count) if i not in left_out]
-        answers |= dict(zip(places, rows, strict=True))
-    missing = set(range(total)) - set(answers) - {entry["index"] for entry in skipped}
-    if missing:
-        raise EvaluationError(f"{output} cannot be written: {len(missing)} of {total} questions have no answer")
+    skipped: dict[int, dict[str, Any]] = {}
+    for record, lines in found:
+        left_out = {entry["index"]: entry for entry in record["skipped"]}
+        places = range(record["settings"]["chunk"][1], first["questions"], len(found))
+        answers |= zip([i for i in places if i not in left_out], lines, strict=True)
+        skipped |= left_out
     with written_whole(output) as aside:
         aside.write_text("".join(answers[i] + "\n" for i in sorted(answers)), encoding="utf-8")
-    skipped.sort(key=lambda entry: entry["index"])
-    basics = basic_record({**records[0]["settings"], "chunk": [1, 0]}, sorted(answers))
-    write_json(record_path(Path(output)), records[0] | basics | {"skipped": skipped})
+    basics = basic_record({**first["settings"], "chunk": [1, 0]}, sorted(answers))
+    write_json(record_path(Path(output)), first | basics | {"skipped": [skipped[i] for i in sorted(skipped)]})
     return len(answers)
 
 
 def _read_part(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Record and answer lines."""
     journal = journal_path(path)
     if journal.exists():
         done = max(0, journal.read_bytes().count(b"\n") - 1)
         raise EvaluationError(f"{path} is unfinished: its process stopped after {done} answers; start it again")
     if not path.exists():
         raise EvaluationError(f"{path} does not exist: its process did not begin or wrote elsewhere; start it again")
-    try:
-        record = json.loads(record_path(path).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError) as error:
-        raise EvaluationError(f"{path} has no readable record {record_path(path).name} next to it") from error
-    rows = whole_lines(path)
-    if len(rows) != record["answered"] or sum(len(row.encode()) + 1 for row in rows) != path.stat().st_size:
+    record = read_record(path)
+    if not record:
+        raise EvaluationError(f"{path} has no readable record {record_path(path).name} next to it")
+    lines, whole = whole_lines(path)
+    if not whole or len(lines) != record["answered"]:
         raise EvaluationError(
-            f"{path} has {len(rows)} whole lines where its record says {record['answered']}; start its process again, "
+            f"{path} has {len(lines)} whole lines where its record says {record['answered']}; start its process again, "
             "which answers what is missing"
         )
-    return record, rows
+    return record, lines
 
 
 def _mismatches(parts: Sequence[str | Path], records: Sequence[dict[str, Any]]) -> list[str]:
     problems = []
-    first = records[0]
-    for path, record in zip(parts, records, strict=True):
-        mine = {**record["settings"], "chunk": None, "questions in all": record["questions"]}
-        other = {**first["settings"], "chunk": None, "questions in all": first["questions"]}
-        names = [name for name in {**mine, **other} if mine.get(name) != other.get(name)]
+    settings = [{**record["settings"], "chunk": None, "questions in all": record["questions"]} for record in records]
+    for path, mine in zip(parts, settings, strict=True):
+        names = [name for name in {**mine, **settings[0]} if mine.get(name) != settings[0].get(name)]
         if names:
             problems.append(f"{path} was made with other settings than {parts[0]} ({', '.join(names)})")
     chunks = sorted(tuple(record["settings"]["chunk"]) for record in records)
-    expected = [(chunks[0][0], i) for i in range(chunks[0][0])]
-    if chunks != expected:
+    needed = chunks[0][0]
+    if chunks != [(needed, i) for i in range(needed)]:
         have = ", ".join(f"{i} of {n}" for n, i in chunks)
-        problems.append(f"the parts are chunks {have}; needed are all {expected[0][0]}, each once")
+        problems.append(f"the parts are chunks {have}; needed are all {needed}, each once")
     return problems
 
 
 def take_torchrun_part(args: argparse.Namespace) -> Path | None:
-    """Under torchrun, gives this process its chunk, its device and its part's file.
-
-    Returns:
-        The answers file of all processes together; None without torchrun.
-    """
+    """Under torchrun, sets this process's part in `args`, and returns the answers file of all processes."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1 or args.num_chunks != 1:
         return None
@@ -121,7 +104,7 @@ def take_torchrun_part(args: argparse.Namespace) -> Path | None:
 
 
 def merge_when_complete(answers: Path, num_chunks: int) -> None:
-    """Joins the parts if this process was the last to finish; else leaves it to the last."""
+    """Joins the parts if this process is the last to finish."""
     parts = [part_path(answers, num_chunks, i) for i in range(num_chunks)]
     with FileLock(parts[0].parent / "lock"):
         if all(part.exists() and record_path(part).exists() and not journal_path(part).exists() for part in parts):

@@ -1,7 +1,7 @@
-"""Runs the paper's whole evaluation on one checkpoint and ends in the paper's table row (scripts/eval/all.sh).
+"""Runs the paper's whole evaluation on one checkpoint and writes the paper's table row (scripts/eval/all.sh).
 
-Each benchmark is `scripts/eval/NAME.sh`, in a process of its own; its score goes to RESULTS/NAME.json. A benchmark that
-was finished before is skipped as long as the checkpoint, the flags and the questions are the same.
+Each benchmark is `scripts/eval/NAME.sh`, in a process of its own; its score goes to RESULTS/NAME.json. A finished
+benchmark is skipped as long as the checkpoint, the flags and the questions are the same.
 """
 
 import argparse
@@ -10,12 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llava.eval.benchmarks import BENCHMARKS, BY_NAME, DATA, Benchmark
-from llava.eval.suite.program_flags import check_program_flags
+from llava.eval.suite.program_flags import check_program_flags, checkpoint_flags
 from llava.eval.suite.summary import STATE, read_state, summarise
 from llava.files import write_json
 from llava.flags import run_program
@@ -30,34 +29,22 @@ SETTINGS = ("CONV", "MISSING", *(setting.name for benchmark in BENCHMARKS for se
 
 
 class AllError(ValueError):
-    """Nothing that can be run, or something that failed."""
+    """Nothing can be run, or something failed."""
 
 
 def fingerprint(
     checkpoint: "Checkpoint", benchmark: Benchmark, flags: Sequence[str], data: Path = DATA
 ) -> dict[str, Any]:
-    """What a score depends on, as far as files show it: a finished benchmark is skipped while this is the same.
-
-    The checkpoint is recorded by `file_state`, as it is for its answers; questions by size and time of change, as
-    reading their content takes minutes.
-    """
+    """What a score depends on. Questions are recorded by size and time, as reading them takes minutes."""
     from llava.checkpoint.identity import file_state
 
     questions = [data / file for file in benchmark.data]
     return {
-        "checkpoint": file_state(checkpoint, _checkpoint_flags(flags).vision_tower),
+        "checkpoint": file_state(checkpoint, checkpoint_flags(flags).vision_tower),
         "questions": [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in questions],
         "flags": list(flags),
         "environment": {key: os.environ[key] for key in SETTINGS if key in os.environ},
     }
-
-
-def _checkpoint_flags(flags: Sequence[str]) -> argparse.Namespace:
-    """--model-base and --vision-tower among the flags of the programs."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--model-base")
-    parser.add_argument("--vision-tower")
-    return parser.parse_known_args(flags)[0]
 
 
 def runnable(
@@ -66,11 +53,8 @@ def runnable(
     """The benchmarks that have their data; the names of the others are printed.
 
     Args:
-        names: these only; default: the paper's.
+        names: default: the paper's benchmarks.
         questions: benchmark -> another question file, by its name without the suffix.
-
-    Raises:
-        AllError: none has its data, or one does not and `require_all` is given.
     """
     wanted = [BY_NAME[name] for name in names] if names else [b for b in BENCHMARKS if b.paper]
     wanted = [b.asking(questions[b.name]) if b.name in (questions or {}) else b for b in wanted]
@@ -78,12 +62,10 @@ def runnable(
     for name, missing in lacking.items():
         print(f"NO DATA for {name}: {', '.join(map(str, missing))} is missing", flush=True)
     if lacking:
-        print(
-            f"{len(lacking)} of {len(wanted)} benchmarks have no data; {data}/README.md says where to get it",
-            flush=True,
-        )
-    if lacking and require_all:
-        raise AllError(f"--require-all: no data for {', '.join(lacking)}")
+        readme = f"{data}/README.md says where to get it"
+        print(f"{len(lacking)} of {len(wanted)} benchmarks have no data; {readme}", flush=True)
+        if require_all:
+            raise AllError(f"--require-all: no data for {', '.join(lacking)}")
     ready = [benchmark for benchmark in wanted if benchmark.name not in lacking]
     if not ready:
         raise AllError(f"no benchmark has its data under {data}")
@@ -95,37 +77,28 @@ def run(
 ) -> list[str]:
     """Runs what is not done; returns the names of those that failed.
 
-    A score stays until a new one takes its place. Meanwhile, and after a failure, the summary leaves it out.
+    An old score stays until a new one replaces it. Until then, and after a failure, the summary leaves it out.
     """
     failed = []
-    state = read_state(results)
     prints = {b.name: fingerprint(checkpoint, b, flags, data) for b in benchmarks}
-    unfinished = {
-        name: "not finished" for name, now in prints.items() if not _is_done(results / f"{name}.json", state, now)
-    }
-    if unfinished:
+    if unfinished := {name: "not finished" for name, now in prints.items() if not _is_done(results, name, now)}:
         summarise(results, prints[benchmarks[0].name]["checkpoint"], unfinished)
     for number, benchmark in enumerate(benchmarks, start=1):
-        report = results / f"{benchmark.name}.json"
         now = fingerprint(checkpoint, benchmark, flags, data)
-        state = read_state(results)
         where = f"[{number}/{len(benchmarks)}] {benchmark.name}"
-        if _is_done(report, state, now):
+        if _is_done(results, benchmark.name, now):
             print(f"{where}: done before", flush=True)
             continue
-        if benchmark.name in state:
+        if benchmark.name in read_state(results):
             print(f"{where}: the checkpoint, the questions or the settings have changed since; once more", flush=True)
         print(f"{where}: begins", flush=True)
         begin = time.monotonic()
+        report = results / f"{benchmark.name}.json"
         aside = results / f".{benchmark.name}.{os.getpid()}.json"
-        environment = os.environ | {
-            "RESULT": str(aside),
-            "NAME": results.name,
-            "PYTHON": os.environ.get("PYTHON") or sys.executable,
-        }
         # A folder or a question file of one benchmark does not belong to the others.
-        for name in ("DATA", "QUESTIONS", "IMAGES"):
-            environment.pop(name, None)
+        environment = {key: value for key, value in os.environ.items() if key not in ("DATA", "QUESTIONS", "IMAGES")}
+        python = os.environ.get("PYTHON") or sys.executable
+        environment |= {"RESULT": str(aside), "NAME": results.name, "PYTHON": python}
         if benchmark != BY_NAME[benchmark.name]:
             environment["QUESTIONS"] = Path(benchmark.data[0]).stem
         command = ["bash", str(SCRIPTS / f"{benchmark.name}.sh"), checkpoint.name, *flags]
@@ -137,24 +110,15 @@ def run(
                 continue
             os.replace(aside, report)
         finally:
-            with suppress(FileNotFoundError):
-                aside.unlink()
+            aside.unlink(missing_ok=True)
         # Read again: another run may have finished another benchmark meanwhile.
         write_json(results / STATE, read_state(results) | {benchmark.name: now})
         print(f"{where}: done in {time.monotonic() - begin:.0f} s; the score is now {report}", flush=True)
     return failed
 
 
-def _is_done(report: Path, state: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    return state.get(report.stem) == now and report.is_file()
-
-
-def _questions(arguments: Sequence[str]) -> dict[str, str]:
-    pairs = {name: file for name, _, file in (argument.partition("=") for argument in arguments)}
-    wrong = [f"{name}={file}" for name, file in pairs.items() if name not in BY_NAME or not file]
-    if wrong:
-        raise AllError(f"--questions takes NAME=FILE, NAME one of {', '.join(BY_NAME)}; not {', '.join(wrong)}")
-    return pairs
+def _is_done(results: Path, name: str, now: Mapping[str, Any]) -> bool:
+    return read_state(results).get(name) == now and (results / f"{name}.json").is_file()
 
 
 def main() -> None:
@@ -163,26 +127,28 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="folder; default: playground/data/eval/results/NAME")
     parser.add_argument("--data", type=Path, default=DATA, help=argparse.SUPPRESS)
     parser.add_argument("--only", nargs="+", choices=list(BY_NAME), help="these benchmarks only")
-    parser.add_argument(
-        "--questions", nargs="+", metavar="NAME=FILE", default=[], help="e.g. tdiuc=questions.sample-20000"
-    )
+    example = "e.g. tdiuc=questions.sample-20000"
+    parser.add_argument("--questions", nargs="+", metavar="NAME=FILE", default=[], help=example)
     parser.add_argument("--require-all", action="store_true", help="stop at once if a benchmark lacks its data")
     args, flags = parser.parse_known_args()
-    benchmarks = runnable(args.only, args.require_all, args.data, _questions(args.questions))
+    questions = dict(argument.partition("=")[::2] for argument in args.questions)
+    wrong = [f"{name}={file}" for name, file in questions.items() if name not in BY_NAME or not file]
+    if wrong:
+        raise AllError(f"--questions takes NAME=FILE, NAME one of {', '.join(BY_NAME)}; not {', '.join(wrong)}")
+    benchmarks = runnable(args.only, args.require_all, args.data, questions)
     check_program_flags(benchmarks, flags, own=parser._option_string_actions)
 
     from llava.checkpoint.folder import open_checkpoint
     from llava.mm_utils import get_model_name_from_path
 
-    checkpoint = open_checkpoint(args.model_path, _checkpoint_flags(flags).model_base)
+    checkpoint = open_checkpoint(args.model_path, checkpoint_flags(flags).model_base)
     results = args.results or args.data / "results" / get_model_name_from_path(args.model_path)
     read_state(results)
     results.mkdir(parents=True, exist_ok=True)
     failed = run(checkpoint, benchmarks, results, flags, args.data)
-    done = [benchmark.name for benchmark in benchmarks if benchmark.name not in failed]
     state = fingerprint(checkpoint, benchmarks[0], flags, args.data)["checkpoint"]
     text = summarise(results, state, dict.fromkeys(failed, "failed when it was run last"))
-    if not done:
+    if len(failed) == len(benchmarks):
         raise AllError(f"every benchmark failed: {', '.join(failed)}")
     print(f"\n{text}")
     print(f"The scores are in {results}: summary.md, summary.json and NAME.json for each benchmark")

@@ -1,7 +1,7 @@
 """One benchmark on one checkpoint: `python -m llava.eval.suite.benchmark NAME CHECKPOINT [flags]`.
 
-What runs follows from the benchmark's declaration (llava/eval/benchmarks). The flags go to the program that answers.
-`scripts/eval/NAME.sh CHECKPOINT [flags]` does the same. Environment variables:
+The flags are passed to the program that answers. `scripts/eval/NAME.sh CHECKPOINT [flags]` does the same. Environment
+variables:
 
 NAME        name of the answers (default: the checkpoint's folder)
 RESULT      where the score goes (default: next to the answers)
@@ -11,7 +11,7 @@ QUESTIONS   another question file of that folder, without its suffix
 IMAGES      another folder of images
 GPUS        processes that share the questions (default: one for each visible GPU)
 MISSING     what the scorer does about unanswered questions: error (default), wrong or skip
-NO_SCORE=1  answer only: there are no annotations to score against (a test split)
+NO_SCORE=1  answer only, without annotations (a test split)
 PYTHON      the interpreter
 DRY_RUN=1   print the commands
 
@@ -27,17 +27,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from llava.eval.benchmarks import BY_NAME, Benchmark
 from llava.eval.benchmarks.base import LIMIT_PER_TASK
-from llava.eval.suite.program_flags import check_program_flags
+from llava.eval.suite.program_flags import check_program_flags, checkpoint_flags
 from llava.flags import run_program
 
 
 def commands(
     benchmark: Benchmark, checkpoint: str, flags: Sequence[str], environment: Mapping[str, str]
 ) -> Iterator[list[str]]:
-    """Modules with their flags, in the order in which they run: check, answer, convert, score.
-
-    The scorer's flags, annotations and questions are checked before the first answer is made.
-    """
+    """Modules with their flags, in the order in which they run: check what the scorer needs, answer, convert, score."""
     places = benchmark.places(checkpoint, environment)
     limit = environment.get(LIMIT_PER_TASK.name) if LIMIT_PER_TASK in benchmark.settings else None
     if limit:
@@ -52,7 +49,7 @@ def commands(
         return
     score = ["llava.eval.score", benchmark.name, "--result-file", places["answers"], "--report-file", places["report"]]
     score += _given("--missing", environment, "MISSING")
-    score += benchmark.flags_to_score(places, environment, _model_base(flags))
+    score += benchmark.flags_to_score(places, environment, checkpoint_flags(flags).model_base)
     if not environment.get("NO_SCORE"):
         yield [*score, "--check"]
     yield [
@@ -69,14 +66,7 @@ def commands(
 
 
 def _given(flag: str, environment: Mapping[str, str], name: str) -> list[str]:
-    """The flag with the variable's value; nothing if the variable is empty or not set."""
     return [flag, environment[name]] if environment.get(name) else []
-
-
-def _model_base(flags: Sequence[str]) -> str | None:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--model-base")
-    return parser.parse_known_args(list(flags))[0].model_base
 
 
 def main() -> None:

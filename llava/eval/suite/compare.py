@@ -1,7 +1,7 @@
-"""Several checkpoints side by side: the paper's table, what is kept of the reference, paired intervals, a picture.
+"""Compares checkpoints: the paper's table, percent kept of the reference, paired intervals, a picture.
 
-`python -m llava.eval.suite.compare ALL=RESULTS SPARSE=RESULTS ... --output FOLDER`, where RESULTS is what
-`scripts/eval/all.sh` left. The first is the reference (the all-layers model), unless --reference names another.
+`python -m llava.eval.suite.compare ALL=RESULTS SPARSE=RESULTS ... --output FOLDER`, where RESULTS is a folder of
+`scripts/eval/all.sh`. The first is the reference (the all-layers model), unless --reference names another.
 """
 
 import argparse
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.eval.benchmarks import BENCHMARKS, BY_NAME, VISUAL, Benchmark
+from llava.eval.benchmarks import BENCHMARKS, BY_NAME, VISUAL
 from llava.eval.scoring.report import Report
 from llava.eval.suite.compare_picture import draw
 from llava.eval.suite.paired import (
@@ -28,27 +28,19 @@ from llava.files import write_json, written_whole
 from llava.flags import run_program
 from llava.tables import markdown_table
 
-Results = Mapping[str, Mapping[str, Report]]
 
-
-def compare(results: Results, reference: str, notes: Sequence[str] = ()) -> dict[str, Any]:
+def compare(results: Mapping[str, Mapping[str, Report]], reference: str, notes: Sequence[str] = ()) -> dict[str, Any]:
     """Everything that the table and the picture show.
 
     Args:
         results: checkpoint -> benchmark -> report.
-        reference: the checkpoint that the others are held against.
-        notes: what is known of the results already, printed with the rest.
+        reference: the checkpoint that the others are compared with.
 
     Returns:
         `reference`; `rows` (checkpoint -> table row); `differences`: checkpoint -> column -> `value`, `low`, `high` (in
-        points; perplexity in its own unit, with the `ratio`), `questions`, `interval` (False where only the value is
-        known, and `low` and `high` are absent);
+        points; perplexity in its own unit, with the `ratio`), `questions`, `interval` (False: no `low` and `high`);
         `kept`: checkpoint -> `value`, `low`, `high` in percent of the reference's average, over `benchmarks`; `notes`.
-
-    Raises:
-        ComparisonError: results of different questions, metrics or rules; nothing in common.
     """
-    others = [name for name in results if name != reference]
     notes = list(notes)
     for benchmark in BENCHMARKS:
         have = {name: results[name][benchmark.name] for name in results if benchmark.name in results[name]}
@@ -59,19 +51,20 @@ def compare(results: Results, reference: str, notes: Sequence[str] = ()) -> dict
             notes.append(f"{benchmark.column} is not measured for {lacking}")
         for name, report in have.items():
             notes += [f"{benchmark.column}, {name}: {text}" for text in report.warnings]
-    differences: dict[str, dict[str, Any]] = {name: {} for name in others}
+    theirs = results[reference]
+    differences: dict[str, dict[str, Any]] = {name: {} for name in results if name != reference}
     kept: dict[str, Any] = {}
-    for name in others:
+    for name, found in differences.items():
+        ours = results[name]
         draws: dict[str, PairedDraws] = {}
-        shared = [b for b in BENCHMARKS if b.name in results[name] and b.name in results[reference]]
+        shared = [b for b in BENCHMARKS if b.name in ours and b.name in theirs]
         if not shared:
             raise ComparisonError(f"{name} and {reference} have no benchmark in common")
-        for seed, benchmark in enumerate(shared):
-            ours, theirs = results[name][benchmark.name], results[reference][benchmark.name]
-            differences[name][benchmark.column], drawn = _difference(benchmark, ours, theirs, seed)
+        for seed, b in enumerate(shared):
+            found[b.column], drawn = _difference(ours[b.name], theirs[b.name], seed)
             if drawn is not None:
-                draws[benchmark.name] = drawn
-        kept[name] = _kept(results[name], results[reference], draws)
+                draws[b.name] = drawn
+        kept[name] = _kept(ours, theirs, draws)
     return {
         "reference": reference,
         "rows": {name: row(reports) for name, reports in results.items()},
@@ -81,9 +74,7 @@ def compare(results: Results, reference: str, notes: Sequence[str] = ()) -> dict
     }
 
 
-def _difference(
-    benchmark: Benchmark, ours: Report, theirs: Report, seed: int
-) -> tuple[dict[str, Any], PairedDraws | None]:
+def _difference(ours: Report, theirs: Report, seed: int) -> tuple[dict[str, Any], PairedDraws | None]:
     scale = 100 if ours.unit == "share" else 1
     value = scale * (ours.headline.value - theirs.headline.value)
     entry: dict[str, Any] = {"value": value, "questions": len(questions_of(ours)), "interval": False}
@@ -97,10 +88,10 @@ def _difference(
         return entry, None
     if not (is_mean_of_questions(ours) and is_mean_of_questions(theirs)):
         return entry, None
-    # A seed of its own keeps the benchmarks' draws independent of each other.
+    # With a seed per benchmark their draws are independent of each other.
     draws = paired_draws(ours.per_question, theirs.per_question, seed=seed)
     low, high = draws.difference()
-    # Where all questions differ alike (all equal, or a single one) drawing them again says nothing.
+    # An interval of no width (all differences equal, or a single question) has no meaning.
     return (entry | {"low": scale * low, "high": scale * high, "interval": True} if low < high else entry), draws
 
 
@@ -110,13 +101,10 @@ def _kept(
     """Share of the reference's average over the visual benchmarks that both have; None without any."""
     names = [name for name in VISUAL if name in ours and name in theirs]
     base = sum(theirs[name].headline.value for name in names)
-    if not names or base == 0:
+    if base == 0:
         return None
-    entry: dict[str, Any] = {
-        "value": 100 * sum(ours[name].headline.value for name in names) / base,
-        "benchmarks": names,
-        "interval": False,
-    }
+    value = 100 * sum(ours[name].headline.value for name in names) / base
+    entry: dict[str, Any] = {"value": value, "benchmarks": names, "interval": False}
     if all(name in draws for name in names):
         ratio = mean_of_draws([draws[name] for name in names]).ratio()
         if ratio is not None and ratio[0] < ratio[1]:
@@ -127,57 +115,45 @@ def _kept(
 def markdown(comparison: Mapping[str, Any]) -> str:
     reference = comparison["reference"]
     lines = ["# Comparison", "", checkpoints_table(comparison["rows"])]
-    lines += _kept_lines(comparison["kept"], reference)
+    if any(comparison["kept"].values()):
+        lines += [f"Percent of {reference} kept, over the visual benchmarks that both have (95% interval, paired):", ""]
+        lines += [f"- {name}: {_kept_text(entry, reference)}" for name, entry in comparison["kept"].items()]
+        lines.append("")
     columns = [b.column for b in BENCHMARKS if any(b.column in d for d in comparison["differences"].values())]
+    rows = [
+        [name, *(_cell(entries[column]) if column in entries else NONE for column in columns)]
+        for name, entries in comparison["differences"].items()
+    ]
     lines += [
         f"Difference to {reference}, question by question, with its 95% interval (points; perplexity as it is, and as "
         "a ratio):",
         "",
+        markdown_table(["", *columns], rows).rstrip("\n"),
     ]
-    rows = []
-    for name, entries in comparison["differences"].items():
-        cells = [
-            f"{entries[column]['value']:+.2f}{_interval(entries[column])}{_ratio(entries[column])}"
-            if column in entries
-            else NONE
-            for column in columns
-        ]
-        rows.append([name, *cells])
-    lines.append(markdown_table(["", *columns], rows).rstrip("\n"))
     if comparison["notes"]:
         lines += ["", *(f"- {note}" for note in comparison["notes"])]
     return "\n".join(lines) + "\n"
 
 
-def _kept_lines(kept: Mapping[str, Any], reference: str) -> list[str]:
-    """Nothing where no checkpoint shares a visual benchmark with the reference."""
-    if not any(kept.values()):
-        return []
-    lines = [f"Percent of {reference} kept, over the visual benchmarks that both have (95% interval, paired):", ""]
-    for name, entry in kept.items():
-        if entry is None:
-            lines.append(f"- {name}: no visual benchmark in common with {reference}")
-            continue
-        among = "" if len(entry["benchmarks"]) == len(VISUAL) else f", over {', '.join(entry['benchmarks'])} only"
-        lines.append(f"- {name}: {entry['value']:.2f}%{_interval(entry)}{among}")
-    return [*lines, ""]
+def _kept_text(entry: Mapping[str, Any] | None, reference: str) -> str:
+    if entry is None:
+        return f"no visual benchmark in common with {reference}"
+    among = "" if len(entry["benchmarks"]) == len(VISUAL) else f", over {', '.join(entry['benchmarks'])} only"
+    return f"{entry['value']:.2f}%{_interval(entry)}{among}"
 
 
-def _ratio(entry: Mapping[str, Any]) -> str:
+def _cell(entry: Mapping[str, Any]) -> str:
     ratio = entry.get("ratio")
-    if not ratio:
-        return ""
-    return f", x{ratio['value']:.3f}" + (
-        f" ({ratio['low']:.3f} to {ratio['high']:.3f})" if entry["interval"] else " (no interval)"
-    )
+    times = f", x{ratio['value']:.3f}{_interval(ratio, 3)}" if ratio else ""
+    return f"{entry['value']:+.2f}{_interval(entry)}{times}"
 
 
-def _interval(entry: Mapping[str, Any]) -> str:
-    return f" ({entry['low']:.2f} to {entry['high']:.2f})" if entry["interval"] else " (no interval)"
+def _interval(entry: Mapping[str, Any], digits: int = 2) -> str:
+    return f" ({entry['low']:.{digits}f} to {entry['high']:.{digits}f})" if "low" in entry else " (no interval)"
 
 
 def named_results(arguments: list[str]) -> dict[str, Path]:
-    """`NAME=FOLDER` or `FOLDER` (named by its last part) -> folders by name."""
+    """Folders by name, from `NAME=FOLDER` or `FOLDER` (named by its last part)."""
     named: dict[str, Path] = {}
     for argument in arguments:
         name, equals, folder = argument.partition("=")
@@ -190,11 +166,7 @@ def named_results(arguments: list[str]) -> dict[str, Path]:
 
 
 def current_results(folders: Mapping[str, Path]) -> tuple[dict[str, dict[str, Report]], list[str]]:
-    """The scores in each folder, and notes on those that the folder's last run left out as no longer the checkpoint's.
-
-    Raises:
-        ValueError: a folder without a score, or with a broken one.
-    """
+    """The scores in each folder, and notes on old ones, which are left out."""
     results, notes = {}, []
     for name, folder in folders.items():
         old = left_out(folder)

@@ -11,7 +11,7 @@ from llava.files import written_whole
 PERPLEXITY = next(benchmark.column for benchmark in BENCHMARKS if benchmark.name == "perplexity")
 _MARKS = "osD^v"
 _NAME_WIDTH, _NAME_LINES = 72, 3
-"""Letters of a line of the legend, and lines that a name may take."""
+"""Letters per line of the legend, and lines per name."""
 _COLOURS = 10
 
 Entry = Mapping[str, Any]
@@ -31,21 +31,19 @@ def draw(comparison: Mapping[str, Any], path: Path) -> None:
 
 
 def picture(comparison: Mapping[str, Any]) -> Any:
-    """A matplotlib figure: a panel for each thing that was compared, all checkpoints' names in a legend below them.
+    """A matplotlib figure with all checkpoints' names in a legend below the panels.
 
     Panels: the differences in points on every benchmark, with intervals; percent kept of the reference's average; the
-    ratio of perplexities, which are in no points and lower is better. Names stand in the legend alone, as they may be
-    longer than any axis; a checkpoint has the same colour and mark in all panels.
+    ratio of perplexities. Names are in the legend only, as they may be longer than any axis.
     """
     import matplotlib.pyplot as plt
 
     differences: Mapping[str, Mapping[str, Entry]] = comparison["differences"]
     names = list(differences)
-    columns = [
-        b.column for b in BENCHMARKS if b.column != PERPLEXITY and any(b.column in differences[n] for n in names)
-    ]
+    measured = set().union(*differences.values())
+    columns = [b.column for b in BENCHMARKS if b.column in measured and b.column != PERPLEXITY]
     kept = {name: entry for name, entry in comparison["kept"].items() if entry is not None}
-    ratios = {name: _ratio(found[PERPLEXITY]) for name, found in differences.items() if PERPLEXITY in found}
+    ratios = {name: found[PERPLEXITY]["ratio"] for name, found in differences.items() if PERPLEXITY in found}
     panels: list[tuple[float, Callable[[Any], None]]] = []
     styles = {name: {"color": f"C{i % _COLOURS}", "marker": _MARKS[i // _COLOURS % 5]} for i, name in enumerate(names)}
     if columns:
@@ -75,11 +73,9 @@ def picture(comparison: Mapping[str, Any]) -> Any:
         fill(axes)
     handles = [plt.Line2D([], [], color="grey", linewidth=1)]
     handles += [plt.Line2D([], [], linestyle="none", **styles[name]) for name in names]
-    placeholders = [str(i) for i in range(len(handles))]
-    legend = figure.legend(
-        handles, placeholders, loc="outside lower center", ncols=legend_columns, fontsize=8, frameon=False
-    )
-    # As they are: matplotlib reads "$" as a formula and leaves out what begins with "_".
+    look = {"loc": "outside lower center", "ncols": legend_columns, "fontsize": 8, "frameon": False}
+    legend = figure.legend(handles, list(map(str, range(len(handles)))), **look)
+    # Set afterwards: matplotlib reads "$" as a formula and leaves out labels that begin with "_".
     for text, label in zip(legend.get_texts(), labels, strict=True):
         text.set_parse_math(False)
         text.set_text(label)
@@ -89,7 +85,6 @@ def picture(comparison: Mapping[str, Any]) -> Any:
 def _draw_differences(
     axes: Any, differences: Mapping[str, Mapping[str, Entry]], columns: list[str], styles: Mapping[str, dict[str, str]]
 ) -> None:
-    axes.axvline(0, color="grey", linewidth=1)
     for i, (name, found) in enumerate(differences.items()):
         offset = 0.7 * ((i + 0.5) / len(differences) - 0.5)
         for j, column in enumerate(columns):
@@ -97,21 +92,13 @@ def _draw_differences(
                 _point(axes, found[column], j + offset, styles[name])
     axes.set_yticks(range(len(columns)), columns)
     axes.set_ylim(len(columns) - 0.5, -0.5)
-    axes.set_xlabel("difference to the reference,\npoints (95%, paired)")
-    axes.grid(axis="x", alpha=0.3)
-    axes.margins(x=0.08)
+    _set_axis(axes, 0, "difference to the reference,\npoints (95%, paired)", 0.08)
 
 
 def _draw_rows(
-    axes: Any,
-    entries: Mapping[str, Entry],
-    styles: Mapping[str, dict[str, str]],
-    even: float,
-    label: str,
-    text: str,
+    axes: Any, entries: Mapping[str, Entry], styles: Mapping[str, dict[str, str]], even: float, label: str, text: str
 ) -> None:
-    """A row for each checkpoint, its value above its point; the grey line is where it equals the reference."""
-    axes.axvline(even, color="grey", linewidth=1)
+    """A row for each checkpoint, its value above its point."""
     for i, (name, entry) in enumerate(entries.items()):
         _point(axes, entry, i, styles[name])
         place = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center", "fontsize": 8}
@@ -119,18 +106,20 @@ def _draw_rows(
         axes.annotate(text.format(entry["value"]), (entry["value"], i), **place)
     axes.set_yticks([])
     axes.set_ylim(len(entries) - 0.4, -0.8)
+    # Room for the texts, which are wider than the points.
+    _set_axis(axes, even, label, 0.2)
+
+
+def _set_axis(axes: Any, even: float, label: str, margin: float) -> None:
+    """The grey line is where a checkpoint equals the reference."""
+    axes.axvline(even, color="grey", linewidth=1)
     axes.set_xlabel(label)
     axes.grid(axis="x", alpha=0.3)
-    # Room for the texts, which are wider than the points.
-    axes.margins(x=0.2)
-
-
-def _ratio(entry: Entry) -> Entry:
-    return {"interval": entry["interval"], **entry["ratio"]}
+    axes.margins(x=margin)
 
 
 def _wrapped(name: str) -> str:
-    """A name in lines of the legend's width; the middle of one that needs too many lines is left out."""
+    """A name in lines of the legend's width; a name of too many lines loses its middle."""
     room = _NAME_WIDTH * _NAME_LINES
     if len(name) > room:
         half = (room - 5) // 2
@@ -140,9 +129,10 @@ def _wrapped(name: str) -> str:
 
 
 def _point(axes: Any, entry: Entry, y: float, style: Mapping[str, str]) -> None:
-    """A value with its interval; an open mark without one."""
-    if entry["interval"]:
+    """A value with its interval; without one an open mark."""
+    style = {"linestyle": "none", "clip_on": False, "zorder": 4, **style}
+    if "low" in entry:
         reach = [[max(0.0, entry["value"] - entry["low"])], [max(0.0, entry["high"] - entry["value"])]]
-        axes.errorbar(entry["value"], y, xerr=reach, linestyle="none", capsize=3, clip_on=False, zorder=4, **style)
+        axes.errorbar(entry["value"], y, xerr=reach, capsize=3, **style)
     else:
-        axes.plot(entry["value"], y, linestyle="none", markerfacecolor="none", clip_on=False, zorder=4, **style)
+        axes.plot(entry["value"], y, markerfacecolor="none", **style)

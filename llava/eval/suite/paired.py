@@ -5,31 +5,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llava.eval.answering.flags import UNITS
 from llava.eval.scoring.report import Report
 from llava.eval.scoring.statistics import RESAMPLES, Interval, draw_counts, percentiles
 from llava.names import some
 
 _SETTINGS = ("bos", "context", "shots", "stride")
-_PLACES = ("corpus",)
-"""Paths: their content is compared by its sha256."""
+_PATHS = ("corpus",)
+"""Their content is compared by its sha256."""
 
 
 class ComparisonError(ValueError):
-    """Results that were not got on the same questions by the same rule."""
+    """Results that cannot be compared."""
 
 
 def check_comparable(benchmark: str, reports: Mapping[str, Report]) -> None:
-    """Raises `ComparisonError` unless all reports are of the same questions, metric and rules.
-
-    Args:
-        reports: checkpoint's name -> its report of this benchmark; the first is what the others are held against.
-    """
+    """Raises `ComparisonError` unless all reports (by checkpoint) are of the same questions and rules."""
     (first, reference), *others = reports.items()
     for name, report in others:
         same = {"metric": (reference.metric, report.metric), "unit": (reference.unit, report.unit)}
         for key in sorted(reference.details.keys() & report.details.keys()):
             # Rules, frames and methods are texts; most numbers among the details are results.
-            if key in _SETTINGS or (isinstance(reference.details[key], str) and key not in _PLACES):
+            if key in _SETTINGS or (isinstance(reference.details[key], str) and key not in _PATHS):
                 same[key] = (reference.details[key], report.details[key])
         differing = [f"{key}: {a!r} and {b!r}" for key, (a, b) in same.items() if a != b]
         if differing:
@@ -62,48 +59,42 @@ class PairedDraws:
 def paired_draws(
     ours: Mapping[str, float], reference: Mapping[str, float], resamples: int = RESAMPLES, seed: int = 0
 ) -> PairedDraws:
-    """Means of both on resampled questions; each question's two scores stay together.
-
-    Args:
-        ours, reference: question -> score, of the same questions.
-    """
+    """Means on resampled questions of both, given as question -> score; a question's two scores stay together."""
     scores = np.array([(ours[key], reference[key]) for key in sorted(reference)], dtype=np.float64)
     distinct, counts = np.unique(scores, axis=0, return_counts=True)
     means = draw_counts(counts, resamples, np.random.default_rng(seed), lambda drawn: drawn @ distinct / len(scores))
-    return PairedDraws(means[:, 0], means[:, 1])
+    return PairedDraws(*means.T)
 
 
 def questions_of(report: Report) -> set[str]:
-    """What was scored: question ids, or for perplexity the pieces of text with their numbers of tokens."""
+    """The ids of the questions; for perplexity the pieces of text with their numbers of tokens."""
     if "pieces" in report.details:
         return {f"{key} ({tokens} tokens)" for key, _, tokens, *_ in report.details["pieces"]}
     return set(report.per_question)
 
 
 def perplexity_draws(ours: Report, reference: Report, resamples: int = RESAMPLES, seed: int = 0) -> PairedDraws:
-    """Perplexities on resampled pieces of the same text, in the unit of the headline; pieces are `[key, negative
-    log-likelihood, tokens, bytes, words]`, as `llava.eval.perplexity` writes them."""
-    column = 2 + ("token", "byte", "word").index(ours.details["unit"])
-    first, second = ({piece[0]: piece for piece in report.details["pieces"]} for report in (ours, reference))
-    keys = sorted(second)
-    sizes = np.array([second[key][column] for key in keys], dtype=np.float64)
-    nll = np.array([(first[key][1], second[key][1]) for key in keys], dtype=np.float64)
-
-    def perplexities(drawn: np.ndarray) -> np.ndarray:
-        return np.exp(drawn @ nll / np.maximum(drawn @ sizes, 1)[:, None])
-
-    values = draw_counts(np.ones(len(keys), dtype=np.int64), resamples, np.random.default_rng(seed), perplexities)
-    return PairedDraws(values[:, 0], values[:, 1])
+    """Perplexities on resampled pieces of the same text, in the unit of the headline."""
+    # Pieces are [key, negative log-likelihood, tokens, bytes, words].
+    column = 2 + UNITS.index(ours.details["unit"])
+    first, second = (sorted(report.details["pieces"], key=lambda piece: piece[0]) for report in (ours, reference))
+    sizes = np.array([piece[column] for piece in second], dtype=np.float64)
+    nll = np.array([(piece[1], other[1]) for piece, other in zip(first, second, strict=True)], dtype=np.float64)
+    values = draw_counts(
+        np.ones(len(nll), dtype=np.int64),
+        resamples,
+        np.random.default_rng(seed),
+        lambda drawn: np.exp(drawn @ nll / np.maximum(drawn @ sizes, 1)[:, None]),
+    )
+    return PairedDraws(*values.T)
 
 
 def is_mean_of_questions(report: Report) -> bool:
-    """Whether the headline is the mean of the questions' scores, so that resampling questions resamples it."""
+    """Whether the headline is the mean of the questions' scores."""
     scores = report.per_question.values()
     return bool(scores) and abs(sum(scores) / len(scores) - report.headline.value) < 1e-6
 
 
 def mean_of_draws(draws: Sequence[PairedDraws]) -> PairedDraws:
-    """Draws of the mean over benchmarks, which are independent of each other and weigh the same."""
-    return PairedDraws(
-        np.mean([draw.ours for draw in draws], axis=0), np.mean([draw.reference for draw in draws], axis=0)
-    )
+    """Draws of the mean over benchmarks, which are independent of each other and have equal weight."""
+    return PairedDraws(*np.mean([(draw.ours, draw.reference) for draw in draws], axis=0))

@@ -10,17 +10,18 @@ from llava.eval.answering.flags import PARSERS, check_flags
 from llava.eval.benchmarks import Benchmark
 
 SET_BY_SCRIPTS = (
-    "model_path",
-    "question_file",
-    "answers_file",
-    "num_chunks",
-    "chunk_idx",
-    "shots_file",
-    "text_file",
-    "data_path",
-    "report_file",
+    *("model_path", "question_file", "answers_file", "num_chunks", "chunk_idx"),
+    *("shots_file", "text_file", "data_path", "report_file"),
 )
-"""What the scripts set themselves: a second value would go to every benchmark."""
+"""What the scripts set themselves: a second value would apply to every benchmark."""
+
+
+def checkpoint_flags(flags: Sequence[str]) -> argparse.Namespace:
+    """--model-base and --vision-tower among the flags of the programs."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--model-base")
+    parser.add_argument("--vision-tower")
+    return parser.parse_known_args(list(flags))[0]
 
 
 def check_program_flags(
@@ -32,12 +33,11 @@ def check_program_flags(
     """Reads the flags as each benchmark's program (`Benchmark.program`) will read them.
 
     Args:
-        own: flags of the caller, which a misspelt flag may stand for.
+        own: flags of the caller, for suggestions.
         set_by_caller: what the flags must not set.
 
     Raises:
-        EvaluationError: in one line, every flag that a program does not know, that the scripts set themselves, or
-            whose value it refuses.
+        EvaluationError: all flags that are unknown, set by the scripts themselves, or of a wrong value.
     """
     if not flags:
         return
@@ -47,20 +47,18 @@ def check_program_flags(
     for program in dict.fromkeys(benchmark.program for benchmark in benchmarks):
         names = [benchmark.name for benchmark in benchmarks if benchmark.program == program]
         parser = PARSERS[program]()
-        known |= {flag for action in parser._actions for flag in action.option_strings}
+        known |= parser._option_string_actions.keys()
         try:
-            unknown = _unknown(parser, flags, set_by_caller)
+            for flag in _unknown(parser, flags, set_by_caller):
+                refused_by.setdefault(flag, []).extend(names)
         except ValueError as error:
             wrong.append(str(error))
-            continue
-        for flag in unknown:
-            refused_by.setdefault(flag, []).extend(names)
     for flag, names in refused_by.items():
-        if flag in known:
-            wrong.append(f"{flag} is no flag of {', '.join(names)}; run these apart from the others (--only)")
-            continue
         near = difflib.get_close_matches(flag.partition("=")[0], {*known, *own}, n=1)
-        wrong.append(f"{flag} is no flag of {', '.join(names)}" + (f"; did you mean {near[0]}?" if near else ""))
+        hint = f"; did you mean {near[0]}?" if near else ""
+        if flag in known:
+            hint = "; run these apart from the others (--only)"
+        wrong.append(f"{flag} is no flag of {', '.join(names)}{hint}")
     if wrong:
         programs = ", ".join(dict.fromkeys(f"llava.eval.{b.program}" for b in benchmarks))
         raise EvaluationError(
@@ -70,7 +68,7 @@ def check_program_flags(
 
 
 def _unknown(parser: argparse.ArgumentParser, flags: Sequence[str], set_by_caller: Collection[str]) -> list[str]:
-    """What the parser does not know. Raises `ValueError` for a value that the program would refuse."""
+    """Flags that the parser does not know. Raises `ValueError` for a value that the program would refuse."""
 
     def refuse(message: str) -> None:
         raise EvaluationError(message)
@@ -89,5 +87,5 @@ def _unknown(parser: argparse.ArgumentParser, flags: Sequence[str], set_by_calle
     check_flags(args)
     if args.conv_mode:
         get_template(args.conv_mode)
-    # Values of unknown flags are left over too; they are named only if no flag is.
+    # Values of unknown flags are left over too; they are reported only if no flag is.
     return [word for word in left if word.startswith("-")] or left

@@ -1,11 +1,11 @@
-"""What `llava.eval.suite.all` keeps next to a checkpoint's scores: state.json, summary.md and summary.json."""
+"""state.json, summary.md and summary.json, which `llava.eval.suite.all` keeps next to a checkpoint's scores."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llava.eval.benchmarks import BENCHMARKS, Benchmark
+from llava.eval.benchmarks import BENCHMARKS
 from llava.eval.scoring.report import Report, read_report
 from llava.eval.suite.table import checkpoints_table, row
 from llava.files import write_json, written_whole
@@ -15,11 +15,7 @@ SUMMARY = "summary.json"
 
 
 def read_state(results: Path) -> dict[str, dict[str, Any]]:
-    """What each finished benchmark's score was made from, by the benchmark's name.
-
-    Raises:
-        ValueError: the file is broken.
-    """
+    """What each finished benchmark's score was made from, by the benchmark's name."""
     file = results / STATE
     if not file.is_file():
         return {}
@@ -30,16 +26,16 @@ def read_state(results: Path) -> dict[str, dict[str, Any]]:
     if not isinstance(state, dict) or not all(isinstance(entry, dict) for entry in state.values()):
         raise ValueError(
             f"{file} is broken, and with it the record of what is finished ({str(state)[:80]}); delete it and run "
-            "again: answers are kept, only the scores are made anew"
+            "again: answers are kept, only the scores are made again"
         )
     return state
 
 
 def summarise(results: Path, checkpoint: Any, unfinished: Mapping[str, str]) -> str:
-    """Writes summary.md and summary.json of the scores that the checkpoint has now; returns the Markdown.
+    """Writes summary.md and summary.json; returns the Markdown.
 
     Args:
-        checkpoint: what the checkpoint's scores are recorded with in state.json; scores of another one are left out.
+        checkpoint: its record in state.json; scores of another one are left out.
         unfinished: benchmark -> why it has no score of this run; an older score of it is left out.
     """
     state = read_state(results)
@@ -58,11 +54,18 @@ def summarise(results: Path, checkpoint: Any, unfinished: Mapping[str, str]) -> 
         elif state[name].get("checkpoint") != checkpoint:
             left_out[name] = f"{file.name} is of other files than the checkpoint has now"
         else:
-            reports[name] = read_report(file)
-            lines += _lines(benchmark, reports[name])
+            report = reports[name] = read_report(file)
+            scale, sign = (100, "%") if report.unit == "share" else (1, "")
+            measure = report.headline
+            lines.append(
+                f"- {benchmark.column}: {report.metric} {scale * measure.value:.2f}{sign} "
+                f"{measure.interval_text(scale)}, {measure.samples} samples, "
+                f"{100 * report.parse_failures / max(report.answers, 1):.2f}% of the replies unreadable"
+            )
+            lines += [f"  - {warning}" for warning in report.warnings]
         if name in left_out:
             lines.append(f"- {benchmark.column}: not in the row: {left_out[name]}")
-    values: Mapping[str, Any] = row(reports)
+    values = row(reports)
     text = "\n".join([checkpoints_table({results.name: values}), *lines]) + "\n"
     with written_whole(results / "summary.md") as aside:
         aside.write_text(text, encoding="utf-8")
@@ -70,23 +73,12 @@ def summarise(results: Path, checkpoint: Any, unfinished: Mapping[str, str]) -> 
     return text
 
 
-def _lines(benchmark: Benchmark, report: Report) -> list[str]:
-    scale, sign = (100, "%") if report.unit == "share" else (1, "")
-    measure = report.headline
-    return [
-        f"- {benchmark.column}: {report.metric} {scale * measure.value:.2f}{sign} "
-        f"{measure.interval_text(scale)}, {measure.samples} samples, "
-        f"{100 * report.parse_failures / max(report.answers, 1):.2f}% of the replies unreadable",
-        *(f"  - {warning}" for warning in report.warnings),
-    ]
-
-
 def left_out(results: Path) -> dict[str, str]:
-    """Benchmark -> why the score in this folder is not the checkpoint's any more, as the last run said."""
+    """Benchmark -> why the last run left out its score in this folder."""
     file = results / SUMMARY
     if not file.is_file():
         return {}
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")).get("left_out", {}))
     except (ValueError, AttributeError, TypeError) as error:
-        raise ValueError(f"{file} is broken ({error}); scripts/eval/all.sh writes it anew") from error
+        raise ValueError(f"{file} is broken ({error}); scripts/eval/all.sh writes it again") from error

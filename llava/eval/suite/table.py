@@ -12,33 +12,28 @@ NONE = "–"
 
 
 def read_results(folder: Path) -> dict[str, Report]:
-    """A checkpoint's scores by the name of the benchmark, from the JSON files of its results folder.
-
-    Raises:
-        ValueError: no such folder, no score in it, or a broken one.
-    """
+    """A checkpoint's scores by the name of the benchmark, from the JSON files of its results folder."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder of results; bash scripts/eval/all.sh CHECKPOINT makes one")
-    found = {
-        b.name: read_report(folder / f"{b.name}.json") for b in BENCHMARKS if (folder / f"{b.name}.json").is_file()
-    }
+    files = {benchmark.name: folder / f"{benchmark.name}.json" for benchmark in BENCHMARKS}
+    found = {name: read_report(file) for name, file in files.items() if file.is_file()}
     if not found:
-        names = ", ".join(f"{benchmark.name}.json" for benchmark in BENCHMARKS)
+        names = ", ".join(file.name for file in files.values())
         raise ValueError(f"{folder} holds no score; expected some of {names}")
     return found
 
 
 def average(results: Mapping[str, Report]) -> tuple[float, int] | None:
-    """Mean of the visual benchmarks' headlines and over how many; None without any."""
+    """Mean of the visual benchmarks' headlines, and their number; None without any."""
     values = [results[name].headline.value for name in VISUAL if name in results]
     return (sum(values) / len(values), len(values)) if values else None
 
 
 def row(results: Mapping[str, Report]) -> dict[str, Any]:
-    """One checkpoint's table row: heading -> value (shares in percent, perplexity as it is; None where not measured).
+    """One checkpoint's table row: heading -> value (shares in percent, perplexity as it is; None if not measured).
 
-    A benchmark that is not the paper's has an entry only where it was measured.
-    `average` is over the visual benchmarks that were measured; `average_over` says how many of the eight they are.
+    A benchmark that is not the paper's has an entry only if it was measured. `average` is over those of the eight
+    visual benchmarks that were measured; `average_over` is their number.
     """
     mean = average(results)
     values: dict[str, Any] = {}
@@ -47,22 +42,17 @@ def row(results: Mapping[str, Report]) -> dict[str, Any]:
             values["average"] = 100 * mean[0] if mean else None
             values["average_over"] = mean[1] if mean else 0
         report = results.get(benchmark.name)
-        if report is None and not benchmark.paper:
-            continue
-        values[benchmark.column] = None if report is None else _scaled(report)
+        if report is not None:
+            values[benchmark.column] = report.headline.value * (100 if report.unit == "share" else 1)
+        elif benchmark.paper:
+            values[benchmark.column] = None
     return values
 
 
-def _scaled(report: Report) -> float:
-    return report.headline.value * (100 if report.unit == "share" else 1)
-
-
 def checkpoints_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Rows under the paper's headings; an average over fewer than all eight says so."""
-    known = [*row({}), *(benchmark.column for benchmark in BENCHMARKS if not benchmark.paper)]
-    headings = [
-        h for h in known if h != "average_over" and (h in row({}) or any(h in values for values in rows.values()))
-    ]
+    """Rows under the paper's headings; an average over fewer than all eight benchmarks is marked."""
+    others = [b.column for b in BENCHMARKS if not b.paper and any(b.column in values for values in rows.values())]
+    headings = [heading for heading in row({}) if heading != "average_over"] + others
     lines = []
     for name, values in rows.items():
         cells = [NONE if values.get(heading) is None else f"{values[heading]:.2f}" for heading in headings]

@@ -68,10 +68,10 @@ def test_size_fits_the_memory_and_halves(monkeypatch):
         num_attention_heads=8, hidden_size=512, num_hidden_layers=10, num_key_value_heads=8, intermediate_size=1024
     )
     model = SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32, config=config)
-    size = BatchSize.fitting(model)
+    size = BatchSize.of(None, model)
     assert size.rows > 1
     monkeypatch.setattr("llava.eval.answering.batching._free_bytes", lambda device: 10_000_000)
-    small = BatchSize.fitting(model)
+    small = BatchSize.of(None, model)
     assert 1 <= small.tokens < 200
     assert small.halve()
     assert small.rows == size.rows // 2
