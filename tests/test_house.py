@@ -108,3 +108,14 @@ def test_one_file_names_the_records_keys():
         if str(file.relative_to(REPOSITORY)) != RECORD:
             strings = {n.value for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Constant)}
             assert not strings & set(RECORD_KEYS), file
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{page.name}" for page in (REPOSITORY / "docs").glob("*.md"))])
+def test_pages_name_files_that_exist(page):
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    paths = re.findall(r"`((?:llava|bunny|visual_region|scripts|tests|playground|docs)/[\w./]+\.(?:py|sh|md))`", text)
+    modules = re.findall(r"python -m ((?:llava|visual_region)(?:\.\w+)*)", text)
+    paths += [f"{module.replace('.', '/')}" for module in modules]
+    made = ("playground/data/", "scripts/eval/NAME.sh")
+    missing = [p for p in paths if not p.startswith(made) and not any((REPOSITORY / q).exists() for q in (p, f"{p}.py"))]
+    assert not missing

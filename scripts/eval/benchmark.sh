@@ -1,4 +1,4 @@
-# Sourced by the scripts of the benchmarks, with the arguments NAME CHECKPOINT [flags of the program that answers].
+# Runs a benchmark: bash scripts/eval/benchmark.sh NAME CHECKPOINT [flags of the program that answers]. Sourced by NAME.sh.
 # python -m llava.eval.suite.benchmark --help lists the environment variables that they read.
 set -euo pipefail
 export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}."

@@ -101,7 +101,9 @@ def run(
         environment |= {"RESULT": str(aside), "NAME": results.name, "PYTHON": python}
         if benchmark != BY_NAME[benchmark.name]:
             environment["QUESTIONS"] = Path(benchmark.data[0]).stem
-        command = ["bash", str(SCRIPTS / f"{benchmark.name}.sh"), checkpoint.name, *flags]
+        script = SCRIPTS / f"{benchmark.name}.sh"
+        own = [str(script)] if script.is_file() else [str(SCRIPTS / "benchmark.sh"), benchmark.name]
+        command = ["bash", *own, checkpoint.name, *flags]
         try:
             code = subprocess.run(command, env=environment, check=False).returncode
             if code or not aside.is_file():

@@ -39,7 +39,8 @@ def test_no_benchmark_loads_torch():
 @pytest.mark.parametrize("name", BY_NAME)
 def test_what_the_declaration_names_is_there(name):
     benchmark = BY_NAME[name]
-    assert (REPOSITORY / f"scripts/eval/{name}.sh").is_file()
+    # Another benchmark runs as `bash scripts/eval/benchmark.sh NAME CHECKPOINT`.
+    assert (REPOSITORY / f"scripts/eval/{name}.sh").is_file() or not benchmark.paper
     assert (REPOSITORY / f"llava/eval/{benchmark.program}.py").is_file()
     if benchmark.convert:
         assert (REPOSITORY / f"{benchmark.convert[0].replace('.', '/')}.py").is_file()
