@@ -70,7 +70,7 @@ def test_everything_wrong_is_told_at_once(command, tiny, tmp_path):
     cases = [
         (("--mode", "projector", "--tune-layers", "0"), "stage 1 trains the projector only"),
         (("--tune-layers", "7"), "there is no layer 7"),
-        (("--vision-tower", tmp_path / "none"), "neither a folder here nor a known hub id"),
+        (("--vision-tower", tmp_path / "none"), "neither a folder nor a known hub id"),
         (("--utilization", 3), "--utilization 3 is a share of the peak and must be at most 1"),
         (("--lora-dropout", 2), "--lora-dropout 2 must be from 0 to below 1"),
         (("--mm-hidden-size", 0), "--mm-hidden-size 0 must be above 0"),
