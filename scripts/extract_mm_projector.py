@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
-from llava.checkpoint.folder import Checkpoint, CheckpointError, open_checkpoint
+from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.hf_llava import our_name
+from llava.checkpoint.opened import Checkpoint, CheckpointError
 from llava.files import written_whole
 from llava.flags import run_program
 

@@ -117,5 +117,7 @@ def test_pages_name_files_that_exist(page):
     modules = re.findall(r"python -m ((?:llava|visual_region)(?:\.\w+)*)", text)
     paths += [f"{module.replace('.', '/')}" for module in modules]
     made = ("playground/data/", "scripts/eval/NAME.sh")
-    missing = [p for p in paths if not p.startswith(made) and not any((REPOSITORY / q).exists() for q in (p, f"{p}.py"))]
+    missing = [
+        p for p in paths if not p.startswith(made) and not any((REPOSITORY / q).exists() for q in (p, f"{p}.py"))
+    ]
     assert not missing

@@ -9,9 +9,9 @@ import torch
 from transformers.utils.logging import tqdm
 
 from llava.checkpoint.adapter import NON_LORA
-from llava.checkpoint.folder import Checkpoint
 from llava.checkpoint.hf_llava import is_hf_llava
 from llava.checkpoint.identity import rename_base_values
+from llava.checkpoint.opened import Checkpoint
 from llava.checkpoint.record import LayerRecord
 from llava.checkpoint.tensors import Stored, TensorFileError, tensors_in
 from llava.checkpoint.write import rewritten_folder, write_renamed_bin

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from llava.checkpoint.adapter import NON_LORA
-from llava.checkpoint.folder import Checkpoint, Kind
 from llava.checkpoint.hf_llava import our_name
+from llava.checkpoint.opened import Checkpoint, Kind
 from llava.checkpoint.tensors import Stored
 from llava.checkpoint.write import rewritten_folder, write_renamed_bin
 from visual_region.surgery import SurgeryError, layer_of

@@ -7,7 +7,8 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 import llava.model.builder
 from bunny.model.model_types import check_model_type
-from llava.checkpoint.folder import Checkpoint, open_checkpoint
+from llava.checkpoint.folder import open_checkpoint
+from llava.checkpoint.opened import Checkpoint
 from llava.conversation import get_template
 from llava.tokenization import end_turns_with
 

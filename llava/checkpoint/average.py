@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from llava.checkpoint.folder import Checkpoint, CheckpointError, Kind
+from llava.checkpoint.opened import Checkpoint, CheckpointError, Kind
 from llava.checkpoint.record import joint_record
 from llava.checkpoint.tensors import Stored
 from llava.checkpoint.write import nbytes_of, write_checkpoint

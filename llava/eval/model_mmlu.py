@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llava.checkpoint.folder import Checkpoint
+from llava.checkpoint.opened import Checkpoint
 from llava.eval.answering.answerer import Answerer
 from llava.eval.answering.answers_file import AnswersFile
 from llava.eval.answering.arguments import make_answerer, open_model, settings

@@ -9,8 +9,9 @@ from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerB
 from transformers.image_processing_utils import BaseImageProcessor
 
 from llava.checkpoint.adapter import NON_LORA, strip_wrapper_prefix
-from llava.checkpoint.folder import Checkpoint, CheckpointError, Kind, open_checkpoint
+from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.hf_llava import KEY_MAPPING
+from llava.checkpoint.opened import Checkpoint, CheckpointError, Kind
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.families import family_of
 from llava.model.merge import attach_lora, merge_lora

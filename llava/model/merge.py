@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from llava.checkpoint.folder import Checkpoint, CheckpointError
+from llava.checkpoint.opened import Checkpoint, CheckpointError
 
 
 def attach_lora(model: Any, checkpoint: Checkpoint) -> Any:

@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from llava.checkpoint.adapter import ADAPTER_WEIGHTS, NON_LORA
-from llava.checkpoint.folder import PROJECTOR, CheckpointError, Kind
+from llava.checkpoint.folder import PROJECTOR
 from llava.checkpoint.identity import write_base_values
+from llava.checkpoint.opened import CheckpointError, Kind
 from llava.checkpoint.record import LayerRecord
 from llava.files import written_whole
 from llava.train.zero import gathered

@@ -11,7 +11,7 @@ from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
-from llava.checkpoint.folder import Kind
+from llava.checkpoint.opened import Kind
 from llava.data.sampler import EpochSampler
 from llava.train.checkpoint import restore_trained, save_trained, trainable_state
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase
 
-from llava.checkpoint.folder import Checkpoint, Kind, open_checkpoint
+from llava.checkpoint.folder import open_checkpoint
+from llava.checkpoint.opened import Checkpoint, Kind
 from llava.conversation import Conversation, get_template
 from llava.data.check import cheap_problems
 from llava.data.records import Records, open_records

@@ -10,8 +10,8 @@ import torch
 import transformers
 from transformers import set_seed
 
-from llava.checkpoint.folder import Kind
 from llava.checkpoint.identity import base_values
+from llava.checkpoint.opened import Kind
 from llava.checkpoint.record import LayerRecord
 from llava.data.collate import DataCollatorForSupervisedDataset
 from llava.data.dataset import LazySupervisedDataset

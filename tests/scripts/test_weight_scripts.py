@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llava.checkpoint.average import average_checkpoints
-from llava.checkpoint.folder import CheckpointError, open_checkpoint
+from llava.checkpoint.folder import open_checkpoint
+from llava.checkpoint.opened import CheckpointError
 from llava.flags import run_program
 from llava.mm_utils import tokenizer_image_token
 from llava.model.builder import load_pretrained_model

@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, Qwen2Config
 
 from llava.checkpoint import identity, write
-from llava.checkpoint.folder import CheckpointError, open_checkpoint
+from llava.checkpoint.folder import open_checkpoint
+from llava.checkpoint.opened import CheckpointError
 from llava.checkpoint.record import LayerRecord
 from llava.model.builder import load_pretrained_model
 from visual_region.pruning import pruned_config

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from llava.checkpoint.folder import CheckpointError
+from llava.checkpoint.opened import CheckpointError
 from llava.checkpoint.record import LayerRecord
 from llava.model.builder import load_pretrained_model
 from visual_region.surgery import SurgeryError, layers_removed, lowest_outside, remove_layers

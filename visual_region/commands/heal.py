@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from llava.checkpoint.folder import Checkpoint, Kind, open_checkpoint
+from llava.checkpoint.folder import open_checkpoint
+from llava.checkpoint.opened import Checkpoint, Kind
 from llava.checkpoint.record import LayerRecord
 from llava.dtypes import DTYPES
 from llava.model.builder import load_checkpoint, load_tokenizer

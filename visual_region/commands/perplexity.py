@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from llava.checkpoint import identity
-from llava.checkpoint.folder import Checkpoint, Kind, open_checkpoint
+from llava.checkpoint.folder import open_checkpoint
+from llava.checkpoint.opened import Checkpoint, Kind
 from llava.checkpoint.tensors import Stored
 from llava.conversation import get_template
 from llava.eval.answering.arguments import load, open_model

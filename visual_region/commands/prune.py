@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from llava.checkpoint import identity
-from llava.checkpoint.folder import Checkpoint, Kind, open_checkpoint
+from llava.checkpoint.folder import open_checkpoint
+from llava.checkpoint.opened import Checkpoint, Kind
 from llava.checkpoint.tensors import Tensors, weight_files
 from llava.checkpoint.write import nbytes_of, write_checkpoint
 from llava.dtypes import dtype_of

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from llava.checkpoint.adapter import ADAPTER_CONFIG, strip_wrapper_prefix
-from llava.checkpoint.folder import Checkpoint, Kind, open_checkpoint
+from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.identity import BASE_FILE
+from llava.checkpoint.opened import Checkpoint, Kind
 from llava.checkpoint.write import nbytes_of, write_checkpoint
 from llava.flags import add_output_flags
 from llava.outputs import check_output

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from llava.checkpoint import identity
-from llava.checkpoint.folder import Checkpoint, open_checkpoint
+from llava.checkpoint.folder import open_checkpoint
+from llava.checkpoint.opened import Checkpoint
 from llava.dtypes import DTYPES
 from llava.eval.answering.arguments import template_name
 from llava.flags import add_checkpoint_flags

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from llava.checkpoint.folder import Checkpoint
+from llava.checkpoint.opened import Checkpoint
 from llava.conversation import get_template
 from llava.dtypes import dtype_of
 from llava.eval.answering.arguments import feature_cache, template_name

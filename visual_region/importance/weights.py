@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from llava.checkpoint.adapter import Adapter, strip_wrapper_prefix
-from llava.checkpoint.folder import Checkpoint, Kind
 from llava.checkpoint.hf_llava import our_name
+from llava.checkpoint.opened import Checkpoint, Kind
 from llava.checkpoint.tensors import Stored
 from visual_region.scores import ScoreError
 

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from llava.checkpoint.folder import Checkpoint, open_checkpoint
+from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.identity import file_state
+from llava.checkpoint.opened import Checkpoint
 from llava.conversation import get_template
 from llava.data.feature_cache import FeatureCache
 from llava.dtypes import DTYPES

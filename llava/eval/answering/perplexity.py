@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from llava.checkpoint.folder import Checkpoint
+from llava.checkpoint.opened import Checkpoint
 from llava.conversation import get_template
 from llava.data.records import Records, open_records
 from llava.eval.answering.arguments import feature_cache

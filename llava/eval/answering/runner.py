@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers.utils.logging import tqdm
 
-from llava.checkpoint.folder import Checkpoint
+from llava.checkpoint.opened import Checkpoint
 from llava.eval.answering.answerer import Answerer
 from llava.eval.answering.answers_file import AnswersFile, read_record
 from llava.eval.answering.arguments import make_answerer, open_model, settings

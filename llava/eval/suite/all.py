@@ -21,7 +21,7 @@ from llava.flags import run_program
 
 if TYPE_CHECKING:
     # Flags are checked without waiting for torch.
-    from llava.checkpoint.folder import Checkpoint
+    from llava.checkpoint.opened import Checkpoint
 
 SCRIPTS = Path("scripts/eval")
 SETTINGS = ("CONV", "MISSING", *(setting.name for benchmark in BENCHMARKS for setting in benchmark.settings))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from llava.checkpoint.folder import Checkpoint, CheckpointError
+from llava.checkpoint.opened import Checkpoint, CheckpointError
 from llava.checkpoint.tensors import Tensors
 
 _PREFIX = "vision_tower.vision_tower."

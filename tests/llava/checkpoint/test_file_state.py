@@ -4,8 +4,9 @@ import shutil
 
 import pytest
 
-from llava.checkpoint.folder import CheckpointError, open_checkpoint
+from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.identity import file_state
+from llava.checkpoint.opened import CheckpointError
 
 
 def model_state(folder, base=None, tower=None, sees=True):

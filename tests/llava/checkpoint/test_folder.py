@@ -5,7 +5,8 @@ import shutil
 import pytest
 import torch
 
-from llava.checkpoint.folder import CheckpointError, Kind, open_checkpoint
+from llava.checkpoint.folder import open_checkpoint
+from llava.checkpoint.opened import CheckpointError, Kind
 from llava.model.builder import load_pretrained_model
 
 

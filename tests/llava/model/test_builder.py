@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llava.checkpoint.folder import CheckpointError, open_checkpoint
+from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.identity import BASE_FILE, base_values
+from llava.checkpoint.opened import CheckpointError
 from llava.model.builder import load_pretrained_model
 from llava.model.multimodal_encoder.builder import VisionTowerError
 from llava.train.train import train

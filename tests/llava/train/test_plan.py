@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from llava.checkpoint import folder
-from llava.checkpoint.folder import Kind
+from llava.checkpoint.opened import Kind
 from llava.train.arguments import parse_arguments
 from llava.train.plan import make_plan
 from llava.train.train import train

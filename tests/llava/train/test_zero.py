@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from llava.checkpoint.folder import Kind
+from llava.checkpoint.opened import Kind
 from llava.checkpoint.record import LayerRecord
 from llava.train.checkpoint import check_resumable
 from llava.train.train import train
