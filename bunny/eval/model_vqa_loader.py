@@ -1,4 +1,4 @@
-"""Answers a question file with a Bunny: TextVQA, GQA and similar benchmarks (upstream: bunny/eval/model_vqa_loader.py)."""
+"""Answers a question file with a Bunny: TextVQA, GQA and others (upstream: bunny/eval/model_vqa_loader.py)."""
 
 from bunny.eval.entry import run
 
