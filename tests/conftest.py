@@ -68,7 +68,7 @@ def run_folder(tmp_path_factory) -> Path:
 def made_once(run_folder) -> Callable[[str, Callable[[Path], object]], Path]:
     """Gives the folder of a name; `make` fills it in the first worker that asks for it, and the others wait.
 
-    It is shared by all tests of the run: whoever changes files copies it first.
+    All tests of the run share it: a test that changes files copies it first.
     """
 
     def made(name: str, make: Callable[[Path], object]) -> Path:

@@ -45,7 +45,7 @@ def exit_status(stop: SystemExit) -> int:
 
 
 def execute(words: list[str]) -> int:
-    """Runs what stands behind `python` on a command line; returns the exit status."""
+    """Runs the arguments after `python` of a command line; returns the exit status."""
     try:
         if words[0] == "-m":
             sys.argv = words[1:]

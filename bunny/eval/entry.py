@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from bunny.model.builder import check_checkpoint
 from llava.checkpoint.folder import open_checkpoint
+from llava.flags import run_program
 
 
 def run(module: str, argv: Sequence[str] | None = None, **defaults: str) -> None:
@@ -21,10 +22,11 @@ def run(module: str, argv: Sequence[str] | None = None, **defaults: str) -> None
     parser.add_argument("--model-base")
     model, _ = parser.parse_known_args(rest)
     if model.model_path:
-        try:
+
+        def check() -> None:
             check_checkpoint(open_checkpoint(model.model_path, model.model_base, package="bunny"), flags.model_type)
-        except (ValueError, OSError) as error:
-            sys.exit(f"error: {error}")
+
+        run_program(check, interrupted="")
     given = {word.partition("=")[0] for word in rest}
     for name, value in defaults.items():
         if f"--{name}" not in given:

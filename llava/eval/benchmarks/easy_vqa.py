@@ -45,7 +45,7 @@ def as_report(
 
 
 def blind_baseline(train: Iterable[tuple[str, str]], test: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """Score of always giving the commonest training answer to each question text, without looking at an image."""
+    """The score of the most frequent training answer to each question text, without the image."""
     seen: dict[str, Counter] = defaultdict(Counter)
     for question, answer in train:
         seen[question][answer] += 1

@@ -140,11 +140,11 @@ def test_the_digest_is_the_one_of_score_files_written_before(wide, tiny, tiny_lo
 
     config, weights = full(wide)
     assert identity(wide) == total(config, {}, weights)
-    beside = torch.load(tiny_lora / "non_lora_trainables.bin", weights_only=True)
+    trained = torch.load(tiny_lora / "non_lora_trainables.bin", weights_only=True)
     assert identity(tiny_lora) == total(
         settings_by_recipe(tiny_lora / "config.json"),
         settings_by_recipe(tiny_lora / "adapter_config.json"),
-        weights_by_recipe(beside),
+        weights_by_recipe(trained),
         weights_by_recipe(load_file(tiny_lora / "adapter_model.safetensors")),
         *full(tiny.llm),
     )
