@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 
 import pytest
 import torch
@@ -10,17 +9,6 @@ from safetensors.torch import load_file
 
 from llava.model.builder import load_pretrained_model
 from visual_region.distill import Distillation, kl_from_teacher
-
-
-@pytest.fixture
-def command(monkeypatch):
-    from visual_region.__main__ import main
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["visual_region", *map(str, arguments)])
-        main()
-
-    return run
 
 
 @pytest.fixture
