@@ -7,12 +7,14 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils.generic import is_flash_attention_requested
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.model.label_loss import loss_where_labelled
 from llava.model.multimodal_encoder.base import VisionTower
 from llava.model.multimodal_projector.builder import image_tokens
-from llava.model.splice import deal_blocks, pad_rows, splice_row
+from llava.model.row_attention import ROWS, row_arguments
+from llava.model.splice import deal_blocks, join_rows, pad_rows, splice_row
 from llava.model.vision_modules import LlavaMetaModel
 
 Images = torch.Tensor | list[torch.Tensor]
@@ -32,6 +34,15 @@ class LlavaMetaForCausalLM:
     """With labels: compute logits only at positions with a label, and return `logits=None`."""
     keep_label_logits = False
     """With `label_only_logits`: return those logits too, float32 `(labels, vocabulary)` in reading order."""
+    padding_free = False
+    """With labels: compute the rows of a batch without padding. The loss is the same; `logits` are the joined rows'."""
+
+    def compute_without_padding(self) -> None:
+        """Switches `padding_free` on. Flash attention can do it by itself; others are replaced by `row_attention`."""
+        if not is_flash_attention_requested(self.config):
+            # Not `set_attn_implementation`, which also changes a tower inside the model.
+            self.config._attn_implementation = ROWS
+        self.padding_free = True
 
     def __init__(self, config: Any) -> None:
         # The language model's own __init__ would build a plain decoder.
@@ -99,6 +110,38 @@ class LlavaMetaForCausalLM:
             return [block.flatten(0, 1) for block in encoded]
         return list(self.encode_images(images))
 
+    def _rows(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        labels: torch.Tensor | None,
+        images: Images | None,
+        image_features: Images | None,
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Vectors and labels of each row, with its images and without padding, cut to the model's length."""
+        mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        row_ids = [ids[keep] for ids, keep in zip(input_ids, mask, strict=True)]
+        all_labels = torch.full_like(input_ids, IGNORE_INDEX) if labels is None else labels
+        row_labels = [row[keep] for row, keep in zip(all_labels, mask, strict=True)]
+        counts = [int((ids == IMAGE_TOKEN_INDEX).sum()) for ids in row_ids]
+        given = images is not None or image_features is not None
+        blocks = self._image_blocks(images, image_features) if given else []
+        per_row = deal_blocks(blocks, counts)
+
+        # One call of the embedding per batch: under ZeRO-3 it is a collective, and ranks have different rows.
+        words = self.get_input_embeddings()(input_ids.masked_fill(~mask | (input_ids == IMAGE_TOKEN_INDEX), 0))
+        row_words = [row[keep] for row, keep in zip(words, mask, strict=True)]
+        limit = getattr(self.config, "tokenizer_model_max_length", None)
+        spliced = []
+        for ids, row_label, row_blocks, row in zip(row_ids, row_labels, per_row, row_words, strict=True):
+            vectors, targets = splice_row(ids, row_label, row_blocks, row)
+            spliced.append((vectors[:limit], targets[:limit]))
+        if blocks and not sum(counts):
+            # A batch of text runs the projector too: all ranks of a sharded run must make the same calls.
+            vectors, targets = spliced[0]
+            spliced[0] = (torch.cat([vectors, blocks[0][:0].to(vectors.dtype)]), targets)
+        return spliced
+
     def prepare_inputs_labels_for_multimodal(
         self,
         input_ids: torch.Tensor,
@@ -136,29 +179,9 @@ class LlavaMetaForCausalLM:
                 raise ValueError("the prompt holds <image> tokens but no images were given")
             return input_ids, position_ids, attention_mask, past_key_values, None, labels
 
-        mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
-        row_ids = [ids[keep] for ids, keep in zip(input_ids, mask, strict=True)]
-        all_labels = torch.full_like(input_ids, IGNORE_INDEX) if labels is None else labels
-        row_labels = [row[keep] for row, keep in zip(all_labels, mask, strict=True)]
-        counts = [int((ids == IMAGE_TOKEN_INDEX).sum()) for ids in row_ids]
-        blocks = self._image_blocks(images, image_features)
-        per_row = deal_blocks(blocks, counts)
-
-        # One call of the embedding per batch: under ZeRO-3 it is a collective, and ranks have different rows.
-        words = self.get_input_embeddings()(input_ids.masked_fill(~mask | (input_ids == IMAGE_TOKEN_INDEX), 0))
-        row_words = [row[keep] for row, keep in zip(words, mask, strict=True)]
-        limit = getattr(self.config, "tokenizer_model_max_length", None)
-        spliced = []
-        for ids, row_label, row_blocks, row in zip(row_ids, row_labels, per_row, row_words, strict=True):
-            vectors, targets = splice_row(ids, row_label, row_blocks, row)
-            spliced.append((vectors[:limit], targets[:limit]))
-        if blocks and not sum(counts):
-            # A batch of text runs the projector too: all ranks of a sharded run must make the same calls.
-            vectors, targets = spliced[0]
-            spliced[0] = (torch.cat([vectors, blocks[0][:0].to(vectors.dtype)]), targets)
-
+        rows = self._rows(input_ids, attention_mask, labels, images, image_features)
         side = padding_side or getattr(self.config, "tokenizer_padding_side", "right")
-        embeds, new_labels, new_mask, new_positions = pad_rows(spliced, side)
+        embeds, new_labels, new_mask, new_positions = pad_rows(rows, side)
         return (
             None,
             None if position_ids is None else new_positions,
@@ -182,7 +205,12 @@ class LlavaMetaForCausalLM:
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """The language model's forward, with images; arguments as in `prepare_inputs_labels_for_multimodal`."""
-        if inputs_embeds is None:
+        if inputs_embeds is None and labels is not None and self.padding_free:
+            rows = self._rows(input_ids, attention_mask, labels, images, image_features)
+            inputs_embeds, labels, position_ids = join_rows(rows)
+            input_ids = attention_mask = None
+            kwargs |= row_arguments([len(targets) for _, targets in rows], labels.device)
+        elif inputs_embeds is None:
             prepared = self.prepare_inputs_labels_for_multimodal(
                 input_ids, position_ids, attention_mask, past_key_values, labels, images, image_sizes, image_features
             )

@@ -63,3 +63,15 @@ def pad_rows(
         masks.append(nn.functional.pad(torch.ones_like(targets, dtype=torch.bool), ends, value=False))
         positions.append(nn.functional.pad(torch.arange(len(targets), device=targets.device), ends))
     return torch.stack(embeds), torch.stack(labels), torch.stack(masks), torch.stack(positions)
+
+
+def join_rows(rows: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Joins rows of vectors and labels to one row without padding: embeds, labels, positions; each `(1, total, ...)`.
+
+    Positions count from 0 in each row. A row's first label is -100: the position before it is of another row.
+    """
+    embeds = torch.cat([vectors for vectors, _ in rows])
+    first = [targets.new_full((min(1, len(targets)),), IGNORE_INDEX) for _, targets in rows]
+    labels = torch.cat([part for start, (_, targets) in zip(first, rows, strict=True) for part in (start, targets[1:])])
+    positions = torch.cat([torch.arange(len(targets), device=targets.device) for _, targets in rows])
+    return embeds.unsqueeze(0), labels.unsqueeze(0), positions.unsqueeze(0)

@@ -89,6 +89,9 @@ class TrainingArguments(transformers.TrainingArguments):
     )
     group_by_modality_length: bool = False
     label_only_logits: bool = flag(True, "compute logits only where a label exists; the loss is the same")
+    padding_free: bool = flag(
+        True, "compute the rows of a batch without padding; the loss is the same. Not with --attn_implementation eager"
+    )
 
     def __post_init__(self) -> None:
         if not torch.accelerator.is_available():

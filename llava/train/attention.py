@@ -44,7 +44,13 @@ def choose_attention(wanted: str | None, dtype: torch.dtype) -> str | None:
     raise ValueError(f"--attn_implementation {wanted} cannot run: {reason}; use sdpa, or auto to fall back by itself")
 
 
-def describe_attention(wanted: str | None, chosen: str | None, dtype: torch.dtype) -> str:
+def computes_padding(chosen: str | None, padding_free: bool) -> bool:
+    """Whether rows are padded. Eager attention always needs it: it computes one mask for the whole batch."""
+    return chosen == "eager" or not padding_free
+
+
+def describe_attention(wanted: str | None, chosen: str | None, dtype: torch.dtype, padding_free: bool) -> str:
     """The line that is printed before a run."""
     reason = f" ({why_not_flash(dtype)})" if wanted == AUTO and chosen == "sdpa" else ""
-    return f"attention: {chosen or 'sdpa'}{reason}"
+    rows = "padded to the longest" if computes_padding(chosen, padding_free) else "without padding"
+    return f"attention: {chosen or 'sdpa'}{reason}; rows {rows}"

@@ -105,7 +105,7 @@ def make_plan(
         vision=vision,
         trains_tower=model.unfreeze_vision_tower,
         attention=attention,
-        attention_line=describe_attention(wanted, attention, dtype),
+        attention_line=describe_attention(wanted, attention, dtype, training.padding_free),
         quantization=quantization,
         selection=selection,
         tokenizer=prompts[1],

@@ -20,6 +20,7 @@ from llava.flags import run_program
 from llava.model.builder import load_base
 from llava.model.multimodal_encoder.tower_weights import trained_tower_files
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, parse_arguments
+from llava.train.attention import computes_padding
 from llava.train.checkpoint import check_resumable, describe_output, last_checkpoint, move_files
 from llava.train.llava_trainer import LLaVATrainer
 from llava.train.model_config import configure
@@ -90,6 +91,8 @@ def load_model(plan: RunPlan, training_args: TrainingArguments) -> Any:
     if plan.kind is not Kind.FULL:
         model.base_fingerprint = base_values(plan.base.tensors)
     model.label_only_logits = training_args.label_only_logits
+    if not computes_padding(plan.attention, training_args.padding_free):
+        model.compute_without_padding()
     if training_args.gradient_checkpointing:
         model.enable_input_require_grads()
     return model

@@ -31,7 +31,7 @@ def machine(monkeypatch):
 def test_auto_and_explicit(machine, capability, installed, dtype, chosen, reason):
     machine(capability, installed)
     assert choose_attention("auto", dtype) == chosen
-    line = describe_attention("auto", chosen, dtype)
+    line = describe_attention("auto", chosen, dtype, True)
     assert chosen in line
     if reason is None:
         assert choose_attention("flash_attention_2", dtype) == "flash_attention_2"
@@ -46,3 +46,11 @@ def test_auto_and_explicit(machine, capability, installed, dtype, chosen, reason
 def test_unknown_name():
     with pytest.raises(ValueError, match="allowed: auto, flash_attention_2, sdpa, eager"):
         choose_attention("flash", torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "padding_free", "says"),
+    [(None, True, "sdpa; rows without padding"), ("sdpa", False, "padded"), ("eager", True, "eager; rows padded")],
+)
+def test_padding_is_told(chosen, padding_free, says):
+    assert says in describe_attention(chosen, chosen, torch.float32, padding_free)

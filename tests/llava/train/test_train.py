@@ -101,7 +101,10 @@ def test_gradient_accumulation_is_the_mean_of_the_means(tiny, train_flags, tmp_p
 def test_speed_options_leave_the_loss_alone(tiny, train_flags, tmp_path):
     common = {"lora_enable": True, "lora_dropout": 0, "tune_layers": "0,3"}
     variants = {
-        "plain": {"label_only_logits": False},
+        "plain": {"label_only_logits": False, "padding_free": False, "attn_implementation": "eager"},
+        "padded": {"padding_free": False},
+        "padding_free": {"padding_free": True},
+        "padding_free_whole_logits": {"padding_free": True, "label_only_logits": False},
         "label_only": {"label_only_logits": True},
         "cached": {"vision_feature_cache": tmp_path / "features"},
         "cached_again": {"vision_feature_cache": tmp_path / "features"},
