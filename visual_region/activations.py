@@ -5,7 +5,7 @@ layer. Attention keeps queries, keys, values, output and one number per row, as 
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -104,27 +104,43 @@ class ActivationMeter:
         weights = {p.untyped_storage()._cdata for p in wrapped.parameters()}
         return saved_bytes(lambda: decoder(inputs_embeds=embeds, use_cache=False), weights)
 
-    def peak(self, shape: ModelShape, selection: LayerSelection | None, recipe: Recipe, rows: int) -> int:
+    def peak(
+        self,
+        shape: ModelShape,
+        selection: LayerSelection | None,
+        recipe: Recipe,
+        rows: int,
+        recomputed: Collection[int] = (),
+    ) -> int:
         """The most bytes of activations during a step of `rows` samples: what is kept, and the head's gradient."""
         # Logits in the run's dtype, and their gradient in float32.
         passing = rows * recipe.head_positions * shape.vocab_size * (self.dtype.itemsize + 4)
-        return self.kept(shape, selection, recipe, rows) + passing
+        return self.kept(shape, selection, recipe, rows, recomputed) + passing
 
-    def kept(self, shape: ModelShape, selection: LayerSelection | None, recipe: Recipe, rows: int) -> int:
+    def kept(
+        self,
+        shape: ModelShape,
+        selection: LayerSelection | None,
+        recipe: Recipe,
+        rows: int,
+        recomputed: Collection[int] = (),
+    ) -> int:
         """Bytes kept from forward to backward.
 
-        Text-only samples keep nothing in layers with nothing trained in or below them. With checkpointing each layer
-        keeps its input, and one layer, while it is recomputed, everything.
+        Text-only samples keep nothing in layers with nothing trained in or below them. A layer that is recomputed
+        keeps its input, and one of them, while it is recomputed, everything. `recipe.gradient_checkpointing`
+        recomputes all layers; else those of `recomputed` are.
         """
         tuned = set(selection or ())
         kind = recipe.mode if recipe.mode in ("lora", "full") else "frozen"
         depth, item = len(shape.layers), self.dtype.itemsize
         once = self.layer("frozen", recipe, rows)[1]
         each = [self.layer(kind if i in tuned else "frozen", recipe, rows)[0] for i in range(depth)]
-        if recipe.gradient_checkpointing:
-            layers = depth * rows * recipe.length * shape.hidden_size * item + max(each)
-        else:
-            layers = sum(each[lowest_with_gradient(shape, selection, recipe)[0] :])
+        lowest = 0 if recipe.gradient_checkpointing else lowest_with_gradient(shape, selection, recipe)[0]
+        again = set(range(depth) if recipe.gradient_checkpointing else recomputed)
+        its_input = rows * recipe.length * shape.hidden_size * item
+        layers = sum(its_input if i in again else each[i] for i in range(lowest, depth))
+        layers += max((each[i] for i in again), default=0)
         head = rows * recipe.head_positions * (4 * shape.vocab_size + item * shape.hidden_size)
         projector = sum(n_in + n_out for _, n_in, n_out in shape.projector) if recipe.train_projector else 0
         return layers + once + head + rows * recipe.image_tokens * projector * item

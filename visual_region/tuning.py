@@ -87,6 +87,14 @@ def assert_trains_exactly(model: nn.Module, layers: Iterable[int], layer_path: s
         raise TuningError(f"layers {found} would train, but {wanted} were asked for")
 
 
+def recompute_layers(model: Any, layers: Iterable[int], layer_path: str) -> None:
+    """Gradient checkpointing of exactly these decoder layers; transformers' own switch is for all of them."""
+    chosen = set(layers)
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    for i, layer in enumerate(model.get_submodule(layer_path)):
+        layer.gradient_checkpointing = i in chosen
+
+
 def _check_depth(model: nn.Module, selection: LayerSelection, layer_path: str) -> None:
     depth = len(model.get_submodule(layer_path))
     if depth != selection.num_layers:

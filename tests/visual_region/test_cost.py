@@ -20,7 +20,7 @@ from llava.model.multimodal_projector.builder import build_vision_projector
 from visual_region.activations import ActivationMeter, saved_bytes
 from visual_region.cost import CostError, ModelShape, Recipe, bytes_needed, flops_per_sample, trained_parameters
 from visual_region.layers import LayerSelection
-from visual_region.tuning import apply_lora, train_layers
+from visual_region.tuning import apply_lora, recompute_layers, train_layers
 
 PATH, DEPTH, TEXT, PATCHES, LABELS = "model.layers", 4, 10, 4, 3
 SIZES = {
@@ -225,6 +225,15 @@ def test_activation_memory_is_what_autograd_keeps(mode, spec, dropout):
     weights = {p.untyped_storage()._cdata for p in wrapped.parameters()}
     real = saved_bytes(lambda: wrapped(input_ids=ids, labels=labels, image_features=features).loss, weights)
     assert meter.kept(shape, selection, recipe, rows) == pytest.approx(real, rel=0.02)
+
+    # The inputs of recomputed layers are kept outside of autograd's sight, and one layer at a time is whole again.
+    again = (1, 3)
+    recompute_layers(model, again, PATH)
+    less = saved_bytes(lambda: wrapped(input_ids=ids, labels=labels, image_features=features).loss, weights)
+    kind = {i: mode if i in selection else "frozen" for i in again}
+    whole = max(meter.layer(kind[i], recipe, rows)[0] for i in again)
+    inputs = len(again) * rows * recipe.length * SIZES["hidden_size"] * 4
+    assert meter.kept(shape, selection, recipe, rows, again) - whole - inputs == pytest.approx(less, rel=0.05)
 
 
 def test_checkpointing_trades_memory_for_flops():

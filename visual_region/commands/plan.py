@@ -14,12 +14,13 @@ from llava.data.records import open_records
 from llava.dtypes import DTYPES
 from llava.files import write_json
 from llava.model.multimodal_encoder.builder import VisionTowerError, build_vision_tower
-from llava.model.multimodal_projector.builder import build_vision_projector, image_tokens
+from llava.model.multimodal_projector.builder import image_tokens
 from llava.outputs import FileKind, check_files
 from llava.tables import text_table
 from visual_region.activations import ActivationMeter
 from visual_region.cost import MODES, CostError, ModelShape, Recipe, bytes_needed, flops_per_sample, trained_parameters
 from visual_region.layers import GRAMMAR, LayerSelection
+from visual_region.memory import shape_and_meter
 
 PLAN = FileKind("a plan", keys=frozenset({"assumed", "selections"}))
 _ASSUMED = ("mode", "dtype", "image_tokens", "text_tokens", "labelled_tokens", "samples", "epochs", "batch_size")
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     _check(args)
     # config.json is enough: weights, and the base of a LoRA, may be missing.
     checkpoint = open_checkpoint(args.model_path, flag="--model-path", weights=False, with_base=False)
-    family, config = checkpoint.family, checkpoint.model_config(args.vision_tower)
+    config = checkpoint.model_config(args.vision_tower)
     config.mm_projector_type = args.mm_projector_type or getattr(config, "mm_projector_type", None) or "mlp2x_gelu"
     specs = args.tune_layers or ["all", "sparse-uniform:25%"]
     depth, stage_1 = config.num_hidden_layers, args.mode == "projector"
@@ -67,12 +68,7 @@ def run(args: argparse.Namespace) -> None:
         args.samples = len(open_records(args.data_path)) if args.data_path else 665_298
     if args.labelled_tokens is None:
         args.labelled_tokens = max(1, round(0.4 * args.text_tokens))
-    build, language = family.load_model_class(), checkpoint.model_config()
-    language.mm_vision_tower = None
-    with torch.device("meta"):
-        projector, model = build_vision_projector(config), build(language)
-    shape = ModelShape.of(model, family.layer_path, projector, **tower)
-    meter = ActivationMeter(build, language, family.layer_path, DTYPES[args.dtype], args.lora_dropout)
+    shape, meter = shape_and_meter(checkpoint, config, DTYPES[args.dtype], args.lora_dropout, **tower)
     rows = [_price(args, shape, meter, selection) for selection in selections]
     assumed = {"model": str(args.model_path), "num_layers": depth, "notes": notes}
     assumed |= {name: getattr(args, name) for name in _ASSUMED}
