@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModel
 
 from llava.checkpoint.opened import Checkpoint
 from llava.model.multimodal_projector.builder import build_vision_projector
@@ -34,6 +36,19 @@ def shape_and_meter(
         projector, model = build_vision_projector(config), build(language)
     shape = ModelShape.of(model, family.layer_path, projector, **tower)
     return shape, ActivationMeter(build, language, family.layer_path, dtype, lora_dropout)
+
+
+def tower_cost(tower: Any) -> tuple[int | None, int | None]:
+    """FLOPs of one image, and parameters, from the tower's config; None if transformers does not know the network."""
+    try:
+        with torch.device("meta"):
+            network = AutoModel.from_config(tower.cfg_only)
+    except ValueError:
+        return None, None
+    size = tower.cfg_only.image_size
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.empty(1, 3, size, size, device="meta"))
+    return counter.get_total_flops(), sum(p.numel() for p in network.parameters())
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,6 @@ import math
 from dataclasses import asdict, replace
 from typing import Any
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModel
-
 from llava.checkpoint.folder import open_checkpoint
 from llava.data.records import open_records
 from llava.dtypes import DTYPES
@@ -20,7 +16,7 @@ from llava.tables import text_table
 from visual_region.activations import ActivationMeter
 from visual_region.cost import MODES, CostError, ModelShape, Recipe, bytes_needed, flops_per_sample, trained_parameters
 from visual_region.layers import GRAMMAR, LayerSelection
-from visual_region.memory import shape_and_meter
+from visual_region.memory import shape_and_meter, tower_cost
 
 PLAN = FileKind("a plan", keys=frozenset({"assumed", "selections"}))
 _ASSUMED = ("mode", "dtype", "image_tokens", "text_tokens", "labelled_tokens", "samples", "epochs", "batch_size")
@@ -124,23 +120,10 @@ def _read_tower(args: argparse.Namespace, config: Any) -> tuple[dict[str, int | 
     args.image_tokens = tokens
     if not tower:
         notes.append(f"sizes of CLIP ViT-L/14-336 or of the flags: {tokens} image tokens of width {width}")
-    flops, parameters = _tower_cost(tower) if tower else (None, None)
+    flops, parameters = tower_cost(tower) if tower else (None, None)
     if flops is None and tokens:
         notes.append("the tower's own FLOPs and weights are not counted")
     return {"tower_flops": flops, "tower_parameters": parameters}, notes
-
-
-def _tower_cost(tower: Any) -> tuple[int | None, int | None]:
-    """FLOPs of one image, and parameters, from the tower's config; None if transformers does not know the network."""
-    try:
-        with torch.device("meta"):
-            network = AutoModel.from_config(tower.cfg_only)
-    except ValueError:
-        return None, None
-    size = tower.cfg_only.image_size
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(torch.empty(1, 3, size, size, device="meta"))
-    return counter.get_total_flops(), sum(p.numel() for p in network.parameters())
 
 
 def _price(

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import psutil
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 
 from llava.constants import IMAGE_TOKEN_INDEX
+from llava.devices import free_memory, is_out_of_memory
 from llava.eval.answering.decoding import Prompt
 from llava.eval.answering.errors import EvaluationError
 
@@ -52,7 +51,7 @@ class BatchSize:
         if rows is not None:
             return cls(rows)
         kind = "cuda" if model.device.type == "cuda" else "cpu"
-        room = int(0.6 * _free_bytes(model.device)) // _bytes_per_token(model)
+        room = int(0.6 * free_memory(model.device)) // _bytes_per_token(model)
         return cls(_MOST_ROWS[kind], max(1, min(room, _MOST_TOKENS[kind] + new_tokens * _MOST_ROWS[kind])), False)
 
     def halve(self) -> bool:
@@ -65,9 +64,7 @@ class BatchSize:
 
     def halve_after(self, error: Exception) -> None:
         """Halves the size after memory ran out; raises `EvaluationError` if it cannot, `error` if that is another."""
-        # accelerate's test knows the text of the CPU's allocator on Linux, but not "not enough memory" on Windows.
-        given_up = isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-        if not given_up and not should_reduce_batch_size(error):
+        if not is_out_of_memory(error):
             raise error
         rows = self.rows
         if not self.halve():
@@ -78,10 +75,6 @@ class BatchSize:
         print(f"memory ran out; going on with {self.rows} questions at once")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def _free_bytes(device: torch.device) -> int:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 def _bytes_per_token(model: Any) -> int:

@@ -70,7 +70,7 @@ def test_size_fits_the_memory_and_halves(monkeypatch):
     model = SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32, config=config)
     size = BatchSize.of(None, model)
     assert size.rows > 1
-    monkeypatch.setattr("llava.eval.answering.batching._free_bytes", lambda device: 10_000_000)
+    monkeypatch.setattr("llava.eval.answering.batching.free_memory", lambda device: 10_000_000)
     small = BatchSize.of(None, model)
     assert 1 <= small.tokens < 200
     assert small.halve()

@@ -1,0 +1,118 @@
+"""`--gradient_checkpointing auto`: recomputes as few decoder layers as the device's memory asks for."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from llava.checkpoint.opened import Kind
+from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.data.preprocess import preprocess
+from llava.devices import free_memory
+from llava.model.multimodal_encoder.builder import build_vision_tower
+from llava.model.multimodal_projector.builder import image_tokens
+from llava.model.vision_modules import write_vision_settings
+from llava.train.arguments import DataArguments, TrainingArguments
+from llava.train.attention import computes_padding
+from llava.train.plan import RunPlan
+from visual_region.memory import Recipe, StepMemory, shape_and_meter, tower_cost
+
+_CANDIDATES = 4
+"""Samples that are encoded to find the longest ones, per row of a micro-batch; words only estimate tokens."""
+
+
+@dataclass(frozen=True)
+class Recomputation:
+    """The decoder layers that are recomputed, and the line that says why."""
+
+    layers: tuple[int, ...]
+    line: str
+
+
+def choose_recomputation(plan: RunPlan, data: DataArguments, training: TrainingArguments) -> Recomputation:
+    """The fewest layers to recompute so that the largest micro-batch fits the memory that is free now."""
+    if plan.trains_tower:
+        depth = plan.base.depth
+        return Recomputation(
+            tuple(range(depth)), f"gradient checkpointing: all {depth} layers (the tower trains; no estimate)"
+        )
+    memory, free = step_memory(plan, data, training), free_memory(training.device)
+    layers, needed = memory.fewest_recomputed(free)
+    whole, depth = memory.needed(), plan.base.depth
+    chosen = f"{len(layers)} of {depth} layers" if layers else "no layer"
+    line = (
+        f"gradient checkpointing: {chosen}; a step takes about {needed / 1e9:.2f} GB"
+        + (f" ({whole / 1e9:.2f} GB without)" if layers else "")
+        + f", {training.device.type} has {free / 1e9:.2f} GB free"
+    )
+    if needed > free:
+        line += "; it may not fit: use a smaller --per_device_train_batch_size and more --gradient_accumulation_steps"
+    return Recomputation(layers, line)
+
+
+def step_memory(plan: RunPlan, data: DataArguments, training: TrainingArguments) -> StepMemory:
+    """What a step of the largest micro-batch takes."""
+    tower = build_vision_tower(plan.vision, delay_load=True)
+    config = plan.base.model_config()
+    write_vision_settings(config, plan.vision)
+    flops, parameters = (None, None) if data.vision_feature_cache else tower_cost(tower)
+    dtype = training.compute_dtype
+    shape, meter = shape_and_meter(
+        plan.base, config, dtype, training.lora_dropout, tower_flops=flops, tower_parameters=parameters
+    )
+    rows = training.per_device_train_batch_size
+    text, image, labels = _largest_batch(plan, training, image_tokens(config, tower.num_patches), rows)
+    recipe = Recipe(
+        {Kind.PROJECTOR: "projector", Kind.LORA: "lora", Kind.FULL: "full"}[plan.kind],
+        text_tokens=text,
+        image_tokens=image,
+        labelled_tokens=labels,
+        lora_r=training.lora_r,
+        label_only_logits=training.label_only_logits,
+        train_projector=not training.freeze_mm_mlp_adapter,
+    )
+    return StepMemory(
+        shape, meter, plan.selection, recipe, rows, training.bits, training.zero_stage, training.world_size
+    )
+
+
+def _largest_batch(
+    plan: RunPlan, training: TrainingArguments, tokens_per_image: int, rows: int
+) -> tuple[int, int, int]:
+    """Text tokens, image tokens and labels per row of the micro-batch of the longest samples, each rounded up."""
+    records, limit = plan.records, training.model_max_length
+    guess = records.words[plan.indices] + records.image_counts[plan.indices] * tokens_per_image
+    longest = plan.indices[np.argsort(guess, kind="stable")[::-1][: _CANDIDATES * rows]]
+    found = []
+    for index in longest:
+        record = records[int(index)]
+        ids, labels = preprocess(record.turns, plan.tokenizer, plan.template, len(record.images), limit)
+        images = int((ids == IMAGE_TOKEN_INDEX).sum())
+        image = min(images * tokens_per_image, limit)
+        text = min(len(ids) - images, limit - image)
+        found.append((text + image, image, max(1, int((labels != IGNORE_INDEX).sum()))))
+    found = sorted(found, reverse=True)[:rows]
+    if computes_padding(plan.attention, training.padding_free):
+        found = found[:1]
+    length, image, labels = (math.ceil(sum(values) / len(found)) for values in zip(*found, strict=True))
+    text = max(1, length - image)
+    return text, image, min(labels, text)
+
+
+def out_of_memory_advice(training: TrainingArguments, recomputed: int, depth: int) -> str:
+    """What to change after memory ran out."""
+    rows, steps = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    advice = []
+    if recomputed < depth:
+        advice.append(f"--gradient_checkpointing True (now {recomputed} of {depth} layers are recomputed)")
+    if rows > 1:
+        smaller = max(1, rows // 2)
+        advice.append(
+            f"--per_device_train_batch_size {smaller} --gradient_accumulation_steps {math.ceil(rows / smaller) * steps}"
+        )
+    if training.bits == 16 and training.lora_enable:
+        advice.append("--bits 4 (QLoRA)")
+    advice.append("a smaller --model_max_length")
+    if training.zero_stage < 3:
+        advice.append("several devices with --deepspeed ./scripts/zero3.json")
+    return "memory ran out; what helps, in this order: " + "; ".join(advice)
