@@ -13,7 +13,7 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from llava.checkpoint.opened import Kind
 from llava.data.sampler import EpochSampler
-from llava.train.checkpoint import restore_trained, save_trained, trainable_state
+from llava.train.checkpoint import check_trusted, restore_trained, save_trained, trainable_state
 
 STAGING = ".partial"
 
@@ -139,6 +139,7 @@ class LLaVATrainer(Trainer):
 
     def _load_sharded(self, folder: str) -> None:
         # Not strict: frozen weights are not in the folder. check_resumable has compared what trains.
+        check_trusted(Path(folder))
         deepspeed_load_checkpoint(self.model_wrapped, folder, load_module_strict=False)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
