@@ -248,6 +248,6 @@ def test_files_of_deepspeed(tmp_path):
         check_trusted(tmp_path)
     (tmp_path / "latest").write_text("global_step1")
     torch.save(own | {"evil": Mark(tmp_path / "ran")}, shard)
-    with pytest.raises(UntrustedError, match="optim_states.* is refused"):
+    with pytest.raises(UntrustedError, match="is refused: it holds more than tensors"):
         check_trusted(tmp_path)
     assert not (tmp_path / "ran").exists()

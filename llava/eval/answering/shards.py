@@ -26,6 +26,7 @@ def merge(parts: Sequence[str | Path], output: str | Path) -> int:
     Raises:
         EvaluationError: all parts that are missing, unfinished, damaged or of another run. Nothing is written then.
     """
+    check_target(Path(output), parts, "--output")
     found, problems = [], [] if parts else ["there are no parts to join"]
     for path in map(Path, parts):
         try:
