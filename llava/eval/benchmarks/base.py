@@ -210,13 +210,13 @@ class Benchmark:
     def score_main(self, argv: Sequence[str] | None = None) -> None:
         """The scoring program: reads flags, annotations, questions and answers; prints the score and writes it."""
         args = self.score_parser().parse_args(argv)
+        files = self.result_files(args) if self.result_files else [args.result_file]
+        inputs = [*files, args.question_file, vars(args).get("annotation_file")]
+        flag = "--report-file" if args.report_file else "the score next to the answers,"
+        for file in files:
+            check_files({flag: (report_path(args.report_file, file), REPORT), **self.outputs(args)}, inputs)
         with suppress(InputsFit):
             options, truths, asked = self.options(args), self.read_truths(args), self.read_asked(args.question_file)
-            files = self.result_files(args) if self.result_files else [args.result_file]
-            inputs = [*files, args.question_file, vars(args).get("annotation_file")]
-            flag = "--report-file" if args.report_file else "the score next to the answers,"
-            for file in files:
-                check_files({flag: (report_path(args.report_file, file), REPORT), **self.outputs(args)}, inputs)
             for file in files:
                 answers = [] if args.check else self.read_answers(file)
                 missing = CHECK if args.check else args.missing
