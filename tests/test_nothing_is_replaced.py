@@ -8,8 +8,10 @@ import re
 import shutil
 
 import pytest
+import torch
 
 from llava.eval.benchmarks import BY_NAME
+from llava.outputs import OutputError, check_run_folder
 from tests.conftest import REPOSITORY
 from visual_region.commands import COMMANDS
 
@@ -241,3 +243,53 @@ def test_files_of_fixed_names_stay(refused, place, name, file):
         words += ["a", "b"]
     (place / "mine" / file).write_text('["my own"]')
     assert file in refused(name, *words, flag, "mine")
+
+
+@pytest.mark.parametrize("lora", [True, False])
+@pytest.mark.parametrize(
+    ("output", "why"),
+    [
+        ("llm", "is the folder of --model_name_or_path"),
+        ("tower", "is the folder of --vision_tower"),
+        ("stage1", "is the folder of --pretrain_mm_mlp_adapter"),
+        ("images", "is the folder of --image_folder"),
+        (".", "is the folder of --data_path"),
+        ("other", "holds a model of type 'llama', which no training of this kind wrote"),
+        ("llava", "holds a model of type 'llava_llama', which no training of this kind wrote"),
+        ("adapter", "holds a model, which no training of this kind wrote"),
+        ("notes.txt", "is a file; give a folder"),
+        ("notes.txt/out", "nothing can be written below it"),
+    ],
+)
+def test_a_training_stays_out_of_other_folders(program, place, train_flags, output, why, lora):
+    shutil.copytree(place / "llm", place / "other")
+    for name in ("stage1", "adapter"):
+        (place / name).mkdir()
+    torch.save({"model.mm_projector.0.weight": torch.ones(1)}, place / "stage1" / "mm_projector.bin")
+    (place / "adapter" / "adapter_config.json").write_text("{}")
+    places = {"model_name_or_path": "llm", "vision_tower": "tower", "data_path": "data.json", "image_folder": "images"}
+    flags = train_flags(output, lora_enable=lora, pretrain_mm_mlp_adapter="stage1/mm_projector.bin", **places)
+    before = contents(place)
+    with pytest.raises(SystemExit) as stop:
+        program("llava.train.train", *flags)
+    assert f"--output_dir {output}" in str(stop.value)
+    assert why in str(stop.value)
+    assert contents(place) == before
+
+
+def test_what_a_training_of_ours_left_is_accepted(place):
+    """Its finished folder, one that was killed before or while its files were moved there, and a folder with a log."""
+    finished = shutil.copytree(place / "lora", place / "finished")
+    (finished / "trainer_state.json").write_text("{}")
+    killed = place / "killed"
+    (killed / "checkpoint-2").mkdir(parents=True)
+    (killed / "checkpoint-2" / "trainer_state.json").write_text("{}")
+    for moved in ("", "adapter_model.safetensors"):
+        if moved:
+            shutil.copy(finished / moved, killed)
+        for folder in (finished, killed, place / "mine", place / "new"):
+            check_run_folder(folder, {"--model_name_or_path": place / "llm"}, {"--data_path": place / "data.json"})
+    shutil.copy(place / "data.json", finished)
+    check_run_folder(finished, {}, {"--data_path": finished / "data.json"})
+    with pytest.raises(OutputError, match="is the folder of --model_name_or_path"):
+        check_run_folder(finished, {"--model_name_or_path": finished}, {})
