@@ -3,7 +3,6 @@
 python scripts/extract_mm_projector.py --model-path LLAVA --output mm_projector.bin
 """
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from llava.checkpoint.hf_llava import our_name
 from llava.checkpoint.opened import Checkpoint, CheckpointError
 from llava.checkpoint.safe import load_pickled
 from llava.files import written_whole
-from llava.flags import run_program
+from llava.flags import Parser, run_program
 from llava.outputs import FileKind, check_files
 
 
@@ -45,7 +44,7 @@ def projector_of(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Extract the projector of a checkpoint")
+    parser = Parser(description="Extract the projector of a checkpoint")
     parser.add_argument("--model-path", required=True, help="full, merged, LoRA or transformers LLaVA checkpoint")
     parser.add_argument("--output", required=True, type=Path, help="file to write, such as mm_projector.bin")
     args = parser.parse_args()

@@ -30,6 +30,12 @@ class LLaVATrainer(Trainer):
         self.kind = kind
         self._staging = False
 
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
+        """Refuses a checkpoint-N with code in it: transformers and DeepSpeed read most of its files themselves."""
+        if resume_from_checkpoint:
+            check_trusted(Path(resume_from_checkpoint))
+        return super().train(resume_from_checkpoint, **kwargs)
+
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
         dataset = self.train_dataset if train_dataset is None else train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed

@@ -21,7 +21,7 @@ from llava.flags import run_program
 from llava.model.builder import load_base
 from llava.model.multimodal_encoder.tower_weights import trained_tower_files
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, parse_arguments
-from llava.train.checkpoint import check_resumable, check_trusted, describe_output, last_checkpoint, move_files
+from llava.train.checkpoint import check_resumable, describe_output, last_checkpoint, move_files
 from llava.train.llava_trainer import LLaVATrainer
 from llava.train.model_config import configure
 from llava.train.plan import ConfigurationError, RunPlan, make_plan
@@ -213,7 +213,6 @@ def resume_point(base: Any, plan: RunPlan, training_args: TrainingArguments) -> 
         return None
     zero_ranks = training_args.world_size if training_args.deepspeed else None
     check_resumable(Path(checkpoint), plan.kind, LayerRecord.of(base.config), zero_ranks)
-    check_trusted(Path(checkpoint))
     if training_args.should_log:
         print(f"resuming from {checkpoint}")
     return str(checkpoint)
