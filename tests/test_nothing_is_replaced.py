@@ -245,6 +245,21 @@ def test_files_of_fixed_names_stay(refused, place, name, file):
     assert file in refused(name, *words, flag, "mine")
 
 
+@pytest.fixture
+def refused_training(program, place, train_flags):
+    """Runs a training that must be refused, and must leave every file as it was."""
+    places = {"model_name_or_path": "llm", "vision_tower": "tower", "data_path": "data.json", "image_folder": "images"}
+
+    def run(output, **flags):
+        before = contents(place)
+        with pytest.raises(SystemExit) as stop:
+            program("llava.train.train", *train_flags(output, **places, **flags))
+        assert contents(place) == before
+        return str(stop.value)
+
+    return run
+
+
 @pytest.mark.parametrize("lora", [True, False])
 @pytest.mark.parametrize(
     ("output", "why"),
@@ -261,20 +276,20 @@ def test_files_of_fixed_names_stay(refused, place, name, file):
         ("notes.txt/out", "nothing can be written below it"),
     ],
 )
-def test_a_training_stays_out_of_other_folders(program, place, train_flags, output, why, lora):
+def test_a_training_stays_out_of_other_folders(refused_training, place, output, why, lora):
     shutil.copytree(place / "llm", place / "other")
     for name in ("stage1", "adapter"):
         (place / name).mkdir()
     torch.save({"model.mm_projector.0.weight": torch.ones(1)}, place / "stage1" / "mm_projector.bin")
     (place / "adapter" / "adapter_config.json").write_text("{}")
-    places = {"model_name_or_path": "llm", "vision_tower": "tower", "data_path": "data.json", "image_folder": "images"}
-    flags = train_flags(output, lora_enable=lora, pretrain_mm_mlp_adapter="stage1/mm_projector.bin", **places)
-    before = contents(place)
-    with pytest.raises(SystemExit) as stop:
-        program("llava.train.train", *flags)
-    assert f"--output_dir {output}" in str(stop.value)
-    assert why in str(stop.value)
-    assert contents(place) == before
+    text = refused_training(output, lora_enable=lora, pretrain_mm_mlp_adapter="stage1/mm_projector.bin")
+    assert f"--output_dir {output}" in text
+    assert why in text
+
+
+def test_the_cache_of_a_training_stays_out_of_models(refused_training, place):
+    for cache in ("llm/cache", "tower"):
+        assert f"--vision_feature_cache {cache} is inside" in refused_training("new", vision_feature_cache=cache)
 
 
 def test_what_a_training_of_ours_left_is_accepted(place):
