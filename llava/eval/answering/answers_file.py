@@ -44,23 +44,24 @@ ANSWERS = _Answers("an answers file", ".jsonl", frozenset({"question_id", "text"
 RECORD = FileKind("a record of a run", keys=frozenset({"settings", "answered"}))
 
 
-def check_target(answers: Path, inputs: Paths = (), flag: str = "--answers-file") -> None:
-    """Makes the folder of an answers file.
+def check_answers(answers: Path, inputs: Paths = (), flag: str = "--answers-file") -> None:
+    """Raises `OutputError` if the place is one of `inputs`, or holds anything but answers and their record."""
+    check_files({flag: (answers, ANSWERS), f"the record next to {flag},": (record_path(answers), RECORD)}, inputs)
 
-    Raises:
-        EvaluationError, OutputError: the place cannot be written, or holds anything but answers and their record.
-    """
+
+def check_target(answers: Path) -> None:
+    """Makes the folder of an answers file; raises `EvaluationError` or `OutputError` if it cannot be written."""
     for path in (answers, journal_path(answers), record_path(answers)):
         if path.is_dir():
-            raise EvaluationError(f"{flag} {answers}: {path} is a folder; give the name of a file")
-    folder = f"{flag} {answers}: the folder {answers.parent}"
+            raise EvaluationError(f"--answers-file {answers}: {path} is a folder; give the name of a file")
+    folder = f"--answers-file {answers}: the folder {answers.parent}"
     try:
         answers.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EvaluationError(f"{folder} cannot be made ({error.strerror})") from error
     if not os.access(answers.parent, os.W_OK | os.X_OK):
         raise EvaluationError(f"{folder} is not writable")
-    check_files({flag: (answers, ANSWERS), f"the record next to {flag},": (record_path(answers), RECORD)}, inputs)
+    check_answers(answers)
 
 
 def whole_lines(answers: Path) -> tuple[list[str], bool]:

@@ -13,7 +13,7 @@ from transformers.utils.logging import tqdm
 
 from llava.checkpoint.opened import Checkpoint
 from llava.eval.answering.answerer import Answerer
-from llava.eval.answering.answers_file import AnswersFile, check_target, read_record
+from llava.eval.answering.answers_file import AnswersFile, check_answers, read_record
 from llava.eval.answering.arguments import make_answerer, open_model, settings
 from llava.eval.answering.batching import Batch, BatchSize, length_of
 from llava.eval.answering.errors import EvaluationError
@@ -43,7 +43,7 @@ def main(parser: argparse.ArgumentParser, read: Callable[[argparse.Namespace], l
     def program() -> None:
         args = parser.parse_args()
         check_flags(args)
-        check_target(Path(args.answers_file), [args.question_file])
+        check_answers(Path(args.answers_file), [args.question_file])
         check_cache(args.vision_feature_cache, [args.model_path, args.model_base, args.vision_tower])
         checkpoint = open_model(args)
         whole = take_torchrun_part(args)
