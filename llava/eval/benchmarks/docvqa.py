@@ -3,11 +3,13 @@
 The paper's rule is not published. Its percentages are not those of a right-or-wrong rule over 5,349 questions.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from llava.eval.benchmarks.base import Benchmark, Published
+from llava.eval.benchmarks.parquet import Split, find_split, unpack, write_made
 from llava.eval.benchmarks.preparing import SHORT, Options, check_count, find, question, set_up
 from llava.eval.scoring.pairing import Answers, ScoringError, expecting, read_json
 from llava.eval.scoring.report import Report, group
@@ -17,6 +19,11 @@ from llava.names import some
 
 ANNOTATIONS, IMAGES = "val_v1.0_withQT.json", "documents"
 PUBLISHED = Published(5349, "questions")
+HUB = (
+    *("questionId", "question", "question_types", "docId", "ucsf_document_id", "ucsf_document_page_no", "answers"),
+    "data_split",
+)
+"""Columns of lmms-lab/DocVQA."""
 RULES = {"anls": anls, "relaxed": relaxed_correctness, "exact": exact}
 
 
@@ -33,7 +40,18 @@ def entries_of(annotations: Mapping[str, Any], split: str = "val") -> dict[str, 
     return entries
 
 
+def from_hub(split: Split, out: Path, options: Options) -> Path:
+    """Writes the official file and the pages from the Hub's lmms-lab/DocVQA; returns their folder."""
+    check_count(PUBLISHED, len(split), options)
+    rows = unpack(split, HUB, out / IMAGES, lambda _, r: f"{r['ucsf_document_id']}_{r['ucsf_document_page_no']}.png")
+    data = [row | {"questionId": int(row["questionId"]), "image": f"{IMAGES}/{row['image']}"} for row in rows]
+    write_made(out / ANNOTATIONS, json.dumps({"dataset_split": "val", "data": data}), options)
+    return out
+
+
 def prepare(raw: Path, out: Path, options: Options) -> int:
+    if hub := find_split(raw, "validation", "DocVQA"):
+        raw = from_hub(hub, out, options)
     files, folders = (ANNOTATIONS, "val_v1.0.json"), ("", "val/", "spdocvqa_qas/")
     source = find(raw, *(folder + name for name in files for folder in folders))
     images = find(raw, IMAGES, "spdocvqa_images", "val/documents")

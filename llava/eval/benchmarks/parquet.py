@@ -5,10 +5,10 @@ preparation goes on with that.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llava.eval.benchmarks.preparing import Options, PrepareError, Row, Rows
 from llava.files import written_whole
@@ -76,28 +76,33 @@ def find_split(raw: Path, split: str, *folders: str) -> Split | None:
     return None
 
 
-def unpack(
-    split: Split, columns: tuple[str, ...], folder: Path, name: Callable[[Mapping[str, Any]], str], image: str = "image"
-) -> Rows:
-    """Writes the images of a split as files and returns its rows without them. What is written already stays.
+def unpack(split: Split, columns: Sequence[str], folder: Path, name: Callable[[int, Row], str]) -> Rows:
+    """Writes the images of a split (its column `image`) as files, and returns its rows. What is written already stays.
 
     Args:
-        columns: those to read, without the image's.
+        columns: the other columns to read.
         folder: where the images go.
-        name: the file name of a row's image in the folder. Rows of one name have the same image.
+        name: (number of the row, row) -> the image's file in the folder. Rows with the same file have the same image.
+
+    Returns:
+        The rows; `image` is the file's name, or None without an image.
     """
     if folder.is_symlink():
         raise PrepareError(f"{folder} is a link to another download; remove the link, or give another --out")
     rows, written = [], set()
-    for row in split.rows(*columns, image):
-        content = (row.pop(image) or {}).get("bytes")
-        if content and (file := name(row)) not in written:
-            path = folder / file
-            if not path.is_file() or path.stat().st_size != len(content):
-                with written_whole(path) as aside:
-                    aside.write_bytes(content)
-            written.add(file)
-        rows.append(row | {"has_image": bool(content)})
+    for number, row in enumerate(split.rows(*columns, "image")):
+        content = (row["image"] or {}).get("bytes")
+        row["image"] = file = name(number, row) if content else None
+        rows.append(row)
+        if file is None or file in written:
+            continue
+        written.add(file)
+        path = folder / file
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise PrepareError(f"{split.files[0].parent}, row {number}: the image name {file!r} leaves {folder}")
+        if not path.is_file() or path.stat().st_size != len(content):
+            with written_whole(path) as aside:
+                aside.write_bytes(content)
     print(f"{len(written)} images of {len(rows)} rows are in {folder}")
     return rows
 

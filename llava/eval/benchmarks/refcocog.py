@@ -1,13 +1,17 @@
 """RefCOCOg, test (UMD split): mean IoU (the paper's number) and accuracy at IoU 0.5."""
 
 import argparse
+import json
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from llava.eval.benchmarks.base import Benchmark, Published, Setting
-from llava.eval.benchmarks.preparing import Options, PrepareError, check_count, find, question, set_up
+from llava.eval.benchmarks.parquet import Split, find_split, unpack, write_made
+from llava.eval.benchmarks.preparing import Options, PrepareError, check_count, find, place, question, set_up
 from llava.eval.scoring.boxes import FRAMES, parse_box, to_pixels
 from llava.eval.scoring.pairing import Answers, Reply, expecting, pair, read_json
 from llava.eval.scoring.report import Measure, Report
@@ -15,18 +19,52 @@ from llava.eval.scoring.rules import iou
 from llava.files import write_json
 
 ANNOTATIONS, IMAGES = "annotations.json", "train2014"
+REFS, INSTANCES = "refs(umd).json", "instances.json"
+PLACES = (IMAGES, f"images/{IMAGES}", f"images/mscoco/images/{IMAGES}")
 PUBLISHED = Published(9602, "expressions")
+OBJECTS = Published(5023, "objects")
 SPLIT = "test"
 # As LLaVA-1.5's training data asks for a box.
 TEMPLATE = "Please provide the bounding box coordinate of the region this sentence describes: {}."
 HIT = 0.5
+HUB = ("question_id", "answer", "bbox", "file_name")
+"""Columns of lmms-lab/RefCOCOg, which has the images."""
+HUB_REFS = ("ref_id", "ann_id", "image_id", "split", "sentences", "raw_anns", "raw_image_info")
+"""Columns of jxu124/refcocog, which has the rows of REFER's files, some as JSON."""
+
+
+def from_hub(split: Split, raw: Path, out: Path, options: Options) -> Path:
+    """Writes REFER's files from a copy on the Hub, and the images or a link to them; returns their folder."""
+    check_count(OBJECTS, len(split), options)
+    if "raw_anns" in split.columns:
+        place(find(raw, *PLACES), out / IMAGES)
+        refs = list(split.rows(*HUB_REFS))
+        with expecting(f"{split.files[0].parent}: raw_anns or raw_image_info is not JSON"):
+            images = [json.loads(ref.pop("raw_image_info")) for ref in refs]
+            annotations = [json.loads(ref.pop("raw_anns")) for ref in refs]
+    else:
+        # The file's name is the image's, and the number of the object in it.
+        rows = unpack(split, HUB, out / IMAGES, lambda _, row: f"{row['file_name'].rpartition('_')[0]}.jpg")
+        refs, images, annotations = [], [], []
+        for row in rows:
+            name, key = row["image"], row["question_id"]
+            with Image.open(out / IMAGES / name) as image:
+                images.append({"id": name, "file_name": name, "width": image.width, "height": image.height})
+            annotations.append({"id": key, "bbox": row["bbox"]})
+            sentences = [{"sent_id": f"{key}_{i}", "sent": text} for i, text in enumerate(row["answer"])]
+            refs.append({"ref_id": key, "ann_id": key, "image_id": name, "split": SPLIT, "sentences": sentences})
+    write_made(out / REFS, json.dumps(refs), options)
+    write_made(out / INSTANCES, json.dumps({"images": images, "annotations": annotations}), options)
+    return out
 
 
 def prepare(raw: Path, out: Path, options: Options) -> int:
     """Writes questions.jsonl and annotations.json from REFER's files and COCO's train2014 images."""
-    names = ("refs(umd).p", "refcocog/refs(umd).p", "refs(umd).json", "refcocog/refs(umd).json")
-    refs_file, instances_file = find(raw, *names), find(raw, "instances.json", "refcocog/instances.json")
-    images = find(raw, IMAGES, f"images/{IMAGES}", f"images/mscoco/images/{IMAGES}")
+    if hub := find_split(raw, SPLIT):
+        raw = from_hub(hub, raw, out, options)
+    names = ("refs(umd).p", "refcocog/refs(umd).p", REFS, f"refcocog/{REFS}")
+    refs_file, instances_file = find(raw, *names), find(raw, INSTANCES, f"refcocog/{INSTANCES}")
+    images = find(raw, *PLACES)
     refs = read_json(refs_file) if refs_file.suffix == ".json" else load_plain_pickle(refs_file)
     template = options.template or TEMPLATE
     if "{}" not in template:
