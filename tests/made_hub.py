@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.made_benchmarks import MAKERS, Perfect
+from tests.made_benchmarks import MAKERS, TEXT_MAKERS, Perfect
 
 
 def parquet(folder: Path, split: str, rows: Sequence[dict[str, Any]], shards: int = 2, suffix: str = "") -> None:
@@ -115,15 +115,27 @@ def refcocog_refs(raw: Path, hub: Path) -> None:
     (hub / "train2014").symlink_to(raw / "train2014")
 
 
+def mmlu(raw: Path, hub: Path) -> None:
+    for split in ("dev", "test"):
+        rows = []
+        for path in sorted((raw / split).iterdir()):
+            with open(path, encoding="utf-8", newline="") as file:
+                for question, *choices, letter in csv.reader(file):
+                    subject = path.stem.removesuffix(f"_{split}")
+                    rows.append({"question": question, "subject": subject, "choices": choices,
+                                 "answer": "ABCD".index(letter)})  # fmt: skip
+        parquet(hub / "all", split, rows, shards=1)
+
+
 HUB_MAKERS: dict[str, Callable[[Path, Path], None]] = {
-    maker.__name__: maker for maker in (docvqa, textvqa, gqa, scienceqa, ocrvqa, mmbench, refcocog, refcocog_refs)
+    maker.__name__: maker for maker in (docvqa, textvqa, gqa, scienceqa, ocrvqa, mmbench, refcocog, refcocog_refs, mmlu)
 }
 
 
 def make(name: str, root: Path) -> tuple[Perfect, Path, Path]:
     """A made download, and the same as the Hub has it: right replies, folder, folder."""
     raw, hub = root / "raw", root / "hub"
-    perfect = MAKERS[name.removesuffix("_refs")](raw)
+    perfect = (MAKERS | TEXT_MAKERS)[name.removesuffix("_refs")](raw)
     hub.mkdir()
     HUB_MAKERS[name](raw, hub)
     return perfect, raw, hub

@@ -109,12 +109,12 @@ def unpack(split: Split, columns: Sequence[str], folder: Path, name: Callable[[i
 
 def write_made(path: Path, text: str, options: Options) -> None:
     """Writes a file in the form of the official download; raises `PrepareError` if another file is there."""
+    content = text.encode()
     if path.is_symlink() or path.exists():
-        same = not path.is_symlink() and path.read_text(encoding="utf-8", errors="replace") == text
-        if same:
+        if not path.is_symlink() and path.read_bytes() == content:
             return
         if not options.overwrite:
             raise PrepareError(f"{path} exists and is of another download; --overwrite replaces it")
         path.unlink()
     with written_whole(path) as aside:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_bytes(content)

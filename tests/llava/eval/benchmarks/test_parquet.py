@@ -16,6 +16,7 @@ from tests.made_hub import HUB_MAKERS, make
 
 ANY = Options(check_counts=False)
 IN_FILES = [name for name in HUB_MAKERS if name != "mmbench"]
+REWRITTEN = ("annotations.json", "shots.json")
 
 
 def benchmark_of(name):
@@ -55,8 +56,8 @@ def test_the_same_questions_images_and_score(name, tmp_path):
     benchmark.score_main(["--result-file", str(tmp_path / "a.jsonl"), "--report-file", places["report"], *flags])
     assert read_report(tmp_path / "r.json").headline.value == pytest.approx(1)
     # Again, from the Hub's files and from the folder itself: nothing changes.
-    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in out.rglob("*") if p.name != "annotations.json"
-              and p.is_file()}  # fmt: skip
+    files = [path for path in out.rglob("*") if path.is_file() and path.name not in REWRITTEN]
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in files}
     for source in (hub, out):
         benchmark.prepare(source, out, ANY)
         assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in before} == before
@@ -75,6 +76,7 @@ def test_mmbench(tmp_path):
     mmbench, out = BY_NAME["mmbench"], tmp_path / "out"
     assert mmbench.prepare(hub, out, ANY) == 9
     assert read_tsv(out / FILE) == read_tsv(raw / FILE)
+    assert mmbench.prepare(hub, out, ANY) == mmbench.prepare(out, out, ANY) == 9
 
 
 def test_bunnys_mmbench(tmp_path, capsys):
