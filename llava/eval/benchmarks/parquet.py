@@ -4,6 +4,7 @@
 preparation goes on with that.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -76,13 +77,16 @@ def find_split(raw: Path, split: str, *folders: str) -> Split | None:
     return None
 
 
-def unpack(split: Split, columns: Sequence[str], folder: Path, name: Callable[[int, Row], str]) -> Rows:
+def unpack(
+    split: Split, columns: Sequence[str], folder: Path, name: Callable[[int, Row], str], all_have_one: bool = True
+) -> Rows:
     """Writes the images of a split (its column `image`) as files, and returns its rows. What is written already stays.
 
     Args:
         columns: the other columns to read.
         folder: where the images go.
         name: (number of the row, row) -> the image's file in the folder. Rows with the same file have the same image.
+        all_have_one: a row without an image is an error.
 
     Returns:
         The rows; `image` is the file's name, or None without an image.
@@ -92,6 +96,8 @@ def unpack(split: Split, columns: Sequence[str], folder: Path, name: Callable[[i
     rows, written = [], set()
     for number, row in enumerate(split.rows(*columns, "image")):
         content = (row["image"] or {}).get("bytes")
+        if all_have_one and not content:
+            raise PrepareError(f"{split.files[0].parent}, row {number}: there is no image in the column image")
         row["image"] = file = name(number, row) if content else None
         rows.append(row)
         if file is None or file in written:
@@ -101,8 +107,12 @@ def unpack(split: Split, columns: Sequence[str], folder: Path, name: Callable[[i
         if not path.resolve().is_relative_to(folder.resolve()):
             raise PrepareError(f"{split.files[0].parent}, row {number}: the image name {file!r} leaves {folder}")
         if not path.is_file() or path.stat().st_size != len(content):
-            with written_whole(path) as aside:
-                aside.write_bytes(content)
+            # Not `written_whole`, which looks through the folder for each file: OCR-VQA has 20,796. What a killed run
+            # leaves has the name of the file that the next run writes first.
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside = path.with_name(f".{path.name}.partial")
+            aside.write_bytes(content)
+            os.replace(aside, path)
     print(f"{len(written)} images of {len(rows)} rows are in {folder}")
     return rows
 

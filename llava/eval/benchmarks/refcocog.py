@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from llava.eval.benchmarks.base import Benchmark, Published, Setting
 from llava.eval.benchmarks.parquet import Split, find_split, unpack, write_made
 from llava.eval.benchmarks.preparing import Options, PrepareError, check_count, find, place, question, set_up
@@ -17,6 +15,7 @@ from llava.eval.scoring.pairing import Answers, Reply, expecting, pair, read_jso
 from llava.eval.scoring.report import Measure, Report
 from llava.eval.scoring.rules import iou
 from llava.files import write_json
+from llava.images import open_image
 
 ANNOTATIONS, IMAGES = "annotations.json", "train2014"
 REFS, INSTANCES = "refs(umd).json", "instances.json"
@@ -48,8 +47,8 @@ def from_hub(split: Split, raw: Path, out: Path, options: Options) -> Path:
         refs, images, annotations = [], [], []
         for row in rows:
             name, key = row["image"], row["question_id"]
-            with Image.open(out / IMAGES / name) as image:
-                images.append({"id": name, "file_name": name, "width": image.width, "height": image.height})
+            image = open_image(out / IMAGES / name, f"object {key}")
+            images.append({"id": name, "file_name": name, "width": image.width, "height": image.height})
             annotations.append({"id": key, "bbox": row["bbox"]})
             sentences = [{"sent_id": f"{key}_{i}", "sent": text} for i, text in enumerate(row["answer"])]
             refs.append({"ref_id": key, "ann_id": key, "image_id": name, "split": SPLIT, "sentences": sentences})

@@ -32,7 +32,7 @@ FAILED = "FAILED"
 def from_hub(split: Split, out: Path, options: Options) -> Path:
     """Writes the official files and the images from a copy on the Hub, with the rows' numbers as ids; their folder."""
     check_count(PUBLISHED, len(split), options)
-    rows = unpack(split, HUB, out / IMAGES, lambda number, _: f"{number}/image.png")
+    rows = unpack(split, HUB, out / IMAGES, lambda number, _: f"{number}/image.png", False)
     problems = {str(i): row | {"image": row["image"] and "image.png", "split": "test"} for i, row in enumerate(rows)}
     write_made(out / PROBLEMS, json.dumps(problems), options)
     write_made(out / SPLITS, json.dumps({"test": list(problems)}), options)

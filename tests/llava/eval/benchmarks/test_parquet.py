@@ -1,6 +1,7 @@
 """Downloads of the Hub give what the official ones give."""
 
 import json
+import os
 
 import pytest
 
@@ -89,24 +90,24 @@ def test_bunnys_mmbench(tmp_path, capsys):
 
 def test_interrupted_it_goes_on(tmp_path, monkeypatch):
     _, _, hub = make("docvqa", tmp_path)
-    whole, calls = parquet.written_whole, []
+    replace, calls = os.replace, []
 
-    def stops(path):
+    def stops(aside, path):
         calls.append(path)
         if len(calls) > 3:
             raise KeyboardInterrupt
-        return whole(path)
+        replace(aside, path)
 
-    monkeypatch.setattr(parquet, "written_whole", stops)
+    monkeypatch.setattr(parquet.os, "replace", stops)
     docvqa, out = BY_NAME["docvqa"], tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         docvqa.prepare(hub, out, ANY)
-    made = {path: path.stat().st_mtime_ns for path in (out / "documents").iterdir()}
+    made = {path: path.stat().st_mtime_ns for path in (out / "documents").glob("[!.]*")}
     assert len(made) == 3
     # One was cut off by the machine.
     broken = sorted(made)[0]
     broken.write_bytes(b"x")
-    monkeypatch.setattr(parquet, "written_whole", whole)
+    monkeypatch.setattr(parquet.os, "replace", replace)
     docvqa.prepare(hub, out, ANY)
     assert broken.stat().st_size > 1
     assert all(path.stat().st_mtime_ns == time for path, time in made.items() if path != broken)
@@ -152,3 +153,6 @@ def test_an_image_stays_in_its_folder(tmp_path):
     with pytest.raises(PrepareError, match=r"row 0: the image name '../../evil' leaves"):
         parquet.unpack(find_split(tmp_path / "hub", "test"), ["name"], tmp_path / "a/b", lambda _, row: row["name"])
     assert not (tmp_path / "evil").exists()
+    made_hub.parquet(tmp_path / "bare", "test", [{"name": "a", "image": image | {"bytes": None}}], shards=1)
+    with pytest.raises(PrepareError, match="bare, row 0: there is no image in the column image"):
+        parquet.unpack(find_split(tmp_path / "bare", "test"), ["name"], tmp_path / "c", lambda _, row: row["name"])
