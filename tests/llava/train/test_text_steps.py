@@ -97,7 +97,7 @@ def by_hand(model, dataset):
 
 
 def assert_same(model, expected):
-    """Each tensor's update is the expected one, but for half a percent (Adam enlarges the rounding of small gradients)."""
+    """Each tensor's update is the expected one but for half a percent: Adam enlarges rounding of small gradients."""
     found = trained(model)
     assert found.keys() == expected.keys()
     for name, (start, end) in expected.items():
