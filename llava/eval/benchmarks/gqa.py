@@ -89,7 +89,10 @@ def steps(entry: Mapping[str, Any]) -> int:
 
 
 def distribution(truths: Sequence[Mapping[str, Any]], said: Sequence[str | None]) -> float | None:
-    """Chi-square between given and true answers within each global group, weighted by size; lower is better."""
+    """Chi-square between given and true answers within each global group, weighted by size; lower is better.
+
+    The official script divides it by 100.
+    """
     gold, given = defaultdict(Counter), defaultdict(Counter)
     for truth, text in zip(truths, said, strict=True):
         name = (truth.get("groups") or {}).get("global")
@@ -101,7 +104,7 @@ def distribution(truths: Sequence[Mapping[str, Any]], said: Sequence[str | None]
     weighted = 0.0
     for name, counts in gold.items():
         weighted += counts.total() * sum((given[name][answer] - n) ** 2 / n for answer, n in counts.items())
-    return weighted / sum(counts.total() for counts in gold.values())
+    return weighted / sum(counts.total() for counts in gold.values()) / 100
 
 
 def read_predictions(path: str | Path) -> list[dict[str, Any]]:
