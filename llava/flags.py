@@ -15,7 +15,10 @@ DTYPE_NAMES = ("fp32", "fp16", "bf16")
 
 
 class Parser(argparse.ArgumentParser):
-    """The parser of every program: what is wrong with the flags is one line, with what was probably meant."""
+    """The parser of every program: what is wrong with the flags is one line, with what was probably meant.
+
+    The `epilog` may be a function, which is called if --help is asked for.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"prog": _command()} | options)
@@ -48,6 +51,11 @@ class Parser(argparse.ArgumentParser):
                 action.required = True
         # Values of unknown flags are left over too.
         return args, [word.partition("=")[0] for word in left if word.startswith("-")] or left
+
+    def format_help(self) -> str:
+        if callable(self.epilog):
+            self.epilog = self.epilog()
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         """Ends the program with one line, instead of the usage of all flags."""

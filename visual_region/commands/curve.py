@@ -10,24 +10,12 @@ from typing import Any
 from llava.checkpoint.record import LayerRecord
 from llava.eval.answering.answerer import Answerer
 from llava.eval.answering.arguments import make_answerer, open_model
-from llava.eval.answering.flags import add_model_flags
 from llava.eval.answering.questions import Question, check_images, read_questions
 from llava.eval.benchmarks.easy_vqa import score
 from llava.families import family_of
 from llava.files import write_json
 from visual_region.scores import ScoreFile
 from visual_region.surgery import layers_removed, lowest_outside
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model_flags(parser)
-    parser.set_defaults(temperature=0.0, max_new_tokens=8)
-    parser.add_argument("--question-file", required=True)
-    parser.add_argument("--annotation-file", required=True)
-    parser.add_argument("--scores", required=True, help="score file of `python -m visual_region score`")
-    parser.add_argument("--most", type=int, default=4, help="the largest number of layers to remove")
-    parser.add_argument("--limit", type=int, help="the number of questions to use, from the first; default: all")
-    parser.add_argument("--output", required=True, help="JSON file to write; the points that it holds are kept")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -13,17 +13,6 @@ from visual_region.importance.samples import Reader, SampleSet, open_samples
 from visual_region.scores import ScoreError
 
 
-def add_sample_flags(parser: argparse._ActionsContainer) -> None:
-    """Flags of the samples and of how they are run."""
-    parser.add_argument("--data-path", help="LLaVA JSON, or image-caption pairs")
-    parser.add_argument("--image-folder", default="")
-    parser.add_argument("--samples", default="64", help="how many, drawn at random; or 'all'")
-    parser.add_argument("--seed", type=int, default=0, help="of the drawn samples and of the bootstrap")
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--conv-mode", help="conversation template; default: the one that the checkpoint records")
-    parser.add_argument("--vision-feature-cache", help="folder for features of the frozen tower")
-
-
 def wanted_metrics(text: str | None, has_data: bool, has_backbone: bool) -> list[str]:
     """The metrics to compute, in the order of `METRICS`; raises `ScoreError` for one without its input."""
     if text is None:
