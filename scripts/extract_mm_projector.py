@@ -3,19 +3,23 @@
 python scripts/extract_mm_projector.py --model-path LLAVA --output mm_projector.bin
 """
 
+import argparse
 from pathlib import Path
 
-import torch
-
-from llava.checkpoint.folder import open_checkpoint
-from llava.checkpoint.hf_llava import our_name
-from llava.checkpoint.opened import Checkpoint, CheckpointError
 from llava.files import written_whole
 from llava.flags import Parser, run_program
 
 
-def projector_of(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-    """The projector's tensors by stage 1's names, `model.mm_projector.*`; no other tensor is read."""
+def extract(args: argparse.Namespace) -> None:
+    """Writes the projector's tensors by stage 1's names, `model.mm_projector.*`; no other tensor is read."""
+    # These import torch, so they wait until the flags have been read.
+    import torch
+
+    from llava.checkpoint.folder import open_checkpoint
+    from llava.checkpoint.hf_llava import our_name
+    from llava.checkpoint.opened import CheckpointError
+
+    checkpoint = open_checkpoint(args.model_path, with_base=False)
     # Clones: a saved view would contain the file that it is mapped from.
     projector = {
         "model.mm_projector." + name.split("mm_projector.", 1)[1]: stored.tensor().clone()
@@ -24,18 +28,16 @@ def projector_of(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     }
     if not projector:
         raise CheckpointError(f"{checkpoint.name} holds no projector")
-    return projector
+    with written_whole(args.output) as aside:
+        torch.save(projector, aside)
+    print(f"{args.output} holds {', '.join(projector)}")
 
 
 def main() -> None:
     parser = Parser(description="Extract the projector of a checkpoint")
     parser.add_argument("--model-path", required=True, help="full, merged, LoRA or transformers LLaVA checkpoint")
     parser.add_argument("--output", required=True, type=Path, help="file to write, such as mm_projector.bin")
-    args = parser.parse_args()
-    projector = projector_of(open_checkpoint(args.model_path, with_base=False))
-    with written_whole(args.output) as aside:
-        torch.save(projector, aside)
-    print(f"{args.output} holds {', '.join(projector)}")
+    extract(parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from llava.checkpoint.folder import open_checkpoint
-from llava.eval.answering import runner
+from llava.eval.answering import program, runner
 from llava.eval.answering.answerer import Generation
 from llava.eval.answering.answers_file import AnswersFile, record_path
 from llava.eval.answering.arguments import open_model
@@ -302,7 +302,7 @@ def test_a_part_that_was_cut_is_mended_by_the_same_command(flags, questions, tmp
     def run(rank):
         monkeypatch.setenv("RANK", rank)
         monkeypatch.setenv("LOCAL_RANK", rank)
-        runner.main(question_parser("test", 128), lambda args: read_questions(args.question_file))
+        program.main(question_parser("test", 128), lambda args: read_questions(args.question_file))
 
     run("0")
     run("1")
@@ -323,7 +323,7 @@ def test_under_torchrun_each_process_takes_its_chunk_and_the_last_joins(flags, q
         monkeypatch.setenv("RANK", rank)
         monkeypatch.setenv("LOCAL_RANK", rank)
         monkeypatch.setattr(sys, "argv", ["model_vqa_loader", *flags(questions())])
-        runner.main(question_parser("test", 128), lambda args: read_questions(args.question_file))
+        program.main(question_parser("test", 128), lambda args: read_questions(args.question_file))
     lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     assert lines == whole
 
