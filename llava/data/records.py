@@ -129,7 +129,7 @@ def open_records(data_path: str | Path, cache_dir: Path | None = None) -> Record
 def _convert(data_path: Path, arrow_path: Path) -> None:
     with written_whole(arrow_path) as aside, pa.OSFile(str(aside), "wb") as sink:
         writer = pa.ipc.new_file(sink, _SCHEMA)
-        rows = (_row(item, index, data_path) for index, item in enumerate(_items(data_path)))
+        rows = (_row(item, index, data_path) for index, item in enumerate(read_items(data_path)))
         while batch := list(islice(rows, _ROWS_PER_BATCH)):
             writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=_SCHEMA))
         writer.close()
@@ -137,7 +137,8 @@ def _convert(data_path: Path, arrow_path: Path) -> None:
             raise DataFormatError(f"{data_path} holds no samples")
 
 
-def _items(data_path: Path) -> Iterator[Any]:
+def read_items(data_path: Path) -> Iterator[Any]:
+    """The items of a JSON list or of JSON lines, as they are; raises `DataFormatError` for what is not JSON."""
     # A byte that is not UTF-8 becomes half of a surrogate pair, which `_check_text` finds with its item.
     with open(data_path, encoding="utf-8", errors="surrogateescape") as file:
         if file.read(2) in _UTF_16:

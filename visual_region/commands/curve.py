@@ -14,6 +14,7 @@ from llava.eval.answering.questions import Question, check_images, read_question
 from llava.eval.benchmarks.easy_vqa import score
 from llava.families import family_of
 from llava.files import write_json
+from llava.reading import read_json
 from visual_region.scores import ScoreFile
 from visual_region.surgery import layers_removed, lowest_outside
 
@@ -23,7 +24,7 @@ def run(args: argparse.Namespace) -> None:
     checkpoint = open_model(args)
     questions = read_questions(args.question_file)[: args.limit]
     check_images(questions, Path(args.image_folder))
-    annotations = json.loads(Path(args.annotation_file).read_text(encoding="utf-8"))
+    annotations = read_json(args.annotation_file, "annotation file")
     values = ScoreFile.read(args.scores).entry("angular")["values"]
     output = Path(args.output)
     done = json.loads(output.read_text(encoding="utf-8")) if output.exists() else []
