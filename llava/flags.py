@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -117,3 +118,10 @@ def positive(text: str) -> int:
     if not (text.isdecimal() and int(text)):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
+
+
+def device(text: str) -> str:
+    """For `type=`: the name of a device, as torch has them; whether it exists is checked with torch."""
+    if not re.fullmatch(r"(cpu|cuda|mps|xpu|npu|hpu)(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no device; cuda (the CPU if there is no GPU), cuda:1, cpu")
+    return text

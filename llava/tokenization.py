@@ -109,13 +109,13 @@ def fitting_templates(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     return [name for name, conv in known_templates().items() if _stop_token_problem(conv, tokenizer) is None]
 
 
-def check_template(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+def check_template(name: str, tokenizer: PreTrainedTokenizerBase, flag: str = "--version") -> None:
     """Raises `TemplateError` if the template's end of turn is not one special token (LLaVA#1166)."""
     problem = _stop_token_problem(get_template(name), tokenizer)
     if problem:
         fitting = ", ".join(fitting_templates(tokenizer)) or "none"
         raise TemplateError(
-            f"--version {name} does not fit the tokenizer {tokenizer.name_or_path}: {problem}. "
+            f"{flag} {name} does not fit the tokenizer {tokenizer.name_or_path}: {problem}. "
             f"Templates that fit it: {fitting}"
         )
 

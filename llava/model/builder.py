@@ -76,8 +76,7 @@ def load_checkpoint(
         CheckpointError: weights are missing or do not fit, or a LoRA or a projector has no vision tower.
         VisionTowerError: the recorded tower is missing.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        device = "cpu"
+    device = checked_device(device)
     dtype = dtype or (torch.float32 if device == "cpu" else torch.float16)
     if use_flash_attn:
         kwargs["attn_implementation"] = "flash_attention_2"
@@ -117,6 +116,18 @@ def load_checkpoint(
             tower.load_model(device_map=device, dtype=dtype)
     context = getattr(model.config, "max_sequence_length", None) or _DEFAULT_CONTEXT
     return tokenizer, model, processor, context
+
+
+def checked_device(device: str) -> str:
+    """The device to use: "cuda" without a GPU is the CPU; raises `ValueError` for a GPU that does not exist."""
+    kind, _, number = device.partition(":")
+    if kind != "cuda":
+        return device
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if number and int(number) >= count:
+        have = f"has cuda:0 to cuda:{count - 1}" if count else "has no GPU that torch can use; give cpu"
+        raise ValueError(f"--device {device} does not exist: this machine {have}")
+    return device if count else "cpu"
 
 
 def _check_parts(checkpoint: Checkpoint) -> None:

@@ -5,7 +5,7 @@
 An empty line ends the chat; Ctrl-C ends an answer.
 """
 
-from llava.flags import Parser, run_program
+from llava.flags import Parser, device, run_program
 
 
 def make_parser() -> Parser:
@@ -13,7 +13,7 @@ def make_parser() -> Parser:
     parser.add_argument("--model-path", required=True)
     parser.add_argument("--model-base")
     parser.add_argument("--image-file", help="file or web address; without it, the chat is about text")
-    parser.add_argument("--device", default="cuda", help="cuda (the CPU if there is no GPU), cuda:1, cpu")
+    parser.add_argument("--device", type=device, default="cuda", help="cuda (the CPU if there is no GPU), cuda:1, cpu")
     parser.add_argument("--conv-mode", help="conversation template; default: the checkpoint's own")
     parser.add_argument("--temperature", type=float, default=0.2, help="0: always the most probable token")
     parser.add_argument("--max-new-tokens", type=int, default=512)

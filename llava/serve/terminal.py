@@ -6,6 +6,7 @@ import sys
 from llava.checkpoint.folder import open_checkpoint
 from llava.conversation import get_template
 from llava.eval.answering.answerer import Generation
+from llava.eval.answering.arguments import check_questions_template
 from llava.model.builder import load_checkpoint
 from llava.serve.chat import ChatError, ChatSession
 from llava.serve.images import load_image
@@ -14,7 +15,9 @@ from llava.serve.images import load_image
 def chat(args: argparse.Namespace) -> None:
     """Reads questions from the terminal until an empty line or the end of the input."""
     checkpoint = open_checkpoint(args.model_path, args.model_base)
-    template = get_template(args.conv_mode or checkpoint.template)
+    name = args.conv_mode or checkpoint.template
+    template = get_template(name)
+    check_questions_template(name, checkpoint)
     images = [load_image(args.image_file)] if args.image_file else []
     tokenizer, model, processor, _ = load_checkpoint(
         checkpoint,

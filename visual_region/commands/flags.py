@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Callable
 
-from llava.eval.answering.flags import add_corpus_flags, add_model_flags
 from llava.flags import DTYPE_NAMES, Parser, add_checkpoint_flags, add_output_flags
 from visual_region.layers import GRAMMAR
 
@@ -88,6 +87,9 @@ def _plan(parser: Parser) -> None:
 
 
 def _perplexity(parser: Parser) -> None:
+    # Imports numpy, which the other commands' flags do without.
+    from llava.eval.answering.flags import add_corpus_flags, add_model_flags
+
     add_model_flags(parser)
     parser.add_argument("--backbone", help="folder of the plain language model; default: a LoRA's base")
     revert = "layers to set back, for a row of the table; may be repeated. Default: each quarter of the layers, and all"
@@ -114,6 +116,8 @@ def _prune(parser: Parser) -> None:
 
 
 def _curve(parser: Parser) -> None:
+    from llava.eval.answering.flags import add_model_flags
+
     add_model_flags(parser)
     parser.set_defaults(temperature=0.0, max_new_tokens=8)
     parser.add_argument("--question-file", required=True)

@@ -7,7 +7,8 @@ from llava.checkpoint.opened import Checkpoint
 from llava.conversation import get_template
 from llava.dtypes import dtype_of
 from llava.eval.answering.arguments import feature_cache, template_name
-from llava.model.builder import load_checkpoint
+from llava.model.builder import load_checkpoint, load_tokenizer
+from llava.tokenization import check_template
 from visual_region.importance import METRICS, PARAMETER_METRICS, SAMPLE_METRICS
 from visual_region.importance.samples import Reader, SampleSet, open_samples
 from visual_region.scores import ScoreError
@@ -41,7 +42,7 @@ def checked_samples(args: argparse.Namespace, checkpoint: Checkpoint) -> SampleS
         raise ScoreError(f"--samples is a whole number from 1 on, or 'all', not {args.samples!r}")
     if args.batch_size < 1:
         raise ScoreError(f"--batch-size is a whole number from 1 on, not {args.batch_size}")
-    get_template(template_name(args, checkpoint))
+    check_template(template_name(args, checkpoint), load_tokenizer(checkpoint.tokenizer_folder), "--conv-mode")
     samples = open_samples(args.data_path, count, args.seed)
     samples.check_images(Path(args.image_folder))
     return samples
