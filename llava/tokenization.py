@@ -4,7 +4,9 @@ Labels follow from the offsets; upstream tokenised parts of the text again and d
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase
@@ -64,6 +66,7 @@ def _shift(position: int, inserted: Sequence[int]) -> int:
     return position - sum(1 for extra in inserted if extra < position)
 
 
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _ENCODERS: "WeakKeyDictionary[PreTrainedTokenizerBase, PromptEncoder]" = WeakKeyDictionary()
 
 
@@ -102,6 +105,19 @@ def encode_segments(
         ]
         start += len(piece)
     return ids, labels
+
+
+@contextmanager
+def naming_tokenizer(path: str | Path) -> Iterator[None]:
+    """Turns errors of reading a tokenizer into a `ValueError` that names the folder and what it lacks."""
+    if Path(path).is_dir() and not any((Path(path) / name).is_file() for name in _TOKENIZERS):
+        raise ValueError(f"{path} has no tokenizer (none of {', '.join(_TOKENIZERS)}); copy its files from the source")
+    try:
+        yield
+    # Not a narrower one: tokenizers raises Exception itself.
+    except Exception as error:
+        why = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(f"the tokenizer of {path} cannot be read ({why}); copy its files again") from error
 
 
 def fitting_templates(tokenizer: PreTrainedTokenizerBase) -> list[str]:

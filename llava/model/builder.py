@@ -21,6 +21,7 @@ from llava.model.multimodal_encoder.tower_weights import trained_tower_files
 from llava.model.multimodal_projector.builder import check_projector_weights, projector_weights
 from llava.model.quantization import quantization_for
 from llava.sentencepiece_bpe import use_sentencepiece_merges
+from llava.tokenization import naming_tokenizer
 
 _DEFAULT_CONTEXT = 2048
 
@@ -165,7 +166,7 @@ def load_base(checkpoint: Checkpoint, config: Any, dtype: Any, text_only: bool =
         config.mm_vision_tower = None
     if getattr(config, "mm_vision_tower", None):
         try:
-            build_vision_tower(config, delay_load=True)
+            build_vision_tower(config, delay_load=True).check_files()
         except VisionTowerError as error:
             raise VisionTowerError(
                 f"{error}. The checkpoint's config.json names it; give --vision-tower the tower's folder here"
@@ -207,7 +208,8 @@ def add_image_tokens(tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder, with a pad token."""
-    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    with naming_tokenizer(path):
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     use_sentencepiece_merges(tokenizer, Path(path))
     if hasattr(tokenizer, "legacy"):
         # Saving writes this value; without it, a saved legacy tokenizer would be loaded with other ids.

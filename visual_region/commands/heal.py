@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from llava.checkpoint import identity
 from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.opened import Checkpoint, Kind
 from llava.checkpoint.record import LayerRecord
@@ -61,6 +62,8 @@ def _check_pair(student: Checkpoint, teacher: Checkpoint) -> None:
     if student.kind is not Kind.FULL:
         hint = "heal a folder with whole weights (prune merges a LoRA unless --base-output is given)"
         raise SurgeryError(f"{student.path} is a {student.kind.value} checkpoint; {hint}")
+    if identity.digest(teacher) == identity.digest(student):
+        raise SurgeryError(f"--teacher {teacher.name} is the model that is healed; give the model before the removal")
     configs = teacher.model_config(), student.model_config()
     wrong = []
     for name in _SAME:
