@@ -43,9 +43,13 @@ launch() {
     local nodes="${NNODES:-1}"
     local command=("${PYTHON:-python}")
     if [ "$nodes" -gt 1 ]; then
+        if [ -z "${NODE_RANK:-}" ] || [ -z "${MASTER_ADDR:-}" ]; then
+            echo "error: NNODES=$nodes needs NODE_RANK (0 on the first machine) and MASTER_ADDR (its address)" >&2
+            exit 2
+        fi
         command+=(-m torch.distributed.run --nnodes "$nodes" --nproc_per_node "$((gpus > 0 ? gpus : 1))"
-            --node_rank "${NODE_RANK:?NNODES=$nodes needs NODE_RANK, 0 on the first machine}"
-            --master_addr "${MASTER_ADDR:?NNODES=$nodes needs MASTER_ADDR, the address of the first machine}"
+            --node_rank "$NODE_RANK"
+            --master_addr "$MASTER_ADDR"
             --master_port "${MASTER_PORT:-29500}")
     elif [ "$gpus" -gt 1 ]; then
         command+=(-m torch.distributed.run --standalone --nproc_per_node "$gpus")
