@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -11,6 +12,8 @@ from llava.names import close, did_you_mean
 
 INTERRUPTED = 130
 """The exit status of a program that Ctrl-C ended."""
+_SECONDS_TO_END = 30
+"""How long a program may take to end after Ctrl-C."""
 DTYPE_NAMES = ("fp32", "fp16", "bf16")
 """Values of --dtype; `llava.dtypes.DTYPES` maps them to torch's."""
 
@@ -97,6 +100,28 @@ def run_program(
         if os.environ.get("LLAVA_TRACEBACK"):
             raise
         sys.exit(f"error: {error}")
+
+
+def run_command(command: Sequence[str], **options: Any) -> int:
+    """Runs a command (`options`: of Popen) and returns its exit status; see `wait_for` about Ctrl-C."""
+    return wait_for(subprocess.Popen(command, **options))[0]
+
+
+def wait_for(*processes: subprocess.Popen) -> list[int]:
+    """Exit statuses of programs that this one started.
+
+    A terminal sends Ctrl-C to them too. They say so and end, and this program ends after them without another word.
+    """
+    try:
+        return [process.wait() for process in processes]
+    except KeyboardInterrupt:
+        for process in processes:
+            try:
+                process.wait(_SECONDS_TO_END)
+            except subprocess.TimeoutExpired:
+                process.terminate()
+                process.wait()
+        sys.exit(INTERRUPTED)
 
 
 def add_checkpoint_flags(parser: argparse.ArgumentParser, dtype_help: str = "default: as stored") -> None:

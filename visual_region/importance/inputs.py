@@ -8,6 +8,7 @@ from llava.conversation import get_template
 from llava.dtypes import dtype_of
 from llava.eval.answering.arguments import feature_cache, template_name
 from llava.model.builder import load_checkpoint, load_tokenizer
+from llava.names import close, did_you_mean
 from llava.tokenization import check_template
 from visual_region.importance import METRICS, PARAMETER_METRICS, SAMPLE_METRICS
 from visual_region.importance.samples import Reader, SampleSet, open_samples
@@ -22,7 +23,11 @@ def wanted_metrics(text: str | None, has_data: bool, has_backbone: bool) -> list
             raise ScoreError("give --data-path, for the metrics that read samples, or --backbone, for the others")
         return names
     asked = [name.strip() for name in text.split(",") if name.strip()]
-    problems = [f"there is no metric {name!r}; there are {', '.join(METRICS)}" for name in asked if name not in METRICS]
+    problems = [
+        f"there is no metric {name!r}; there are {', '.join(METRICS)}{did_you_mean(*close(name, METRICS))}"
+        for name in asked
+        if name not in METRICS
+    ]
     tables = (SAMPLE_METRICS, has_data, "--data-path"), (PARAMETER_METRICS, has_backbone, "--backbone")
     for table, given, flag in tables:
         lacking = [name for name in asked if name in table]
