@@ -4,6 +4,7 @@ import json
 import runpy
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -112,6 +113,17 @@ def spoil(path, how):
         path.mkdir() if is_folder else path.touch()
     elif how == "Latin-1":
         path.write_bytes(b'[{"text": "caf\xe9"}]\n')
+
+
+def test_annotations_of_another_split(whole, tmp_path, capsys, monkeypatch):
+    """Before a model is loaded; a script has the scorer check them first (--check)."""
+    monkeypatch.setattr("llava.model.builder.load_base", lambda *more, **kw: pytest.fail("weights were loaded"))
+    monkeypatch.chdir(shutil.copytree(whole, tmp_path / "here", symlinks=True))
+    Path("list.json").write_text('{"7": "red"}')
+    said = refusal("visual_region curve", PROGRAMS["visual_region curve"].split(), capsys, monkeypatch)
+    assert "list.json has no answer to 1 of the 1 questions: 0; is it of another split?" in said
+    said = refusal("llava.eval.eval_easy_vqa", [*SCORE.split(), "--check"], capsys, monkeypatch)
+    assert said == "error: 1 question ids are not among the annotations: 0"
 
 
 def inputs(words):

@@ -14,8 +14,9 @@ from llava.eval.answering.questions import Question, check_images, read_question
 from llava.eval.benchmarks.easy_vqa import score
 from llava.families import family_of
 from llava.files import write_json
+from llava.names import some
 from llava.reading import read_json
-from visual_region.scores import ScoreFile
+from visual_region.scores import ScoreError, ScoreFile
 from visual_region.surgery import layers_removed, lowest_outside
 
 
@@ -24,7 +25,7 @@ def run(args: argparse.Namespace) -> None:
     checkpoint = open_model(args)
     questions = read_questions(args.question_file)[: args.limit]
     check_images(questions, Path(args.image_folder))
-    annotations = read_json(args.annotation_file, "annotation file")
+    annotations = _read_annotations(args.annotation_file, questions)
     values = ScoreFile.read(args.scores).entry("angular")["values"]
     output = Path(args.output)
     done = json.loads(output.read_text(encoding="utf-8")) if output.exists() else []
@@ -32,6 +33,18 @@ def run(args: argparse.Namespace) -> None:
     for entries in curve(answerer, questions, annotations, values, args.most, args.batch_size, done):
         write_json(output, entries)
     print(f"the curve is in {output}")
+
+
+def _read_annotations(path: str, questions: list[Question]) -> dict[str, str]:
+    """Question id -> answer; raises `ScoreError` if a question has none."""
+    annotations = read_json(path, "annotation file")
+    if not isinstance(annotations, dict):
+        raise ScoreError(f"annotation file {path} is no object with an answer for each question id")
+    without = [q.question_id for q in questions if str(q.question_id) not in annotations]
+    if without:
+        those = f"{len(without)} of the {len(questions)} questions: {some(without)}"
+        raise ScoreError(f"annotation file {path} has no answer to {those}; is it of another split?")
+    return annotations
 
 
 def curve(
