@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from llava.checkpoint import identity
 from llava.checkpoint.folder import open_checkpoint
+from llava.checkpoint.identity import digest
 from llava.checkpoint.opened import Checkpoint, Kind
 from llava.checkpoint.record import LayerRecord
 from llava.dtypes import DTYPES
@@ -62,8 +62,6 @@ def _check_pair(student: Checkpoint, teacher: Checkpoint) -> None:
     if student.kind is not Kind.FULL:
         hint = "heal a folder with whole weights (prune merges a LoRA unless --base-output is given)"
         raise SurgeryError(f"{student.path} is a {student.kind.value} checkpoint; {hint}")
-    if identity.digest(teacher) == identity.digest(student):
-        raise SurgeryError(f"--teacher {teacher.name} is the model that is healed; give the model before the removal")
     configs = teacher.model_config(), student.model_config()
     wrong = []
     for name in _SAME:
@@ -73,6 +71,8 @@ def _check_pair(student: Checkpoint, teacher: Checkpoint) -> None:
     if not wrong:
         theirs, ours = (load_tokenizer(model.tokenizer_folder).get_vocab() for model in (teacher, student))
         wrong = ["their tokenizers differ"] * (theirs != ours)
+    if not wrong and digest(teacher) == digest(student):
+        wrong = ["they are the same model"]
     if wrong:
         problems = "; ".join(wrong)
         raise SurgeryError(f"{teacher.name} cannot teach {student.name}: {problems}. Give the model that was pruned")
