@@ -41,7 +41,8 @@ print(json.dumps(found))
 """
 
 
-def run_all(commands, **options):
+def run_all(commands):
+    """Exit status (or message) and output of each program, in a process where torch cannot be imported."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", RUN_ALL], input=json.dumps(commands), capture_output=True, text=True
     )
@@ -61,4 +62,15 @@ def test_a_wrong_flag_is_one_line_without_torch(tmp_path):
         assert code not in (0, None), name
         assert line.startswith("error: "), (name, line)
         assert "--no-such-flag" in line, (name, line)
+        assert len(line.strip().splitlines()) == 1, (name, line)
+
+
+def test_a_missing_flag_is_one_line_without_torch():
+    """Of programs that need one."""
+    commands = {name: [] for name in ENTRIES if name != "playground.embedded.prepare"}
+    commands |= {f"visual_region:{name}": [name] for name in COMMANDS}
+    for name, (code, said) in run_all(commands).items():
+        line = code if isinstance(code, str) else said
+        assert code not in (0, None), name
+        assert line.startswith("error: "), (name, line)
         assert len(line.strip().splitlines()) == 1, (name, line)
