@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import NamedTuple
 
+from llava.names import close, did_you_mean
 from llava.plugins import load_plugins
 
 
@@ -208,7 +209,8 @@ def get_template(name: str) -> Conversation:
     """A copy of the template; raises `TemplateError` for an unknown name."""
     templates = known_templates()
     if name not in templates:
-        raise TemplateError(f"unknown conversation template {name!r}; known: {', '.join(templates)}")
+        hint = did_you_mean(*close(name, templates))
+        raise TemplateError(f"unknown conversation template {name!r}; known: {', '.join(templates)}{hint}")
     return templates[name].copy()
 
 

@@ -5,8 +5,8 @@ is written at once, `check_run_folder` for the folder of a training.
 """
 
 import json
-import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,8 +223,11 @@ def _place(flag: str, path: str | Path, folder: Path) -> Path:
         place = place.parent
     if not place.is_dir():
         raise OutputError(f"{flag} {path}: {place} is a file, and nothing can be written below it")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise OutputError(f"{flag} {path}: {place} is not writable; give another place")
+    try:
+        # Tried, because the rights of a folder in /proc or on a read-only disk do not tell. Nothing is left behind.
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
+        raise OutputError(f"{flag} {path}: {place} is not writable ({error.strerror}); give another place") from error
     return place
 
 

@@ -4,8 +4,10 @@ Labels follow from the offsets; upstream tokenised parts of the text again and d
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
+from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase
@@ -98,6 +100,7 @@ def _without_invalid_bytes(tokens: Sequence[str]) -> list[str]:
     return result
 
 
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _ENCODERS: "WeakKeyDictionary[PreTrainedTokenizerBase, PromptEncoder]" = WeakKeyDictionary()
 
 
@@ -138,18 +141,31 @@ def encode_segments(
     return ids, labels
 
 
+@contextmanager
+def naming_tokenizer(path: str | Path) -> Iterator[None]:
+    """Turns errors of reading a tokenizer into a `ValueError` that names the folder and what it lacks."""
+    if Path(path).is_dir() and not any((Path(path) / name).is_file() for name in _TOKENIZERS):
+        raise ValueError(f"{path} has no tokenizer (none of {', '.join(_TOKENIZERS)}); copy its files from the source")
+    try:
+        yield
+    # Not a narrower one: tokenizers raises Exception itself.
+    except Exception as error:
+        why = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(f"the tokenizer of {path} cannot be read ({why}); copy its files again") from error
+
+
 def fitting_templates(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Names of the templates whose end of turn is one special token of the tokenizer."""
     return [name for name, conv in known_templates().items() if _stop_token_problem(conv, tokenizer) is None]
 
 
-def check_template(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+def check_template(name: str, tokenizer: PreTrainedTokenizerBase, flag: str = "--version") -> None:
     """Raises `TemplateError` if the template's end of turn is not one special token (LLaVA#1166)."""
     problem = _stop_token_problem(get_template(name), tokenizer)
     if problem:
         fitting = ", ".join(fitting_templates(tokenizer)) or "none"
         raise TemplateError(
-            f"--version {name} does not fit the tokenizer {tokenizer.name_or_path}: {problem}. "
+            f"{flag} {name} does not fit the tokenizer {tokenizer.name_or_path}: {problem}. "
             f"Templates that fit it: {fitting}"
         )
 

@@ -7,17 +7,19 @@ It merges Bunny's checkpoints too, and checks their `--model-type`.
 
 import argparse
 
-from bunny.model.builder import check_checkpoint
-from llava.checkpoint.folder import open_checkpoint
-from llava.dtypes import dtype_of
 from llava.files import folder_written_whole
 from llava.flags import Parser, add_checkpoint_flags, run_program
-from llava.model.builder import load_checkpoint
 from llava.outputs import check_output
 
 
 def merge_lora(args: argparse.Namespace) -> None:
     """Sums in float32, casts once, writes model, tower and tokenizer; the folder appears whole."""
+    # These import torch, so they wait until the flags have been read.
+    from bunny.model.builder import check_checkpoint
+    from llava.checkpoint.folder import open_checkpoint
+    from llava.dtypes import dtype_of
+    from llava.model.builder import load_checkpoint
+
     checkpoint = open_checkpoint(args.model_path, args.model_base)
     reads = [*checkpoint.folders, args.vision_tower]
     check_output(args.save_model_path, reads, 0, args.overwrite, "--save-model-path")

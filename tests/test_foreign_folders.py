@@ -84,7 +84,7 @@ def programs(parts, tiny, train_flags):
     data = ("--data-path", tiny.data, "--image-folder", tiny.images)
     quick = {"max_steps": 1, "model_name_or_path": parts / "llm", "vision_tower": parts / "tower"}
     answer = ("--question-file", parts / "q.jsonl", "--image-folder", tiny.images, "--max_new_tokens", 2)
-    heal = ("heal", *model, "--teacher", parts / "llava", *data, "--steps", 1, "--lora-r", 2, "--batch-size", 2)
+    heal = ("heal", *model, "--teacher", parts / "lora", *data, "--steps", 1, "--lora-r", 2, "--batch-size", 2)
     return {
         "train": ("llava.train.train", *train_flags(out / "train", lora_enable=True, **quick)),
         "answers": ("llava.eval.model_vqa_loader", *model, *answer, "--answers-file", out / "a.jsonl"),

@@ -2,7 +2,6 @@
 
 import argparse
 import ast
-import importlib
 import json
 import re
 import shutil
@@ -13,6 +12,7 @@ import torch
 from llava.eval.benchmarks import BY_NAME
 from llava.outputs import OutputError, check_run_folder
 from tests.conftest import REPOSITORY
+from visual_region.__main__ import make_parser
 from visual_region.commands import COMMANDS
 
 PACKAGES = ("llava", "bunny", "visual_region", "playground", "scripts")
@@ -122,8 +122,7 @@ def test_every_output_flag_is_in_the_tables(monkeypatch, program):
         if name.startswith("llava.eval.score "):
             parser = BY_NAME[name.split()[1]].score_parser()
         elif name.startswith("visual_region "):
-            parser = argparse.ArgumentParser()
-            importlib.import_module(f"visual_region.commands.{name.split()[1]}").add_arguments(parser)
+            parser = make_parser(name.split()[1])
         else:
             with pytest.raises(Stop) as stop:
                 program(name)

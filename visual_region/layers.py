@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -72,6 +72,16 @@ class LayerSelection:
     def record(self) -> LayerRecord:
         """The record after a training of these layers."""
         return LayerRecord({}, self.num_layers).tuned(self.spec, self.layers)
+
+    def scored_elsewhere(self, name: str, digest: Callable[[], str]) -> list[str]:
+        """What is said of each score file of the spec that is not of the checkpoint `name` (`identity.digest`)."""
+        said = []
+        for path in dict.fromkeys(part.rpartition("#")[0].strip() for part in self.spec.split(",") if "#" in part):
+            try:
+                ScoreFile.read(path).check_fits(name, digest())
+            except ScoreError as error:
+                said.append(str(error))
+        return said
 
     def __len__(self) -> int:
         return len(self.layers)

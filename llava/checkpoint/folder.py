@@ -4,6 +4,7 @@ The kind of a checkpoint follows from its files and its config, not from its nam
 """
 
 import json
+import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from llava.families import ModelFamily, UnknownFamilyError, family_of
 from llava.names import some
 
 PROJECTOR = "mm_projector.bin"
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _WIDTHS = ("hidden_size", "intermediate_size", "num_attention_heads")
 
 
@@ -98,6 +100,10 @@ def local_folder(name: str | Path, cache_dir: str | None = None, weights: bool =
     """The folder itself, or the local copy of a hub id; raises `CheckpointError` if neither exists."""
     if Path(name).is_dir():
         return Path(name)
+    if Path(name).is_file():
+        raise CheckpointError(f"checkpoint {name} is a file; give the folder of the model")
+    if not _HUB_ID.fullmatch(str(name)):
+        raise CheckpointError(f"checkpoint {name} does not exist: there is no such folder")
     wanted = ["*.json", "*.model", "*.jinja", *(["*.safetensors", "*.bin"] if weights else [])]
     ignored = ["training_args.bin"]
     try:

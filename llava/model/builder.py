@@ -22,6 +22,7 @@ from llava.model.multimodal_encoder.tower_weights import trained_tower_files
 from llava.model.multimodal_projector.builder import check_projector_weights, projector_weights
 from llava.model.quantization import quantization_for
 from llava.sentencepiece_bpe import use_sentencepiece_merges
+from llava.tokenization import naming_tokenizer
 
 _DEFAULT_CONTEXT = 2048
 
@@ -77,8 +78,7 @@ def load_checkpoint(
         CheckpointError: weights are missing or do not fit, or a LoRA or a projector has no vision tower.
         VisionTowerError: the recorded tower is missing.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        device = "cpu"
+    device = checked_device(device)
     dtype = dtype or (torch.float32 if device == "cpu" else torch.float16)
     if use_flash_attn:
         kwargs["attn_implementation"] = "flash_attention_2"
@@ -120,6 +120,18 @@ def load_checkpoint(
     return tokenizer, model, processor, context
 
 
+def checked_device(device: str) -> str:
+    """The device to use: "cuda" without a GPU is the CPU; raises `ValueError` for a GPU that does not exist."""
+    kind, _, number = device.partition(":")
+    if kind != "cuda":
+        return device
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if number and int(number) >= count:
+        have = f"has cuda:0 to cuda:{count - 1}" if count else "has no GPU that torch can use; give cpu"
+        raise ValueError(f"--device {device} does not exist: this machine {have}")
+    return device if count else "cpu"
+
+
 def _check_parts(checkpoint: Checkpoint) -> None:
     """A LoRA or a projector needs a vision-language model; prints a note about a LoRA without its projector."""
     if checkpoint.kind is not Kind.FULL and not checkpoint.tower:
@@ -155,7 +167,9 @@ def load_base(checkpoint: Checkpoint, config: Any, dtype: Any, text_only: bool =
         config.mm_vision_tower = None
     if getattr(config, "mm_vision_tower", None):
         try:
-            build_vision_tower(config, delay_load=True).load_processor()
+            tower = build_vision_tower(config, delay_load=True)
+            tower.check_files()
+            tower.load_processor()
         except VisionTowerError as error:
             raise VisionTowerError(
                 f"{error}. The checkpoint's config.json names it; give --vision-tower the tower's folder here"
@@ -197,7 +211,8 @@ def add_image_tokens(tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder, with a pad token."""
-    tokenizer = without_code(AutoTokenizer.from_pretrained, path)
+    with naming_tokenizer(path):
+        tokenizer = without_code(AutoTokenizer.from_pretrained, path)
     use_sentencepiece_merges(tokenizer, Path(path))
     if hasattr(tokenizer, "legacy"):
         # Saving writes this value; without it, a saved legacy tokenizer would be loaded with other ids.

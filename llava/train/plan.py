@@ -1,5 +1,6 @@
 """What a run will do, decided before weights are loaded; all errors are reported at once."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase
 
+from llava.checkpoint import identity
 from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.opened import Checkpoint, Kind
 from llava.conversation import Conversation, get_template
@@ -177,7 +179,12 @@ def _wrong_flags(model: ModelArguments, data: DataArguments, training: TrainingA
 def _selection(model: ModelArguments, base: Checkpoint) -> LayerSelection | None:
     if model.tune_mm_mlp_adapter:
         return None
-    return LayerSelection.parse("all" if model.tune_layers is None else model.tune_layers, base.depth)
+    selection = LayerSelection.parse("all" if model.tune_layers is None else model.tune_layers, base.depth)
+    # No error: scores may be of a model that was trained from this one. Of a hub id no weights are read yet.
+    if base.tensors.files:
+        for warning in selection.scored_elsewhere(base.name, lambda: identity.digest(base)):
+            print(f"warning: --tune_layers: {warning}", file=sys.stderr)
+    return selection
 
 
 def _prompts(template_name: str, base: Checkpoint) -> tuple[Conversation, PreTrainedTokenizerBase]:
@@ -204,6 +211,7 @@ def _vision(model: ModelArguments, base: Checkpoint) -> VisionSettings:
         model.pretrain_mm_mlp_adapter,
     )
     tower = build_vision_tower(vision, delay_load=True)
+    tower.check_files()
     if model.unfreeze_vision_tower and not tower.can_train:
         raise ValueError(
             f"--unfreeze_vision_tower: a tower of model_type {tower.cfg_only.model_type!r} cannot be trained along"

@@ -41,6 +41,10 @@ LLAVA=(
 launch() {
     local gpus="${GPUS:-$( (nvidia-smi -L 2>/dev/null || true) | wc -l)}"
     local nodes="${NNODES:-1}"
+    if [ "$nodes" -gt 1 ] && { [ -z "${NODE_RANK:-}" ] || [ -z "${MASTER_ADDR:-}" ]; }; then
+        echo "error: NNODES=$nodes needs NODE_RANK (0 on the first machine) and MASTER_ADDR (its address)" >&2
+        exit 2
+    fi
     local command=("${PYTHON:-python}")
     if [ "$nodes" -gt 1 ]; then
         command+=(-m torch.distributed.run --nnodes "$nodes" --nproc_per_node "$((gpus > 0 ? gpus : 1))"

@@ -1,6 +1,7 @@
 """What a command must not write over, or cannot write, is told before its work; nothing is left behind."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -133,3 +134,9 @@ def test_check_files(place):
         check_files({"--block-scores": (place / "scores.json", BLOCK_SCORES)})
     with pytest.raises(OutputError, match="is not an ordinary file"):
         check_files({"--markdown": ("/dev/null", TABLE)})
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder that says it is writable, and is not")
+def test_a_place_where_nothing_can_be_made_is_told_first():
+    with pytest.raises(OutputError, match=r"^--output /proc/x/s\.json: /proc is not writable \(.*\); give another"):
+        check_files({"--output": ("/proc/x/s.json", SCORES)})

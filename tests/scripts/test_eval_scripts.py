@@ -265,8 +265,8 @@ def test_settings_reach_the_commands(script, tmp_path):
 def test_no_checkpoint(script):
     line = ["bash", f"scripts/eval/{script}.sh"]
     result = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True)
-    assert result.returncode
-    assert f"usage: bash scripts/eval/{script}.sh CHECKPOINT" in result.stderr
+    assert result.returncode == 2
+    assert result.stderr == f"error: no checkpoint (usage: bash scripts/eval/{script}.sh CHECKPOINT [flags])\n"
 
 
 @pytest.mark.parametrize("name", ["gqa", "mmbench"])

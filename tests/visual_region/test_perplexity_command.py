@@ -5,6 +5,7 @@ import json
 import pytest
 
 from llava.eval import perplexity as program
+from llava.eval.answering.perplexity import Corpus
 
 
 def test_rows_equal_reverted_folders(command, tiny, tiny_lora, tmp_path, monkeypatch, capsys):
@@ -33,7 +34,7 @@ def test_rows_equal_reverted_folders(command, tiny, tiny_lora, tmp_path, monkeyp
     assert len({row["perplexity"][str(text)]["value"] for row in table["rows"].values()}) == 3
 
     # Asked again nothing is measured; another model is refused.
-    monkeypatch.setattr(program.Corpus, "measure", None)
+    monkeypatch.setattr(Corpus, "measure", None)
     command(*flags, "--revert", "0-2", "--revert", "all")
     assert "all reverted" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="another model, corpus or setting"):
@@ -74,7 +75,7 @@ def test_a_backbone_of_another_shape_is_told_before_loading(command, tiny, tiny_
     from safetensors.torch import load_file, save_file
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    monkeypatch.setattr(program, "load", None)
+    monkeypatch.setattr("visual_region.commands.perplexity.load", None)
     flags = ("perplexity", "--model-path", tiny_llava, "--data-path", tiny.data, "--image-folder", tiny.images)
     flags = (*flags, "--output", tmp_path / "t.json", "--backbone", tmp_path / "other")
     values = LlamaConfig.from_pretrained(tiny.llm).to_dict()
@@ -97,7 +98,7 @@ def test_a_backbone_of_another_shape_is_told_before_loading(command, tiny, tiny_
 
 @pytest.mark.parametrize("content", ["[]", "{}", "not JSON"])
 def test_an_output_that_is_no_table_is_named_and_kept(command, tiny, tiny_llava, tmp_path, monkeypatch, content):
-    monkeypatch.setattr(program, "load", None)
+    monkeypatch.setattr("visual_region.commands.perplexity.load", None)
     output = tmp_path / "t.json"
     output.write_text(content)
     flags = ("--data-path", tiny.data, "--image-folder", tiny.images, "--backbone", tiny.llm, "--output", output)

@@ -10,27 +10,17 @@ from typing import Any
 from llava.checkpoint.record import LayerRecord
 from llava.eval.answering.answerer import Answerer
 from llava.eval.answering.arguments import make_answerer, open_model
-from llava.eval.answering.flags import add_model_flags
 from llava.eval.answering.questions import Question, check_images, read_questions
 from llava.eval.benchmarks.easy_vqa import score
 from llava.families import family_of
 from llava.files import write_json
+from llava.names import some
 from llava.outputs import FileKind, check_cache, check_files
-from visual_region.scores import ScoreFile
+from llava.reading import read_json
+from visual_region.scores import ScoreError, ScoreFile
 from visual_region.surgery import layers_removed, lowest_outside
 
 CURVE = FileKind("a pruning curve", keys=frozenset({"removed", "layers", "accuracy"}))
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model_flags(parser)
-    parser.set_defaults(temperature=0.0, max_new_tokens=8)
-    parser.add_argument("--question-file", required=True)
-    parser.add_argument("--annotation-file", required=True)
-    parser.add_argument("--scores", required=True, help="score file of `python -m visual_region score`")
-    parser.add_argument("--most", type=int, default=4, help="the largest number of layers to remove")
-    parser.add_argument("--limit", type=int, help="the number of questions to use, from the first; default: all")
-    parser.add_argument("--output", required=True, help="JSON file to write; the points that it holds are kept")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -40,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
     checkpoint = open_model(args)
     questions = read_questions(args.question_file)[: args.limit]
     check_images(questions, Path(args.image_folder))
-    annotations = json.loads(Path(args.annotation_file).read_text(encoding="utf-8"))
+    annotations = _read_annotations(args.annotation_file, questions)
     values = ScoreFile.read(args.scores).entry("angular")["values"]
     output = Path(args.output)
     done = json.loads(output.read_text(encoding="utf-8") or "[]") if output.exists() else []
@@ -48,6 +38,18 @@ def run(args: argparse.Namespace) -> None:
     for entries in curve(answerer, questions, annotations, values, args.most, args.batch_size, done):
         write_json(output, entries)
     print(f"the curve is in {output}")
+
+
+def _read_annotations(path: str, questions: list[Question]) -> dict[str, str]:
+    """Question id -> answer; raises `ScoreError` if a question has none."""
+    annotations = read_json(path, "annotation file")
+    if not isinstance(annotations, dict):
+        raise ScoreError(f"annotation file {path} is no object with an answer for each question id")
+    without = [q.question_id for q in questions if str(q.question_id) not in annotations]
+    if without:
+        those = f"{len(without)} of the {len(questions)} questions: {some(without)}"
+        raise ScoreError(f"annotation file {path} has no answer to {those}; is it of another split?")
+    return annotations
 
 
 def curve(

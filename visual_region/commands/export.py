@@ -5,17 +5,10 @@ import argparse
 from llava.checkpoint.folder import open_checkpoint
 from llava.conversation import get_template
 from llava.dtypes import dtype_of
-from llava.flags import add_checkpoint_flags, add_output_flags
 from llava.model.builder import load_checkpoint
 from llava.model.export import check_exportable, export
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.outputs import check_output
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_checkpoint_flags(parser, "of what is written; default: as stored")
-    parser.add_argument("--conv-mode", help="conversation template to write; default: the checkpoint's")
-    add_output_flags(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -13,7 +13,6 @@ from llava.checkpoint.opened import Checkpoint, Kind
 from llava.checkpoint.tensors import Stored
 from llava.conversation import get_template
 from llava.eval.answering.arguments import load, open_model
-from llava.eval.answering.flags import add_corpus_flags, add_model_flags
 from llava.eval.answering.perplexity import Corpus, check_flags, report_of
 from llava.files import sha256_of, write_json
 from llava.outputs import FileKind, check_cache, check_files
@@ -25,15 +24,6 @@ from visual_region.surgery import SurgeryError, weights_replaced
 PERPLEXITIES = FileKind("a file of perplexities", keys=frozenset({"settings", "rows"}))
 _MEASURED_WITH = ("samples", "max_tokens", "context", "stride", "bos", "unit", "dtype", "conv_mode")
 """Flags that change what is measured."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model_flags(parser)
-    parser.add_argument("--backbone", help="folder of the plain language model; default: a LoRA's base")
-    revert = "layers to set back, for a row of the table; may be repeated. Default: each quarter of the layers, and all"
-    parser.add_argument("--revert", action="append", help=revert)
-    add_corpus_flags(parser, repeated=True)
-    parser.add_argument("--output", required=True, help="JSON file to write; values that it holds are not measured")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -12,7 +12,6 @@ from llava.checkpoint.tensors import Tensors, weight_files
 from llava.checkpoint.write import nbytes_of, write_checkpoint
 from llava.dtypes import dtype_of
 from llava.files import folder_written_whole, write_json
-from llava.flags import add_checkpoint_flags, add_output_flags
 from llava.model.builder import load_checkpoint
 from llava.outputs import OutputError, check_apart, check_cache, check_files, check_folder, check_output
 from visual_region.importance import inputs
@@ -20,23 +19,6 @@ from visual_region.importance.blocks import BLOCK_SCORES, block_distances, check
 from visual_region.pruning import cut_shards, difference, prune_adapter, pruned_config
 from visual_region.scores import ScoreFile
 from visual_region.surgery import LayerCut, SurgeryError, describe_layers, layers_named, lowest_outside, remove_layers
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_checkpoint_flags(parser, "default: as stored; of a merged LoRA fp32")
-    which = parser.add_argument_group("which layers (numbers are of the model as it is now)")
-    which.add_argument("--layers", help="layers to remove, in the grammar of --tune_layers")
-    which.add_argument("--scores", help="score file; removes the layers of lowest score")
-    which.add_argument("--metric", default="angular", help="a metric of the score file")
-    which.add_argument("--remove", type=int, default=1, help="how many, by lowest score")
-    block = "remove this many consecutive layers, of lowest angular distance across them (Gromov et al. 2024)"
-    which.add_argument("--block", type=int, help=block)
-    which.add_argument("--block-scores", help="file of block distances; measured on --data-path if it does not exist")
-    which.add_argument("--anywhere", action="store_true", help="the tuned region is not protected")
-    inputs.add_sample_flags(parser.add_argument_group("what blocks are measured on"))
-    add_output_flags(parser)
-    base = "of a LoRA: folder for the pruned base; --output gets a renumbered adapter. Default: one merged folder"
-    parser.add_argument("--base-output", help=base)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -9,19 +9,9 @@ from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.identity import BASE_FILE
 from llava.checkpoint.opened import Checkpoint, Kind
 from llava.checkpoint.write import nbytes_of, write_checkpoint
-from llava.flags import add_output_flags
 from llava.outputs import check_output
-from visual_region.layers import GRAMMAR
 from visual_region.reversion import revert_adapter, reverted_shards
 from visual_region.surgery import SurgeryError, describe_layers, layers_named
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model-path", required=True, help="full, merged or LoRA folder")
-    parser.add_argument("--backbone", help="folder of the plain language model; not needed for a LoRA")
-    parser.add_argument("--model-base", help="base of a LoRA; default: the recorded one")
-    parser.add_argument("--layers", required=True, help="layers to set back: " + GRAMMAR.replace("%", "%%"))
-    add_output_flags(parser)
 
 
 def run(args: argparse.Namespace) -> None:

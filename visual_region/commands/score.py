@@ -10,11 +10,10 @@ from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.opened import Checkpoint
 from llava.dtypes import DTYPES
 from llava.eval.answering.arguments import template_name
-from llava.flags import add_checkpoint_flags
 from llava.journal import Journal, journal_path
 from llava.outputs import PICTURE, OutputError, check_cache, check_files
 from llava.tables import text_table
-from visual_region.importance import METRICS, PARAMETER_METRICS, SAMPLE_METRICS, inputs
+from visual_region.importance import PARAMETER_METRICS, SAMPLE_METRICS, inputs
 from visual_region.importance.parameters import check_comparable
 from visual_region.importance.run import measure_samples, parameter_metrics, sample_metrics
 from visual_region.importance.samples import SampleSet
@@ -25,18 +24,6 @@ from visual_region.layers import LayerSelection
 from visual_region.pictures.bars import draw_bars
 from visual_region.pictures.heatmap import draw_heatmap
 from visual_region.scores import SCORES, ScoreError, ScoreFile
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    metrics = "; ".join(f"{metric.name}: {metric.title}" for metric in METRICS.values())
-    parser.epilog = f"metrics: {metrics}. After an interruption, the same command continues where it stopped."
-    add_checkpoint_flags(parser, "default: fp16 on a GPU, fp32 on a CPU; also of a LoRA's merged weights (fp32)")
-    parser.add_argument("--metrics", help="comma-separated; default: all that the given inputs allow")
-    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples behind the 95%% intervals")
-    parser.add_argument("--backbone", help="what the language model was trained from, for the metrics of parameters")
-    inputs.add_sample_flags(parser)
-    parser.add_argument("--mark", help="layers to mark in the picture; default: the tuned region")
-    parser.add_argument("--output", required=True, help="score file to write; the pictures are next to it, as .png")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -13,23 +13,10 @@ from llava.files import write_json, written_whole
 from llava.names import spec_labels
 from llava.outputs import PICTURE, TABLE, FileKind, check_files
 from llava.tables import markdown_table, text_table
-from visual_region.layers import GRAMMAR, LayerSelection, LayerSelectionError
+from visual_region.layers import LayerSelection, LayerSelectionError
 from visual_region.scores import ScoreFile
 
 SELECTIONS = FileKind("a file of selections", keys=frozenset({"selections", "jaccard"}))
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("spec", nargs="+", help=GRAMMAR.replace("%", "%%"))
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--num-layers", type=int)
-    where.add_argument("--model-path", help="checkpoint with this number of layers; default: the score file's")
-    parser.add_argument("--stability", action="store_true", help="resample the samples of selections by score")
-    parser.add_argument("--resamples", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--picture", help="PNG to write: one row per selection")
-    parser.add_argument("--output", help="JSON to write")
-    parser.add_argument("--markdown", help="table to write: layers with scores and intervals, stability, overlap")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from llava.eval.answering.errors import EvaluationError
 from llava.files import write_json, written_whole
 from llava.journal import Journal, journal_path
+from llava.names import count
 from llava.outputs import FileKind, Paths, check_files
 
 if TYPE_CHECKING:
@@ -78,6 +79,13 @@ def whole_lines(answers: Path) -> tuple[list[str], bool]:
     return lines, len(lines) == len(ended) and not rest
 
 
+def _is_answer(place: Any, line: Any) -> bool:
+    try:
+        return isinstance(place, int) and isinstance(json.loads(line), dict)
+    except (ValueError, TypeError):
+        return False
+
+
 def basic_record(settings: Mapping[str, Any], places: Sequence[int]) -> dict[str, Any]:
     """The part of every record that says which questions were answered, and with which settings."""
     digest = hashlib.sha256(",".join(map(str, places)).encode()).hexdigest()[:16]
@@ -101,6 +109,10 @@ class AnswersFile:
         self._journal = Journal(self.path, {**settings, "chunk": list(part)}, "--answers-file")
         self.journal, self.settings = self._journal.path, self._journal.settings
         self.close = self._journal.close
+        if wrong := [place for place, line in self.lines.items() if not _is_answer(place, line)]:
+            self.close()
+            damaged = f"{count(len(wrong), 'entry', 'entries')} of {self.journal} (first: {wrong[0]!r})"
+            raise EvaluationError(f"{damaged} is no answer to a question; delete that file to start again")
 
     @property
     def lines(self) -> dict[int, str]:

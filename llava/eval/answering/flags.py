@@ -7,7 +7,7 @@ from functools import partial
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.benchmarks.mmbench import SUFFIXES
 from llava.eval.benchmarks.mmlu import METHODS
-from llava.flags import Parser, add_checkpoint_flags, positive
+from llava.flags import Parser, add_checkpoint_flags, device, positive
 
 SHARE = {"auto": None, "on": True, "off": False}
 DEFAULT_CONTEXT = 2048
@@ -32,7 +32,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     share_help = "read once what several questions begin with (an image, examples); auto: if that is faster"
     parser.add_argument("--share-prefix", choices=SHARE, default="auto", help=share_help)
     parser.add_argument("--num-workers", type=int, default=4, help="threads that read images ahead")
-    parser.add_argument("--device", default="cuda", help="default: cuda, or cpu without a GPU")
+    parser.add_argument("--device", type=device, default="cuda", help="default: cuda, or cpu without a GPU")
     parser.add_argument("--vision-feature-cache", help="folder for features of the frozen tower")
 
 

@@ -6,7 +6,6 @@ before it as its window holds. A text file is one stream; in JSON lines each lin
 
 import argparse
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from llava.eval.scoring.statistics import RESAMPLES, draw_counts, percentiles
 from llava.files import sha256_of
 from llava.images import MISSING, describe_unreadable, missing_images
 from llava.journal import Journal
+from llava.reading import read_json_lines, read_text
 from llava.tokenization import encoder_for
 
 
@@ -67,15 +67,13 @@ def read_texts(path: str | Path) -> dict[str, tuple[str, str]]:
     """
     path = Path(path)
     if path.suffix != ".jsonl":
-        return {path.name: (text := path.read_text(encoding="utf-8"), text)}
+        text = read_text(path, error=EvaluationError)
+        return {path.name: (text, text)}
     texts = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if line.strip():
-            try:
-                entry = json.loads(line)
-                texts[f"line {number}"] = (entry["text"], entry.get("original", entry["text"]))
-            except (ValueError, KeyError, TypeError) as error:
-                raise EvaluationError(f"{path}, line {number} is not a JSON object with a text ({error!r})") from error
+    for number, row in read_json_lines(path, error=EvaluationError):
+        if not isinstance(row.get("text"), str) or not isinstance(row.get("original", ""), str):
+            raise EvaluationError(f"{path}, line {number} has no 'text', or an 'original' that is no text")
+        texts[f"line {number}"] = (row["text"], row.get("original", row["text"]))
     return texts
 
 

@@ -13,11 +13,11 @@ from transformers.utils.logging import tqdm
 
 from llava.checkpoint.opened import Checkpoint
 from llava.eval.answering.answerer import Answerer
-from llava.eval.answering.answers_file import AnswersFile, check_answers, read_record
+from llava.eval.answering.answers_file import AnswersFile, read_record
 from llava.eval.answering.arguments import make_answerer, open_model, settings
 from llava.eval.answering.batching import Batch, BatchSize, length_of
 from llava.eval.answering.errors import EvaluationError
-from llava.eval.answering.flags import SHARE, check_flags
+from llava.eval.answering.flags import SHARE
 from llava.eval.answering.questions import (
     Question,
     check_images,
@@ -27,31 +27,21 @@ from llava.eval.answering.questions import (
     unusable_images,
 )
 from llava.eval.answering.shards import merge_when_complete, take_torchrun_part
-from llava.flags import run_program
 from llava.images import BrokenImageError
 from llava.mm_utils import get_model_name_from_path
 from llava.names import count
-from llava.outputs import check_cache
 
 _AHEAD = 2
 """Batches whose images are read while another is answered."""
 
 
-def main(parser: argparse.ArgumentParser, read: Callable[[argparse.Namespace], list[Question]]) -> None:
-    """Runs a model_vqa program; `read` returns its questions from its flags."""
-
-    def program() -> None:
-        args = parser.parse_args()
-        check_flags(args)
-        check_answers(Path(args.answers_file), [args.question_file])
-        check_cache(args.vision_feature_cache, [args.model_path, args.model_base, args.vision_tower])
-        checkpoint = open_model(args)
-        whole = take_torchrun_part(args)
-        evaluate(args, checkpoint, read(args))
-        if whole is not None:
-            merge_when_complete(whole, args.num_chunks)
-
-    run_program(program)
+def run(args: argparse.Namespace, read: Callable[[argparse.Namespace], list[Question]]) -> None:
+    """Answers the questions that `read` returns; under torchrun this process's part of them."""
+    checkpoint = open_model(args)
+    whole = take_torchrun_part(args)
+    evaluate(args, checkpoint, read(args))
+    if whole is not None:
+        merge_when_complete(whole, args.num_chunks)
 
 
 def evaluate(args: argparse.Namespace, checkpoint: Checkpoint, everything: Sequence[Question]) -> None:

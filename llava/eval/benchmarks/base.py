@@ -232,7 +232,7 @@ class Benchmark:
                 report.publish(report_path(args.report_file, file))
 
     def score_parser(self) -> Parser:
-        parser = Parser(description=f"Score {self.column} answers")
+        parser = Parser(prog=f"python -m llava.eval.score {self.name}", description=f"Score {self.column} answers")
         answers = f"answers, as llava.eval.{self.program} writes them"
         parser.add_argument("--result-file", required=self.result_files is None, help=answers)
         parser.add_argument("--question-file", help="the questions that were asked, if not the whole benchmark")

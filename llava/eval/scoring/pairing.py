@@ -1,6 +1,5 @@
 """Reads answers and pairs them with annotations: every mismatch is an error, and whatever is left out is reported."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from llava import reading
 from llava.eval.answering.errors import EvaluationError
 from llava.names import some
 
@@ -45,31 +45,12 @@ def expecting(what: str) -> Iterator[None]:
 
 
 def read_json(path: str | Path) -> Any:
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ScoringError(f"{path} does not exist") from error
-    except ValueError as error:
-        raise ScoringError(f"{path} is not valid JSON ({error}); is it whole?") from error
+    return reading.read_json(path, error=ScoringError)
 
 
 def read_jsonl(path: str | Path, hint: str = "") -> list[dict[str, Any]]:
     """Lines of a JSON-lines file; the error about a line names its number and ends with the hint."""
-    rows = []
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ScoringError(f"{path} does not exist") from error
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ScoringError(f"{path}, line {number} is not valid JSON: {error}{hint}") from error
-            if not isinstance(row, dict):
-                raise ScoringError(f"{path}, line {number} is not a JSON object{hint}")
-            rows.append(row)
-    return rows
+    return [row for _, row in reading.read_json_lines(path, error=ScoringError, hint=hint)]
 
 
 def read_answers(path: str | Path) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ benchmark is skipped as long as the checkpoint, the flags and the questions are 
 
 import argparse
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from llava.eval.benchmarks import BENCHMARKS, BY_NAME, DATA, Benchmark
 from llava.eval.suite.program_flags import check_program_flags, checkpoint_flags
 from llava.eval.suite.summary import FILES, STATE, read_state, rule_of, summarise
 from llava.files import write_json
-from llava.flags import Parser, run_program
+from llava.flags import Parser, run_command, run_program
 from llava.outputs import REPORT, check_files
 
 if TYPE_CHECKING:
@@ -108,7 +107,7 @@ def run(
         own = [str(script)] if script.is_file() else [str(SCRIPTS / "benchmark.sh"), benchmark.name]
         command = ["bash", *own, checkpoint.name, *flags]
         try:
-            code = subprocess.run(command, env=environment, check=False).returncode
+            code = run_command(command, env=environment)
             if code or not aside.is_file():
                 print(f"{where}: FAILED ({' '.join(command)} ended with {code}); going on with the rest", flush=True)
                 failed.append(benchmark.name)

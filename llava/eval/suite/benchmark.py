@@ -21,14 +21,13 @@ DRY_RUN=1   print the commands
 import argparse
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from llava.eval.benchmarks import BY_NAME, Benchmark
 from llava.eval.benchmarks.base import LIMIT_PER_TASK
 from llava.eval.suite.program_flags import check_program_flags
-from llava.flags import Parser, run_program
+from llava.flags import Parser, run_command, run_program
 
 
 def commands(
@@ -83,7 +82,7 @@ def main() -> None:
         command = [python, "-m", *command]
         if os.environ.get("DRY_RUN"):
             print(shlex.join(command))
-        elif code := subprocess.run(command, check=False).returncode:
+        elif code := run_command(command):
             # The program has said what is wrong.
             sys.exit(code)
 

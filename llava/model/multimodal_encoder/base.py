@@ -11,9 +11,12 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from llava.checkpoint.folder import local_folder
 from llava.checkpoint.hf_llava import TOWER_PREFIXES
+from llava.checkpoint.opened import CheckpointError
 from llava.checkpoint.safe import without_code
-from llava.checkpoint.tensors import tensors_in
+from llava.checkpoint.tensors import TensorFileError, Tensors, tensors_in, weight_files
 from llava.model.multimodal_encoder.tower_weights import put_tower_weights, read_tower_weights
+
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
 
 class VisionTower(nn.Module):
@@ -70,6 +73,18 @@ class VisionTower(nn.Module):
     def identity(self) -> dict[str, Any]:
         """The settings that the features depend on (part of the feature cache's key)."""
         return {"config": self.cfg_only.to_dict()}
+
+    def check_files(self) -> None:
+        """Raises `CheckpointError` if the tower's folder has no image processor or damaged weights; reads no weight."""
+        folder = Path(self.vision_tower_name)
+        if not folder.is_dir():
+            return
+        if not any((folder / name).is_file() for name in _PROCESSORS):
+            raise CheckpointError(f"vision tower {folder} has no {_PROCESSORS[0]}; copy it from the tower's source")
+        try:
+            _ = Tensors([file for file in weight_files(folder) if file.suffix == ".safetensors"]).shards
+        except (TensorFileError, OSError) as error:
+            raise CheckpointError(f"vision tower {folder} is not whole: {error}; copy it again") from error
 
     def load_processor(self) -> BaseImageProcessor:
         """The image processor; needs no weights."""

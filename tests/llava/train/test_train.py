@@ -210,7 +210,7 @@ def test_frozen_projector_is_kept_beside_a_lora(tiny, train_flags, tmp_path):
         ({"data_path": None}, "--data_path is missing"),
         ({"version": "chatml"}, "does not fit the tokenizer"),
         ({"version": "v7"}, "unknown conversation template 'v7'"),
-        ({"model_name_or_path": "/no/model"}, "it is not a local folder, and the hub has nothing"),
+        ({"model_name_or_path": "/no/model"}, "checkpoint /no/model does not exist: there is no such folder"),
         ({"vision_tower": "/no/tower"}, "vision tower '/no/tower'"),
         ({"mm_projector_type": "mlp"}, "unknown --mm_projector_type 'mlp'"),
         ({"mm_projector_type": "identity"}, "as wide as the language model"),

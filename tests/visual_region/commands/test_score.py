@@ -1,6 +1,5 @@
 """`python -m visual_region score`, `select` and `picture` as users run them, on the tiny model."""
 
-import argparse
 import json
 import sys
 
@@ -20,8 +19,7 @@ from visual_region.scores import ScoreError, ScoreFile
 
 
 def call(module, *arguments):
-    parser = argparse.ArgumentParser()
-    module.add_arguments(parser)
+    parser = entry.make_parser(module.__name__.rpartition(".")[2])
     module.run(parser.parse_args([str(argument) for argument in arguments]))
 
 

@@ -238,7 +238,7 @@ def test_killed_and_started_again(tiny_llava, loaded, run, tmp_path, monkeypatch
 
 
 def test_bad_input_before_the_model(tiny, tiny_llava, run, tmp_path, monkeypatch):
-    monkeypatch.setattr(perplexity, "load", None)
+    monkeypatch.setattr("llava.eval.answering.arguments.load", None)
     text, broken = tmp_path / "text.txt", tmp_path / "broken.jsonl"
     text.write_text(TEXT)
     empty = tmp_path / "empty.txt"

@@ -203,7 +203,7 @@ def test_a_run_that_is_cut_off_leaves_no_summary_that_looks_current(bench, monke
         raise KeyboardInterrupt
 
     os.utime(next((bench / "model").glob("*.safetensors")), ns=(1, 1))
-    monkeypatch.setattr(everything.subprocess, "run", interrupted)
+    monkeypatch.setattr(everything, "run_command", interrupted)
     with pytest.raises(SystemExit, match="130"):
         run(bench, "--only", "gqa")
     summary = (folder / "summary.md").read_text()
