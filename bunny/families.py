@@ -9,7 +9,11 @@ _TEMPLATES = {"llama": "llama", "phi3": "phi3", "phi": "bunny", "qwen2": "bunny"
 for _backbone, _template in _TEMPLATES.items():
     _module = f"bunny.model.language_model.bunny_{_backbone}"
     register_family(
-        ModelFamily(f"bunny-{_backbone}", _backbone, "bunny", _module, _template, _SIGLIP, box_frame="original")
+        ModelFamily(
+            *(f"bunny-{_backbone}", _backbone, "bunny", _module, _template, _SIGLIP),
+            box_frame="original",
+            fast_tokenizer=True,
+        )
     )
 
 for _name in ("minicpm", "bunny-minicpm"):

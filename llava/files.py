@@ -24,12 +24,9 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(path)
     with _held_aside(path, folder=False) as aside:
-        # mkstemp makes files that only the owner can read.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(aside, 0o666 & ~umask)
         try:
             yield aside
+            give_usual_modes(aside)
             with open(aside, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(aside, path)
@@ -49,9 +46,9 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(path)
     with _held_aside(path, folder=True) as aside:
-        aside.chmod(0o755)
         try:
             yield aside
+            give_usual_modes(aside)
             old = aside.with_suffix(_OLD)
             if path.exists():
                 path.rename(old)
@@ -64,6 +61,18 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def give_usual_modes(path: Path) -> None:
+    """Gives a file, or a folder and all below it, the umask's modes: tempfile and safetensors write for the owner only.
+
+    Links are left alone.
+    """
+    umask = os.umask(0)
+    os.umask(umask)
+    for entry in (path, *path.rglob("*")):
+        if not entry.is_symlink():
+            entry.chmod((0o777 if entry.is_dir() else 0o666) & ~umask)
 
 
 def remove_abandoned(path: str | Path) -> None:

@@ -9,6 +9,7 @@ import argparse
 
 from bunny.model.builder import check_checkpoint
 from llava.checkpoint.folder import open_checkpoint
+from llava.checkpoint.write import finish_folder
 from llava.dtypes import dtype_of
 from llava.files import folder_written_whole
 from llava.flags import add_checkpoint_flags, run_program
@@ -27,7 +28,7 @@ def merge_lora(args: argparse.Namespace) -> None:
     tokenizer, model, _, _ = load_checkpoint(checkpoint, device="cpu", dtype=dtype, vision_tower=args.vision_tower)
     with folder_written_whole(args.save_model_path) as aside:
         model.save_pretrained(aside)
-        tokenizer.save_pretrained(aside)
+        finish_folder(aside, tokenizer)
     print(f"the merged model is in {args.save_model_path} ({str(dtype).removeprefix('torch.')})")
 
 

@@ -14,10 +14,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from transformers import PreTrainedTokenizerBase
 from transformers.utils.logging import tqdm
 
+from llava.checkpoint.older_config import with_older_fields
 from llava.checkpoint.tensors import DTYPES, INDEXES, WHOLE, Stored, TensorFileError
-from llava.files import folder_written_whole
+from llava.checkpoint.tokenizer import load_tokenizer, save_tokenizer
+from llava.files import folder_written_whole, give_usual_modes
+from llava.sentencepiece_bpe import FILE as TOKENIZER_MODEL
 
 # Files of the training run and not of the model.
 _LEFT_BEHIND = {"config.json", "trainer_state.json", "training_args.bin", "README.md"}
@@ -38,9 +42,23 @@ def rewritten_folder(
         for file in sorted(source.iterdir()):
             if file.is_file() and file.name not in {*_LEFT_BEHIND, *leave} and not file.name.endswith(_WEIGHTS):
                 shutil.copyfile(file, aside / file.name)
+        if (source / TOKENIZER_MODEL).is_file():
+            # The source may have no tokenizer.json, and transformers 5 would make a wrong one.
+            save_tokenizer(load_tokenizer(source), aside)
         yield aside
-        text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-        (aside / "config.json").write_text(text, encoding="utf-8")
+        _write_config(aside, config)
+
+
+def finish_folder(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Completes a folder that transformers wrote: tokenizer, older fields of config.json, the files' modes."""
+    save_tokenizer(tokenizer, folder)
+    _write_config(folder, json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    give_usual_modes(folder)
+
+
+def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    text = json.dumps(with_older_fields(config), indent=2, sort_keys=True) + "\n"
+    (folder / "config.json").write_text(text, encoding="utf-8")
 
 
 def write_checkpoint(

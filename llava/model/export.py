@@ -24,6 +24,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from llava.chat_template import chat_template
 from llava.checkpoint.hf_llava import CARRIED, PROJECTOR_TYPE, our_name
+from llava.checkpoint.write import finish_folder
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import Conversation
 from llava.families import family_of
@@ -95,6 +96,7 @@ def export(
         config.save_pretrained(aside)
         _stock_generation(model, tokenizer, image_token, template).save_pretrained(aside)
         stock_processor.save_pretrained(aside)
+        finish_folder(aside, tokenizer)
         _keep_tokenizer_as_is(aside)
     return notes
 

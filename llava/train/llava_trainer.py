@@ -12,6 +12,7 @@ from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
 from llava.checkpoint.opened import Kind
+from llava.checkpoint.write import finish_folder
 from llava.data.sampler import EpochSampler
 from llava.train.checkpoint import restore_trained, save_trained, trainable_state
 
@@ -111,7 +112,12 @@ class LLaVATrainer(Trainer):
         if self.args.should_save:
             folder = Path(output_dir or self.args.output_dir)
             save_trained(model, self.kind, folder, state)
-            self.processing_class.save_pretrained(folder)
+            finish_folder(folder, self.processing_class)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        if self.args.should_save:
+            finish_folder(Path(output_dir or self.args.output_dir), self.processing_class)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.is_deepspeed_enabled:
