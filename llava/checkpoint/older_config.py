@@ -15,25 +15,33 @@ _TWO_KEYS = ("linear", "dynamic")
 
 def with_older_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     """A config.json with the older fields too; one without the new fields is not changed."""
-    values = without_older_fields(values)
-    added: dict[str, Any] = {}
-    if values.get("dtype") is not None:
-        added["torch_dtype"] = values["dtype"]
-    rope = values.get("rope_parameters") or {}
-    if "rope_theta" in rope:
-        added |= {"rope_theta": rope["rope_theta"], "rope_scaling": _scaling(rope, values.get("model_type", ""))}
-        if "partial_rotary_factor" in rope:
-            added["partial_rotary_factor"] = rope["partial_rotary_factor"]
-    return values | added | {name: with_older_fields(values[name]) for name in _NESTED if _is_config(values, name)}
+    nested = {name: with_older_fields(values[name]) for name in _NESTED if _is_config(values, name)}
+    return dict(values) | _older_fields(values) | nested
 
 
 def without_older_fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A config.json without the older fields whose new ones it has; transformers 5 would take some of the older."""
-    older = {"torch_dtype"} if values.get("dtype") is not None else set()
-    if "rope_theta" in values and "rope_theta" in (values.get("rope_parameters") or {}):
-        older |= set(_ROPE)
-    kept = {name: value for name, value in values.items() if name not in older}
+    """A config.json without the older fields that say the same as its new ones.
+
+    A rotation that was changed by hand in the older fields alone stays, and is a difference.
+    """
+    older = _older_fields(values) if "rope_theta" in values else {}
+    kept = {name: value for name, value in values.items() if name not in older or older[name] != value}
+    if values.get("dtype") is not None:
+        kept.pop("torch_dtype", None)
     return kept | {name: without_older_fields(kept[name]) for name in _NESTED if _is_config(kept, name)}
+
+
+def _older_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The older fields that follow from the new ones."""
+    found: dict[str, Any] = {}
+    if values.get("dtype") is not None:
+        found["torch_dtype"] = values["dtype"]
+    rope = values.get("rope_parameters") or {}
+    if "rope_theta" in rope:
+        found |= {"rope_theta": rope["rope_theta"], "rope_scaling": _scaling(rope, values.get("model_type", ""))}
+        if "partial_rotary_factor" in rope:
+            found["partial_rotary_factor"] = rope["partial_rotary_factor"]
+    return found
 
 
 def _is_config(values: Mapping[str, Any], name: str) -> bool:
