@@ -31,14 +31,14 @@ _CHUNK = 1 << 26
 
 @contextlib.contextmanager
 def rewritten_folder(
-    source: Path, output: str | Path, config: Mapping[str, Any], leave: Sequence[str] = ()
+    source: Path, output: str | Path, config: Mapping[str, Any], leave: Sequence[str] = (), nbytes: int = 0
 ) -> Iterator[Path]:
     """Yields a folder to write weights to; it becomes `output` when the block ends without an error.
 
     It gets the source's tokenizer, generation config and the like first, except the files named in `leave`, and
-    `config` as config.json last.
+    `config` as config.json last. `nbytes` are those of the weights.
     """
-    with folder_written_whole(output) as aside:
+    with folder_written_whole(output, nbytes) as aside:
         for file in sorted(source.iterdir()):
             if file.is_file() and file.name not in {*_LEFT_BEHIND, *leave} and not file.name.endswith(_WEIGHTS):
                 shutil.copyfile(file, aside / file.name)
@@ -70,7 +70,7 @@ def write_checkpoint(
     leave: Sequence[str] = (),
 ) -> None:
     """Writes a full checkpoint: `shards` as its weights, `config` as config.json, the other files from `source`."""
-    with rewritten_folder(source, output, config, leave) as aside:
+    with rewritten_folder(source, output, config, leave, nbytes_of(shards)) as aside:
         write_shards(shards, aside, desc)
 
 
@@ -79,6 +79,10 @@ def write_renamed_bin(source: Path, target: Path, rename: Callable[[str], str | 
     if source.is_file():
         tensors = torch.load(source, map_location="cpu", weights_only=True)
         torch.save({new: value for name, value in tensors.items() if (new := rename(name)) is not None}, target)
+
+
+def bytes_of(state: Mapping[str, torch.Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in state.values())
 
 
 def nbytes_of(shards: Iterable[Iterable[Stored]]) -> int:
