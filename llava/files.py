@@ -99,8 +99,11 @@ def full_disk_explained(path: Path, aside: Path | None, nbytes: int = 0) -> Iter
     except Exception as error:
         if not _says_full(error):
             raise
-        need = max(nbytes, _size_of(aside or path))
+        need = max(nbytes, sum(file.stat().st_size for file in _files(aside or path)))
         if aside is not None:
+            for file in _files(aside):
+                # A removed file takes room as long as it is open somewhere.
+                os.truncate(file, 0)
             _remove(aside)
         place = next(folder for folder in path.resolve().parents if folder.exists())
         free = shutil.disk_usage(place).free
@@ -119,9 +122,9 @@ def _says_full(error: BaseException | None) -> bool:
     return own or _says_full(error.__cause__ or error.__context__)
 
 
-def _size_of(path: Path) -> int:
-    """The bytes of a file, or of all files of a folder."""
-    return sum(file.stat().st_size for file in (path, *path.rglob("*")) if file.is_file())
+def _files(path: Path) -> list[Path]:
+    """A file itself, or all files of a folder."""
+    return [file for file in (path, *path.rglob("*")) if file.is_file() and not file.is_symlink()]
 
 
 def _size(nbytes: int) -> str:
