@@ -59,7 +59,7 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     settings = {k: v for k, v in _read(folder / _SETTINGS).items() if v is not None and k not in _OF_ONE_RUN}
     if settings["tokenizer_class"] == "TokenizersBackend":
-        settings["tokenizer_class"] = PreTrainedTokenizerFast.__name__
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     settings["additional_special_tokens"] = settings.pop("extra_special_tokens", [])
     settings["added_tokens_decoder"] = {
         str(number): {name: getattr(token, name) for name in _OF_A_TOKEN}
