@@ -28,7 +28,7 @@ class ModelFamily:
         template: conversation template of checkpoints that do not record theirs.
         vision_tower: the tower of published recipes.
         box_frame: boxes in its training data are fractions of the image "padded" to a square, or of the "original".
-        fast_tokenizer: upstream uses tokenizer.json as it is, and not the slow tokenizer.
+        fast_tokenizer: upstream uses tokenizer.json as it is, instead of the slow tokenizer.
         aliases: older values of model_type.
         layer_path: attribute path of the decoder layers.
     """

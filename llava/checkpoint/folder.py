@@ -97,7 +97,7 @@ def local_folder(name: str | Path, cache_dir: str | None = None, weights: bool =
     """The folder itself, or the local copy of a hub id; raises `CheckpointError` if neither exists."""
     if Path(name).is_dir():
         return Path(name)
-    wanted = ["*.json", "*.model", "*.jinja", *(["*.safetensors", "*.bin"] if weights else [])]
+    wanted = ["*.json", "*.txt", "*.model", "*.jinja", *(["*.safetensors", "*.bin"] if weights else [])]
     ignored = ["training_args.bin"]
     try:
         found = snapshot_download(str(name), cache_dir=cache_dir, allow_patterns=wanted, ignore_patterns=ignored)

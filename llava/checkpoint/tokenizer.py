@@ -29,7 +29,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """
     folder = local_folder(path, weights=False)
     settings = _read(folder / _SETTINGS)
-    llama = settings.get("tokenizer_class", "LlamaTokenizer").removesuffix("Fast") == "LlamaTokenizer"
+    llama = (settings.get("tokenizer_class") or "LlamaTokenizer").removesuffix("Fast") == "LlamaTokenizer"
     as_it_is = (folder / _JSON).is_file() and (_reads_json(folder) or not llama)
     if llama and (folder / FILE).is_file() and not as_it_is:
         # Without the setting, slow tokenizers are legacy ones; transformers 5 takes the opposite.
@@ -53,8 +53,8 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Writes the tokenizer for this release of transformers and for 4.37 to 4.45, with its tokenizer.model.
 
-    These need the added tokens in tokenizer_config.json, and take a null there for a value; tokenizers before 0.20 need
-    the merges as strings.
+    The earlier ones need the added tokens in tokenizer_config.json, take a null there for a value, and (tokenizers before
+    0.20) need the merges as strings.
     """
     tokenizer.save_pretrained(folder)
     settings = {k: v for k, v in _read(folder / _SETTINGS).items() if v is not None and k not in _OF_ONE_RUN}
