@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from llava.files import DiskFullError, folder_written_whole, remove_abandoned, write_json, written_whole
+from llava.journal import Journal
 
 WRITER = """
 import sys
@@ -164,3 +165,16 @@ def test_a_full_disk_by_any_librarys_words(tmp_path, error):
 def test_other_errors_are_not_about_the_disk(tmp_path):
     with pytest.raises(PermissionError), folder_written_whole(tmp_path / "out"):
         raise PermissionError(errno.EACCES, "no")
+
+
+def test_a_journal_keeps_what_was_finished(small_disk):
+    """Scores and answers go on from there once there is room."""
+    journal = Journal(small_disk / "scores.json", {"metric": "angular"})
+    journal.add({"first": "x" * 100_000})
+    with pytest.raises(DiskFullError, match=r"scores\.json\.journal needs more than .* what was finished is kept"):
+        journal.add({"second": "y" * 400_000})
+    journal.close()
+    again = Journal(small_disk / "scores.json", {"metric": "angular"})
+    assert again.entries == {"first": "x" * 100_000}
+    again.add({"third": 3})
+    again.close()
