@@ -53,7 +53,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Writes the tokenizer for this release of transformers and for 4.37 to 4.45, with its tokenizer.model.
 
-    The earlier ones need the added tokens in tokenizer_config.json, and take a null there for a value. Those before 4.45
+    They need the added tokens in tokenizer_config.json, and take a null there for a value. Those before 4.45
     need the merges as strings.
     """
     tokenizer.save_pretrained(folder)
