@@ -27,7 +27,6 @@ class ModelFamily:
         module: registers its config class and model class with transformers.
         template: conversation template of checkpoints that do not record theirs.
         vision_tower: the tower of published recipes.
-        box_frame: boxes in its training data are fractions of the image "padded" to a square, or of the "original".
         fast_tokenizer: upstream uses tokenizer.json as it is, instead of the slow tokenizer.
         aliases: older values of model_type.
         layer_path: attribute path of the decoder layers.
@@ -39,7 +38,6 @@ class ModelFamily:
     module: str
     template: str
     vision_tower: str
-    box_frame: str = "padded"
     fast_tokenizer: bool = False
     aliases: tuple[str, ...] = ()
     layer_path: str = "model.layers"

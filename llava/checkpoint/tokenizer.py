@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, LlamaTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from llava.checkpoint.folder import local_folder
+from llava.checkpoint.safe import without_code
 from llava.families import UnknownFamilyError, family_of
 from llava.sentencepiece_bpe import FILE, use_sentencepiece_merges
 
@@ -34,11 +35,11 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     if llama and (folder / FILE).is_file() and not as_it_is:
         # Without the setting, slow tokenizers are legacy ones; transformers 5 takes the opposite.
         legacy = settings.get("legacy") is not False
-        tokenizer = LlamaTokenizer.from_pretrained(folder, legacy=legacy, trust_remote_code=False)
+        tokenizer = without_code(LlamaTokenizer.from_pretrained, folder, legacy=legacy)
     else:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = without_code(AutoTokenizer.from_pretrained, folder)
         if as_it_is and not _follows(tokenizer, folder / _JSON):
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False)
+            tokenizer = without_code(PreTrainedTokenizerFast.from_pretrained, folder)
     use_sentencepiece_merges(tokenizer, folder)
     if (folder / FILE).is_file():
         tokenizer.sentencepiece_model = (folder / FILE).read_bytes()

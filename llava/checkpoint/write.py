@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.logging import tqdm
 
 from llava.checkpoint.older_config import with_older_fields
+from llava.checkpoint.safe import load_pickled
 from llava.checkpoint.tensors import DTYPES, INDEXES, WHOLE, Stored, TensorFileError
 from llava.checkpoint.tokenizer import load_tokenizer, save_tokenizer
 from llava.files import folder_written_whole, give_usual_modes
@@ -77,7 +78,7 @@ def write_checkpoint(
 def write_renamed_bin(source: Path, target: Path, rename: Callable[[str], str | None]) -> None:
     """Copies a file such as non_lora_trainables.bin, if it exists, without the tensors whose new name is None."""
     if source.is_file():
-        tensors = torch.load(source, map_location="cpu", weights_only=True)
+        tensors = load_pickled(source)
         torch.save({new: value for name, value in tensors.items() if (new := rename(name)) is not None}, target)
 
 
