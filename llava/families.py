@@ -27,6 +27,7 @@ class ModelFamily:
         module: registers its config class and model class with transformers.
         template: conversation template of checkpoints that do not record theirs.
         vision_tower: the tower of published recipes.
+        fast_tokenizer: upstream uses tokenizer.json as it is, instead of the slow tokenizer.
         aliases: older values of model_type.
         layer_path: attribute path of the decoder layers.
     """
@@ -37,6 +38,7 @@ class ModelFamily:
     module: str
     template: str
     vision_tower: str
+    fast_tokenizer: bool = False
     aliases: tuple[str, ...] = ()
     layer_path: str = "model.layers"
 

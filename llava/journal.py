@@ -9,6 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from llava.files import full_disk_explained
 from llava.names import some
 
 _HEAD = b'{"settings": '
@@ -88,7 +89,7 @@ class Journal:
             raise
 
     def _append(self, rows: Iterable[Any]) -> None:
-        with open(self.path, "a", encoding="utf-8") as file:
+        with full_disk_explained(self.path, None), open(self.path, "a", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
             file.flush()
             os.fsync(file.fileno())

@@ -4,10 +4,8 @@ Labels follow from the offsets; upstream tokenised parts of the text again and d
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import groupby
-from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase
@@ -100,7 +98,6 @@ def _without_invalid_bytes(tokens: Sequence[str]) -> list[str]:
     return result
 
 
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _ENCODERS: "WeakKeyDictionary[PreTrainedTokenizerBase, PromptEncoder]" = WeakKeyDictionary()
 
 
@@ -139,19 +136,6 @@ def encode_segments(
         ]
         start += len(piece)
     return ids, labels
-
-
-@contextmanager
-def naming_tokenizer(path: str | Path) -> Iterator[None]:
-    """Turns errors of reading a tokenizer into a `ValueError` that names the folder and what it lacks."""
-    if Path(path).is_dir() and not any((Path(path) / name).is_file() for name in _TOKENIZERS):
-        raise ValueError(f"{path} has no tokenizer (none of {', '.join(_TOKENIZERS)}); copy its files from the source")
-    try:
-        yield
-    # Not a narrower one: tokenizers raises Exception itself.
-    except Exception as error:
-        why = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ValueError(f"the tokenizer of {path} cannot be read ({why}); copy its files again") from error
 
 
 def fitting_templates(tokenizer: PreTrainedTokenizerBase) -> list[str]:

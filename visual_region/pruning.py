@@ -11,6 +11,7 @@ from transformers.utils.logging import tqdm
 from llava.checkpoint.adapter import NON_LORA
 from llava.checkpoint.hf_llava import is_hf_llava
 from llava.checkpoint.identity import rename_base_values
+from llava.checkpoint.older_config import without_older_fields
 from llava.checkpoint.opened import Checkpoint
 from llava.checkpoint.record import LayerRecord
 from llava.checkpoint.tensors import Stored, TensorFileError, tensors_in
@@ -70,7 +71,8 @@ def difference(folder: Path, values: Mapping[str, Any], shards: Sequence[Sequenc
     """
     if not (folder / "config.json").is_file():
         return "it has no config.json"
-    config, values = json.loads((folder / "config.json").read_text(encoding="utf-8")), json.loads(json.dumps(values))
+    read = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config, values = without_older_fields(read), without_older_fields(json.loads(json.dumps(values)))
     there, wanted = LayerRecord.of(config), LayerRecord.of(values)
     if there.kept != wanted.kept:
         return f"layers that were removed there: {', '.join(map(str, there.removed)) or 'none'}"

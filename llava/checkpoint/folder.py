@@ -16,6 +16,7 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, R
 from llava.checkpoint.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, NON_LORA, Adapter
 from llava.checkpoint.hf_llava import config_from_hf, is_hf_llava
 from llava.checkpoint.identity import base_difference
+from llava.checkpoint.older_config import without_older_fields
 from llava.checkpoint.opened import Checkpoint, CheckpointError, Kind
 from llava.checkpoint.record import LayerRecord
 from llava.checkpoint.safe import TensorFileError, check_pickles
@@ -63,7 +64,7 @@ def open_checkpoint(
     if not (path / "config.json").is_file():
         found = some(sorted(item.name for item in path.iterdir())) or "nothing"
         raise _not_whole(path, f"no config.json and no {ADAPTER_CONFIG}; it holds {found}")
-    stored = _read_json(path / "config.json")
+    stored = _read_config(path)
     files = _full_weight_files(path)
     if not files and (path / PROJECTOR).is_file():
         opened = _open_base(path, Kind.PROJECTOR, stored, None, wanted)
@@ -104,7 +105,7 @@ def local_folder(name: str | Path, cache_dir: str | None = None, weights: bool =
         raise CheckpointError(f"checkpoint {name} is a file; give the folder of the model")
     if not _HUB_ID.fullmatch(str(name)):
         raise CheckpointError(f"checkpoint {name} does not exist: there is no such folder")
-    wanted = ["*.json", "*.model", "*.jinja", *(["*.safetensors", "*.bin"] if weights else [])]
+    wanted = ["*.json", "*.txt", "*.model", "*.jinja", *(["*.safetensors", "*.bin"] if weights else [])]
     ignored = ["training_args.bin"]
     try:
         found = snapshot_download(str(name), cache_dir=cache_dir, allow_patterns=wanted, ignore_patterns=ignored)
@@ -121,7 +122,7 @@ def _open_lora(path: Path, wanted: _Wanted) -> Checkpoint:
     files = [path / name for name in ADAPTER_WEIGHTS if (path / name).is_file()]
     if not files:
         raise _not_whole(path, f"it has {ADAPTER_CONFIG}, but none of {', '.join(ADAPTER_WEIGHTS)}")
-    stored = _read_json(path / "config.json") if (path / "config.json").is_file() else {}
+    stored = _read_config(path) if (path / "config.json").is_file() else {}
     adapter = Adapter(settings, _whole_tensors(path, files[:1]))
     trained = _whole_tensors(path, [path / NON_LORA] if (path / NON_LORA).is_file() else [])
     if stored.get("mm_vision_tower") and not trained.files:
@@ -221,6 +222,10 @@ def _whole_tensors(path: Path, files: list[Path]) -> Tensors:
     except TensorFileError as error:
         raise _not_whole(path, str(error)) from error
     return tensors
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    return without_older_fields(_read_json(path / "config.json"))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock
 from transformers.utils.logging import tqdm
 
-from llava.files import sha256_of, write_json
+from llava.files import full_disk_explained, sha256_of, write_json
 from llava.images import open_image
 from llava.mm_utils import process_image
 from llava.model.multimodal_encoder.base import VisionTower
@@ -92,8 +92,10 @@ class FeatureCache:
             tower.load_model(device_map=device, dtype=self.dtype)
             write_json(self.folder / "key.json", json.loads(json.dumps(self.key, default=str)))
             items = list(missing.items())
+            needed = full_disk_explained(self._data, None, (len(rows) + len(items)) * self._row_bytes)
             bar = tqdm(total=len(items), desc="vision features", unit="image")
-            with open(self._data, "r+b" if self._data.exists() else "w+b") as data, open(self._index, "a") as index:
+            beginning = "r+b" if self._data.exists() else "w+b"
+            with needed, open(self._data, beginning) as data, open(self._index, "a") as index:
                 data.seek(len(rows) * self._row_bytes)
                 data.truncate()
                 for start in range(0, len(items), batch_size):

@@ -1,18 +1,17 @@
 """Loading any checkpoint of this stack (upstream: llava/model/builder.py)."""
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 
 from llava.checkpoint.adapter import NON_LORA, strip_wrapper_prefix
 from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.hf_llava import KEY_MAPPING
 from llava.checkpoint.opened import Checkpoint, CheckpointError, Kind
-from llava.checkpoint.safe import without_code
+from llava.checkpoint.tokenizer import load_tokenizer
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.families import family_of
 from llava.model.merge import attach_lora, merge_lora
@@ -21,8 +20,6 @@ from llava.model.multimodal_encoder.builder import VisionTowerError, build_visio
 from llava.model.multimodal_encoder.tower_weights import trained_tower_files
 from llava.model.multimodal_projector.builder import check_projector_weights, projector_weights
 from llava.model.quantization import quantization_for
-from llava.sentencepiece_bpe import use_sentencepiece_merges
-from llava.tokenization import naming_tokenizer
 
 _DEFAULT_CONTEXT = 2048
 
@@ -207,19 +204,6 @@ def add_image_tokens(tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
         tokenizer.add_tokens([DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN], special_tokens=True)
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer))
-
-
-def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder, with a pad token."""
-    with naming_tokenizer(path):
-        tokenizer = without_code(AutoTokenizer.from_pretrained, path)
-    use_sentencepiece_merges(tokenizer, Path(path))
-    if hasattr(tokenizer, "legacy"):
-        # Saving writes this value; without it, a saved legacy tokenizer would be loaded with other ids.
-        tokenizer.init_kwargs["legacy"] = bool(tokenizer.legacy)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-    return tokenizer
 
 
 def add_trained_weights(model: Any, checkpoint: Checkpoint) -> None:

@@ -1,5 +1,6 @@
 """The Hugging Face trainer with LLaVA's sampling, learning-rate groups and checkpoints."""
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
 from llava.checkpoint.opened import Kind
+from llava.checkpoint.write import finish_folder
 from llava.data.sampler import EpochSampler
+from llava.files import full_disk_explained
 from llava.train.checkpoint import check_trusted, restore_trained, save_trained, trainable_state
 
 STAGING = ".partial"
@@ -88,7 +91,10 @@ class LLaVATrainer(Trainer):
         self.accelerator.wait_for_everyone()
         self._staging = True
         try:
-            super()._save_checkpoint(model, trial)
+            # Weights, and the optimizer's two moments of those that train.
+            moments = 2 * sum(parameter.nbytes for parameter in self.model.parameters() if parameter.requires_grad)
+            with full_disk_explained(run_dir / name, run_dir / STAGING, self._bytes_of_model() + moments):
+                super()._save_checkpoint(model, trial)
         finally:
             self._staging = False
         self.accelerator.wait_for_everyone()
@@ -109,15 +115,33 @@ class LLaVATrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Writes the model's files; every rank calls it, as ZeRO-3 gathers parameters."""
-        if self.kind is Kind.FULL:
-            super().save_model(output_dir, _internal_call)
-            return
-        model = self.accelerator.unwrap_model(self.model)
-        state = trainable_state(model)
+        folder = Path(output_dir or self.args.output_dir)
+        aside = None if folder.exists() else folder
+        explained = full_disk_explained(Path(self.args.output_dir), aside, self._bytes_of_model())
+        with contextlib.nullcontext() if _internal_call else explained:
+            if self.kind is Kind.FULL:
+                super().save_model(output_dir, _internal_call)
+                return
+            model = self.accelerator.unwrap_model(self.model)
+            state = trainable_state(model)
+            if self.args.should_save:
+                save_trained(model, self.kind, folder, state)
+                finish_folder(folder, self.processing_class)
+
+    def save_state(self) -> None:
+        file = Path(self.args.output_dir, TRAINER_STATE_NAME)
+        with full_disk_explained(file, file):
+            super().save_state()
+
+    def _bytes_of_model(self) -> int:
+        """The bytes of the weights that a checkpoint holds, at least."""
+        saved = (p for p in self.model.parameters() if p.requires_grad or self.kind is Kind.FULL)
+        return sum(parameter.nbytes for parameter in saved)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
         if self.args.should_save:
-            folder = Path(output_dir or self.args.output_dir)
-            save_trained(model, self.kind, folder, state)
-            self.processing_class.save_pretrained(folder)
+            finish_folder(Path(output_dir or self.args.output_dir), self.processing_class)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.is_deepspeed_enabled:

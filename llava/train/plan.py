@@ -189,7 +189,7 @@ def _selection(model: ModelArguments, base: Checkpoint) -> LayerSelection | None
 
 def _prompts(template_name: str, base: Checkpoint) -> tuple[Conversation, PreTrainedTokenizerBase]:
     """The template, and a tokenizer that ends turns as the template does."""
-    template, tokenizer = get_template(template_name), load_tokenizer(base.name)
+    template, tokenizer = get_template(template_name), load_tokenizer(base.path)
     check_template(template_name, tokenizer)
     end_turns_with(template, tokenizer)
     return template, tokenizer

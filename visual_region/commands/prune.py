@@ -9,7 +9,7 @@ from llava.checkpoint import identity
 from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.opened import Checkpoint, Kind
 from llava.checkpoint.tensors import Tensors, weight_files
-from llava.checkpoint.write import nbytes_of, write_checkpoint
+from llava.checkpoint.write import bytes_of, finish_folder, nbytes_of, write_checkpoint
 from llava.dtypes import dtype_of
 from llava.files import folder_written_whole, write_json
 from llava.model.builder import load_checkpoint
@@ -154,6 +154,6 @@ def _prune_merged(args: argparse.Namespace, checkpoint: Checkpoint, cut: LayerCu
     output = check_output(args.output, [], nbytes, args.overwrite)
     tokenizer, model, _, _ = load_checkpoint(checkpoint, vision_tower=args.vision_tower, dtype=dtype)
     remove_layers(model, cut.removed, checkpoint.family.layer_path)
-    with folder_written_whole(output) as aside:
+    with folder_written_whole(output, bytes_of(model.state_dict())) as aside:
         model.save_pretrained(aside)
-        tokenizer.save_pretrained(aside)
+        finish_folder(aside, tokenizer)
