@@ -5,7 +5,7 @@ The 665K samples of LLaVA-1.5 are 1 GB of JSON and several GB of Python objects,
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,9 @@ _FORMAT = "3"
 _READ_CHARS = 1 << 20
 _ROWS_PER_BATCH = 4096
 _SEPARATORS = re.compile(r"[ \t\r\n,]*")
+_UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")
+"""The first two bytes of a UTF-16 file, as they are read here."""
+_HALF = re.compile("[\ud800-\udfff]")
 _SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -49,10 +52,14 @@ class Record:
 
 
 class Records:
-    """The samples of a data file, by index; picklable, and shared between processes through the page cache."""
+    """The samples of a data file, by index; picklable, and shared between processes through the page cache.
 
-    def __init__(self, arrow_path: Path) -> None:
+    `source` is the data file, for messages.
+    """
+
+    def __init__(self, arrow_path: Path, source: str | Path) -> None:
         self.path = arrow_path
+        self.source = str(source)
         self._table: pa.Table | None = None
 
     @property
@@ -63,7 +70,12 @@ class Records:
         return self._table
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_table": None}
+        return self.__dict__ | {"_table": None}
+
+    @property
+    def content(self) -> str:
+        """The beginning of the SHA-256 of the data file."""
+        return self.path.stem.rsplit("-", 2)[1]
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -106,16 +118,18 @@ def open_records(data_path: str | Path, cache_dir: Path | None = None) -> Record
 
     Raises:
         FileNotFoundError: no such file.
-        DataFormatError: the content is not LLaVA JSON.
+        DataFormatError: a folder, or the content is not LLaVA JSON.
     """
     data_path = Path(data_path)
+    if data_path.is_dir():
+        raise DataFormatError(f"data file {data_path} is a folder; give the JSON file in it")
     if not data_path.is_file():
         raise FileNotFoundError(f"data file {data_path} does not exist")
     folder = cache_dir or cache_root() / "records"
     arrow_path = folder / f"{data_path.stem}-{sha256_of(data_path)[:16]}-v{_FORMAT}.arrow"
     if not arrow_path.exists():
         _convert(data_path, arrow_path)
-    return Records(arrow_path)
+    return Records(arrow_path, data_path)
 
 
 def _convert(data_path: Path, arrow_path: Path) -> None:
@@ -132,8 +146,11 @@ def _convert(data_path: Path, arrow_path: Path) -> None:
 def _items(data_path: Path) -> Iterator[Any]:
     """Items of a JSON list, or of a file of JSON objects one after another; only one is in memory at a time."""
     decoder = json.JSONDecoder()
-    with open(data_path, encoding="utf-8") as file:
+    # A byte that is not UTF-8 becomes half of a surrogate pair, which `_check_text` finds with its item.
+    with open(data_path, encoding="utf-8", errors="surrogateescape") as file:
         buffer = file.read(_READ_CHARS).lstrip()
+        if buffer.startswith(_UTF_16):
+            raise DataFormatError(f"{data_path} is UTF-16; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)")
         if buffer[:1] not in ("[", "{"):
             raise DataFormatError(f"{data_path} is not LLaVA JSON: it begins with {buffer[:20]!r}, not with a list")
         in_list = buffer[0] == "["
@@ -186,6 +203,10 @@ def _row(item: Any, index: int, data_path: Path) -> dict[str, Any]:
     if not isinstance(images, list) or not all(isinstance(path, str) and path for path in images):
         raise wrong(f"'image' is {image!r}, not a path or a list of paths")
     values = [turn["value"] for turn in conversations]
+    for name, text in [("'id'", str(item.get("id", index))), *(("'image'", path) for path in images)]:
+        _check_text(text, name, wrong)
+    for t, value in enumerate(values):
+        _check_text(value, f"turn {t}", wrong)
     per_turn = [value.count(DEFAULT_IMAGE_TOKEN) for value in values[skip:]]
     return {
         "id": str(item.get("id", index)),
@@ -196,3 +217,12 @@ def _row(item: Any, index: int, data_path: Path) -> dict[str, Any]:
         # Upstream joins the <image> of a turn into one; with a list of images each one counts.
         "image_tokens": sum(per_turn) if len(images) > 1 else sum(min(count, 1) for count in per_turn),
     }
+
+
+def _check_text(text: str, where: str, wrong: Callable[[str], DataFormatError]) -> None:
+    """Raises the error that `wrong` makes for text that UTF-8 cannot encode."""
+    if half := _HALF.search(text):
+        code = ord(half[0])
+        if 0xDC80 <= code <= 0xDCFF:
+            raise wrong(f"{where} holds the byte 0x{code - 0xDC00:02x}, which is not UTF-8; convert the file to UTF-8")
+        raise wrong(f"{where} holds half of a surrogate pair (\\u{code:04x}), which is no character; remove it")
