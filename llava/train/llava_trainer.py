@@ -14,8 +14,13 @@ from transformers.trainer_utils import rotate_checkpoints
 from llava.checkpoint.opened import Kind
 from llava.data.sampler import EpochSampler
 from llava.train.checkpoint import restore_trained, save_trained, trainable_state
+from llava.train.saving import saving, size_of
 
 STAGING = ".partial"
+
+
+class NothingLearnedError(ValueError):
+    """A run that has changed nothing."""
 
 
 class LLaVATrainer(Trainer):
@@ -29,6 +34,22 @@ class LLaVATrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.kind = kind
         self._staging = False
+        self._learned: torch.Tensor | None = None
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        # Without any label the loss is exactly 0. Read at the end only, as reading waits for the GPU.
+        learned = loss.detach() != 0
+        self._learned = learned if self._learned is None else self._learned | learned
+        return loss
+
+    def check_learned(self) -> None:
+        """Raises `NothingLearnedError` if the loss was 0 in every step that this process and the others made."""
+        if self._learned is not None and not self.accelerator.gather(self._learned.reshape(1)).any():
+            raise NothingLearnedError(
+                "nothing was learned: the loss was 0 in every step, as no sample had a label that was not cut off; "
+                "`python -m llava.data.check` shows why. No result was written"
+            )
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -82,7 +103,8 @@ class LLaVATrainer(Trainer):
         self.accelerator.wait_for_everyone()
         self._staging = True
         try:
-            super()._save_checkpoint(model, trial)
+            with saving(name, run_dir / STAGING, size_of(self.model, self.kind, self.optimizer)):
+                super()._save_checkpoint(model, trial)
         finally:
             self._staging = False
         self.accelerator.wait_for_everyone()

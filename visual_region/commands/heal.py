@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from llava.checkpoint.folder import open_checkpoint
+from llava.checkpoint.identity import digest
 from llava.checkpoint.opened import Checkpoint, Kind
 from llava.checkpoint.record import LayerRecord
 from llava.dtypes import DTYPES
 from llava.model.builder import load_checkpoint, load_tokenizer
 from llava.outputs import OutputError, check_apart, check_cache, check_folder
 from llava.train import train
-from llava.train.attention import AUTO
+from llava.train.flag_names import AUTO
 from visual_region.distill import Distillation, DistillationTrainer
 from visual_region.layers import GRAMMAR, LayerSelection
 from visual_region.surgery import SurgeryError
@@ -62,7 +63,12 @@ def run(args: argparse.Namespace) -> None:
         loaded = load_checkpoint(teacher, dtype=DTYPES[args.dtype], load_tower=False)[1]
         return DistillationTrainer(**kwargs, teacher=loaded, distillation=distillation, record=student.record)
 
-    train.train(AUTO, _trainer_argv(args, student), make_trainer=make_trainer)
+    settings = {
+        "teacher": {"name": args.teacher, "identity": digest(teacher)},
+        "temperature": args.temperature,
+        "ce-weight": args.ce_weight,
+    }
+    train.train(AUTO, _trainer_argv(args, student), make_trainer=make_trainer, settings=settings)
 
 
 def _check_output(args: argparse.Namespace, reads: list[Path]) -> None:
@@ -82,6 +88,8 @@ def _check_pair(student: Checkpoint, teacher: Checkpoint) -> None:
     if student.kind is not Kind.FULL:
         hint = "heal a folder with whole weights (prune merges a LoRA unless --base-output is given)"
         raise SurgeryError(f"{student.path} is a {student.kind.value} checkpoint; {hint}")
+    if student.path.samefile(teacher.path):
+        raise SurgeryError(f"{teacher.name} cannot teach itself; give the model that was pruned as --teacher")
     configs = teacher.model_config(), student.model_config()
     wrong = []
     for name in _SAME:
