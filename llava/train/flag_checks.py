@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 from llava.mm_utils import IMAGE_ASPECT_RATIOS
-from llava.outputs import OutputError, check_folder
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
 
 _LEAST = {
@@ -24,13 +23,6 @@ _LEAST_OF_LORA = {"lora_r": 1, "lora_alpha": 1, "lora_dropout": 0}
 def wrong_flags(model: ModelArguments, data: DataArguments, training: TrainingArguments) -> list[str]:
     """What is wrong with the flags alone."""
     errors = [*training.refused, *_wrong_numbers(training)]
-    if not training.output_dir:
-        errors.append("--output_dir is empty: give the folder to write")
-    else:
-        try:
-            check_folder(training.output_dir, "--output_dir")
-        except OutputError as error:
-            errors.append(str(error))
     if model.freeze_backbone:
         errors.append("--freeze_backbone left lm_head training in upstream; use --tune_mm_mlp_adapter True instead")
     if model.tune_mm_mlp_adapter and model.tune_layers is not None:

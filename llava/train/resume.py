@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from llava.checkpoint.adapter import ADAPTER_CONFIG
 from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.identity import base_difference
 from llava.checkpoint.opened import CheckpointError
 from llava.checkpoint.record import LayerRecord
+from llava.checkpoint.safe import load_pickled
 from llava.conversation import TemplateError
 from llava.train.arguments import TrainingArguments
 from llava.train.checkpoint import checkpoints, held_kind, last_checkpoint, missing_to_resume, sharding_problem
@@ -172,7 +171,7 @@ def _of_earlier_version(folder: Path, record: RunRecord, training: TrainingArgum
         adapter = _read(folder / ADAPTER_CONFIG)
         found |= {flag: adapter[name] for name, flag in _LORA.items() if name in adapter}
     if (folder / "scheduler.pt").is_file():
-        rates = set(torch.load(folder / "scheduler.pt", weights_only=True)["base_lrs"])
+        rates = set(load_pickled(folder / "scheduler.pt")["base_lrs"])
         if other := rates - {training.learning_rate, training.mm_projector_lr}:
             found["learning_rate"] = max(other)
     return found
