@@ -88,8 +88,6 @@ def _check_pair(student: Checkpoint, teacher: Checkpoint) -> None:
     if student.kind is not Kind.FULL:
         hint = "heal a folder with whole weights (prune merges a LoRA unless --base-output is given)"
         raise SurgeryError(f"{student.path} is a {student.kind.value} checkpoint; {hint}")
-    if student.path.samefile(teacher.path):
-        raise SurgeryError(f"{teacher.name} cannot teach itself; give the model that was pruned as --teacher")
     configs = teacher.model_config(), student.model_config()
     wrong = []
     for name in _SAME:
