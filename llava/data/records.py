@@ -50,10 +50,14 @@ class Record:
 
 
 class Records:
-    """The samples of a data file, by index; picklable, and shared between processes through the page cache."""
+    """The samples of a data file, by index; picklable, and shared between processes through the page cache.
 
-    def __init__(self, arrow_path: Path) -> None:
+    `source` is the data file, for messages.
+    """
+
+    def __init__(self, arrow_path: Path, source: str | Path) -> None:
         self.path = arrow_path
+        self.source = str(source)
         self._table: pa.Table | None = None
 
     @property
@@ -64,7 +68,7 @@ class Records:
         return self._table
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_table": None}
+        return self.__dict__ | {"_table": None}
 
     @property
     def content(self) -> str:
@@ -123,7 +127,7 @@ def open_records(data_path: str | Path, cache_dir: Path | None = None) -> Record
     arrow_path = folder / f"{data_path.stem}-{sha256_of(data_path)[:16]}-v{_FORMAT}.arrow"
     if not arrow_path.exists():
         _convert(data_path, arrow_path)
-    return Records(arrow_path)
+    return Records(arrow_path, data_path)
 
 
 def _convert(data_path: Path, arrow_path: Path) -> None:

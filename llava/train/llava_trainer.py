@@ -21,6 +21,10 @@ from llava.train.checkpoint import check_trusted, restore_trained, save_trained,
 STAGING = ".partial"
 
 
+class NothingLearnedError(ValueError):
+    """A run that has changed nothing."""
+
+
 class LLaVATrainer(Trainer):
     """Upstream: llava/train/llava_trainer.py.
 
@@ -32,6 +36,22 @@ class LLaVATrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.kind = kind
         self._staging = False
+        self._learned: torch.Tensor | None = None
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        # Without any label the loss is exactly 0. Read at the end only, as reading waits for the GPU.
+        learned = loss.detach() != 0
+        self._learned = learned if self._learned is None else self._learned | learned
+        return loss
+
+    def check_learned(self) -> None:
+        """Raises `NothingLearnedError` if the loss was 0 in every step that this process and the others made."""
+        if self._learned is not None and not self.accelerator.gather(self._learned.reshape(1)).any():
+            raise NothingLearnedError(
+                "nothing was learned: the loss was 0 in every step, as no sample had a label that was not cut off; "
+                "`python -m llava.data.check` shows why. No result was written"
+            )
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
         """Refuses a checkpoint-N with code in it: transformers and DeepSpeed read most of its files themselves."""

@@ -13,7 +13,7 @@ from llava.dtypes import DTYPES
 from llava.model.builder import load_checkpoint, load_tokenizer
 from llava.outputs import OutputError, check_apart, check_cache, check_folder
 from llava.train import train
-from llava.train.attention import AUTO
+from llava.train.flag_names import AUTO
 from visual_region.distill import Distillation, DistillationTrainer
 from visual_region.layers import LayerSelection
 from visual_region.surgery import SurgeryError
@@ -42,7 +42,12 @@ def run(args: argparse.Namespace) -> None:
         loaded = load_checkpoint(teacher, dtype=DTYPES[args.dtype], load_tower=False)[1]
         return DistillationTrainer(**kwargs, teacher=loaded, distillation=distillation, record=student.record)
 
-    train.train(AUTO, _trainer_argv(args, student), make_trainer=make_trainer)
+    settings = {
+        "teacher": {"name": args.teacher, "identity": digest(teacher)},
+        "temperature": args.temperature,
+        "ce-weight": args.ce_weight,
+    }
+    train.train(AUTO, _trainer_argv(args, student), make_trainer=make_trainer, settings=settings)
 
 
 def _check_output(args: argparse.Namespace, reads: list[Path]) -> None:

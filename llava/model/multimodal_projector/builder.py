@@ -76,6 +76,8 @@ def image_tokens(config: Any, tower_tokens: int) -> int:
 def read_projector(path: str | Path) -> dict[str, torch.Tensor]:
     """The projector's tensors in a file, by the module's own names ("0.weight"), whatever precedes `mm_projector.`."""
     path = Path(path)
+    if path.is_dir():
+        raise ProjectorError(f"projector file {path} is a folder; give mm_projector.bin in it")
     if not path.is_file():
         raise FileNotFoundError(f"projector file {path} does not exist")
     try:

@@ -102,7 +102,7 @@ def test_text_only_model_has_no_image_tokens(runs, tiny):
     ],
 )
 def test_towers_that_do_not_fit_are_refused_before_weights(train_flags, tmp_path, monkeypatch, changes, words):
-    monkeypatch.setattr("llava.train.train.load_base", lambda *a, **k: pytest.fail("weights were about to be loaded"))
+    monkeypatch.setattr("llava.train.run.load_base", lambda *a, **k: pytest.fail("weights were about to be loaded"))
     with pytest.raises(SystemExit, match=words):
         train(argv=train_flags(tmp_path / "out", **SHUFFLE | changes))
 
