@@ -164,9 +164,7 @@ def load_base(checkpoint: Checkpoint, config: Any, dtype: Any, text_only: bool =
         config.mm_vision_tower = None
     if getattr(config, "mm_vision_tower", None):
         try:
-            tower = build_vision_tower(config, delay_load=True)
-            tower.check_files()
-            tower.load_processor()
+            build_vision_tower(config, delay_load=True).check_files()
         except VisionTowerError as error:
             raise VisionTowerError(
                 f"{error}. The checkpoint's config.json names it; give --vision-tower the tower's folder here"

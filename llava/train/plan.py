@@ -189,13 +189,6 @@ def _vision(model: ModelArguments, base: Checkpoint) -> tuple[VisionSettings, in
         raise ValueError(
             f"--unfreeze_vision_tower: a tower of model_type {tower.cfg_only.model_type!r} cannot be trained along"
         )
-    try:
-        tower.load_processor()
-    except OSError as error:
-        why = str(error).splitlines()[0]
-        raise ValueError(
-            f"--vision_tower {vision.vision_tower} has no usable preprocessor_config.json: {why}"
-        ) from error
     config = base.model_config()
     write_vision_settings(config, vision)
     if config.mm_hidden_size != tower.hidden_size:

@@ -75,16 +75,16 @@ class VisionTower(nn.Module):
         return {"config": self.cfg_only.to_dict()}
 
     def check_files(self) -> None:
-        """Raises `CheckpointError` if the tower's folder has no image processor or damaged weights; reads no weight."""
+        """Raises `CheckpointError` if the tower has no image processor or damaged weights; reads no weight."""
         folder = Path(self.vision_tower_name)
-        if not folder.is_dir():
-            return
-        if not any((folder / name).is_file() for name in _PROCESSORS):
+        if folder.is_dir() and not any((folder / name).is_file() for name in _PROCESSORS):
             raise CheckpointError(f"vision tower {folder} has no {_PROCESSORS[0]}; copy it from the tower's source")
         try:
+            self.load_processor()
             _ = Tensors([file for file in weight_files(folder) if file.suffix == ".safetensors"]).shards
         except (TensorFileError, OSError) as error:
-            raise CheckpointError(f"vision tower {folder} is not whole: {error}; copy it again") from error
+            why = str(error).partition("\n")[0]
+            raise CheckpointError(f"vision tower {folder} is not whole: {why}; copy it again") from error
 
     def load_processor(self) -> BaseImageProcessor:
         """The image processor; needs no weights."""
