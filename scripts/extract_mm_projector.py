@@ -34,8 +34,8 @@ def main() -> None:
     parser.add_argument("--output", required=True, type=Path, help="file to write, such as mm_projector.bin")
     args = parser.parse_args()
     projector = projector_of(open_checkpoint(args.model_path, with_base=False))
-    with written_whole(args.output) as aside:
-        torch.save(projector, aside)
+    with written_whole(args.output) as aside, open(aside, "wb") as file:
+        torch.save(projector, file)
     print(f"{args.output} holds {', '.join(projector)}")
 
 

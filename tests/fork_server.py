@@ -72,6 +72,8 @@ def execute(words: list[str]) -> int:
 
 def become(request: dict, files: list[int]) -> None:
     """Turns this forked process into the program that was asked for."""
+    # Its own group: a test can kill it with all that it started.
+    os.setsid()
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
@@ -146,7 +148,9 @@ def serve(server: socket.socket, watched: int) -> None:
         ready = select.select([server, *running.values()], [], [], INTERVAL if running else 0.5)[0]
         for pid, client in list(running.items()):
             if client in ready:
-                # A client says nothing more: it has gone away.
+                # A client says nothing more: it has gone away. So do the clients that its program started.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
                 os.kill(pid, signal.SIGKILL)
         if server in ready:
             start(server, running)
