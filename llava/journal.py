@@ -7,8 +7,9 @@ import json
 import os
 import weakref
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from llava.names import some
 
@@ -64,10 +65,17 @@ class Journal:
 
     def add(self, entries: Mapping[Any, Any]) -> None:
         """Writes entries to the disk; they then survive a crash."""
-        head = [] if self._file.tell() else [{"settings": self.settings}]
-        self._file.writelines(json.dumps(row).encode() + b"\n" for row in (*head, *map(list, entries.items())))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        size = self._file.tell()
+        rows = [*([] if size else [{"settings": self.settings}]), *map(list, entries.items())]
+        left = memoryview("".join(json.dumps(row) + "\n" for row in rows).encode())
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+            os.fsync(self._file.fileno())
+        except OSError:
+            # Of a full disk: an entry in part would stand before the next one.
+            self._cut(size)
+            raise
         self.entries |= entries
 
     def remove(self) -> None:
@@ -75,7 +83,7 @@ class Journal:
         self.path.unlink(missing_ok=True)
         self._file.close()
 
-    def _locked(self) -> BinaryIO:
+    def _locked(self) -> FileIO:
         """The file, open at its end and locked.
 
         Only the process that holds the lock removes the file. It may do so between our `open` and our lock; the path
@@ -83,7 +91,7 @@ class Journal:
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         while True:
-            file = open(self.path, "ab")
+            file = open(self.path, "ab", buffering=0)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError) as error:
@@ -142,7 +150,7 @@ class Journal:
         )
 
 
-def _release(file: BinaryIO, path: Path, entries: Mapping[Any, Any]) -> None:
+def _release(file: FileIO, path: Path, entries: Mapping[Any, Any]) -> None:
     """Removes a journal without entries and releases its lock, in this order, so that no other process's is removed."""
     if not file.closed:
         if not entries:

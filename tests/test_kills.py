@@ -44,7 +44,9 @@ def cases(tiny, tiny_llava, tiny_lora, train_flags, made_once):
         "projector": training(tune_mm_mlp_adapter=True, version="plain", data_path=tiny.captions),
         "cached": training(**LORA, vision_feature_cache="features"),
         "evaluate": Case([loader, *answer]),
-        "evaluate-2": Case(["llava.eval.answering.launch", "--gpus", 2, loader, *answer], counted=False),
+        "evaluate-2": Case(
+            ["llava.eval.answering.launch", "--gpus", 2, loader, *answer], times=r"\.log$", counted=False
+        ),
         "features": Case([loader, *answer, "--vision-feature-cache", "features"]),
         "benchmark": Case(
             ["llava.eval.suite.benchmark", "easy_vqa", tiny_llava, "--batch-size", 4], copied, easy, counted=False

@@ -68,6 +68,30 @@ def test_journals_of_before_are_continued(tmp_path):
     assert AnswersFile(tmp_path / "a.jsonl", {}).lines == {3: "{}"}
 
 
+def test_an_entry_that_does_not_fit_on_the_disk_leaves_no_part(tmp_path, monkeypatch):
+    journal = Journal(tmp_path / "s.json", {})
+    journal.add({"layer 0": 1})
+    before = journal.path.read_bytes()
+
+    class Full:
+        def __init__(self, file):
+            self.tell, self.truncate, self.seek, self._file = file.tell, file.truncate, file.seek, file
+
+        def write(self, data):
+            if len(data) < 5:
+                raise OSError(28, "No space left on device")
+            return self._file.write(data[:3])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, "_file", Full(journal._file))
+        with pytest.raises(OSError, match="No space left"):
+            journal.add({"layer 1": 2})
+    assert journal.path.read_bytes() == before
+    journal.add({"layer 2": 3})
+    journal.close()
+    assert Journal(tmp_path / "s.json", {}).entries == {"layer 0": 1, "layer 2": 3}
+
+
 TAKING_TURNS = """
 import os, sys, time
 from llava.journal import Journal, JournalError
