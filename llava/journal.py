@@ -31,8 +31,8 @@ class Journal:
     """Entries by key, in a file of JSON lines next to the result; it is locked until it is closed.
 
     The first line holds the settings of the run, each further line `[key, value]`. A last line without a line break,
-    which a kill leaves, is dropped. Until the first entry the file is empty. `close`, or the end of the program, removes
-    a file without entries.
+    which a kill leaves, is dropped. Until the first entry the file is empty. `close`, or the end of the program,
+    removes a file without entries.
 
     Args:
         output: the path of the result.
@@ -91,7 +91,7 @@ class Journal:
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         while True:
-            file = open(self.path, "ab", buffering=0)
+            file = FileIO(self.path, "ab")
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError) as error:

@@ -112,7 +112,12 @@ def receive(client: socket.socket) -> tuple[dict, list[int]]:
 def start(server: socket.socket, running: dict[int, socket.socket]) -> None:
     """Forks the program that the next client asks for, and tells the client its process id."""
     client, _ = server.accept()
-    request, files = receive(client)
+    try:
+        request, files = receive(client)
+    except (OSError, IndexError, ValueError):
+        # It was killed before it had said everything.
+        client.close()
+        return
     pid = os.fork()
     if not pid:
         try:
@@ -126,7 +131,8 @@ def start(server: socket.socket, running: dict[int, socket.socket]) -> None:
     for file in files:
         os.close(file)
     running[pid] = client
-    client.sendall(pid.to_bytes(8, "big"))
+    with contextlib.suppress(OSError):
+        client.sendall(pid.to_bytes(8, "big"))
 
 
 def finish(running: dict[int, socket.socket]) -> None:

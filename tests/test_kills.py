@@ -1,24 +1,40 @@
 """Programs that are killed at random moments and run again write what an uninterrupted run writes, and leave nothing.
 
-Two kills each; `python tests/kills.py --kills 20` makes more, of all programs.
+Here two kills of a few programs; `python tests/kills.py --kills 20` makes more, of all.
 """
 
+import hashlib
 import json
 import os
+import re
 import shutil
 
 import pytest
 
+from tests.conftest import REPOSITORY
 from tests.kills import Case, kill_many
 from tests.made_benchmarks import MAKERS
 
 KILLS, SEED = int(os.environ.get("KILLS", 2)), os.environ.get("KILL_SEED", 0)
 SAVED = {"max_steps": 8, "save_strategy": "steps", "save_steps": 2, "save_total_limit": 1}
+DONE = "holds a checkpoint already; --overwrite replaces it"
+REQUIREMENTS = ("setup.py", "constraints.txt", "playground/requirements.txt")
+SMALLER = {
+    "VERSION=chatml": "VERSION=v1",
+    "STEPS=(60|240)": "STEPS=4",
+    "SAVE_STEPS=\\d+": "SAVE_STEPS=2",
+    "BATCH=(32|8)": "BATCH=2",
+    "LORA_R=32 LORA_ALPHA=64": "LORA_R=4 LORA_ALPHA=8",
+    "--samples 64": "--samples 8",
+    "--limit 600": "--limit 10",
+    "--batch-size 64": "--batch-size 4",
+}
+"""Settings of the quickstart for a tiny model."""
 LORA = {"lora_enable": True, "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "tune_layers": "0,3"}
 
 
 @pytest.fixture(scope="session")
-def cases(tiny, tiny_llava, tiny_lora, train_flags, made_once):
+def cases(tiny, tiny_llava, tiny_lora, train_flags, made_once, python):
     """The programs by name; all write into the folder where they run."""
     from PIL import Image
 
@@ -59,18 +75,28 @@ def cases(tiny, tiny_llava, tiny_lora, train_flags, made_once):
             ["llava.eval.perplexity", *model, "--text-file", made / "text.txt", "--report-file", "report.json",
              "--context", 32, "--stride", 16],
         ),
-        "score": Case([region, "score", *model, *scored, "--samples", "all", "--backbone", tiny.llm, "--output", "s.json"]),
-        "prune": Case([region, "prune", *model, "--layers", "1", "--output", "out"]),
-        "prune-lora": Case([region, "prune", "--model-path", tiny_lora, "--layers", "1", "--output", "out"]),
+        "score": Case(
+            [region, "score", *model, *scored, "--samples", "all", "--backbone", tiny.llm, "--output", "s.json"],
+        ),
+        "prune": Case([region, "prune", *model, "--layers", "1", "--output", "out"], done=DONE),
+        "prune-lora": Case([region, "prune", "--model-path", tiny_lora, "--layers", "1", "--output", "out"], done=DONE),
         "prune-base": Case(
             [region, "prune", "--model-path", tiny_lora, "--layers", "1", "--output", "out", "--base-output", "base"],
+            done=DONE,
         ),
         "prune-block": Case(
-            [region, "prune", *model, *scored[:-2], "--samples", "8", "--block", 2, "--anywhere", "--block-scores", "b.json",
-             "--output", "out"],
+            [region, "prune", *model, *scored[:-2], "--samples", 8, "--block", 2, "--anywhere", "--block-scores",
+             "b.json", "--output", "out"], done=DONE,
         ),
-        "revert": Case([region, "revert", *model, "--backbone", tiny.llm, "--layers", "0", "--output", "out"]),
-        "export": Case([region, "export", *model, "--output", "out"]),
+        "revert": Case(
+            [region, "revert", *model, "--backbone", tiny.llm, "--layers", "0", "--output", "out"], done=DONE,
+        ),
+        "export": Case([region, "export", *model, "--output", "out"], done=DONE),
+        "quickstart": Case(
+            ["bash", "scripts/quickstart.sh"], lambda folder: _make_quickstart(folder, made, tiny, python),
+            {"VENV": "venv"}, times=r"/stages/\w+$",
+        ),
+        "playground": Case(["playground.embedded.prepare", "--out", "out"]),
     }  # fmt: skip
     for name in ("textvqa", "gqa", "refcocog", "ocrvqa"):
         flags = [name, "--raw", made / name, "--out", "out", "--any-count"]
@@ -94,19 +120,60 @@ def _make_inputs(folder, image):
     (folder / "easy/annotations.json").write_text(json.dumps({str(i): ("yes", "red")[i % 2] for i in range(80)}))
     answers = [{"question_id": i, "text": ("yes", "no", "red")[i % 3]} for i in range(80)]
     (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
+    asked = folder / "asked"
+    asked.mkdir()
+    rows = [{"question_id": i, "text": "What?", "image": f"{i % 8}.png"} for i in range(20)]
+    for name in ("questions_1200", "questions_wrong_image"):
+        (asked / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    truths = {str(i): ("yes", "red", "circle")[i % 3] for i in range(20)}
+    (asked / "annotations.json").write_text(json.dumps(truths))
+    blind = {"all": 0.5, "shape": 0.5, "colour": 0.5, "yes_no": 0.5, "questions": 20}
+    (asked / "blind.json").write_text(json.dumps({"sample": blind, "test": blind}))
     (folder / "text.txt").write_text("the red line is at the top of the circle " * 60)
     for name in ("textvqa", "gqa", "refcocog", "ocrvqa"):
         MAKERS[name](folder / name)
 
 
+def _make_quickstart(folder, made, tiny, python):
+    """The quickstart's tree: its scripts with few steps and samples, and tiny models in the places of its own."""
+    for name in ("llava", "bunny", "visual_region", "llava_plugins", "constraints.txt", "setup.py"):
+        (folder / name).symlink_to(REPOSITORY / name)
+    shutil.copytree(REPOSITORY / "scripts", folder / "scripts")
+    script = folder / "scripts/quickstart.sh"
+    text = script.read_text()
+    for old, new in SMALLER.items():
+        text, count = re.subn(old, new, text)
+        assert count, old
+    script.write_text(text)
+    playground = folder / "playground"
+    for name, target in (
+        ("embedded", REPOSITORY / "playground/embedded"),
+        ("requirements.txt", REPOSITORY / "playground/requirements.txt"),
+        ("models/SmolLM2-135M-Instruct", tiny.llm),
+        ("models/efficientnet-lite0-128", tiny.tower),
+        ("data/easy_vqa/images", tiny.images),
+        ("data/easy_vqa/finetune.json", tiny.data),
+        ("data/easy_vqa/pretrain.json", tiny.captions),
+    ):
+        (playground / name).parent.mkdir(parents=True, exist_ok=True)
+        (playground / name).symlink_to(target)
+    shutil.copytree(made / "asked", playground / "data/eval/easy_vqa")
+    (folder / "venv/bin").mkdir(parents=True)
+    (folder / "venv/bin/python").write_text(f'#!/bin/sh\nexec "{python}" "$@"\n')
+    (folder / "venv/bin/python").chmod(0o755)
+    wanted = b"".join((folder / name).read_bytes() for name in REQUIREMENTS)
+    (folder / "venv/installed").write_text(f"{hashlib.sha256(wanted).hexdigest()}  -\n")
+
+
 NAMES = [
     *("lora", "full", "projector", "cached", "evaluate", "evaluate-2", "features", "benchmark", "score-answers"),
     *("perplexity", "score", "prune", "prune-lora", "prune-base", "prune-block", "revert", "export"),
-    *("prepare-textvqa", "prepare-gqa", "prepare-refcocog", "prepare-ocrvqa"),
+    *("prepare-textvqa", "prepare-gqa", "prepare-refcocog", "prepare-ocrvqa", "quickstart", "playground"),
 ]
+SHORT = ("evaluate", "score", "prune-lora", "prepare-textvqa")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES if "KILLS" in os.environ else SHORT)
 def test_killed_and_run_again(cases, name, tmp_path, start, python):
     count = kill_many(cases[name], tmp_path, start, python, KILLS, f"{SEED} {name}")
     print(f"{name}: {count}")

@@ -53,7 +53,8 @@ def test_other_settings_are_refused(quickstart, tmp_path):
         assert (status, ran) == (1, [])
         stage, _, settings = names.partition(" {} ")
         begun = f"the stage {stage} in {tmp_path}/out was begun with other settings: {settings}."
-        assert errors == f"error: {begun} Set OUT to another folder, such as OUT={tmp_path}/out-2, or delete {tmp_path}/out\n"
+        out = tmp_path / "out"
+        assert errors == f"error: {begun} Set OUT to another folder, such as OUT={out}-2, or delete {out}\n"
 
 
 def test_stages_of_earlier_versions_and_a_moved_folder_are_finished(quickstart, tmp_path):

@@ -181,8 +181,8 @@ def unanswered(
 ) -> tuple[Sequence[Question], list[Batch]]:
     """Questions, and batches of those among them that are not answered yet.
 
-    After an interruption they are the batches of an uninterrupted run, unless one of them is answered in part: in 16 bits
-    the text of an answer may depend on its batch.
+    After an interruption they are the batches of an uninterrupted run, unless one of them is answered in part: in 16
+    bits the text of an answer may depend on its batch.
     """
     batches = answerer.batches(questions, size, share)
     done = [sum(questions[i].index in answers.lines for i in batch.rows) for batch in batches]
