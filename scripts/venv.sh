@@ -7,6 +7,12 @@ wanted=$(cat setup.py constraints.txt playground/requirements.txt | sha256sum)
 
 installed() { [ "$(cat "$VENV/installed" 2>/dev/null)" = "$wanted" ]; }
 
+# remove_half [TEST]: removes the metadata of packages that a kill left in part, as pip would take them for whole ones. Their
+# last file is INSTALLER.
+remove_half() {
+    find "$VENV/lib" -maxdepth 3 -name '*.dist-info' "$@" ! -exec test -e '{}/INSTALLER' ';' -exec rm -r '{}' +
+}
+
 # Nothing of the user is deleted: a folder that holds files has to be a virtual environment, or one that a kill left half
 # made, which `python -m venv` completes. bin/activate is the last file that it writes.
 make_venv() {
@@ -15,6 +21,7 @@ make_venv() {
         echo "error: VENV=$VENV holds files and is not a virtual environment; give another folder" >&2
         return 1
     fi
+    [ ! -d "$VENV/lib" ] || remove_half
     "${PYTHON311:-python3.11}" -m venv "$VENV"
 }
 
@@ -28,12 +35,9 @@ install_all() (
     echo "installing into $VENV"
     make_venv
     # A venv without pip, or with a part of it.
-    "$PYTHON" -c 'import importlib.metadata as m; assert m.version("pip")' 2>/dev/null || "$PYTHON" -m ensurepip --default-pip
-    if [ -e "$VENV/installing" ]; then
-        # pip takes a package for whole if it has metadata; the last file that a kill can leave out is INSTALLER.
-        find "$VENV"/lib/python*/site-packages -maxdepth 1 -name '*.dist-info' -newer "$VENV/installing" \
-            ! -exec test -e '{}/INSTALLER' ';' -exec rm -r '{}' +
-    fi
+    "$PYTHON" -c 'import importlib.metadata as m; assert m.version("pip")' 2>/dev/null ||
+        "$PYTHON" -m ensurepip --default-pip
+    [ ! -e "$VENV/installing" ] || remove_half -newer "$VENV/installing"
     echo "$wanted" > "$VENV/installing"
     # torch is installed first and separately. Together with the rest, pip may choose a build with gigabytes of CUDA.
     pip_install "$(grep '^torch==' constraints.txt)"

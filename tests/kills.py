@@ -49,7 +49,7 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 """Runs a module and sends itself a signal at its n-th change of a file in the working folder."""
 LEFT = re.compile(r"\.partial$|\.old$|\.lock$|\.journal$|^tmp")
-CHANGING = re.compile(r'^\s*"(train_loss|train_runtime|\w+_per_second|seconds)": .*|^Time: .*', re.M)
+CHANGING = re.compile(r'^\s*"(train_loss|train_runtime|\w+_per_second)": .*|^Time: .*', re.M)
 """Lines of results that hold times, and the mean loss of the steps since the last start, as transformers counts it."""
 
 
@@ -58,7 +58,7 @@ class Case:
     """A program: a module with its flags, or a shell script, run in a folder that `fill` has filled.
 
     Args:
-        times: the names of files whose content is a duration.
+        times: the names of files with durations, or with the times of other files.
         done: what the program says, as an error, if its output is complete.
         counted: whether changes of files can be counted: the module makes them, not a process that it starts.
     """

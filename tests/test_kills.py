@@ -94,7 +94,7 @@ def cases(tiny, tiny_llava, tiny_lora, train_flags, made_once, python):
         "export": Case([region, "export", *model, "--output", "out"], done=DONE),
         "quickstart": Case(
             ["bash", "scripts/quickstart.sh"], lambda folder: _make_quickstart(folder, made, tiny, python),
-            {"VENV": "venv"}, times=r"/stages/\w+$",
+            {"VENV": "venv"}, times=r"/stages/\w+$|/report\.json$|\.run\.json$",
         ),
         "playground": Case(["playground.embedded.prepare", "--out", "out"]),
     }  # fmt: skip

@@ -18,6 +18,7 @@ step() {
 add_pip() {
     [ ! -e "$site/pip.dist-info" ] || return 0
     echo half > "$site/pip"; step; echo whole > "$site/pip"; mkdir "$site/pip.dist-info"; step
+    touch "$(dirname "$site")/../../bin/pip" "$site/pip.dist-info/INSTALLER"; step
 }
 site=$(dirname "$0")/../lib/python3.11/site-packages
 case "$1 $2" in
@@ -41,7 +42,7 @@ case "$1 $2" in
     touch "$site/$name.dist-info/INSTALLER"; step ;;
 esac
 """
-STEPS = 18
+STEPS = 19
 
 
 @pytest.fixture
