@@ -46,8 +46,9 @@ def extract(args: argparse.Namespace) -> None:
     }
     if not projector:
         raise CheckpointError(f"{checkpoint.name} holds no projector")
-    with written_whole(args.output) as aside:
-        torch.save(projector, aside)
+    # Through an open file: with a path, torch writes its temporary name into the file.
+    with written_whole(args.output) as aside, open(aside, "wb") as file:
+        torch.save(projector, file)
     print(f"{args.output} holds {', '.join(projector)}")
 
 

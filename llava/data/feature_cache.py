@@ -96,7 +96,10 @@ class FeatureCache:
             bar = tqdm(total=len(items), desc="vision features", unit="image")
             beginning = "r+b" if self._data.exists() else "w+b"
             with needed, open(self._data, beginning) as data, open(self._index, "a") as index:
-                data.seek(len(rows) * self._row_bytes)
+                # A line that a crash cut off would swallow the next one.
+                index.truncate(self._index.read_bytes().rfind(b"\n") + 1)
+                first = max(rows.values(), default=-1) + 1
+                data.seek(first * self._row_bytes)
                 data.truncate()
                 for start in range(0, len(items), batch_size):
                     batch = items[start : start + batch_size]
@@ -107,9 +110,9 @@ class FeatureCache:
                     data.write(raw.numpy().tobytes())
                     data.flush()
                     os.fsync(data.fileno())
-                    for content, _ in batch:
-                        rows[content] = len(rows)
-                        index.write(json.dumps({"content": content, "row": rows[content]}) + "\n")
+                    for row, (content, _) in enumerate(batch, first + start):
+                        rows[content] = row
+                        index.write(json.dumps({"content": content, "row": row}) + "\n")
                     index.flush()
                     bar.update(len(batch))
             bar.close()

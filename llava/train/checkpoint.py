@@ -54,8 +54,9 @@ def save_trained(model: nn.Module, kind: Kind, folder: Path, state: dict[str, to
     if kind is Kind.LORA:
         model.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
         named = {name: value for name, value in named.items() if "lora_" not in name}
-    with written_whole(folder / _REST[kind]) as aside:
-        torch.save(named, aside)
+    # As an open file: torch writes a file's name into it, and the name aside is random.
+    with written_whole(folder / _REST[kind]) as aside, open(aside, "wb") as file:
+        torch.save(named, file)
     config = copy.deepcopy(base.config)
     # A QLoRA's adapter belongs to the base in 16 bits.
     if hasattr(config, "quantization_config"):

@@ -125,13 +125,17 @@ class LLaVATrainer(Trainer):
             shutil.rmtree(run_dir / name, ignore_errors=True)
             (run_dir / STAGING / name).rename(run_dir / name)
             shutil.rmtree(run_dir / STAGING, ignore_errors=True)
-            rotate_checkpoints(
-                output_dir=str(run_dir),
-                save_total_limit=self.args.save_total_limit,
-                best_model_checkpoint=self.state.best_model_checkpoint,
-                use_mtime=False,
-            )
+            self.remove_old_checkpoints(run_dir)
         self.accelerator.wait_for_everyone()
+
+    def remove_old_checkpoints(self, run_dir: str | Path) -> None:
+        """Keeps as many as --save_total_limit says."""
+        rotate_checkpoints(
+            output_dir=str(run_dir),
+            save_total_limit=self.args.save_total_limit,
+            best_model_checkpoint=self.state.best_model_checkpoint,
+            use_mtime=False,
+        )
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Writes the model's files; every rank calls it, as ZeRO-3 gathers parameters."""

@@ -213,6 +213,8 @@ def save_result(trainer: LLaVATrainer, plan: RunPlan, training_args: TrainingArg
     if training_args.should_save:
         move_files(aside, output_dir)
         aside.rmdir()
+        # A run that was killed after its last checkpoint may not have come to this.
+        trainer.remove_old_checkpoints(output_dir)
     if training_args.should_log:
         print(f"done: {describe_output(plan.kind, training_args.output_dir)}")
         if plan.trains_tower and not trainer.is_deepspeed_enabled:

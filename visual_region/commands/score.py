@@ -10,7 +10,8 @@ from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.opened import Checkpoint
 from llava.dtypes import DTYPES
 from llava.eval.answering.arguments import template_name
-from llava.journal import Journal, journal_path
+from llava.journal import Journal, differences, journal_path
+from llava.names import some
 from llava.outputs import PICTURE, OutputError, check_cache, check_files
 from llava.tables import text_table
 from visual_region.importance import PARAMETER_METRICS, SAMPLE_METRICS, inputs
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
         "backbone": pair and identity.digest(backbone),
     }
     journal = Journal(args.output, settings | others)
-    scores = measured_before(args, journal.digest)
+    scores = measured_before(args, journal.digest, settings)
     if scores:
         print(f"{args.output} holds the scores of this model, data and settings; nothing is measured again")
     else:
@@ -73,12 +74,17 @@ def run(args: argparse.Namespace) -> None:
     print(f"scores are in {args.output}, pictures in {', '.join(map(str, pictures))}")
 
 
-def measured_before(args: argparse.Namespace, digest: str) -> ScoreFile | None:
-    """The output's scores, if a run of the same settings wrote them."""
+def measured_before(args: argparse.Namespace, digest: str, settings: dict[str, Any]) -> ScoreFile | None:
+    """The output's scores, if a run of the same settings wrote them; prints how the settings of others differ."""
     with contextlib.suppress(ScoreError):
         found = ScoreFile.read(args.output)
-        if (found.content.get("run"), found.content["settings"].get("resamples")) == (digest, args.resamples):
+        before = found.content["settings"]
+        now = settings | {"resamples": args.resamples}
+        if found.content.get("run") == digest and before.get("resamples") == args.resamples:
             return found
+        differ = differences({name: before.get(name) for name in now}, now)
+        named = f" ({some(differ)})" if differ else ""
+        print(f"{args.output} holds scores of another model, data file or settings{named}; they are replaced")
     return None
 
 

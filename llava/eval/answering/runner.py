@@ -147,12 +147,12 @@ def answer_all(
     # Closed before an error is printed, as the bar would overwrite it.
     with tqdm(total=len(left), desc="answers", unit="question") as bar:
         while left:
-            batches = answerer.batches(left, size, share)
+            now, batches = unanswered(answerer, [q for q in questions if q.image not in broken], answers, size, share)
             if not warned:
                 _warn_of_long_prompts(answerer, batches)
                 warned = True
             try:
-                with contextlib.closing(answer_stream(answerer, left, batches, workers)) as stream:
+                with contextlib.closing(answer_stream(answerer, now, batches, workers)) as stream:
                     for asked, texts in stream:
                         pairs = zip(asked, texts, strict=True)
                         answers.add({q.index: answer_line(q, text, model_id) for q, text in pairs})
@@ -163,6 +163,26 @@ def answer_all(
                 size.halve_after(error)
             left = [q for q in left if q.index not in answers.lines and q.image not in broken]
     return broken
+
+
+def unanswered(
+    answerer: Answerer,
+    questions: Sequence[Question],
+    answers: AnswersFile,
+    size: BatchSize,
+    share: bool | None,
+) -> tuple[Sequence[Question], list[Batch]]:
+    """Questions, and batches of those among them that are not answered yet.
+
+    After an interruption they are the batches of an uninterrupted run, unless one of them is answered in part: in 16
+    bits the text of an answer may depend on its batch.
+    """
+    batches = answerer.batches(questions, size, share)
+    done = [sum(questions[i].index in answers.lines for i in batch.rows) for batch in batches]
+    if all(number in (0, len(batch.rows)) for number, batch in zip(done, batches, strict=True)):
+        return questions, [batch for number, batch in zip(done, batches, strict=True) if not number]
+    left = [q for q in questions if q.index not in answers.lines]
+    return left, answerer.batches(left, size, share)
 
 
 def keep_features(answerer: Answerer, questions: Sequence[Question], skip_broken: bool = False) -> dict[str, str]:

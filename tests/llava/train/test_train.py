@@ -1,6 +1,7 @@
 """Whole training runs on tiny parts: what trains, what is written, resuming, and bad input."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -165,6 +166,16 @@ def test_a_finished_run_started_again_trains_no_further(tiny, train_flags, tmp_p
     assert losses(output) == losses_before
     assert json.loads((output / "trainer_state.json").read_text())["global_step"] == 1
     assert [folder.name for folder in output.glob("checkpoint-*")] == ["checkpoint-1"]
+
+
+def test_killed_between_the_last_checkpoint_and_the_removal_of_the_one_before(train_flags, tmp_path):
+    output = tmp_path / "out"
+    flags = train_flags(output, **MODES["lora"], max_steps=2, save_strategy="steps", save_steps=1, save_total_limit=1)
+    train(argv=flags)
+    shutil.copytree(output / "checkpoint-2", output / "checkpoint-1")
+    (output / "config.json").unlink()
+    train(argv=flags)
+    assert [folder.name for folder in output.glob("checkpoint-*")] == ["checkpoint-2"]
 
 
 def test_checkpoint_of_a_lora_run_loads_like_the_final_folder(tiny, train_flags, tmp_path):

@@ -145,9 +145,14 @@ def test_a_finished_run_is_not_measured_again_and_another_is(flags, tiny_llava, 
     state = load_file(model / "model.safetensors")
     state["model.layers.4.mlp.up_proj.weight"] *= 2
     save_file(state, model / "model.safetensors", {"format": "pt"})
-    for changes in ({}, {"samples": 13}, {"resamples": 99}):
+    for changes, differ in (
+        ({}, ""),
+        ({"samples": 13}, " (samples was '12', now '13')"),
+        ({"resamples": 99}, " (samples was '13', now '12', resamples was 200, now 99)"),
+    ):
         call(score, *flags(output, model_path=model, **changes))
-        assert "nothing is measured again" not in capsys.readouterr().out
+        said = f"{output} holds scores of another model, data file or settings{differ}; they are replaced"
+        assert said in capsys.readouterr().out
         assert output.read_text() != before
         before = output.read_text()
 

@@ -169,6 +169,29 @@ def test_ten_kills_leave_the_answers_of_an_unbroken_run(answerer, questions, tmp
     assert path.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
+def test_a_resumed_run_asks_the_batches_of_an_unbroken_run(answerer, questions, tmp_path, monkeypatch):
+    """Also where prompts share a prefix: in bfloat16 an answer may depend on its batch."""
+    rows, asked, stop = read_questions(questions)[:60], [], []
+
+    def answer(self, batch, prompts, *rest):
+        if [len(asked)] == stop:
+            raise KeyboardInterrupt
+        asked.append([(question.index, prompt.shared) for question, prompt in zip(batch, prompts, strict=True)])
+        return [""] * len(batch)
+
+    monkeypatch.setattr(Answerer, "answer", answer)
+    run(answerer, rows, AnswersFile(tmp_path / "whole.jsonl", {}), "m", 4, True)
+    whole, asked[:] = list(asked), []
+    for stop[:] in ([1], [4], [5], [9], [12]):
+        answers = AnswersFile(tmp_path / "a.jsonl", {})
+        with pytest.raises(KeyboardInterrupt):
+            run(answerer, rows, answers, "m", 4, True)
+        answers.close()
+    stop.clear()
+    run(answerer, rows, AnswersFile(tmp_path / "a.jsonl", {}), "m", 4, True)
+    assert asked == whole
+
+
 def command(tiny, tiny_llava, questions, answers, *more, module="llava.eval.model_vqa_loader"):
     flags = ["--model-path", tiny_llava, "--image-folder", tiny.images, "--question-file", questions]
     flags += ["--answers-file", answers, "--conv-mode", "v1", "--temperature", "0", "--max_new_tokens", "8", *more]
