@@ -13,14 +13,14 @@ from typing import Any
 from llava.checkpoint.opened import Checkpoint
 from llava.eval.answering.answerer import Answerer
 from llava.eval.answering.answers_file import AnswersFile
-from llava.eval.answering.arguments import make_answerer, open_model, settings
+from llava.eval.answering.arguments import make_answerer, open_model, settings, template_name
 from llava.eval.answering.batching import BatchSize
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.flags import DEFAULT_CONTEXT, SHARE, check_flags
 from llava.eval.answering.flags import mmlu_parser as make_parser
 from llava.eval.answering.loglikelihood import loglikelihoods
 from llava.eval.answering.questions import Question, chunk
-from llava.eval.answering.runner import answer_all, answer_line, unfinished
+from llava.eval.answering.runner import answer_all, answer_line, describe_template, unfinished
 from llava.eval.benchmarks.mmlu import LETTERS, Item, generation_prompt, likelihood_prompt
 from llava.eval.scoring.pairing import read_json, read_jsonl
 from llava.files import sha256_of
@@ -75,7 +75,11 @@ def answer(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
     places = [Question(i, row["question_id"], "", None) for i, row in enumerate(rows)]
     places = chunk(places, args.num_chunks, args.chunk_idx)
     how = {"method": args.method, "shots": sha256_of(args.shots_file)}
-    answers = unfinished(args, settings(args, checkpoint) | how, places)
+    if args.method == "loglikelihood":
+        # It uses no template. Earlier versions recorded this one, and their answers stay finished.
+        how["conv_mode"] = template_name(args, checkpoint)
+    known = settings(args, checkpoint) | how
+    answers = unfinished(args, known, places)
     if answers is None:
         return
     model_id = get_model_name_from_path(args.model_path)
@@ -84,10 +88,13 @@ def answer(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
         answerer = make_answerer(args, checkpoint, sees=False)
         questions = _questions(args, answerer, rows, shots, left)
         if args.method == "generate":
+            print(f"conversation template: {describe_template(known['conv_mode'])}")
             answer_all(answerer, questions, answers, model_id, args.batch_size, SHARE[args.share_prefix])
         else:
             _choose_all(answerer, questions, answers, model_id, args.batch_size)
-    answers.finish(places, {"model_id": model_id, "questions": len(rows), "skipped": []})
+    record = {"model_id": model_id, "questions": len(rows), "skipped": []}
+    asked_in = {"asked_in": describe_template(known["conv_mode"])} if args.method == "generate" else {}
+    answers.finish(places, record | asked_in)
     print(f"{len(places)} answers by {args.method} are in {args.answers_file}")
 
 

@@ -70,7 +70,7 @@ def evaluate(args: argparse.Namespace, checkpoint: Checkpoint, everything: Seque
         return
     model_id = get_model_name_from_path(args.model_path)
     if any(q.index not in answers.lines for q in questions):
-        print(f"conversation template: {known['conv_mode'] or 'none (raw prompts)'}")
+        print(f"conversation template: {describe_template(known['conv_mode'])}")
         answerer = make_answerer(args, checkpoint, sees)
         skip, share = args.skip_missing_images, SHARE[args.share_prefix]
         broken = keep_features(answerer, questions, skip) if answerer.feature_cache is not None else {}
@@ -88,9 +88,15 @@ def evaluate(args: argparse.Namespace, checkpoint: Checkpoint, everything: Seque
         for q in asked
         if q.index not in kept
     ]
-    answers.finish(questions, {"model_id": model_id, "questions": len(everything), "skipped": skipped})
+    record = {"model_id": model_id, "questions": len(everything), "skipped": skipped}
+    answers.finish(questions, record | {"asked_in": describe_template(known["conv_mode"])})
     without = f"; {count(len(skipped), 'question was', 'questions were')} left out" if skipped else ""
     print(f"{count(len(questions), 'answer is', 'answers are')} in {args.answers_file}{without}")
+
+
+def describe_template(name: str | None) -> str:
+    """What questions are asked in, by `settings`' conv_mode."""
+    return name or "none (raw prompts)"
 
 
 def unfinished(args: argparse.Namespace, known: dict[str, Any], questions: Sequence[Question]) -> AnswersFile | None:
