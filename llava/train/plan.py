@@ -156,6 +156,8 @@ def _wrong_flags(model: ModelArguments, data: DataArguments, training: TrainingA
         errors.append(f"--lora_bias {training.lora_bias} is not supported; allowed: none")
     if data.image_aspect_ratio not in IMAGE_ASPECT_RATIOS:
         errors.append(f"--image_aspect_ratio {data.image_aspect_ratio!r}; allowed: {', '.join(IMAGE_ASPECT_RATIOS)}")
+    if model.mm_patch_merge_type not in (None, "flat"):
+        errors.append(f"--mm_patch_merge_type {model.mm_patch_merge_type!r}; allowed: flat (one view per image)")
     if data.bad_samples not in ("fail", "skip"):
         errors.append(f"--bad_samples {data.bad_samples!r}; allowed: fail, skip")
     return errors

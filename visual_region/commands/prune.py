@@ -99,11 +99,13 @@ def _choose_block(args: argparse.Namespace, checkpoint: Checkpoint, protected: t
             raise SurgeryError("--block needs --data-path to measure on, or --block-scores of an earlier measurement")
         samples = inputs.checked_samples(args, checkpoint)
         reader = inputs.make_reader(args, checkpoint, samples)
+        place = inputs.angle_place(inputs.sample_template(args, checkpoint, samples))
+        print(f"the distance of a block is measured at the {place}")
         distances = block_distances(reader, samples, args.block, checkpoint.family.layer_path, args.batch_size)
         values = distances.mean(0).tolist()
         if args.block_scores:
             found = {"model": str(checkpoint.path.resolve()), "identity": digest, "num_layers": depth}
-            found["data"] = {"file": args.data_path, "sha256": samples.sha256}
+            found["data"] = {"file": args.data_path, "sha256": samples.sha256, "angular_at": place}
             write_json(args.block_scores, found | {"block": args.block, "samples": len(distances), "values": values})
             print(f"block distances written to {args.block_scores}")
     for start, value in enumerate(values):

@@ -4,13 +4,15 @@ import argparse
 from pathlib import Path
 
 from llava.checkpoint.opened import Checkpoint
-from llava.conversation import get_template
+from llava.conversation import SeparatorStyle, get_template
 from llava.dtypes import dtype_of
 from llava.eval.answering.arguments import feature_cache, template_name
 from llava.model.builder import load_checkpoint
 from visual_region.importance import METRICS, PARAMETER_METRICS, SAMPLE_METRICS
-from visual_region.importance.samples import Reader, SampleSet, open_samples
+from visual_region.importance.samples import CAPTION_TEMPLATE, Reader, SampleSet, open_samples
 from visual_region.scores import ScoreError
+
+PROMPT_END, SAMPLE_END = "last token of the prompt", "last token of the sample"
 
 
 def add_sample_flags(parser: argparse._ActionsContainer) -> None:
@@ -45,6 +47,17 @@ def wanted_metrics(text: str | None, has_data: bool, has_backbone: bool) -> list
     return [name for name in METRICS if name in asked]
 
 
+def sample_template(args: argparse.Namespace, checkpoint: Checkpoint, samples: SampleSet) -> str:
+    """The name of the template that the samples are read in."""
+    return CAPTION_TEMPLATE if samples.captions else template_name(args, checkpoint)
+
+
+def angle_place(template: str) -> str:
+    """The token whose angle `angular` and blocks measure (`tokens.last_positions`), in words."""
+    plain = get_template(template).sep_style is SeparatorStyle.PLAIN
+    return SAMPLE_END if plain else PROMPT_END
+
+
 def checked_samples(args: argparse.Namespace, checkpoint: Checkpoint) -> SampleSet:
     """The samples, after all checks that need no model."""
     count = None if args.samples == "all" else args.samples.isdecimal() and int(args.samples)
@@ -67,7 +80,7 @@ def make_reader(args: argparse.Namespace, checkpoint: Checkpoint, samples: Sampl
     )
     if samples.with_images and model.get_vision_tower() is None:
         raise ScoreError(f"{checkpoint.name} has no vision tower, but {samples.with_images} samples have images")
-    template = get_template(template_name(args, checkpoint))
+    template = get_template(sample_template(args, checkpoint, samples))
     reader = Reader(model, tokenizer, processor, template, Path(args.image_folder))
     if args.vision_feature_cache and samples.with_images:
         reader.feature_cache = feature_cache(args, model)

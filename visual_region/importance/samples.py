@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from llava.constants import DEFAULT_IMAGE_TOKEN, IGNORE_INDEX
-from llava.conversation import Conversation, get_template
+from llava.conversation import Conversation
 from llava.data.collate import DataCollatorForSupervisedDataset
 from llava.data.dataset import LazySupervisedDataset
 from llava.data.records import DataFormatError, Records, open_records
@@ -131,7 +131,7 @@ class Reader:
         dataset = LazySupervisedDataset(
             samples.records,
             self.tokenizer,
-            get_template(CAPTION_TEMPLATE) if samples.captions else self.template,
+            self.template,
             self.image_folder,
             self.processor,
             getattr(config, "image_aspect_ratio", None) or "square",
