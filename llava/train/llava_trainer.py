@@ -6,14 +6,16 @@ from typing import Any
 
 import torch
 from torch.utils.data import Sampler
-from transformers import Trainer
+from transformers import PrinterCallback, Trainer
 from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
+from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import rotate_checkpoints
 
 from llava.checkpoint.opened import Kind
 from llava.data.sampler import EpochSampler
 from llava.train.checkpoint import restore_trained, save_trained, trainable_state
+from llava.train.report import Printer, Progress
 
 STAGING = ".partial"
 
@@ -28,6 +30,9 @@ class LLaVATrainer(Trainer):
     def __init__(self, *args: Any, kind: Kind, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.kind = kind
+        for theirs, ours in ((ProgressCallback, Progress), (PrinterCallback, Printer)):
+            if self.pop_callback(theirs) is not None:
+                self.add_callback(ours)
         self._staging = False
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
