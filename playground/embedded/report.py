@@ -9,6 +9,7 @@ from llava.checkpoint.record import LayerRecord
 from llava.eval.benchmarks.easy_vqa import KINDS
 from llava.files import write_json, written_whole
 from llava.flags import run_program
+from llava.palette import MARKED, PLAIN, SERIES
 from llava.tables import markdown_table
 from visual_region.layers import LayerSelection
 from visual_region.pictures.curves import pruning_curve
@@ -78,10 +79,14 @@ def markdown(report: dict[str, Any]) -> str:
 def picture(report: dict[str, Any], path: Path) -> None:
     """Left: accuracy per kind of question. Right: accuracy against the number of removed layers."""
     figure, (bars, lines) = new_figure(1, 2, 11, 4.2)
-    series = {"accuracy": "this model", "wrong_image": "wrong images", "blind": "blind"}
-    for i, (key, name) in enumerate(series.items()):
+    series = (
+        ("accuracy", "this model", MARKED),
+        ("wrong_image", "wrong images", SERIES[2]),
+        ("blind", "blind", PLAIN),
+    )
+    for i, (key, name, colour) in enumerate(series):
         values = [100 * report[key][kind] for kind in KINDS]
-        drawn = bars.bar([x + 0.27 * (i - 1) for x in range(len(KINDS))], values, width=0.25, label=name)
+        drawn = bars.bar([x + 0.27 * (i - 1) for x in range(len(KINDS))], values, width=0.25, label=name, color=colour)
         bars.bar_label(drawn, fmt="%.0f", fontsize=8, padding=1)
     bars.set_xticks(range(len(KINDS)), ["all", "shape", "colour", "yes/no"])
     bars.set_ylim(0, 118)

@@ -22,4 +22,4 @@ def _entry(sums: Sequence[LayerSums]) -> dict[str, Any]:
     return {"values": angular_param(sums), "tensors": [len(layer.angles) for layer in sums], "left_out": left_out}
 
 
-METRIC = ParameterMetric("angular-param", "angular distance of parameters, mean of tensors", _entry)
+METRIC = ParameterMetric("angular-param", "angular distance of parameters, mean of tensors", _entry, unit="angle / π")

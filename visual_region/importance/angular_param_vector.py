@@ -19,4 +19,5 @@ METRIC = ParameterMetric(
     "angular-param-vector",
     "angular distance of parameters, layer as one vector",
     lambda sums: {"values": angular_param_vector(sums), "elements": [layer.elements for layer in sums]},
+    unit="angle / π",
 )

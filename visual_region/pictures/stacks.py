@@ -7,8 +7,9 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 
 from llava.names import spec_labels
+from llava.palette import EMPTY, LINE, MARKED
 from visual_region.layers import LayerSelection
-from visual_region.pictures.figure import MARKED, layer_ticks, new_figure, save, shortened
+from visual_region.pictures.figure import layer_ticks, new_figure, save, shortened
 
 
 def draw_stacks(selections: Sequence[LayerSelection], path: str | Path, shares: Sequence[list[float]] = ()) -> None:
@@ -18,7 +19,7 @@ def draw_stacks(selections: Sequence[LayerSelection], path: str | Path, shares: 
     names = shortened(spec_labels([selection.spec for selection in selections]))
     label_width = 0.085 * max(map(len, names))
     figure, (axis,) = new_figure(1, 1, 0.26 * depth + label_width + 0.8, 0.34 * len(selections) + 0.9)
-    axis.pcolormesh(chosen, cmap=ListedColormap(["#eef1f4", MARKED]), vmin=0, vmax=1, edgecolors="white", linewidth=1.2)
+    axis.pcolormesh(chosen, cmap=ListedColormap([EMPTY, MARKED]), vmin=0, vmax=1, edgecolors="white", linewidth=1.2)
     axis.invert_yaxis()
     layer_ticks(axis, depth)
     axis.set_yticks(np.arange(len(names)) + 0.5, names, fontsize=8)
@@ -28,7 +29,7 @@ def draw_stacks(selections: Sequence[LayerSelection], path: str | Path, shares: 
     for row, values in enumerate(shares):
         for layer, share in enumerate(values):
             if share >= 0.01:
-                colour = "white" if chosen[row, layer] else "#333333"
+                colour = "white" if chosen[row, layer] else LINE
                 place = {"ha": "center", "va": "center", "fontsize": 6, "color": colour}
                 axis.text(layer + 0.5, row + 0.5, f"{100 * share:.0f}", **place)
     if shares:
