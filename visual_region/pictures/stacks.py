@@ -18,7 +18,9 @@ def draw_stacks(selections: Sequence[LayerSelection], path: str | Path, shares: 
     chosen = np.array([[layer in selection for layer in range(depth)] for selection in selections], dtype=float)
     names = shortened(spec_labels([selection.spec for selection in selections]))
     label_width = 0.085 * max(map(len, names))
-    figure, (axis,) = new_figure(1, 1, 0.26 * depth + label_width + 0.8, 0.34 * len(selections) + 0.9)
+    # Wide enough for the title.
+    width = max(5.0 if shares else 0.0, 0.26 * depth + label_width + 0.8)
+    figure, (axis,) = new_figure(1, 1, width, 0.34 * len(selections) + 0.9 + 0.3 * bool(shares))
     axis.pcolormesh(chosen, cmap=ListedColormap([EMPTY, MARKED]), vmin=0, vmax=1, edgecolors="white", linewidth=1.2)
     axis.invert_yaxis()
     layer_ticks(axis, depth)
@@ -33,5 +35,5 @@ def draw_stacks(selections: Sequence[LayerSelection], path: str | Path, shares: 
                 place = {"ha": "center", "va": "center", "fontsize": 6, "color": colour}
                 axis.text(layer + 0.5, row + 0.5, f"{100 * share:.0f}", **place)
     if shares:
-        axis.set_title("in how many of 100 resamples of the samples a layer is chosen", fontsize=9)
+        figure.suptitle("% of resamples of the samples (not of trainings)\nin which a layer is chosen", fontsize=9)
     save(figure, path)
