@@ -1,14 +1,70 @@
-"""Shared flags, and the error exit of every program. Does not import torch, so that `--help` is fast."""
+"""The parser and the error exit of every program, and shared flags. Does not import torch, so that `--help` is fast."""
 
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from llava.names import close, did_you_mean
 
 INTERRUPTED = 130
 """The exit status of a program that Ctrl-C ended."""
 DTYPE_NAMES = ("fp32", "fp16", "bf16")
 """Values of --dtype; `llava.dtypes.DTYPES` maps them to torch's."""
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of every program: what is wrong with the flags is one line, with what was probably meant."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"prog": _command()} | options)
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
+        words = sys.argv[1:] if args is None else list(args)
+        # First, because a required flag that is misspelt would be reported as missing.
+        if unknown := self.known(words)[1]:
+            near = (word + did_you_mean(*close(word, self.options)) for word in unknown)
+            self.error(f"no such {'flag' if unknown[0].startswith('-') else 'argument'}: {', '.join(near)}")
+        return super().parse_args(words, namespace)
+
+    @property
+    def options(self) -> list[str]:
+        """All flags, also their second names."""
+        return list(self._option_string_actions)
+
+    def known(self, words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+        """What this parser reads of the words, none of which is required, and the flags that it does not know.
+
+        If it knows all flags, these are the words that no flag takes.
+        """
+        required = [action for action in self._actions if action.required]
+        for action in required:
+            action.required = False
+        try:
+            args, left = self.parse_known_args(list(words))
+        finally:
+            for action in required:
+                action.required = True
+        # Values of unknown flags are left over too.
+        return args, [word.partition("=")[0] for word in left if word.startswith("-")] or left
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with one line, instead of the usage of all flags."""
+        self.exit(2, f"error: {message} (all flags: {self.prog} --help)\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            error.message += did_you_mean(*close(str(value), map(str, action.choices)))
+            raise
+
+
+def _command() -> str:
+    """How this program was started, as it can be typed again."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"python -m {spec.name.removesuffix('.__main__')}" if spec else f"python {sys.argv[0]}"
 
 
 def run_program(

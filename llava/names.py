@@ -1,5 +1,6 @@
 """Names in messages, tables and pictures."""
 
+import difflib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -49,3 +50,19 @@ def some(names: Iterable[object], most: int = 5) -> str:
 def count(number: int, one: str, many: str | None = None) -> str:
     """A number with its noun: "1 image", "2 images"; `many`: an irregular plural."""
     return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def close(word: str, known: Iterable[str], most: int = 1) -> list[str]:
+    """The known names that a misspelt word is most like; case, "_" and "-" make no difference."""
+    by_form = {_form(name): name for name in known}
+    return [by_form[form] for form in difflib.get_close_matches(_form(word), by_form, n=most)]
+
+
+def did_you_mean(*suggestions: str) -> str:
+    """The end of an error: "; did you mean 'x' or 'y'?"; nothing without suggestions. Flags have no quotes."""
+    names = [name if name.startswith("-") else repr(name) for name in suggestions]
+    return f"; did you mean {' or '.join(names)}?" if names else ""
+
+
+def _form(word: str) -> str:
+    return word.lower().replace("_", "-")

@@ -3,15 +3,13 @@
 python scripts/average_weights.py --model-paths RECIPE1 RECIPE2 --weights 0.42 0.58 --output FINAL
 """
 
-import argparse
-
 from llava.checkpoint.average import average_checkpoints
 from llava.checkpoint.folder import open_checkpoint
-from llava.flags import add_output_flags, run_program
+from llava.flags import Parser, add_output_flags, run_program
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Average the weights of models of one architecture")
+    parser = Parser(description="Average the weights of models of one architecture")
     parser.add_argument("--model-paths", nargs="+", required=True, help="full checkpoints; config is the last one's")
     parser.add_argument("--weights", nargs="+", type=float, help="one per model, summing to 1; default: equal")
     add_output_flags(parser)

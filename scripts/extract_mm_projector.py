@@ -3,7 +3,6 @@
 python scripts/extract_mm_projector.py --model-path LLAVA --output mm_projector.bin
 """
 
-import argparse
 from pathlib import Path
 
 import torch
@@ -12,7 +11,7 @@ from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.hf_llava import our_name
 from llava.checkpoint.opened import Checkpoint, CheckpointError
 from llava.files import written_whole
-from llava.flags import run_program
+from llava.flags import Parser, run_program
 
 
 def projector_of(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
@@ -29,7 +28,7 @@ def projector_of(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Extract the projector of a checkpoint")
+    parser = Parser(description="Extract the projector of a checkpoint")
     parser.add_argument("--model-path", required=True, help="full, merged, LoRA or transformers LLaVA checkpoint")
     parser.add_argument("--output", required=True, type=Path, help="file to write, such as mm_projector.bin")
     args = parser.parse_args()

@@ -11,7 +11,7 @@ from bunny.model.builder import check_checkpoint
 from llava.checkpoint.folder import open_checkpoint
 from llava.dtypes import dtype_of
 from llava.files import folder_written_whole
-from llava.flags import add_checkpoint_flags, run_program
+from llava.flags import Parser, add_checkpoint_flags, run_program
 from llava.model.builder import load_checkpoint
 from llava.outputs import check_output
 
@@ -32,7 +32,7 @@ def merge_lora(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Merge a LoRA into its base")
+    parser = Parser(description="Merge a LoRA into its base")
     add_checkpoint_flags(parser, dtype_help="of what is written; default: as the base is stored")
     parser.add_argument("--model-type", help="Bunny's, such as phi-2; the checkpoint must be that")
     parser.add_argument("--save-model-path", required=True, help="folder to write")

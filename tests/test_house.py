@@ -103,6 +103,14 @@ def _reaches(start: str, goal: str, graph: dict[str, set[str]]) -> bool:
     return False
 
 
+def test_one_parser():
+    """llava.flags.Parser alone ends on a wrong flag with one line and a suggestion."""
+    for file in sources():
+        calls = (node.func for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call))
+        assert not [c for c in calls if ast.unparse(c).endswith("ArgumentParser") and "Hf" not in ast.unparse(c)], file
+        assert file.name == "names.py" or "difflib" not in file.read_text(), f"{file}: llava.names has did_you_mean"
+
+
 def test_one_file_names_the_records_keys():
     for file in sources():
         if str(file.relative_to(REPOSITORY)) != RECORD:

@@ -1,11 +1,10 @@
 """`python -m visual_region COMMAND`: see `--help` of each."""
 
-import argparse
-import difflib
 import importlib
 import sys
 
-from llava.flags import run_program
+from llava.flags import Parser, run_program
+from llava.names import close, did_you_mean
 from llava.tables import text_table
 from visual_region.commands import COMMANDS, RESUMABLE
 
@@ -22,14 +21,13 @@ def main() -> None:
     elif not name:
         sys.exit(_help())
     else:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
-        sys.exit(f"error: there is no command {name!r}; {hint}")
+        hint = did_you_mean(*close(name, COMMANDS)) or f"; there are {', '.join(COMMANDS)}"
+        sys.exit(f"error: there is no command {name!r}{hint}")
 
 
 def _run(name: str, arguments: list[str]) -> None:
     module = importlib.import_module(f"visual_region.commands.{name}")
-    parser = argparse.ArgumentParser(prog=f"{_PROGRAM} {name}", description=COMMANDS[name])
+    parser = Parser(prog=f"{_PROGRAM} {name}", description=COMMANDS[name])
     module.add_arguments(parser)
     module.run(parser.parse_args(arguments))
 

@@ -1,6 +1,5 @@
 """Which decoder layers to tune: the grammar of `--tune_layers`, and the selection. Layers are 0-based."""
 
-import difflib
 import math
 import re
 from collections.abc import Iterable, Iterator
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from llava.checkpoint.record import LayerRecord
+from llava.names import close, did_you_mean
 from visual_region.scores import ScoreError, ScoreFile
 from visual_region.strategies import PAPER_LAYERS, PAPER_LISTS, STRATEGIES, LayerSelectionError
 
@@ -45,7 +45,7 @@ class LayerSelection:
         """Read a spec (see GRAMMAR) for a model of `num_layers`; the error lists every wrong part."""
         _require_depth(num_layers)
         if not isinstance(spec, str) or not spec.strip():
-            hint = _did_you_mean("all", "sparse-uniform:25%")
+            hint = did_you_mean("all", "sparse-uniform:25%")
             raise LayerSelectionError(f"the layer selection is empty or no text: {spec!r}; {_legal(num_layers)}{hint}")
         parts = [part.strip() for part in spec.split(",")]
         layers: set[int] = set()
@@ -54,7 +54,7 @@ class LayerSelection:
             try:
                 if not part:
                     rest = ",".join(filter(None, parts))
-                    raise LayerSelectionError("empty part" + _did_you_mean(*[rest] * bool(rest)))
+                    raise LayerSelectionError("empty part" + did_you_mean(*[rest] * bool(rest)))
                 layers.update(_parse_part(part, num_layers))
             except LayerSelectionError as error:
                 problems.append(f"\n  part {position}, {part!r}: {error}")
@@ -126,7 +126,7 @@ def _parse_part(part: str, n: int) -> Iterable[int]:
         return _from_paper(tail, n)
     if head in STRATEGIES:
         if not colon:
-            raise LayerSelectionError("how many layers" + _did_you_mean(f"{head}:25%"))
+            raise LayerSelectionError("how many layers" + did_you_mean(f"{head}:25%"))
         return STRATEGIES[head](n, _amount(tail, n))
     raise LayerSelectionError(_not_understood(part, n))
 
@@ -140,7 +140,7 @@ def _from_range(first: int, last: int, n: int) -> range:
     low, high = sorted(min(i + n if i < 0 else i, n - 1) for i in (first, last))
     # A count from the end or from 1 can be corrected; other numbers are for a model of another depth.
     near = all(-n <= i <= n for i in (first, last))
-    raise LayerSelectionError(problem + _did_you_mean(*[f"{low}-{high}" if low < high else f"{low}"] * near))
+    raise LayerSelectionError(problem + did_you_mean(*[f"{low}-{high}" if low < high else f"{low}"] * near))
 
 
 def _from_slice(start: int, stop: int, step: int, n: int) -> range:
@@ -150,7 +150,7 @@ def _from_slice(start: int, stop: int, step: int, n: int) -> range:
     low, high = sorted(max(0, min(i + n if i < 0 else i, n)) for i in (start, stop))
     meant = [f"{low}:{high}" + (f":{abs(step)}" if abs(step) > 1 else "")] if low < high else []
     needs = f"0 <= START < STOP <= {n} (STOP excluded), STEP >= 1"
-    raise LayerSelectionError(f"a slice START:STOP:STEP needs {needs}{_did_you_mean(*meant)}")
+    raise LayerSelectionError(f"a slice START:STOP:STEP needs {needs}{did_you_mean(*meant)}")
 
 
 def _amount(text: str, n: int) -> int:
@@ -159,7 +159,7 @@ def _amount(text: str, n: int) -> int:
     value = Fraction(match[1]) if match else Fraction(0)  # exact, so that 25% of 30 is 7.5 and not a little less
     share = bool(match and match[2])
     if not match or (not share and "." in match[1]):
-        hint = _did_you_mean(f"{float(100 * value):g}%") if 0 < value < 1 else ""
+        hint = did_you_mean(f"{float(100 * value):g}%") if 0 < value < 1 else ""
         raise LayerSelectionError(f"{text!r} is not a whole number from 1 to {n}, nor a share such as 25%{hint}")
     count = math.floor(n * value / 100 + Fraction(1, 2)) if share else int(value)
     if not 1 <= count <= n or (share and value > 100):
@@ -170,7 +170,7 @@ def _amount(text: str, n: int) -> int:
 
 def _from_paper(name: str, n: int) -> tuple[int, ...]:
     if name not in PAPER_LISTS:
-        hint = _did_you_mean(*(f"paper:{near}" for near in _close(name, PAPER_LISTS)))
+        hint = did_you_mean(*(f"paper:{near}" for near in close(name, PAPER_LISTS, 2)))
         raise LayerSelectionError(f"the paper has no list {name!r}; it has {', '.join(PAPER_LISTS)}{hint}")
     if n != PAPER_LAYERS:
         instead = "score this model and use scores.json#METRIC:COUNT"
@@ -203,32 +203,24 @@ def _from_scores(part: str, n: int) -> list[int]:
 def _not_understood(part: str, n: int) -> str:
     """The error for a part that matches no rule of the grammar, with what was probably meant."""
     if match := re.fullmatch(r"([0-9]+)\s*(?:\.{2,3}=?|[‐‑‒–—−]|to)\s*([0-9]+)", part):
-        return "a range is written with - or ~" + _did_you_mean(f"{match[1]}-{match[2]}")
+        return "a range is written with - or ~" + did_you_mean(f"{match[1]}-{match[2]}")
     if re.fullmatch(r"[0-9]+([\s;|/+]+[0-9]+)+", part):
-        return "layers are joined by commas" + _did_you_mean(",".join(re.findall("[0-9]+", part)))
+        return "layers are joined by commas" + did_you_mean(",".join(re.findall("[0-9]+", part)))
     if re.fullmatch(r"[-+]?[0-9]*\.[0-9]*", part):
         return "a layer is a whole number"
     head, _, tail = (piece.strip() for piece in part.partition(":"))
     if head.endswith(".json"):
-        return "a metric of a score file comes after #" + _did_you_mean(f"{head}#{tail or 'bi:8'}")
+        return "a metric of a score file comes after #" + did_you_mean(f"{head}#{tail or 'bi:8'}")
     if head in PAPER_LISTS:
-        return "a metric needs its source" + _did_you_mean(f"paper:{head}", f"scores.json#{head}:{tail or 8}")
+        return "a metric needs its source" + did_you_mean(f"paper:{head}", f"scores.json#{head}:{tail or 8}")
     # The amount is anything at the end, so that 'sparse-uniform:8' is suggested for 'sparse_uniform=8'.
     name, amount = re.fullmatch(r"(.*?)[\s:=]*([0-9.]+\s*%?)?", part, re.DOTALL).groups()
     try:
         _amount(amount or "", n)
     except LayerSelectionError:
         amount = "25%"
-    near = [word if word == "all" else f"{word}:{amount}" for word in _close(name, ["all", *STRATEGIES])]
-    return f"neither a layer, a range, a slice, nor a strategy ({', '.join(STRATEGIES)}){_did_you_mean(*near)}"
-
-
-def _close(word: str, known: Iterable[str]) -> list[str]:
-    return difflib.get_close_matches(word.lower().replace("_", "-"), list(known), n=2)
-
-
-def _did_you_mean(*suggestions: str) -> str:
-    return f"; did you mean {' or '.join(map(repr, suggestions))}?" if suggestions else ""
+    near = [word if word == "all" else f"{word}:{amount}" for word in close(name, ["all", *STRATEGIES], 2)]
+    return f"neither a layer, a range, a slice, nor a strategy ({', '.join(STRATEGIES)}){did_you_mean(*near)}"
 
 
 def _legal(n: int) -> str:

@@ -11,12 +11,12 @@ weight in the mean; a metric with `parts` is the mean of those metrics. One samp
 parameters have none; these hold how many elements they left out.
 """
 
-import difflib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llava.names import close, did_you_mean
 from llava.outputs import FileKind
 
 if TYPE_CHECKING:
@@ -78,8 +78,7 @@ class ScoreFile:
     def entry(self, metric: str) -> dict[str, Any]:
         """The metric's entry; raises `ScoreError` for an unknown one, with a list of the metrics."""
         if metric not in self.content["metrics"]:
-            near = difflib.get_close_matches(metric.lower().replace("_", "-"), self.names, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(*close(metric, self.names))
             if metric == "angular-param" and VECTOR in self.names:
                 # `score` writes both. A file with the second alone is an older one, or was asked for it.
                 hint = f"; a file that an earlier version wrote has {VECTOR} under that name: score again for the mean"

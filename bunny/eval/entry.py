@@ -1,13 +1,12 @@
 """Runs llava's evaluation programs for Bunny: the same flags, and upstream's `--model-type`, which is checked."""
 
-import argparse
 import runpy
 import sys
 from collections.abc import Sequence
 
 from bunny.model.builder import check_checkpoint
 from llava.checkpoint.folder import open_checkpoint
-from llava.flags import run_program
+from llava.flags import Parser, run_program
 
 
 def run(module: str, argv: Sequence[str] | None = None, **defaults: str) -> None:
@@ -15,7 +14,7 @@ def run(module: str, argv: Sequence[str] | None = None, **defaults: str) -> None
 
     `defaults` are Bunny's defaults of flags. Images are padded as in training, also in ScienceQA (not so upstream).
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--model-type")
     flags, rest = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
     parser.add_argument("--model-path")

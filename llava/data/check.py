@@ -22,7 +22,7 @@ from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.conversation import Conversation, get_template
 from llava.data.preprocess import preprocess
 from llava.data.records import Records, open_records
-from llava.flags import run_program
+from llava.flags import Parser, run_program
 from llava.images import MISSING, missing_images, unreadable_images
 from llava.model.builder import load_tokenizer
 from llava.model.multimodal_encoder.builder import build_vision_tower
@@ -136,7 +136,7 @@ def main() -> None:
 
 
 def _main() -> None:
-    parser = argparse.ArgumentParser(description="Find what is wrong with LLaVA JSON and its images")
+    parser = Parser(description="Find what is wrong with LLaVA JSON and its images")
     parser.add_argument("--data_path", required=True)
     parser.add_argument("--image_folder")
     parser.add_argument("--model_name_or_path", help="model whose tokenizer counts; without it labels are not checked")

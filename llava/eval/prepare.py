@@ -1,17 +1,16 @@
 """From a benchmark's official download to its question file: `python -m llava.eval.prepare NAME --raw DIR`."""
 
-import argparse
 from dataclasses import fields
 from pathlib import Path
 
 from llava.eval.benchmarks import BY_NAME, DATA
 from llava.eval.benchmarks.preparing import Options, PrepareError
-from llava.flags import run_program
+from llava.flags import Parser, run_program
 
 
 def main() -> None:
     description = "Make question files from a benchmark's official download (see playground/data/eval/README.md)"
-    parser = argparse.ArgumentParser(prog="python -m llava.eval.prepare", description=description)
+    parser = Parser(prog="python -m llava.eval.prepare", description=description)
     parser.add_argument("name", choices=sorted(name for name, benchmark in BY_NAME.items() if benchmark.prepare))
     parser.add_argument("--raw", required=True, type=Path, help="folder of the unpacked download")
     parser.add_argument("--out", type=Path, help=f"default: {DATA}/NAME, where scripts/eval/NAME.sh looks")

@@ -8,7 +8,7 @@ import argparse
 from llava.checkpoint.folder import open_checkpoint
 from llava.conversation import get_template
 from llava.eval.answering.answerer import Generation
-from llava.flags import run_program
+from llava.flags import Parser, run_program
 from llava.model.builder import load_checkpoint
 from llava.serve.chat import ChatSession
 from llava.serve.images import load_image, load_images
@@ -40,7 +40,7 @@ def eval_model(args: argparse.Namespace) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Ask one question about images")
+    parser = Parser(description="Ask one question about images")
     parser.add_argument("--model-path", required=True)
     parser.add_argument("--model-base")
     parser.add_argument("--image-file", required=True, help="files or web addresses, joined by --sep")

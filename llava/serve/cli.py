@@ -11,7 +11,7 @@ import sys
 from llava.checkpoint.folder import open_checkpoint
 from llava.conversation import get_template
 from llava.eval.answering.answerer import Generation
-from llava.flags import run_program
+from llava.flags import Parser, run_program
 from llava.model.builder import load_checkpoint
 from llava.serve.chat import ChatError, ChatSession
 from llava.serve.images import load_image
@@ -61,7 +61,7 @@ def answer(session: ChatSession, question: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Chat with a model about an image")
+    parser = Parser(description="Chat with a model about an image")
     parser.add_argument("--model-path", required=True)
     parser.add_argument("--model-base")
     parser.add_argument("--image-file", help="file or web address; without it, the chat is about text")

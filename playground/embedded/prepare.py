@@ -3,10 +3,10 @@
 Each part is a folder that is written completely or not at all. An existing part is not changed.
 """
 
-import argparse
 import time
 from pathlib import Path
 
+from llava.flags import Parser
 from playground.embedded.easy_vqa import prepare_evaluation, prepare_training
 from playground.embedded.smollm2 import prepare_smollm2
 from playground.embedded.tower import prepare_tower
@@ -30,7 +30,7 @@ def prepare(out: Path, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("playground"), help="folder of data/ and models/")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random questions")
     arguments = parser.parse_args()

@@ -1,6 +1,5 @@
 """Writes the results of the quickstart to report.json, report.md and report.png."""
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from llava.checkpoint.record import LayerRecord
 from llava.eval.benchmarks.easy_vqa import KINDS
 from llava.files import write_json, written_whole
-from llava.flags import run_program
+from llava.flags import Parser, run_program
 from llava.palette import MARKED, PLAIN, SERIES
 from llava.tables import markdown_table
 from visual_region.layers import LayerSelection
@@ -101,7 +100,7 @@ def picture(report: dict[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--blind", type=Path, required=True)
     args = parser.parse_args()

@@ -24,7 +24,7 @@ from llava.eval.answering.arguments import make_answerer, open_model
 from llava.eval.answering.flags import add_model_flags, check_flags
 from llava.eval.answering.questions import Question, check_images, read_questions
 from llava.eval.answering.runner import answer_stream
-from llava.flags import run_program
+from llava.flags import Parser, run_program
 from llava.tables import text_table
 from scripts.bench.shared import in_turn
 
@@ -91,7 +91,7 @@ def choose(questions: list[Question], count: int, per_image: int | None) -> list
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model_flags(parser)
     parser.set_defaults(temperature=0.0, max_new_tokens=8)
     parser.add_argument("--question-file", required=True)

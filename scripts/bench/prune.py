@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import visual_region.pruning
 import visual_region.reversion  # noqa: F401  (not to be timed)
-from llava.flags import run_program
+from llava.flags import Parser, run_program
 from llava.tables import text_table
 from scripts.bench.shared import copy_files, in_process, in_turn, peak_memory, synthetic_checkpoint
 from visual_region.__main__ import main as visual_region_main
@@ -35,7 +35,7 @@ def main() -> None:
         times = in_turn({"command": visual_region_main}, 1)
         print(json.dumps([times["command"].clock[0], peak_memory()]))
         return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=4.2)
     parser.add_argument("--folder", required=True, help="folder to write to; must not exist")
     parser.add_argument("--repeats", type=int, default=3)

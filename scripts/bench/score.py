@@ -27,7 +27,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from llava.checkpoint.folder import open_checkpoint
-from llava.flags import run_program
+from llava.flags import Parser, run_program
 from llava.tables import text_table
 from scripts.bench.shared import copy_files, in_process, in_turn, median_ratio, peak_memory, synthetic_checkpoint
 from visual_region.importance.angular import AngleRecorder
@@ -169,7 +169,7 @@ IN_PROCESS = {"peak": peak_of_way, "compare": compare}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help=f"comma-separated, of {', '.join(SECTIONS)}; default all")
     parser.add_argument("--rounds", type=int, default=41)
     parser.add_argument("--rounds-on-disk", type=int, default=3)

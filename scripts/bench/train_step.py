@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.dtypes import dtype_of
 from llava.families import FAMILIES
-from llava.flags import run_program
+from llava.flags import Parser, run_program
 from llava.model.multimodal_projector.builder import build_vision_projector
 from llava.tables import text_table
 from scripts.bench.shared import in_process, peak_memory, wait
@@ -102,7 +102,7 @@ def measure(args: argparse.Namespace) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=PRESETS, default="laptop")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32")

@@ -7,7 +7,7 @@ from functools import partial
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.benchmarks.mmbench import SUFFIXES
 from llava.eval.benchmarks.mmlu import METHODS
-from llava.flags import add_checkpoint_flags, positive
+from llava.flags import Parser, add_checkpoint_flags, positive
 
 SHARE = {"auto": None, "on": True, "off": False}
 DEFAULT_CONTEXT = 2048
@@ -36,7 +36,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vision-feature-cache", help="folder for features of the frozen tower")
 
 
-def question_parser(description: str, max_new_tokens: int, question_file: str | None = None) -> argparse.ArgumentParser:
+def question_parser(description: str, max_new_tokens: int, question_file: str | None = None) -> Parser:
     """A parser with all the flags of a model_vqa program, with upstream's defaults of that program."""
     parser = _answers_parser(description, max_new_tokens, question_file)
     skip_help = "answer the other questions if images are missing; NAME.run.json next to the answers lists them"
@@ -44,8 +44,8 @@ def question_parser(description: str, max_new_tokens: int, question_file: str | 
     return parser
 
 
-def _answers_parser(description: str, max_new_tokens: int, question_file: str | None = None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=description)
+def _answers_parser(description: str, max_new_tokens: int, question_file: str | None = None) -> Parser:
+    parser = Parser(description=description)
     add_model_flags(parser)
     parser.set_defaults(max_new_tokens=max_new_tokens)
     parser.add_argument("--question-file", required=question_file is None, default=question_file)
@@ -100,7 +100,7 @@ long_parser = partial(
 )
 
 
-def mmbench_parser() -> argparse.ArgumentParser:
+def mmbench_parser() -> Parser:
     parser = question_parser("Answer MMBench", 1024, "tables/question.jsonl")
     parser.add_argument("--all-rounds", action="store_true", help="once for each rotation of the options")
     parser.add_argument("--single-pred-prompt", action="store_true", help="ask for the option's letter alone")
@@ -108,14 +108,14 @@ def mmbench_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def science_parser() -> argparse.ArgumentParser:
+def science_parser() -> Parser:
     parser = question_parser("Answer ScienceQA", 1024, "tables/question.json")
     parser.add_argument("--single-pred-prompt", action="store_true", help="ask for the option's letter alone")
     parser.add_argument("--answer-prompter", action="store_true", help="without effect, as upstream")
     return parser
 
 
-def mmlu_parser() -> argparse.ArgumentParser:
+def mmlu_parser() -> Parser:
     parser = _answers_parser("Answer MMLU's questions", 16)
     parser.set_defaults(temperature=0.0)
     parser.add_argument("--shots-file", required=True, help="shots.json, as llava.eval.prepare writes it")
@@ -123,15 +123,15 @@ def mmlu_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def perplexity_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Perplexity of a text, or of answers to images")
+def perplexity_parser() -> Parser:
+    parser = Parser(description="Perplexity of a text, or of answers to images")
     add_model_flags(parser)
     add_corpus_flags(parser)
     parser.add_argument("--report-file", required=True, help="JSON file to write")
     return parser
 
 
-PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
+PARSERS: dict[str, Callable[[], Parser]] = {
     "model_vqa": long_parser,
     "model_vqa_loader": loader_parser,
     "model_vqa_mmbench": mmbench_parser,

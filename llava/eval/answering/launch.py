@@ -17,7 +17,7 @@ from pathlib import Path
 from llava.eval.answering.answers_file import check_target
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.shards import merge, part_path
-from llava.flags import positive, run_program
+from llava.flags import Parser, positive, run_program
 
 _LOG_LINES = 12
 """Lines of a failed process's log that are shown."""
@@ -30,7 +30,7 @@ def launch(module: str, flags: Sequence[str], processes: int | None = None) -> N
         EvaluationError: one of several processes failed, or the parts are not the whole.
         SystemExit: a single process failed, with its exit status; it has printed what is wrong.
     """
-    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own = Parser(add_help=False, allow_abbrev=False)
     for flag in ("--answers-file", "--num-chunks", "--chunk-idx"):
         own.add_argument(flag)
     named, rest = own.parse_known_args(flags)
@@ -102,7 +102,7 @@ def _failure(i: int, code: int, part: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Run a model_vqa program in one process per GPU")
+    parser = Parser(description="Run a model_vqa program in one process per GPU")
     parser.add_argument("--gpus", "--processes", type=positive, dest="processes", help="default: visible GPUs")
     parser.add_argument("module", help="for example llava.eval.model_vqa_loader")
     parser.add_argument("flags", nargs=argparse.REMAINDER, help="flags of that program")

@@ -3,14 +3,12 @@
 `python -m llava.eval.answering.merge_answers --output merge.jsonl 4_0.jsonl 4_1.jsonl 4_2.jsonl 4_3.jsonl`
 """
 
-import argparse
-
 from llava.eval.answering.shards import merge
-from llava.flags import run_program
+from llava.flags import Parser, run_program
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("parts", nargs="+", help="answers files of all chunks")
     parser.add_argument("--output", required=True)
     args = parser.parse_args()

@@ -4,7 +4,6 @@
 questions lose their images, which shows what a model knows without looking.
 """
 
-import argparse
 import json
 import random
 from collections import defaultdict
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from llava.eval.scoring.pairing import ScoringError, read_jsonl
 from llava.files import written_whole
-from llava.flags import run_program
+from llava.flags import Parser, run_program
 
 
 def write_subset(source: Path, per_category: int | None, output: Path, images: bool = True) -> tuple[int, int]:
@@ -43,7 +42,7 @@ def write_subset(source: Path, per_category: int | None, output: Path, images: b
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Part of a question file")
+    parser = Parser(description="Part of a question file")
     parser.add_argument("--question-file", required=True, type=Path)
     parser.add_argument("--per-category", type=int, help="questions of each category, at most; default: all")
     parser.add_argument("--without-images", action="store_true", help="leave the images out")

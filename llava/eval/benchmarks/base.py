@@ -14,6 +14,7 @@ from typing import Any
 from llava.eval.answering.answers_file import read_record
 from llava.eval.scoring.pairing import CHECK, MISSING, Answers, InputsFit, asked_ids, read_answers, read_json
 from llava.eval.scoring.report import Report, report_path
+from llava.flags import Parser
 
 DATA = Path("playground/data/eval")
 """Holds one folder per benchmark."""
@@ -223,8 +224,8 @@ class Benchmark:
                 self.finish(args, report, file)
                 report.publish(report_path(args.report_file, file))
 
-    def score_parser(self) -> argparse.ArgumentParser:
-        parser = argparse.ArgumentParser(description=f"Score {self.column} answers")
+    def score_parser(self) -> Parser:
+        parser = Parser(description=f"Score {self.column} answers")
         answers = f"answers, as llava.eval.{self.program} writes them"
         parser.add_argument("--result-file", required=self.result_files is None, help=answers)
         parser.add_argument("--question-file", help="the questions that were asked, if not the whole benchmark")

@@ -15,6 +15,7 @@ from llava.eval.benchmarks.preparing import SHORT, Options, check_count, find, q
 from llava.eval.scoring.pairing import Answers, ScoringError, expecting, pair, read_answers, read_json
 from llava.eval.scoring.report import Measure, Report, group
 from llava.files import write_json
+from llava.flags import Parser
 
 QUESTIONS = "llava_gqa_testdev_balanced.jsonl"
 TIER = "testdev_balanced"
@@ -96,7 +97,7 @@ def read_predictions(path: str | Path) -> list[dict[str, Any]]:
 
 
 def convert_main() -> None:
-    parser = argparse.ArgumentParser(description="Turn GQA answers into predictions for the official script")
+    parser = Parser(description="Turn GQA answers into predictions for the official script")
     parser.add_argument("--src", required=True, help="answers in JSON lines")
     parser.add_argument("--dst", required=True, help="list of questionId and prediction")
     args = parser.parse_args()

@@ -5,7 +5,6 @@ Circular: a question is right if it is right in every rotation of its options: r
 The server reads letters by other means, so its figures differ a little.
 """
 
-import argparse
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from llava.eval.scoring.letters import LETTER_SUFFIX, VERSION, read_letter
 from llava.eval.scoring.mmbench_tsv import LETTERS, Row, is_none, options_of, question_of, read_tsv
 from llava.eval.scoring.pairing import Answers, ScoringError, pair, read_answers
 from llava.eval.scoring.report import Measure, Report, group
+from llava.flags import Parser
 from llava.images import decoded, open_image
 from llava.names import some
 
@@ -199,7 +199,7 @@ def convert_main() -> None:
     # The library takes a while to load, and only this program writes a sheet.
     from llava.eval.scoring.sheets import write_sheet
 
-    parser = argparse.ArgumentParser(description="Write MMBench answers as the sheet that its server takes")
+    parser = Parser(description="Write MMBench answers as the sheet that its server takes")
     parser.add_argument("--annotation-file", required=True)
     parser.add_argument("--result-dir", required=True)
     parser.add_argument("--upload-dir", required=True)

@@ -18,7 +18,7 @@ from llava.eval.benchmarks import BENCHMARKS, BY_NAME, DATA, Benchmark
 from llava.eval.suite.program_flags import check_program_flags, checkpoint_flags
 from llava.eval.suite.summary import STATE, read_state, summarise
 from llava.files import write_json
-from llava.flags import run_program
+from llava.flags import Parser, run_program
 
 if TYPE_CHECKING:
     # Flags are checked without waiting for torch.
@@ -128,7 +128,7 @@ def _is_done(results: Path, name: str, now: Mapping[str, Any]) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The paper's whole evaluation on one checkpoint", allow_abbrev=False)
+    parser = Parser(description="The paper's whole evaluation on one checkpoint", allow_abbrev=False)
     parser.add_argument("model_path", metavar="CHECKPOINT")
     parser.add_argument("--results", type=Path, help="folder; default: playground/data/eval/results/NAME")
     parser.add_argument("--data", type=Path, default=DATA, help=argparse.SUPPRESS)
@@ -142,7 +142,7 @@ def main() -> None:
     if wrong:
         raise AllError(f"--questions takes NAME=FILE, NAME one of {', '.join(BY_NAME)}; not {', '.join(wrong)}")
     benchmarks = runnable(args.only, args.require_all, args.data, questions)
-    check_program_flags(benchmarks, flags, own=parser._option_string_actions)
+    check_program_flags(benchmarks, flags, own=parser.options)
 
     from llava.checkpoint.folder import open_checkpoint
     from llava.mm_utils import get_model_name_from_path

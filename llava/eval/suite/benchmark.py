@@ -28,7 +28,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from llava.eval.benchmarks import BY_NAME, Benchmark
 from llava.eval.benchmarks.base import LIMIT_PER_TASK
 from llava.eval.suite.program_flags import check_program_flags, checkpoint_flags
-from llava.flags import run_program
+from llava.flags import Parser, run_program
 
 
 def commands(
@@ -70,9 +70,7 @@ def _given(flag: str, environment: Mapping[str, str], name: str) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     own = [f"{b.name}: {s.name}: {s.help}" for b in BY_NAME.values() for s in b.settings]
     parser.epilog = "variables of single benchmarks:\n" + "\n".join(own)
     parser.add_argument("benchmark", choices=list(BY_NAME))

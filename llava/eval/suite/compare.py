@@ -4,7 +4,6 @@
 `scripts/eval/all.sh`. The first is the reference (the all-layers model), unless --reference names another.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from llava.eval.suite.paired import (
 from llava.eval.suite.summary import left_out
 from llava.eval.suite.table import NONE, checkpoints_table, read_results, row
 from llava.files import write_json, written_whole
-from llava.flags import run_program
+from llava.flags import Parser, run_program
 from llava.tables import markdown_table
 
 
@@ -179,7 +178,7 @@ def current_results(folders: Mapping[str, Path]) -> tuple[dict[str, dict[str, Re
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Several checkpoints side by side")
+    parser = Parser(description="Several checkpoints side by side")
     parser.add_argument("results", nargs="+", metavar="[NAME=]FOLDER", help="results of scripts/eval/all.sh")
     parser.add_argument("--reference", help="which is the all-layers model; default: the first")
     parser.add_argument("--only", nargs="+", choices=[b.name for b in BENCHMARKS], help="these benchmarks only")

@@ -1,13 +1,14 @@
 """Flags for the programs behind several benchmarks, checked before the first of them is started."""
 
 import argparse
-import difflib
 from collections.abc import Collection, Sequence
 
 from llava.conversation import get_template
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.flags import PARSERS, check_flags
 from llava.eval.benchmarks import Benchmark
+from llava.flags import Parser
+from llava.names import close, did_you_mean
 
 SET_BY_SCRIPTS = (
     *("model_path", "question_file", "answers_file", "num_chunks", "chunk_idx"),
@@ -18,7 +19,7 @@ SET_BY_SCRIPTS = (
 
 def checkpoint_flags(flags: Sequence[str]) -> argparse.Namespace:
     """--model-base and --vision-tower among the flags of the programs."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--model-base")
     parser.add_argument("--vision-tower")
     return parser.parse_known_args(list(flags))[0]
@@ -47,15 +48,14 @@ def check_program_flags(
     for program in dict.fromkeys(benchmark.program for benchmark in benchmarks):
         names = [benchmark.name for benchmark in benchmarks if benchmark.program == program]
         parser = PARSERS[program]()
-        known |= parser._option_string_actions.keys()
+        known.update(parser.options)
         try:
             for flag in _unknown(parser, flags, set_by_caller):
                 refused_by.setdefault(flag, []).extend(names)
         except ValueError as error:
             wrong.append(str(error))
     for flag, names in refused_by.items():
-        near = difflib.get_close_matches(flag.partition("=")[0], {*known, *own}, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(*close(flag, {*known, *own}))
         if flag in known:
             hint = "; run these apart from the others (--only)"
         wrong.append(f"{flag} is no flag of {', '.join(names)}{hint}")
@@ -67,17 +67,15 @@ def check_program_flags(
         )
 
 
-def _unknown(parser: argparse.ArgumentParser, flags: Sequence[str], set_by_caller: Collection[str]) -> list[str]:
+def _unknown(parser: Parser, flags: Sequence[str], set_by_caller: Collection[str]) -> list[str]:
     """Flags that the parser does not know. Raises `ValueError` for a value that the program would refuse."""
 
     def refuse(message: str) -> None:
         raise EvaluationError(message)
 
     parser.error = refuse
-    for action in parser._actions:
-        action.required = False
     parser.set_defaults(**dict.fromkeys(SET_BY_SCRIPTS))
-    args, left = parser.parse_known_args(list(flags))
+    args, unknown = parser.known(flags)
     taken = [f"--{name.replace('_', '-')}" for name in set_by_caller if getattr(args, name) is not None]
     if taken:
         raise EvaluationError(
@@ -87,5 +85,4 @@ def _unknown(parser: argparse.ArgumentParser, flags: Sequence[str], set_by_calle
     check_flags(args)
     if args.conv_mode:
         get_template(args.conv_mode)
-    # Values of unknown flags are left over too; they are reported only if no flag is.
-    return [word for word in left if word.startswith("-")] or left
+    return unknown

@@ -1,0 +1,53 @@
+"""The one parser: what is wrong with the flags is said in one line, with what was probably meant."""
+
+import pytest
+
+from llava.flags import Parser
+from llava.names import close, did_you_mean
+
+
+@pytest.fixture
+def parser():
+    parser = Parser(prog="prog")
+    parser.add_argument("--model-path", required=True)
+    parser.add_argument("--lora_enable", action="store_true")
+    parser.add_argument("--dtype", choices=("fp32", "bf16"))
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        # A misspelt flag is the error, not the required one that it was meant to be.
+        ("--modle-path x", "no such flag: --modle-path; did you mean --model-path?"),
+        ("--Model_Path=x", "no such flag: --Model_Path; did you mean --model-path?"),
+        ("--lora-enabel", "no such flag: --lora-enabel; did you mean --lora_enable?"),
+        ("--model-path x --zzz 1 --dytpe y", "no such flag: --zzz, --dytpe; did you mean --dtype?"),
+        ("--model-path x y z", "no such argument: y, z"),
+        ("--lora_enable", "the following arguments are required: --model-path"),
+        ("--model-path", "argument --model-path: expected one argument"),
+        (
+            "--model-path x --dtype BF_16",
+            "argument --dtype: invalid choice: 'BF_16' (choose from 'fp32', 'bf16'); did you mean 'bf16'?",
+        ),
+    ],
+)
+def test_wrong_flags_are_one_line(parser, capsys, words, error):
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(words.split())
+    assert capsys.readouterr().err == f"error: {error} (all flags: prog --help)\n"
+
+
+def test_flags_that_are_right(parser):
+    assert parser.parse_args(["--model-path", "-1", "--lora_enable"]).model_path == "-1"
+    args, unknown = parser.known(["--dtype", "fp32", "--other", "x"])
+    assert (args.dtype, args.model_path, unknown) == ("fp32", None, ["--other"])
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args([])
+
+
+def test_did_you_mean():
+    assert close("sparse_unifrom", ["all", "sparse-uniform"]) == ["sparse-uniform"]
+    assert close("xyz", ["all", "sparse-uniform"]) == []
+    assert did_you_mean() == ""
+    assert did_you_mean("a", "--b") == "; did you mean 'a' or --b?"
