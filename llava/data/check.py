@@ -27,7 +27,7 @@ from llava.images import MISSING, missing_images, unreadable_images
 from llava.model.builder import load_tokenizer
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_projector.builder import image_tokens
-from llava.names import some
+from llava.names import count, some
 from llava.tokenization import check_template
 
 
@@ -49,7 +49,7 @@ class Problems:
     def describe(self, records: Records) -> str:
         """One line per kind: how many samples, and the ids of the first few."""
         return "\n".join(
-            f"{len(indices)} samples: {kind} (ids {some([records[i].id for i in indices])})"
+            f"{count(len(indices), 'sample')}: {kind} (ids {some([records[i].id for i in indices])})"
             for kind, indices in self.by_kind.items()
         )
 
@@ -117,7 +117,7 @@ def check(args: argparse.Namespace) -> Problems:
         tokens = _image_tokens(args.model_name_or_path) if args.image_tokens is None else args.image_tokens
         print(f"labels are counted with {tokens} tokens per image")
         _add_label_problems(problems, records, tokenizer, template, args.model_max_length, tokens)
-    print(f"{args.data_path}: {len(records)} samples, {int(records.has_image.sum())} with images")
+    print(f"{args.data_path}: {count(len(records), 'sample')}, {int(records.has_image.sum())} with images")
     print(problems.describe(records) or "nothing wrong found")
     return problems
 

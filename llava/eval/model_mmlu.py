@@ -26,6 +26,7 @@ from llava.eval.scoring.pairing import read_json, read_jsonl
 from llava.files import sha256_of
 from llava.flags import run_program
 from llava.mm_utils import get_model_name_from_path
+from llava.names import agree, count
 from llava.tokenization import encoder_for
 
 CONTINUATIONS = tuple(f" {letter}" for letter in LETTERS)
@@ -59,11 +60,11 @@ def fitted(
 ) -> tuple[str, int]:
     """The prompt of `make` with as many examples as fit into `room` tokens, and how many; the last go first."""
     item = Item(row["question"], tuple(row["choices"]), LETTERS[0])
-    for count in range(len(shots), -1, -1):
-        text = make(row["category"], shots[:count], item)
+    for number in range(len(shots), -1, -1):
+        text = make(row["category"], shots[:number], item)
         tokens = length(text)
         if tokens <= room:
-            return text, count
+            return text, number
     raise EvaluationError(
         f"question {row['question_id']} takes {tokens} tokens without any example; the model reads {room} at once"
     )
@@ -95,7 +96,8 @@ def answer(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
     record = {"model_id": model_id, "questions": len(rows), "skipped": []}
     asked_in = {"asked_in": describe_template(known["conv_mode"])} if args.method == "generate" else {}
     answers.finish(places, record | asked_in)
-    print(f"{len(places)} answers by {args.method} are in {args.answers_file}")
+    by = count(len(places), f"answer by {args.method} is", f"answers by {args.method} are")
+    print(f"{by} in {args.answers_file}")
 
 
 def _questions(
@@ -118,12 +120,13 @@ def _questions(
 
     questions = []
     for i in places:
-        text, count = fitted(rows[i], shots[rows[i]["category"]], make, length, room)
-        extra = {"method": args.method, "shots": count}
+        text, number = fitted(rows[i], shots[rows[i]["category"]], make, length, room)
+        extra = {"method": args.method, "shots": number}
         questions.append(Question(i, rows[i]["question_id"], text, None, extra=extra))
     fewer = sum(q.extra["shots"] < len(shots[rows[q.index]["category"]]) for q in questions)
     if fewer:
-        print(f"{fewer} of {len(questions)} prompts do not fit into {window} tokens with all examples and have fewer")
+        of = f"{fewer} of {count(len(questions), 'prompt')} {agree(fewer, 'does', 'do')}"
+        print(f"{of} not fit into {window} tokens with all examples and {agree(fewer, 'has', 'have')} fewer")
     return questions
 
 

@@ -25,6 +25,7 @@ from llava.model.multimodal_projector.builder import (
 )
 from llava.model.quantization import quantization_for
 from llava.model.vision_modules import VisionSettings, write_vision_settings
+from llava.names import count
 from llava.tokenization import check_template, end_turns_with
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
 from llava.train.attention import choose_attention, describe_attention
@@ -232,7 +233,7 @@ def _records(data: DataArguments) -> tuple[Records, np.ndarray]:
         )
     left = np.setdiff1d(np.arange(len(records)), np.fromiter(problems.samples, dtype=np.int64))
     if found:
-        print(f"leaving out {len(records) - len(left)} of {len(records)} samples:\n{found}")
+        print(f"leaving out {len(records) - len(left)} of {count(len(records), 'sample')}:\n{found}")
     if not len(left):
         raise ValueError(f"{data.data_path} has no sample left to train on")
     return records, left

@@ -11,6 +11,7 @@ from llava.checkpoint.opened import Checkpoint
 from llava.dtypes import DTYPES
 from llava.flags import add_checkpoint_flags
 from llava.journal import Journal, journal_path
+from llava.names import agree, count
 from llava.outputs import PICTURE, OutputError, check_cache, check_files
 from llava.tables import text_table
 from visual_region.importance import METRICS, PARAMETER_METRICS, SAMPLE_METRICS, inputs
@@ -166,8 +167,9 @@ def _samples(args: argparse.Namespace, checkpoint: Checkpoint, metrics: list[str
     if needing and not samples.with_images:
         without = ",".join(name for name in metrics if name not in needing)
         hint = f"leave them out: --metrics {without}" if without else "give a data file with images"
-        none = f"none of the {len(samples.indices)} samples of {args.data_path} has one"
-        raise ScoreError(f"{', '.join(needing)} need images, and {none}; {hint}")
+        none = f"none of the {count(len(samples.indices), 'sample')} of {args.data_path} has one"
+        verb = agree(len(needing), "needs", "need")
+        raise ScoreError(f"{', '.join(needing)} {verb} images, and {none}; {hint}")
     return samples
 
 

@@ -8,6 +8,7 @@ from llava.conversation import SeparatorStyle, get_template
 from llava.dtypes import dtype_of
 from llava.eval.answering.arguments import feature_cache, template_name
 from llava.model.builder import load_checkpoint
+from llava.names import agree, count
 from visual_region.importance import METRICS, PARAMETER_METRICS, SAMPLE_METRICS
 from visual_region.importance.samples import CAPTION_TEMPLATE, Reader, SampleSet, open_samples
 from visual_region.scores import ScoreError
@@ -39,7 +40,7 @@ def wanted_metrics(text: str | None, has_data: bool, has_backbone: bool) -> list
     for table, given, flag in tables:
         lacking = [name for name in asked if name in table]
         if lacking and not given:
-            problems.append(f"{', '.join(lacking)} need {flag}")
+            problems.append(f"{', '.join(lacking)} {agree(len(lacking), 'needs', 'need')} {flag}")
     if not asked:
         problems.append(f"--metrics names none; there are {', '.join(METRICS)}")
     if problems:
@@ -79,7 +80,8 @@ def make_reader(args: argparse.Namespace, checkpoint: Checkpoint, samples: Sampl
         load_tower=bool(samples.with_images and not args.vision_feature_cache),
     )
     if samples.with_images and model.get_vision_tower() is None:
-        raise ScoreError(f"{checkpoint.name} has no vision tower, but {samples.with_images} samples have images")
+        seen = count(samples.with_images, "sample has", "samples have")
+        raise ScoreError(f"{checkpoint.name} has no vision tower, but {seen} images")
     template = get_template(sample_template(args, checkpoint, samples))
     reader = Reader(model, tokenizer, processor, template, Path(args.image_folder))
     if args.vision_feature_cache and samples.with_images:

@@ -17,7 +17,7 @@ from llava.data.dataset import LazySupervisedDataset
 from llava.data.records import DataFormatError, Records, open_records
 from llava.files import cache_root, sha256_of, write_json
 from llava.images import missing_images
-from llava.names import some
+from llava.names import agree, count, some
 from visual_region.importance.tokens import ANSWER, IMAGE, PADDING, PROMPT, TokenBatch
 from visual_region.scores import ScoreError
 
@@ -48,8 +48,10 @@ class SampleSet:
     def check_images(self, folder: Path) -> None:
         """Raises `ScoreError` for missing images."""
         if missing := missing_images(self.images, folder):
+            verb = agree(len(missing), "is", "are")
             raise ScoreError(
-                f"{len(missing)} of {len(self.images)} images are missing under {str(folder)!r}: {some(missing)}; "
+                f"{len(missing)} of {count(len(self.images), 'image')} {verb} missing under {str(folder)!r}: "
+                f"{some(missing)}; "
                 "give --image-folder the folder that contains the paths of the data file"
             )
 

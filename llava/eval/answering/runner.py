@@ -30,7 +30,7 @@ from llava.eval.answering.shards import merge_when_complete, take_torchrun_part
 from llava.flags import run_program
 from llava.images import BrokenImageError
 from llava.mm_utils import get_model_name_from_path
-from llava.names import count
+from llava.names import agree, count
 
 _AHEAD = 2
 """Batches whose images are read while another is answered."""
@@ -107,7 +107,7 @@ def unfinished(args: argparse.Namespace, known: dict[str, Any], questions: Seque
         return None
     before = sum(q.index in answers.lines for q in questions)
     if before:
-        print(f"{before} of {len(questions)} questions were answered before")
+        print(f"{before} of {count(len(questions), 'question')} {agree(before, 'was', 'were')} answered before")
     return answers
 
 
@@ -128,7 +128,7 @@ def _unusable(args: argparse.Namespace, questions: Sequence[Question], folder: P
     if unusable:
         print(f"{described(unusable, questions, folder)}; they are left out")
     if questions and all(q.image in unusable for q in questions):
-        raise EvaluationError(f"none of the {len(questions)} questions has its image under {folder}")
+        raise EvaluationError(f"none of the {count(len(questions), 'question')} has its image under {folder}")
     return unusable
 
 
@@ -228,8 +228,8 @@ def _warn_of_long_prompts(answerer: Answerer, batches: Sequence[Batch]) -> None:
     long = sum(length + answerer.generation.max_new_tokens > (limit or 0) for length in lengths)
     if limit and long:
         print(
-            f"{long} of {len(lengths)} prompts with their answers may be longer than the {limit} positions of the "
-            f"model (longest prompt: {max(lengths)} tokens); they are not cut"
+            f"{long} of {count(len(lengths), 'prompt')} may be longer, with the answer, than the {limit} positions of "
+            f"the model (longest prompt: {max(lengths)} tokens); nothing is cut"
         )
 
 

@@ -250,7 +250,7 @@ def test_bad_samples_fail_or_are_left_out(tiny, train_flags, tmp_path, capsys):
     items[1]["image"] = "gone.png"
     data = tmp_path / "data.json"
     data.write_text(json.dumps(items))
-    with pytest.raises(SystemExit, match=r"1 samples: image files are missing.*ids s1"):
+    with pytest.raises(SystemExit, match=r"1 sample: image files are missing.*ids s1"):
         train(argv=train_flags(tmp_path / "out", data_path=data, tune_layers="0"))
     train(argv=train_flags(tmp_path / "out", data_path=data, tune_layers="0", bad_samples="skip", max_steps=1))
     assert "leaving out 1 of 24 samples" in capsys.readouterr().out

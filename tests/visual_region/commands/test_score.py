@@ -220,7 +220,7 @@ def test_a_journal_of_another_run_is_refused(flags, tmp_path, monkeypatch):
     ("changes", "message"),
     [
         ({"metrics": "bi,bee"}, "there is no metric 'bee'; there are bi, multimodal-bi"),
-        ({"metrics": "angular-param"}, "angular-param need --backbone"),
+        ({"metrics": "angular-param"}, "angular-param needs --backbone"),
         ({"metrics": "bi", "data_path": None}, "bi need --data-path"),
         ({"data_path": None}, "give --data-path, .* or --backbone"),
         ({"samples": "0"}, "--samples is a whole number from 1 on, or 'all'"),
@@ -320,7 +320,7 @@ def test_a_table_of_selections(scored, tmp_path, capsys):
     """Metrics of parameters have neither interval nor stability, and say so."""
     specs = (f"{scored}#parameter-change:2", f"{scored}#bi:2", "sparse-uniform:2")
     call(select, *specs, "--stability", "--markdown", tmp_path / "t.md")
-    assert "stability: none, as it does not come from several samples" in capsys.readouterr().out
+    assert "stability: none, because the selection does not come from several samples" in capsys.readouterr().out
     rows = [line.strip("| ").split(" | ") for line in (tmp_path / "t.md").read_text().splitlines()]
     bi = json.loads(scored.read_text())["metrics"]["bi"]
     layers = LayerSelection.parse(specs[1], 6).layers
@@ -357,7 +357,7 @@ def test_one_sample_is_no_certainty(flags, tmp_path, capsys):
     assert entry_["samples"] == 1
     assert not {"low", "high", "confidence"} & entry_.keys()
     call(select, f"{output}#angular:2", "--stability", "--markdown", tmp_path / "t.md")
-    assert "stability: none, as it does not come from several samples" in capsys.readouterr().out
+    assert "stability: none, because the selection does not come from several samples" in capsys.readouterr().out
 
 
 def test_pictures(scored, tmp_path):

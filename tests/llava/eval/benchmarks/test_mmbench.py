@@ -93,7 +93,7 @@ def test_one_order_is_no_circle():
 def test_a_circle_with_a_gap_is_left_out_and_said():
     report = score(said(ROWS[1:]), ROWS, missing="skip")
     assert report.metrics["circular"].samples == 2
-    assert "1 of 9 questions have no answer" in report.warnings[0]
+    assert "1 of 9 questions has no answer" in report.warnings[0]
     assert "1 questions lack the answer to an order" in report.warnings[1]
     assert "1 questions lack the first order" in report.warnings[2]
     assert report.metrics["vanilla"].samples == 2

@@ -42,7 +42,7 @@ def test_missing_images_are_counted_or_left_out_aloud(name, tmp_path, capsys):
     perfect = MAKERS[name](tmp_path / "raw")
     images = sorted(p for p in (tmp_path / "raw").rglob("*") if p.suffix in (".jpg", ".png"))
     images[0].unlink()
-    with pytest.raises(PrepareError, match=rf"1 of \d+ images are missing under .*{images[0].name}.*skip-missing"):
+    with pytest.raises(PrepareError, match=rf"1 of \d+ images is missing under .*{images[0].name}.*skip-missing"):
         BY_NAME[name].prepare(tmp_path / "raw", tmp_path / "out", ANY)
     options = Options(check_counts=False, skip_missing_images=True)
     asked = BY_NAME[name].prepare(tmp_path / "raw", tmp_path / "out", options)

@@ -110,7 +110,7 @@ def test_broken_files(problems, splits, words):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ([1], "1 questions have no id: question 1"),
+        ([1], "1 question has no id: question 1"),
         ({}, "holds no questions; expected a list"),
         ([], "holds no questions"),
     ],
