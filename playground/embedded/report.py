@@ -68,7 +68,8 @@ def markdown(report: dict[str, Any]) -> str:
         "# Quickstart",
         f"Tuned: {layers.describe()}".replace("\n", "\n\n"),
         markdown_table(["easy-VQA", "questions", "all", "shape", "colour", "yes/no"], scores),
-        f"Accuracy without some layers, on {whole['questions']} of the questions:",
+        f"Accuracy without some layers, on {whole['questions']} of the questions. After another training, other layers "
+        "can have the least distance, and their removal can cost more or less:",
         markdown_table(["removed layers", "outside the tuned region", "accuracy", "anywhere", "accuracy"], removed),
         f"Time: {sum(report['seconds'].values())} s ({spent}).",
     ]

@@ -242,7 +242,7 @@ def test_scores_of_another_depth_and_layers_removed_before(command, tiny_llava, 
     scores.write_text(json.dumps(of_once))
     with pytest.raises(SystemExit, match="holds the scores of another model"):
         command("prune", "--model-path", other, "--scores", scores, "--output", tmp_path / "no")
-    with pytest.raises(ValueError, match=r"0\.\.4, counted as it is now; layers 1 of the 6 .* removed already"):
+    with pytest.raises(ValueError, match=r"0\.\.4, counted as it is now; layer 1 of the 6 .* removed already"):
         LayerCut.without((5,), open_checkpoint(once).record)
 
 
