@@ -131,7 +131,7 @@ def test_all_rounds_make_the_rotations_that_a_file_lacks():
     ("answers", "rows", "words"),
     [
         (said(ROWS[:-1]), ROWS, r"not answered: 2000243/0"),
-        (said(ROWS), [*ROWS[:-1], ROWS[-1] | {"answer": ""}], "1 rows have no answer letter .* the server"),
+        (said(ROWS), [*ROWS[:-1], ROWS[-1] | {"answer": ""}], "1 row has no answer letter .* the server"),
         (said([row(999, "A")]), ROWS[:1], "not among the annotations: 999/0"),
         ([{"question_id": 241, "text": "A", "options": ["x", "y"]}], ROWS[:1], "was given to the options"),
     ],
@@ -251,9 +251,7 @@ def test_a_test_split_gets_an_empty_answer_column(tmp_path):
 
 
 def test_an_incomplete_submission_is_refused():
-    with pytest.raises(
-        ScoringError, match=r"1 rows of the file have no answer: 1000241; 1 answers belong to no row: 9"
-    ):
+    with pytest.raises(ScoringError, match=r"1 row of the file has no answer: 1000241; 1 answer belongs to no row: 9"):
         sheet(ROWS[:2], [*said(ROWS[:1]), {"question_id": 9, "text": ""}])
 
 
@@ -276,6 +274,6 @@ def test_mmbench_must_have_every_rotation(tmp_path):
     file = tmp_path / "raw/mmbench_dev_20230712.tsv"
     assert prepare(tmp_path / "raw", tmp_path / "out", Options()) == 9
     file.write_text("\n".join(file.read_text().split("\n")[:-2]) + "\n")
-    with pytest.raises(PrepareError, match=r"1 of 3 questions have not one row for each rotation .*: 243"):
+    with pytest.raises(PrepareError, match=r"1 of 3 questions without one row for each rotation .*: 243"):
         prepare(tmp_path / "raw", tmp_path / "out", Options())
     assert prepare(tmp_path / "raw", tmp_path / "out", Options(check_counts=False)) == 8
