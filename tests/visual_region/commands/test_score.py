@@ -221,7 +221,7 @@ def test_a_journal_of_another_run_is_refused(flags, tmp_path, monkeypatch):
     [
         ({"metrics": "bi,bee"}, "there is no metric 'bee'; there are bi, multimodal-bi"),
         ({"metrics": "angular-param"}, "angular-param needs --backbone"),
-        ({"metrics": "bi", "data_path": None}, "bi need --data-path"),
+        ({"metrics": "bi", "data_path": None}, "bi needs --data-path"),
         ({"data_path": None}, "give --data-path, .* or --backbone"),
         ({"samples": "0"}, "--samples is a whole number from 1 on, or 'all'"),
         ({"image_folder": "/nowhere"}, r"\d of \d images are missing"),
@@ -308,6 +308,9 @@ def test_selections_their_overlap_and_their_stability(scored, tmp_path, capsys):
     assert sum(first["share"]) == pytest.approx(2)
     assert first["low"] <= first["jaccard"] <= first["high"]
     assert last is None
+    assert first["of"] == "samples"
+    assert "stability over samples: overlap with resamples" in text
+    assert "It does not cover another training of the model" in text
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -96,7 +96,11 @@ def test_splits():
     ("problems", "splits", "words"),
     [
         (PROBLEMS, {"test": []}, "split 'test' of pid_splits.json is empty"),
-        ({"1": {"answer": 0}}, {"test": ["1"]}, "1 problem of test without choices, or without an answer among them: 1"),
+        (
+            {"1": {"answer": 0}},
+            {"test": ["1"]},
+            "1 problem of test without choices, or without an answer among them: 1",
+        ),
         ({"1": problem(3)}, {"test": ["1"]}, "no answer among them: 1"),
         ([1], {"test": ["1"]}, "not ScienceQA's"),
         (PROBLEMS, ["1"], "not ScienceQA's"),
