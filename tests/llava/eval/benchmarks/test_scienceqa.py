@@ -101,7 +101,7 @@ def test_splits():
             {"test": ["1"]},
             "1 problem of test without choices, or without an answer among them: 1",
         ),
-        ({"1": problem(3)}, {"test": ["1"]}, "no answer among them: 1"),
+        ({"1": problem(3)}, {"test": ["1"]}, "without an answer among them: 1"),
         ([1], {"test": ["1"]}, "not ScienceQA's"),
         (PROBLEMS, ["1"], "not ScienceQA's"),
     ],
