@@ -3,6 +3,7 @@
 python scripts/extract_mm_projector.py --model-path LLAVA --output mm_projector.bin
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,8 +11,23 @@ import torch
 from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.hf_llava import our_name
 from llava.checkpoint.opened import Checkpoint, CheckpointError
+from llava.checkpoint.safe import load_pickled
 from llava.files import written_whole
 from llava.flags import Parser, run_program
+from llava.outputs import FileKind, check_files
+
+
+@dataclass(frozen=True)
+class _ProjectorFile(FileKind):
+    def recognises(self, path: Path) -> bool:
+        try:
+            held = load_pickled(path, mmap=True)
+        except ValueError:
+            return not path.stat().st_size
+        return isinstance(held, dict) and all("mm_projector." in name for name in held)
+
+
+PROJECTOR_FILE = _ProjectorFile("a projector", ".bin")
 
 
 def projector_of(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
@@ -32,7 +48,9 @@ def main() -> None:
     parser.add_argument("--model-path", required=True, help="full, merged, LoRA or transformers LLaVA checkpoint")
     parser.add_argument("--output", required=True, type=Path, help="file to write, such as mm_projector.bin")
     args = parser.parse_args()
-    projector = projector_of(open_checkpoint(args.model_path, with_base=False))
+    checkpoint = open_checkpoint(args.model_path, with_base=False)
+    check_files({"--output": (args.output, PROJECTOR_FILE)}, checkpoint.tensors.files)
+    projector = projector_of(checkpoint)
     with written_whole(args.output) as aside:
         torch.save(projector, aside)
     print(f"{args.output} holds {', '.join(projector)}")

@@ -17,7 +17,8 @@ from llava.checkpoint.hf_llava import config_from_hf, is_hf_llava
 from llava.checkpoint.identity import base_difference
 from llava.checkpoint.opened import Checkpoint, CheckpointError, Kind
 from llava.checkpoint.record import LayerRecord
-from llava.checkpoint.tensors import TensorFileError, Tensors, weight_files
+from llava.checkpoint.safe import TensorFileError, check_pickles
+from llava.checkpoint.tensors import Tensors, weight_files
 from llava.families import ModelFamily, UnknownFamilyError, family_of
 from llava.mm_utils import IMAGE_ASPECT_RATIOS
 from llava.names import some
@@ -68,7 +69,8 @@ def open_checkpoint(
     if not files and (path / PROJECTOR).is_file():
         opened = _open_base(path, Kind.PROJECTOR, stored, None, wanted)
         family = wanted.family({**(opened.own if opened else {}), **stored})
-        return Checkpoint(name, path, Kind.PROJECTOR, stored, stored, Tensors([path / PROJECTOR]), family, base=opened)
+        tensors = _whole_tensors(path, [path / PROJECTOR])
+        return Checkpoint(name, path, Kind.PROJECTOR, stored, stored, tensors, family, base=opened)
     if not files and weights:
         raise _not_whole(path, f"it has config.json, but neither weights nor {PROJECTOR}")
     hf = is_hf_llava(stored)
@@ -126,12 +128,12 @@ def _open_lora(path: Path, wanted: _Wanted) -> Checkpoint:
         raise _not_whole(path, f"it has {ADAPTER_CONFIG}, but none of {', '.join(ADAPTER_WEIGHTS)}")
     stored = _read_json(path / "config.json") if (path / "config.json").is_file() else {}
     adapter = Adapter(settings, _whole_tensors(path, files[:1]))
-    trained = [path / NON_LORA] if (path / NON_LORA).is_file() else []
-    if stored.get("mm_vision_tower") and not trained:
+    trained = _whole_tensors(path, [path / NON_LORA] if (path / NON_LORA).is_file() else [])
+    if stored.get("mm_vision_tower") and not trained.files:
         raise _not_whole(path, f"a LLaVA LoRA needs {NON_LORA} (it holds the trained projector)")
     base = _open_base(path, Kind.LORA, stored, adapter, wanted)
     family = wanted.family({**(base.own if base else {}), **stored})
-    return Checkpoint(wanted.name, path, Kind.LORA, stored, stored, Tensors(trained), family, adapter, base)
+    return Checkpoint(wanted.name, path, Kind.LORA, stored, stored, trained, family, adapter, base)
 
 
 def _open_base(
@@ -218,6 +220,7 @@ def _whole_tensors(path: Path, files: list[Path]) -> Tensors:
         if not begin or (begin == b"PK" and not zipfile.is_zipfile(file)):
             raise _not_whole(path, f"{file.name} ends too early")
     try:
+        check_pickles(binaries)
         if not binaries:
             _ = tensors.shards
     except TensorFileError as error:

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import torch
 from transformers.utils.logging import tqdm
 
+from llava.checkpoint.safe import load_pickled
 from llava.checkpoint.tensors import DTYPES, INDEXES, WHOLE, Stored, TensorFileError
 from llava.files import folder_written_whole
 
@@ -59,7 +60,7 @@ def write_checkpoint(
 def write_renamed_bin(source: Path, target: Path, rename: Callable[[str], str | None]) -> None:
     """Copies a file such as non_lora_trainables.bin, if it exists, without the tensors whose new name is None."""
     if source.is_file():
-        tensors = torch.load(source, map_location="cpu", weights_only=True)
+        tensors = load_pickled(source)
         torch.save({new: value for name, value in tensors.items() if (new := rename(name)) is not None}, target)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from llava.checkpoint.opened import Checkpoint
 from llava.eval.answering.answerer import Answerer
-from llava.eval.answering.answers_file import AnswersFile
+from llava.eval.answering.answers_file import AnswersFile, check_answers
 from llava.eval.answering.arguments import make_answerer, open_model, settings, template_name
 from llava.eval.answering.batching import BatchSize
 from llava.eval.answering.errors import EvaluationError
@@ -168,6 +168,7 @@ def _most_probable(
 def main() -> None:
     args = make_parser().parse_args()
     check_flags(args)
+    check_answers(Path(args.answers_file), [args.question_file, args.shots_file])
     answer(args, open_model(args))
 
 

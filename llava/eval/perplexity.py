@@ -10,6 +10,7 @@ from llava.eval.answering.perplexity import Corpus, check_flags, report_of
 from llava.files import sha256_of
 from llava.flags import run_program
 from llava.journal import Journal
+from llava.outputs import REPORT, check_cache, check_files
 
 _NOT_SETTINGS = ("report_file", "batch_size", "unit")
 _STATED = ("corpus", "context", "stride", "bos", "template", "unit")
@@ -17,6 +18,8 @@ _STATED = ("corpus", "context", "stride", "bos", "template", "unit")
 
 def main() -> None:
     args = make_parser().parse_args()
+    check_files({"--report-file": (args.report_file, REPORT)}, [args.text_file, args.data_path])
+    check_cache(args.vision_feature_cache, [args.model_path, args.model_base, args.vision_tower])
     checkpoint = open_model(args)
     check_flags(args, checkpoint)
     corpus = Corpus.open(args, checkpoint)

@@ -12,6 +12,7 @@ from llava.checkpoint.adapter import NON_LORA, strip_wrapper_prefix
 from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.hf_llava import KEY_MAPPING
 from llava.checkpoint.opened import Checkpoint, CheckpointError, Kind
+from llava.checkpoint.safe import without_code
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.families import family_of
 from llava.model.merge import attach_lora, merge_lora
@@ -154,7 +155,7 @@ def load_base(checkpoint: Checkpoint, config: Any, dtype: Any, text_only: bool =
         config.mm_vision_tower = None
     if getattr(config, "mm_vision_tower", None):
         try:
-            build_vision_tower(config, delay_load=True)
+            build_vision_tower(config, delay_load=True).load_processor()
         except VisionTowerError as error:
             raise VisionTowerError(
                 f"{error}. The checkpoint's config.json names it; give --vision-tower the tower's folder here"
@@ -196,7 +197,7 @@ def add_image_tokens(tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder, with a pad token."""
-    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    tokenizer = without_code(AutoTokenizer.from_pretrained, path)
     use_sentencepiece_merges(tokenizer, Path(path))
     if hasattr(tokenizer, "legacy"):
         # Saving writes this value; without it, a saved legacy tokenizer would be loaded with other ids.

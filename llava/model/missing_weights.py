@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 from llava.checkpoint.opened import Checkpoint, CheckpointError
+from llava.checkpoint.safe import without_code
 from llava.families import ModelFamily
 from llava.names import count, some
 
@@ -30,7 +31,7 @@ def from_pretrained_whole(checkpoint: Checkpoint, family: ModelFamily, **kwargs:
     logger = logging.getLogger("transformers.modeling_utils")
     logger.addFilter(keep)
     try:
-        model, found = family.load_model_class().from_pretrained(path, output_loading_info=True, **kwargs)
+        model, found = without_code(family.load_model_class().from_pretrained, path, output_loading_info=True, **kwargs)
     except RuntimeError as error:
         if reports:
             raise CheckpointError(f"the weights in {path} do not fit its config.json:\n{reports[0]}") from error

@@ -9,12 +9,15 @@ import torch
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import nn
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_pt_utils import safe_globals
 
 from llava.checkpoint.adapter import ADAPTER_WEIGHTS, NON_LORA
 from llava.checkpoint.folder import PROJECTOR
 from llava.checkpoint.identity import write_base_values
 from llava.checkpoint.opened import CheckpointError, Kind
 from llava.checkpoint.record import LayerRecord
+from llava.checkpoint.safe import UntrustedError, check_pickles, load_pickled
 from llava.files import written_whole
 from llava.train.zero import gathered
 
@@ -75,7 +78,7 @@ def restore_trained(model: nn.Module, kind: Kind, folder: Path) -> None:
         restored = {
             name.replace(".lora_A.", ".lora_A.default.").replace(".lora_B.", ".lora_B.default.") for name in adapter
         }
-    rest = torch.load(folder / _REST[kind], map_location="cpu", weights_only=True)
+    rest = load_pickled(folder / _REST[kind])
     unexpected = model.load_state_dict(rest, strict=False).unexpected_keys
     base = model.get_base_model() if kind is Kind.LORA else model
     trains = base.file_names({name: p for name, p in model.named_parameters() if p.requires_grad})
@@ -118,6 +121,26 @@ def check_resumable(folder: Path, kind: Kind, record: LayerRecord, zero_ranks: i
             f"the checkpoint was written by {shards} processes, this run has {zero_ranks}; DeepSpeed needs as many; "
             f"{other}"
         )
+
+
+def check_trusted(folder: Path) -> None:
+    """Raises `UntrustedError` if a file of a checkpoint-N holds more than tensors and the trainer's own classes.
+
+    transformers does not name the file that it refuses, and DeepSpeed would run any code in its files.
+    """
+    allowed: list[type] = []
+    if list(folder.glob("global_step*")):
+        from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+        from deepspeed.runtime.zero.config import ZeroStageEnum
+        from deepspeed.utils.tensor_fragment import fragment_address
+
+        allowed = [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
+    latest = folder / "latest"
+    if latest.is_file() and Path(tag := latest.read_text().strip()).name != tag:
+        raise UntrustedError(f"{latest} is refused: it names {tag!r}, which is not a folder next to it")
+    files = [file for kind in ("*.pt", "*.pth", "*.bin") for file in sorted(folder.rglob(kind))]
+    with safe_globals():
+        check_pickles([file for file in files if file.name != TRAINING_ARGS_NAME], allowed)
 
 
 def last_checkpoint(output_dir: str | Path) -> Path | None:

@@ -14,7 +14,7 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from llava.checkpoint.opened import Kind
 from llava.data.sampler import EpochSampler
-from llava.train.checkpoint import restore_trained, save_trained, trainable_state
+from llava.train.checkpoint import check_trusted, restore_trained, save_trained, trainable_state
 from llava.train.report import Printer, Progress
 
 STAGING = ".partial"
@@ -34,6 +34,12 @@ class LLaVATrainer(Trainer):
             if self.pop_callback(theirs) is not None:
                 self.add_callback(ours)
         self._staging = False
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
+        """Refuses a checkpoint-N with code in it: transformers and DeepSpeed read most of its files themselves."""
+        if resume_from_checkpoint:
+            check_trusted(Path(resume_from_checkpoint))
+        return super().train(resume_from_checkpoint, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -144,6 +150,7 @@ class LLaVATrainer(Trainer):
 
     def _load_sharded(self, folder: str) -> None:
         # Not strict: frozen weights are not in the folder. check_resumable has compared what trains.
+        check_trusted(Path(folder))
         deepspeed_load_checkpoint(self.model_wrapped, folder, load_module_strict=False)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

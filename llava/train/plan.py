@@ -26,6 +26,7 @@ from llava.model.multimodal_projector.builder import (
 from llava.model.quantization import quantization_for
 from llava.model.vision_modules import VisionSettings, write_vision_settings
 from llava.names import count
+from llava.outputs import check_cache, check_run_folder
 from llava.tokenization import check_template, end_turns_with
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
 from llava.train.attention import choose_attention, describe_attention
@@ -96,6 +97,7 @@ def make_plan(
         selection = errors.of(_selection, model, base)
         vision = errors.of(_vision, model, base)
         prompts = errors.of(_prompts, model.template_name(base.family), base)
+    errors.of(_check_outputs, model, data, training, base)
     used = errors.of(_records, data)
     eval_records = errors.of(_eval_records, data, training)
     if errors:
@@ -130,6 +132,17 @@ def _open_base(model: ModelArguments, cache_dir: str | None) -> Checkpoint:
             f"--model_name_or_path {base.name} is a {base.kind.value} checkpoint; merge it into its base first"
         )
     return base
+
+
+def _check_outputs(
+    model: ModelArguments, data: DataArguments, training: TrainingArguments, base: Checkpoint | None
+) -> None:
+    tower = model.vision_tower or (base and base.tower)
+    models = {"--model_name_or_path": model.model_name_or_path, "--vision_tower": tower}
+    check_cache(data.vision_feature_cache, models.values(), "--vision_feature_cache")
+    models["--pretrain_mm_mlp_adapter"] = model.pretrain_mm_mlp_adapter
+    read = {"--data_path": data.data_path, "--eval_data_path": data.eval_data_path, "--image_folder": data.image_folder}
+    check_run_folder(training.output_dir, models, read)
 
 
 def _wrong_flags(model: ModelArguments, data: DataArguments, training: TrainingArguments) -> list[str]:

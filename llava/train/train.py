@@ -13,6 +13,7 @@ from transformers import set_seed
 from llava.checkpoint.identity import base_values
 from llava.checkpoint.opened import Kind
 from llava.checkpoint.record import LayerRecord
+from llava.checkpoint.safe import UntrustedError
 from llava.data.collate import DataCollatorForSupervisedDataset
 from llava.data.dataset import LazySupervisedDataset
 from llava.data.feature_cache import FeatureCache
@@ -49,7 +50,7 @@ def train(
     """
     run_program(
         lambda: _train(attn_implementation, argv, arguments, make_trainer),
-        expected=(ConfigurationError, ZeroConfigError),
+        expected=(ConfigurationError, ZeroConfigError, UntrustedError),
         interrupted="the same command resumes from the newest checkpoint-N, if there is one",
     )
 

@@ -8,6 +8,7 @@ from llava.checkpoint.record import LayerRecord
 from llava.eval.benchmarks.easy_vqa import KINDS
 from llava.files import write_json, written_whole
 from llava.flags import Parser, run_program
+from llava.outputs import PICTURE, FileKind, check_files
 from llava.palette import MARKED, PLAIN, SERIES
 from llava.tables import markdown_table
 from visual_region.layers import LayerSelection
@@ -15,6 +16,11 @@ from visual_region.pictures.curves import pruning_curve
 from visual_region.pictures.figure import new_figure, save
 
 STAGES = ("install", "prepare", "pretrain", "finetune", "evaluate", "wrong_image", "score", "prune", "curve")
+FILES = {
+    "report.json": FileKind("a report of the quickstart", keys=frozenset({"accuracy", "wrong_image", "blind"})),
+    "report.md": FileKind("a report of the quickstart as text", ".md", begins=b"# Quickstart"),
+    "report.png": PICTURE,
+}
 
 
 def collect(out: Path, blind: Path) -> dict[str, Any]:
@@ -105,6 +111,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--blind", type=Path, required=True)
     args = parser.parse_args()
+    files = {f"--out: {kind.title}": (args.out / name, kind) for name, kind in FILES.items()}
+    check_files(files, [args.blind])
     report = collect(args.out, args.blind)
     write_json(args.out / "report.json", report)
     text = markdown(report)

@@ -352,7 +352,7 @@ def test_room_is_asked_for_all_that_a_merged_lora_takes(command, tiny_lora, tmp_
 
     asked = []
     real = prune.check_output
-    monkeypatch.setattr(prune, "check_output", lambda *a: (asked.append(a[2]), real(*a))[1])
+    monkeypatch.setattr(prune, "check_output", lambda *a, **k: (asked.append(a[2]), real(*a, **k))[1])
     output = tmp_path / "out"
     flags = ("--dtype", dtype) if dtype else ()
     command("prune", "--model-path", tiny_lora, "--layers", "1", *flags, "--output", output)

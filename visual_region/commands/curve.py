@@ -18,8 +18,11 @@ from llava.eval.benchmarks.easy_vqa import score
 from llava.families import family_of
 from llava.files import write_json
 from llava.names import count as counted
+from llava.outputs import FileKind, check_cache, check_files
 from visual_region.scores import ScoreFile
 from visual_region.surgery import layers_removed, lowest_outside
+
+CURVE = FileKind("a pruning curve", keys=frozenset({"removed", "layers", "accuracy"}))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,13 +38,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Writes the file after each point, so that an interrupted run continues there."""
+    check_files({"--output": (args.output, CURVE)}, [args.question_file, args.annotation_file, args.scores])
+    check_cache(args.vision_feature_cache, [args.model_path, args.model_base, args.vision_tower])
     checkpoint = open_model(args)
     questions = read_questions(args.question_file)[: args.limit]
     check_images(questions, Path(args.image_folder))
     annotations = json.loads(Path(args.annotation_file).read_text(encoding="utf-8"))
     values = ScoreFile.read(args.scores).entry("angular")["values"]
     output = Path(args.output)
-    done = json.loads(output.read_text(encoding="utf-8")) if output.exists() else []
+    done = json.loads(output.read_text(encoding="utf-8") or "[]") if output.exists() else []
     answerer = make_answerer(args, checkpoint)
     for entries in curve(answerer, questions, annotations, values, args.most, args.batch_size, done):
         write_json(output, entries)

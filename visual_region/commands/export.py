@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Writes LlavaForConditionalGeneration with processor and tokenizer; a LoRA is merged."""
     checkpoint = open_checkpoint(args.model_path, args.model_base, flag="--model-path")
-    check_output(args.output, [checkpoint.path, checkpoint.whole.path, args.vision_tower], 0, args.overwrite)
+    check_output(args.output, [*checkpoint.folders, args.vision_tower], 0, args.overwrite, stock=True)
     conv_mode = args.conv_mode or checkpoint.template
     template = get_template(conv_mode)
     config = checkpoint.model_config(args.vision_tower)

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     student = open_checkpoint(args.model_path, flag="--model-path")
     teacher = open_checkpoint(args.teacher, args.teacher_base, flag="--teacher")
     _check_pair(student, teacher)
-    _check_output(args, [student.path, teacher.path, teacher.whole.path])
+    _check_output(args, [*student.folders, *teacher.folders])
     LayerSelection.parse(args.tune_layers, student.depth)
 
     def make_trainer(**kwargs: Any) -> DistillationTrainer:
@@ -67,14 +67,14 @@ def run(args: argparse.Namespace) -> None:
 
 def _check_output(args: argparse.Namespace, reads: list[Path]) -> None:
     """Accepts a new folder, or one of an earlier run, but none of the models that are read."""
-    check_apart(args.output, reads)
+    check_apart(args.output, reads, inputs=[args.data_path, args.image_folder])
     check_folder(args.output, "--output")
     config = Path(args.output, "config.json")
     if config.is_file():
         record = LayerRecord.of(json.loads(config.read_text(encoding="utf-8")))
         if record.healed is None or not config.with_name("trainer_state.json").is_file():
             raise OutputError(f"--output {args.output} holds a checkpoint that heal did not write; give another folder")
-    check_cache(args.vision_feature_cache)
+    check_cache(args.vision_feature_cache, reads)
 
 
 def _check_pair(student: Checkpoint, teacher: Checkpoint) -> None:

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Prints a table, one row per variant and one column per corpus; writes the file after each cell."""
     check_files({"--output": (args.output, PERPLEXITIES)}, [*args.text_file, *args.data_path])
-    check_cache(args.vision_feature_cache)
+    check_cache(args.vision_feature_cache, [args.model_path, args.model_base, args.vision_tower, args.backbone])
     checkpoint = open_model(args)
     if args.conv_mode:
         get_template(args.conv_mode)

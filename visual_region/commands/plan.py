@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel
 
 from llava.checkpoint.folder import open_checkpoint
+from llava.checkpoint.safe import without_code
 from llava.data.records import open_records
 from llava.dtypes import DTYPES
 from llava.files import write_json
@@ -138,7 +139,7 @@ def _tower_cost(tower: Any) -> tuple[int | None, int | None]:
     """FLOPs of one image, and parameters, from the tower's config; None if transformers does not know the network."""
     try:
         with torch.device("meta"):
-            network = AutoModel.from_config(tower.cfg_only)
+            network = without_code(AutoModel.from_config, tower.cfg_only)
     except ValueError:
         return None, None
     size = tower.cfg_only.image_size

@@ -41,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    _check_outputs(args)
     checkpoint = open_checkpoint(args.model_path, args.model_base, flag="--model-path")
+    _check_outputs(args, checkpoint)
     if args.base_output and checkpoint.kind is not Kind.LORA:
         kind = checkpoint.kind.value
         raise SurgeryError(f"--base-output is for LoRA folders; {checkpoint.path} is a {kind} checkpoint")
@@ -61,14 +61,17 @@ def run(args: argparse.Namespace) -> None:
     print(f"removed {describe_layers(cut.removed, record)}; {left}, in {args.output}")
 
 
-def _check_outputs(args: argparse.Namespace) -> None:
+def _check_outputs(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
     """The checks of outputs that do not depend on their size."""
-    check_output(args.output, [args.model_path, args.model_base, args.base_output], 0, args.overwrite)
+    reads = [*checkpoint.folders, args.vision_tower]
+    inputs = [args.data_path, args.image_folder, args.scores, args.block_scores, args.vision_feature_cache]
+    sources = [*reads, args.base_output]
+    check_output(args.output, sources, 0, args.overwrite, inputs=inputs, stock=checkpoint.hf)
     if args.base_output:
-        check_apart(args.base_output, [args.model_path, args.model_base], "--base-output")
+        check_apart(args.base_output, reads, "--base-output", inputs)
         check_folder(args.base_output, "--base-output")
     check_files({"--block-scores": (args.block_scores, BLOCK_SCORES)}, [args.data_path, args.scores])
-    check_cache(args.vision_feature_cache)
+    check_cache(args.vision_feature_cache, reads)
 
 
 def choose_layers(args: argparse.Namespace, checkpoint: Checkpoint) -> tuple[int, ...]:
@@ -138,7 +141,7 @@ def _prune_full(args: argparse.Namespace, checkpoint: Checkpoint, cut: LayerCut)
         values["dtype"] = str(dtype).removeprefix("torch.")
     if args.vision_tower:
         values["mm_vision_tower"] = args.vision_tower
-    output = check_output(args.output, [checkpoint.path], nbytes_of(shards), args.overwrite)
+    output = check_output(args.output, [], nbytes_of(shards), args.overwrite, stock=checkpoint.hf)
     write_checkpoint(checkpoint.path, output, shards, values, "pruning")
 
 
@@ -148,9 +151,7 @@ def _prune_beside_base(args: argparse.Namespace, lora: Checkpoint, cut: LayerCut
     lost = sorted(set(lora.adapter.layers) & set(cut.removed))
     if lost:
         print(f"the adapter's weights of {listed('layer', lost)} are removed too")
-    base_output, reads = Path(args.base_output), [lora.path, base.path]
-    output = check_output(args.output, [*reads, base_output], 0, args.overwrite)
-    check_apart(base_output, reads, "--base-output")
+    output, base_output = Path(args.output), Path(args.base_output)
     shards, values = cut_shards(base, cut, dtype_of(args.dtype)), pruned_config(base.stored, base.model_config(), cut)
     differing = difference(base_output, values, shards)
     if differing is None:
@@ -161,7 +162,7 @@ def _prune_beside_base(args: argparse.Namespace, lora: Checkpoint, cut: LayerCut
             "give another folder, or --overwrite to replace it"
         )
     else:
-        check_output(base_output, reads, nbytes_of(shards), args.overwrite, "--base-output")
+        check_output(base_output, [], nbytes_of(shards), args.overwrite, "--base-output")
         write_checkpoint(base.path, base_output, shards, values, "pruning")
     prune_adapter(lora, output, base_output, pruned_config(lora.stored, lora.model_config(), cut), cut)
 
@@ -173,7 +174,7 @@ def _prune_merged(args: argparse.Namespace, checkpoint: Checkpoint, cut: LayerCu
     shards = cut_shards(checkpoint.base, cut) + checkpoint.tensors.shards
     shards += Tensors(weight_files(tower) if (tower / "config.json").is_file() else []).shards
     nbytes = nbytes_of([stored.cast(dtype) for stored in shard] for shard in shards)
-    output = check_output(args.output, [checkpoint.path, checkpoint.base.path], nbytes, args.overwrite)
+    output = check_output(args.output, [], nbytes, args.overwrite)
     tokenizer, model, _, _ = load_checkpoint(checkpoint, vision_tower=args.vision_tower, dtype=dtype)
     remove_layers(model, cut.removed, checkpoint.family.layer_path)
     with folder_written_whole(output) as aside:

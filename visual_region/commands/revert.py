@@ -48,7 +48,8 @@ def _revert_full(args: argparse.Namespace, model: Checkpoint, layers: tuple[int,
         raise SurgeryError(f"{model.path} needs its backbone{recorded}; give --backbone the language model's folder")
     backbone = open_checkpoint(name, flag="--backbone")
     shards = reverted_shards(model, backbone, layers)
-    output = check_output(args.output, [model.path, backbone.path], nbytes_of(shards), args.overwrite)
+    sources = [*model.folders, *backbone.folders]
+    output = check_output(args.output, sources, nbytes_of(shards), args.overwrite, stock=model.hf)
     if in_memory := sum(stored.file is None for shard in shards for stored in shard):
         passing = f"{count(in_memory, 'tensor')} {agree(in_memory, 'passes', 'pass')} through memory"
         print(f"{passing}: from .bin files, or cast to the checkpoint's dtype")
@@ -65,7 +66,7 @@ def _revert_lora(args: argparse.Namespace, lora: Checkpoint, layers: tuple[int, 
     if adapted <= set(layers):
         _write_base_and_projector(args, lora, values)
         return
-    output = check_output(args.output, [lora.path, lora.base.path], 0, args.overwrite)
+    output = check_output(args.output, lora.folders, 0, args.overwrite)
     revert_adapter(lora, output, layers, values)
 
 
@@ -77,7 +78,7 @@ def _write_base_and_projector(args: argparse.Namespace, lora: Checkpoint, values
     replaced = {stored.name for stored in trained}
     shards = [[stored for stored in shard if stored.name not in replaced] for shard in base.tensors.shards]
     shards[-1] += trained
-    output = check_output(args.output, [lora.path, base.path], nbytes_of(shards), args.overwrite)
+    output = check_output(args.output, lora.folders, nbytes_of(shards), args.overwrite)
     print("no adapted layer is left: base and projector are written as one full checkpoint")
     _write(lora, output, shards, {**base.own, **values, "model_type": lora.family.model_type})
 

@@ -151,7 +151,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
     check_files(outputs, [args.data_path])
     if journal_path(args.output).is_dir():
         raise OutputError(f"{journal_path(args.output)} is a folder; give another --output")
-    check_cache(args.vision_feature_cache)
+    check_cache(args.vision_feature_cache, [args.model_path, args.model_base, args.vision_tower])
 
 
 def _pictures(output: str | Path) -> tuple[Path, Path]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from llava.eval.answering.errors import EvaluationError
 from llava.files import write_json, written_whole
 from llava.journal import Journal, journal_path
 from llava.names import agree, count
+from llava.outputs import FileKind, Paths, check_files
 
 if TYPE_CHECKING:
     # The launcher joins answers without waiting for torch, which reading questions imports.
@@ -32,8 +34,24 @@ def read_record(answers: Path) -> dict[str, Any]:
         return {}
 
 
+@dataclass(frozen=True)
+class _Answers(FileKind):
+    def recognises(self, path: Path) -> bool:
+        # The record tells what a damaged file was.
+        return bool(read_record(path)) or super().recognises(path)
+
+
+ANSWERS = _Answers("an answers file", ".jsonl", frozenset({"question_id", "text", "answer_id"}))
+RECORD = FileKind("a record of a run", keys=frozenset({"settings", "answered"}))
+
+
+def check_answers(answers: Path, inputs: Paths = (), flag: str = "--answers-file") -> None:
+    """Raises `OutputError` if the place is one of `inputs`, or holds anything but answers and their record."""
+    check_files({flag: (answers, ANSWERS), f"the record next to {flag},": (record_path(answers), RECORD)}, inputs)
+
+
 def check_target(answers: Path) -> None:
-    """Makes the folder of an answers file; raises `EvaluationError` for a place that cannot be written."""
+    """Makes the folder of an answers file; raises `EvaluationError` or `OutputError` if it cannot be written."""
     for path in (answers, journal_path(answers), record_path(answers)):
         if path.is_dir():
             raise EvaluationError(f"--answers-file {answers}: {path} is a folder; give the name of a file")
@@ -44,6 +62,7 @@ def check_target(answers: Path) -> None:
         raise EvaluationError(f"{folder} cannot be made ({error.strerror})") from error
     if not os.access(answers.parent, os.W_OK | os.X_OK):
         raise EvaluationError(f"{folder} is not writable")
+    check_answers(answers)
 
 
 def whole_lines(answers: Path) -> tuple[list[str], bool]:

@@ -13,7 +13,7 @@ from transformers.utils.logging import tqdm
 
 from llava.checkpoint.opened import Checkpoint
 from llava.eval.answering.answerer import Answerer
-from llava.eval.answering.answers_file import AnswersFile, read_record
+from llava.eval.answering.answers_file import AnswersFile, check_answers, read_record
 from llava.eval.answering.arguments import make_answerer, open_model, settings
 from llava.eval.answering.batching import Batch, BatchSize, length_of
 from llava.eval.answering.errors import EvaluationError
@@ -31,6 +31,7 @@ from llava.flags import run_program
 from llava.images import BrokenImageError
 from llava.mm_utils import get_model_name_from_path
 from llava.names import agree, count
+from llava.outputs import check_cache
 
 _AHEAD = 2
 """Batches whose images are read while another is answered."""
@@ -42,6 +43,8 @@ def main(parser: argparse.ArgumentParser, read: Callable[[argparse.Namespace], l
     def program() -> None:
         args = parser.parse_args()
         check_flags(args)
+        check_answers(Path(args.answers_file), [args.question_file])
+        check_cache(args.vision_feature_cache, [args.model_path, args.model_base, args.vision_tower])
         checkpoint = open_model(args)
         whole = take_torchrun_part(args)
         evaluate(args, checkpoint, read(args))

@@ -15,7 +15,9 @@ from llava.eval.answering.answers_file import read_record
 from llava.eval.scoring.pairing import CHECK, MISSING, Answers, InputsFit, asked_ids, read_answers, read_json
 from llava.eval.scoring.report import Report, report_path
 from llava.flags import Parser
+from llava.outputs import REPORT, FileKind, check_files
 
+Outputs = Mapping[str, tuple[str | Path | None, FileKind]]
 DATA = Path("playground/data/eval")
 """Holds one folder per benchmark."""
 
@@ -107,6 +109,7 @@ class Benchmark:
         read_truths: (args) -> what answers are scored against.
         read_asked: (--question-file or None) -> the keys of the questions that were asked.
         options: (args) -> keyword arguments of `score`.
+        outputs: (args) -> the files that `finish` writes, with their kinds, by flag.
         finish: (args, report, answer file): prints and writes what only this benchmark has, before the table.
     """
 
@@ -134,6 +137,7 @@ class Benchmark:
     read_asked: Callable[[str | None], Any] = asked_ids
     read_answers: Callable[[str | Path], Answers] = read_answers
     options: Callable[[argparse.Namespace], dict[str, Any]] = lambda args: {}
+    outputs: Callable[[argparse.Namespace], Outputs] = lambda args: {}
     finish: Callable[[argparse.Namespace, Report, str | Path], Any] = lambda args, report, file: None
 
     @property
@@ -208,9 +212,14 @@ class Benchmark:
     def score_main(self, argv: Sequence[str] | None = None) -> None:
         """The scoring program: reads flags, annotations, questions and answers; prints the score and writes it."""
         args = self.score_parser().parse_args(argv)
+        files = self.result_files(args) if self.result_files else [args.result_file]
+        inputs = [*files, args.question_file, vars(args).get("annotation_file")]
+        flag = "--report-file" if args.report_file else "the score next to the answers,"
+        for file in files:
+            check_files({flag: (report_path(args.report_file, file), REPORT), **self.outputs(args)}, inputs)
         with suppress(InputsFit):
             options, truths, asked = self.options(args), self.read_truths(args), self.read_asked(args.question_file)
-            for file in self.result_files(args) if self.result_files else [args.result_file]:
+            for file in files:
                 answers = [] if args.check else self.read_answers(file)
                 missing = CHECK if args.check else args.missing
                 report = self.score(answers, truths, asked=asked, missing=missing, **options)

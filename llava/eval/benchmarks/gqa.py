@@ -16,6 +16,7 @@ from llava.eval.scoring.pairing import Answers, ScoringError, expecting, pair, r
 from llava.eval.scoring.report import Measure, Report, group
 from llava.files import write_json
 from llava.flags import Parser
+from llava.outputs import FileKind, check_files
 
 QUESTIONS = "llava_gqa_testdev_balanced.jsonl"
 TIER = "testdev_balanced"
@@ -96,11 +97,15 @@ def read_predictions(path: str | Path) -> list[dict[str, Any]]:
         return [{"question_id": row["questionId"], "text": row["prediction"]} for row in rows]
 
 
+PREDICTIONS = FileKind("a list of predictions", keys=frozenset({"questionId", "prediction"}))
+
+
 def convert_main() -> None:
     parser = Parser(description="Turn GQA answers into predictions for the official script")
     parser.add_argument("--src", required=True, help="answers in JSON lines")
     parser.add_argument("--dst", required=True, help="list of questionId and prediction")
     args = parser.parse_args()
+    check_files({"--dst": (args.dst, PREDICTIONS)}, [args.src])
     predictions = [
         {"questionId": str(line["question_id"]), "prediction": normalise(line["text"])}
         for line in read_answers(args.src)

@@ -20,6 +20,7 @@ from llava.eval.scoring.report import Measure, Report, group
 from llava.flags import Parser
 from llava.images import decoded, open_image
 from llava.names import count, some
+from llava.outputs import check_files
 
 FILE = "mmbench_dev_20230712.tsv"
 # The English dev sets have 4,329 rows and more, rotations included.
@@ -201,7 +202,7 @@ def sheet(rows: Sequence[Row], answers: Answers) -> tuple[list[str], list[list[s
 
 def convert_main() -> None:
     # The library takes a while to load, and only this program writes a sheet.
-    from llava.eval.scoring.sheets import write_sheet
+    from llava.eval.scoring.sheets import SHEET, write_sheet
 
     parser = Parser(description="Write MMBench answers as the sheet that its server takes")
     parser.add_argument("--annotation-file", required=True)
@@ -211,6 +212,7 @@ def convert_main() -> None:
     args = parser.parse_args()
     answers = read_answers(Path(args.result_dir) / f"{args.experiment}.jsonl")
     path = Path(args.upload_dir) / f"{args.experiment}.xlsx"
+    check_files({"--upload-dir": (path, SHEET)})
     write_sheet(path, *sheet(read_tsv(args.annotation_file), answers))
     print(f"submission written to {path}")
 

@@ -16,7 +16,6 @@ from llava.eval.benchmarks.preparing import Options, PrepareError, check_count, 
 from llava.eval.scoring.letters import LETTER_SUFFIX, VERSION, read_letter
 from llava.eval.scoring.pairing import Answers, ScoringError, expecting, pair
 from llava.eval.scoring.report import Measure, Report, by_group, group, mean_of_group_means
-from llava.files import write_json
 from llava.names import some
 
 _CATEGORIES = {
@@ -131,10 +130,8 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
     if not rows:
         raise PrepareError(f"{folder}/test holds no file of a known subject (SUBJECT_test.csv)")
     check_count(PUBLISHED, len(rows), options)
-    asked = set_up(out, {}, "questions.jsonl", rows, options)
-    write_json(out / SHOTS_FILE, shots)
-    write_json(out / ANNOTATIONS, annotations)
-    return asked
+    others = {SHOTS_FILE: shots, ANNOTATIONS: annotations}
+    return set_up(out, {}, "questions.jsonl", rows, options, others=others)
 
 
 def score(answers: Answers, annotations: Mapping[str, Mapping[str, Any]], **pairing: Any) -> Report:

@@ -11,6 +11,7 @@ from llava.eval.scoring.pairing import ScoringError, read_json, read_jsonl
 from llava.files import write_json, written_whole
 from llava.images import missing_images
 from llava.names import agree, count, some
+from llava.outputs import FileKind, check_files
 
 SHORT = "Answer the question using a single word or phrase."
 Row = dict[str, Any]
@@ -87,10 +88,12 @@ def set_up(
     options: Options,
     images: Path | None = None,
     key: Callable[[Mapping[str, Any]], Any] = lambda row: row["question_id"],
+    others: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> int:
     """Links a download's files under `out` and writes its questions; an error comes before any change.
 
     Args:
+        others: further JSON objects to write, by the name of their file.
         places: files and folders of the download by the name that they get.
         key: what identifies the question in a row.
 
@@ -107,9 +110,15 @@ def set_up(
         rows = [rows[i] for i in chosen]
         path = path.with_name(f"{path.stem}.sample-{options.sample}{path.suffix}")
     kept = _kept(path, rows, options, key)
+    others = others or {}
+    # An earlier file begins with the same key.
+    kinds = {name: FileKind(f"the {name} of this benchmark", keys=frozenset(list(others[name])[:1])) for name in others}
+    check_files({f"--out: {name}": (out / name, kind) for name, kind in kinds.items()})
     for step in (check_place, place):
         for name, source in places.items():
             step(source, out / name)
+    for name, content in others.items():
+        write_json(out / name, content)
     if kept:
         return asked
     if path.suffix == ".json":
@@ -123,12 +132,18 @@ def set_up(
 
 def _kept(path: Path, rows: Rows, options: Options, key: Callable[[Mapping[str, Any]], Any]) -> bool:
     """Whether an existing file stays, such as upstream's own: it asks the same questions, maybe in other words."""
-    if not path.exists() or options.overwrite:
+    if not path.exists():
         return False
     try:
         found = read_json(path) if path.suffix == ".json" else read_jsonl(path)
     except ScoringError as error:
+        if options.overwrite:
+            return False
         raise PrepareError(f"{error}; --overwrite replaces it") from error
+    if found and _keys(found, key) is None:
+        raise PrepareError(f"{path} exists and is not a question file of this benchmark; move it away")
+    if options.overwrite:
+        return False
     if found == rows:
         print(f"{path} exists, with {count(len(rows), 'question')}, the same ones")
         return True

@@ -12,7 +12,6 @@ from llava.eval.scoring.boxes import FRAMES, frame_of, parse_box, to_pixels
 from llava.eval.scoring.pairing import Answers, Reply, ScoringError, expecting, pair, read_json
 from llava.eval.scoring.report import Measure, Report
 from llava.eval.scoring.rules import iou
-from llava.files import write_json
 
 ANNOTATIONS, IMAGES = "annotations.json", "train2014"
 PUBLISHED = Published(9602, "expressions")
@@ -36,9 +35,8 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
     if len({str(entry["question_id"]) for entry in entries}) < len(entries):
         raise PrepareError(f"{refs_file}: an expression's id occurs twice")
     rows = [question(e["question_id"], e["image"], template.replace("{}", e["sentence"])) for e in entries]
-    asked = set_up(out, {IMAGES: images}, "questions.jsonl", rows, options, images)
-    write_json(out / ANNOTATIONS, {"split": SPLIT, "split_by": "umd", "data": entries})
-    return asked
+    others = {ANNOTATIONS: {"split": SPLIT, "split_by": "umd", "data": entries}}
+    return set_up(out, {IMAGES: images}, "questions.jsonl", rows, options, images, others=others)
 
 
 def expressions(refs: Sequence[Mapping[str, Any]], instances: Mapping[str, Any], split: str) -> list[dict[str, Any]]:

@@ -8,13 +8,14 @@ from typing import Any
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.eval.answering.questions import Question
-from llava.eval.benchmarks.base import Benchmark, Published
+from llava.eval.benchmarks.base import Benchmark, Outputs, Published
 from llava.eval.benchmarks.preparing import Options, check_count, find, set_up
 from llava.eval.scoring.letters import LETTER_SUFFIX
 from llava.eval.scoring.pairing import Reply, ScoringError, asked_ids, expecting, pair, read_json, read_questions
 from llava.eval.scoring.report import Measure, Report, group
 from llava.files import write_json
 from llava.names import count, some
+from llava.outputs import FileKind
 
 QUESTIONS, PROBLEMS, SPLITS, IMAGES = "llava_test_CQM-A.json", "problems.json", "pid_splits.json", "images/test"
 PUBLISHED = Published(4241, "questions")
@@ -195,6 +196,14 @@ def read_truths(args: argparse.Namespace) -> dict[str, Any]:
     return split_problems(read_json(base / PROBLEMS), read_json(base / SPLITS), args.split)
 
 
+SORTED = FileKind("a list of right and wrong answers", keys=frozenset({"correct", "incorrect"}))
+RESULT = FileKind("a result file", keys=frozenset({"acc", "results", "outputs"}))
+
+
+def outputs(args: argparse.Namespace) -> Outputs:
+    return {"--output-file": (args.output_file, SORTED), "--output-result": (args.output_result, RESULT)}
+
+
 def finish(args: argparse.Namespace, report: Report, file: str | Path) -> None:
     sorted_out, result = upstream_outputs(report.replies, args.options)
     if args.output_file:
@@ -225,5 +234,6 @@ SCIENCEQA = Benchmark(
     read_truths=read_truths,
     read_asked=lambda path: asked_ids(path, "id"),
     options=lambda args: {"options": args.options},
+    outputs=outputs,
     finish=finish,
 )

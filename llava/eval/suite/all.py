@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from llava.conversation import OWN_TEMPLATE
 from llava.eval.benchmarks import BENCHMARKS, BY_NAME, DATA, Benchmark
 from llava.eval.suite.program_flags import check_program_flags, checkpoint_flags
-from llava.eval.suite.summary import STATE, read_state, summarise
+from llava.eval.suite.summary import FILES, STATE, read_state, summarise
 from llava.files import write_json
 from llava.flags import Parser, run_program
+from llava.outputs import REPORT, check_files
 
 if TYPE_CHECKING:
     # Flags are checked without waiting for torch.
@@ -150,6 +151,8 @@ def main() -> None:
     checkpoint = open_checkpoint(args.model_path, checkpoint_flags(flags).model_base)
     results = args.results or args.data / "results" / get_model_name_from_path(args.model_path)
     read_state(results)
+    files = {**FILES, **{f"{benchmark.name}.json": REPORT for benchmark in benchmarks}}
+    check_files({f"--results: {name}": (results / name, kind) for name, kind in files.items()})
     results.mkdir(parents=True, exist_ok=True)
     failed = run(checkpoint, benchmarks, results, flags, args.data)
     state = fingerprint(checkpoint, benchmarks[0], flags, args.data)["checkpoint"]

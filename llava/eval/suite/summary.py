@@ -9,9 +9,13 @@ from llava.eval.benchmarks import BENCHMARKS
 from llava.eval.scoring.report import Report, read_report
 from llava.eval.suite.table import checkpoints_table, row
 from llava.files import write_json, written_whole
+from llava.outputs import TABLE, FileKind
 
 STATE = "state.json"
 SUMMARY = "summary.json"
+TEXT = "summary.md"
+FILES = {SUMMARY: FileKind("a summary of scores", keys=frozenset({"model", "row"})), TEXT: TABLE}
+"""The files that `summarise` writes."""
 
 
 def read_state(results: Path) -> dict[str, dict[str, Any]]:
@@ -67,7 +71,7 @@ def summarise(results: Path, checkpoint: Any, unfinished: Mapping[str, str]) -> 
             lines.append(f"- {benchmark.column}: not in the row: {left_out[name]}")
     values = row(reports)
     text = "\n".join([checkpoints_table({results.name: values}), *lines]) + "\n"
-    with written_whole(results / "summary.md") as aside:
+    with written_whole(results / TEXT) as aside:
         aside.write_text(text, encoding="utf-8")
     write_json(results / SUMMARY, {"model": results.name, "row": values, "left_out": left_out})
     return text

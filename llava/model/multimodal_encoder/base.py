@@ -11,6 +11,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from llava.checkpoint.folder import local_folder
 from llava.checkpoint.hf_llava import TOWER_PREFIXES
+from llava.checkpoint.safe import without_code
 from llava.checkpoint.tensors import tensors_in
 from llava.model.multimodal_encoder.tower_weights import put_tower_weights, read_tower_weights
 
@@ -73,7 +74,8 @@ class VisionTower(nn.Module):
     def load_processor(self) -> BaseImageProcessor:
         """The image processor; needs no weights."""
         if self.image_processor is None:
-            self.image_processor = AutoImageProcessor.from_pretrained(self.vision_tower_name, backend="pil")
+            read = AutoImageProcessor.from_pretrained
+            self.image_processor = without_code(read, self.vision_tower_name, backend="pil")
         return self.image_processor
 
     def load_model(self, device_map: Any = None, dtype: torch.dtype | None = None) -> None:
@@ -167,7 +169,7 @@ class PatchTower(VisionTower):
     def load_network(self, dtype: torch.dtype | None) -> nn.Module:
         """The network from the tower's own folder or hub id, or from transformers' own LLaVA."""
         if not self.inside_llava:
-            return self.network_class.from_pretrained(self.vision_tower_name, dtype=dtype or "auto")
+            return without_code(self.network_class.from_pretrained, self.vision_tower_name, dtype=dtype or "auto")
         weights = {
             stored.name.removeprefix(prefix): stored.tensor()
             for stored in tensors_in(local_folder(self.vision_tower_name))
@@ -175,8 +177,13 @@ class PatchTower(VisionTower):
             if stored.name.startswith(prefix)
         }
         dtype = dtype or next((value.dtype for value in weights.values()), None)
-        network, found = self.network_class.from_pretrained(
-            None, config=self.cfg_only, state_dict=weights, dtype=dtype, output_loading_info=True
+        network, found = without_code(
+            self.network_class.from_pretrained,
+            None,
+            config=self.cfg_only,
+            state_dict=weights,
+            dtype=dtype,
+            output_loading_info=True,
         )
         missing = sorted(found["missing_keys"])
         if missing:

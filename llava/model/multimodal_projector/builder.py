@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from llava.checkpoint.safe import load_pickled
 from llava.model.multimodal_projector.pixel_shuffle import PIXEL_SHUFFLE
 from llava.model.multimodal_projector.types import ProjectorError, ProjectorType, Shapes
 
@@ -78,9 +79,9 @@ def read_projector(path: str | Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"projector file {path} does not exist")
     try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ProjectorError(f"projector file {path} cannot be read: {str(error).splitlines()[0]}") from error
+        tensors = load_pickled(path)
+    except ValueError as error:
+        raise ProjectorError(f"projector file {error}") from error
     if not isinstance(tensors, Mapping):
         raise ProjectorError(f"projector file {path} holds a {type(tensors).__name__}, not named tensors")
     return projector_weights(tensors, path)

@@ -1,6 +1,7 @@
 """A projector that changes the number of image tokens: built, trained, answered with, priced, and not exported."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -177,6 +178,7 @@ def test_stock_transformers_cannot_hold_it(answerer):
 
 
 def test_another_tower_that_does_not_fit_is_refused_before_weights_are_read(runs, tiny, tmp_path, monkeypatch):
+    shutil.copytree(tiny.tower, tmp_path, dirs_exist_ok=True)
     config = json.loads((tiny.tower / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"image_size": 42}))
     monkeypatch.setattr(
