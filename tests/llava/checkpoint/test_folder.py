@@ -49,9 +49,9 @@ VIEWS = {"image_aspect_ratio": "anyres", "mm_patch_merge_type": "spatial_unpad",
 @pytest.mark.parametrize(
     "program",
     [
-        ("llava.eval.model_vqa_loader", "--model-path", "{}", "--question-file", "none", "--answers-file", "none"),
+        ("llava.eval.model_vqa_loader", "--model-path", "{}", "--question-file", "none", "--answers-file", "new"),
         ("visual_region", "score", "--model-path", "{}", "--data-path", "none", "--output", "new"),
-        ("llava.train.train", "--model_name_or_path", "{}", "--data_path", "none", "--output_dir", "none"),
+        ("llava.train.train", "--model_name_or_path", "{}", "--data_path", "none", "--output_dir", "new"),
     ],
     ids=lambda program: program[0],
 )
