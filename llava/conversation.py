@@ -110,6 +110,9 @@ def _render_llama_2(conv: Conversation) -> list[Segment]:
         if i == 0 and role != conv.roles[0]:
             raise ValueError("a Llama-2 conversation starts with the human's turn")
         if role == conv.roles[0]:
+            if i and not text:
+                # As upstream: such a turn leaves no trace. It refuses an empty first turn, which here keeps its frame.
+                continue
             if i == 0 and conv.system:
                 text = f"<<SYS>>\n{conv.system}\n<</SYS>>\n\n{text}"
             # The tokenizer adds the first bos.
@@ -123,7 +126,8 @@ def _render_llama_2(conv: Conversation) -> list[Segment]:
 def _render_plain(conv: Conversation) -> list[Segment]:
     segments: list[Segment] = []
     for i, (_, text) in enumerate(conv.messages):
-        if text:
+        # An empty caption is trained too, as upstream's: its line break.
+        if text is not None:
             segments.append(Segment(text if i % 2 == 0 else text + conv.sep, i % 2 == 1))
     return segments
 

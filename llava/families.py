@@ -27,7 +27,6 @@ class ModelFamily:
         module: registers its config class and model class with transformers.
         template: conversation template of checkpoints that do not record theirs.
         vision_tower: the tower of published recipes.
-        box_frame: boxes in its training data are fractions of the image "padded" to a square, or of the "original".
         aliases: older values of model_type.
         layer_path: attribute path of the decoder layers.
     """
@@ -38,7 +37,6 @@ class ModelFamily:
     module: str
     template: str
     vision_tower: str
-    box_frame: str = "padded"
     aliases: tuple[str, ...] = ()
     layer_path: str = "model.layers"
 

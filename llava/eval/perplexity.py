@@ -13,7 +13,7 @@ from llava.journal import Journal
 from llava.outputs import REPORT, check_cache, check_files
 
 _NOT_SETTINGS = ("report_file", "batch_size", "unit")
-_STATED = ("corpus", "context", "stride", "bos", "template", "unit")
+_STATED = ("corpus", "reading", "context", "stride", "bos", "template", "unit")
 
 
 def main() -> None:
@@ -24,6 +24,9 @@ def main() -> None:
     check_flags(args, checkpoint)
     corpus = Corpus.open(args, checkpoint)
     settings = {name: value for name, value in vars(args).items() if name not in _NOT_SETTINGS}
+    if not args.as_lm_eval:
+        # Journals of earlier versions do not have it.
+        del settings["as_lm_eval"]
     settings |= {"identity": digest(checkpoint), "sha": sha256_of(args.text_file or args.data_path)}
     journal = Journal(args.report_file, settings, "--report-file")
     tokenizer, model, processor = load(args, checkpoint, corpus.needs_tower)

@@ -168,17 +168,33 @@ def load_data(model: Any, plan: RunPlan, data_args: DataArguments, training_args
         model_max_length=training_args.model_max_length,
         feature_cache=cache,
     )
-    dummy = None
-    # Also with a single rank of torchrun: DDP waits for the projector's gradient there too.
-    if torch.distributed.is_initialized():
-        empty = ("image_features", torch.zeros(tower.num_patches, tower.hidden_size, dtype=dtype))
-        crop = processor.crop_size or processor.size
-        dummy = empty if cache is not None else ("images", torch.zeros(3, crop["height"], crop["width"]))
+    empty = empty_image(base, training_args.zero_stage == 3)
     return {
         "train_dataset": dataset(plan.records, indices=plan.indices),
         "eval_dataset": dataset(plan.eval_records) if plan.eval_records else None,
-        "data_collator": DataCollatorForSupervisedDataset(plan.tokenizer, training_args.model_max_length, dummy),
+        "data_collator": DataCollatorForSupervisedDataset(plan.tokenizer, training_args.model_max_length, empty),
     }
+
+
+def empty_image(model: Any, sharded: bool) -> tuple[str, torch.Tensor] | None:
+    """What a batch without images sends through the modules in front of the language model, as the collator's `empty`.
+
+    Upstream sends an image of zeros for each text sample. Its features are not used, but what made them has a gradient
+    of zero instead of none: AdamW decays it and moves it by its momentum, and DDP waits for it. A frozen tower need not
+    run for that: the projector has the same gradient with features of zeros. Where neither trains, nothing is sent.
+
+    Args:
+        sharded: ZeRO-3; a rank that leaves out a module that other ranks run, also a frozen one, would block them.
+    """
+    tower, projector = model.get_vision_tower(), model.get_model().mm_projector
+    # With a feature cache the tower is not loaded, and no rank runs it.
+    if tower.trains or (sharded and tower.is_loaded):
+        processor = tower.load_processor()
+        crop = processor.crop_size or processor.size
+        return "images", torch.zeros(3, crop["height"], crop["width"])
+    if sharded or any(parameter.requires_grad for parameter in projector.parameters()):
+        return "image_features", torch.zeros(tower.num_patches, tower.hidden_size)
+    return None
 
 
 def save_result(trainer: LLaVATrainer, plan: RunPlan, training_args: TrainingArguments) -> None:

@@ -28,7 +28,7 @@ HEADLINES = {
     "gqa": "accuracy",
     "mmbench": "circular",
     "ocrvqa": "relaxed",
-    "docvqa": "relaxed",
+    "docvqa": "anls",
     "refcocog": "mean_iou",
     "tdiuc": "accuracy",
 }

@@ -40,6 +40,25 @@ def test_rows_equal_reverted_folders(command, tiny, tiny_lora, tmp_path, monkeyp
         command(*flags, "--revert", "0-2", "--revert", "all", "--unit", "byte")
 
 
+def test_documents_as_lm_eval_reads_them(command, tiny, tiny_lora, tmp_path, monkeypatch):
+    """A file of documents in lm-eval's windows, answers as always; the same as llava.eval.perplexity measures."""
+    documents, output, report = tmp_path / "d.jsonl", tmp_path / "table.json", tmp_path / "report.json"
+    lines = [{"text": f"the line {i} is red" * (i + 1), "original": f"the line {i} is red ."} for i in range(3)]
+    documents.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    flags = ("--text-file", documents, "--as-lm-eval", "--unit", "word", "--context", 20)
+    answers = ("--data-path", tiny.data, "--image-folder", tiny.images, "--samples", 2)
+    command("perplexity", "--model-path", tiny_lora, *flags, *answers, "--output", output, "--revert", "all")
+    table = json.loads(output.read_text())
+    assert table["settings"]["as_lm_eval"] is True
+    assert "lm-eval" in table["corpora"][str(documents)]["reading"]
+    assert "reading" not in table["corpora"][str(tiny.data)]
+    arguments = ("--model-path", tiny_lora, "--report-file", report, *flags, "--samples", 2)
+    monkeypatch.setattr("sys.argv", ["x", *map(str, arguments)])
+    program.main()
+    found = table["rows"]["as it is"]["perplexity"][str(documents)]["value"]
+    assert json.loads(report.read_text())["value"] == pytest.approx(found, rel=1e-5)
+
+
 def test_bad_input(command, tiny, tiny_llava, tmp_path):
     flags = ("perplexity", "--model-path", tiny_llava, "--output", tmp_path / "t.json")
     with pytest.raises(SystemExit, match="at least one --text-file or --data-path"):

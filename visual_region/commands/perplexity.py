@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _corpora(args: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, Corpus]:
     corpora = {}
-    of_answers = {"text_file": None, "context": None, "stride": None, "max_tokens": None}
+    of_answers = {"text_file": None, "context": None, "stride": None, "max_tokens": None, "as_lm_eval": False}
     for kind, others in (("text_file", {"data_path": None}), ("data_path", of_answers)):
         for path in getattr(args, kind):
             one = argparse.Namespace(**{**vars(args), **others, kind: path})
@@ -103,6 +103,8 @@ def _open_table(
         "corpora": {name: sha256_of(name) for name in corpora},
         "variants": {name: list(layers) for name, layers in variants.items()},
         **{name: getattr(args, name) for name in _MEASURED_WITH},
+        # Files of earlier versions do not have it.
+        **({"as_lm_eval": True} if args.as_lm_eval else {}),
     }
     path = Path(args.output)
     if path.is_file() and path.stat().st_size:

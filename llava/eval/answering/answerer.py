@@ -17,6 +17,7 @@ from llava.eval.answering.batching import Batch, BatchSize, plan
 from llava.eval.answering.decoding import Prompt, decode
 from llava.eval.answering.questions import Question, open_question_image
 from llava.mm_utils import process_image, tokenizer_image_token
+from llava.tokenization import ids_to_text
 
 _TOWER_BATCH = 32
 _NEUTRAL = {
@@ -177,7 +178,7 @@ class Answerer:
                 pad_token_id=self.tokenizer.pad_token_id,
                 eos_token_id=sorted(stop_ids),
             )
-        texts = self.tokenizer.batch_decode(output, skip_special_tokens=True)
+        texts = [ids_to_text(self.tokenizer, tokens) for tokens in output]
         for string in strings:
             texts = [text.split(string, 1)[0] for text in texts]
         return [text.strip() for text in texts]
@@ -215,5 +216,5 @@ class Answerer:
     def _holds_stop(self, tokens: list[int], strings: Sequence[str]) -> bool:
         # Each token is at least one byte of text, and a stop that ended earlier would have been seen then.
         window = 4 + max(len(string.encode()) for string in strings)
-        text = self.tokenizer.decode(tokens[-window:], skip_special_tokens=True)
+        text = ids_to_text(self.tokenizer, tokens[-window:])
         return any(string in text for string in strings)

@@ -92,6 +92,8 @@ def add_corpus_flags(parser: argparse.ArgumentParser, repeated: bool = False) ->
     parser.add_argument("--context", type=int, help=f"tokens of a window; default: {DEFAULT_CONTEXT}, or what fits")
     parser.add_argument("--stride", type=int, help="tokens from window to window; default: the context, no overlap")
     parser.add_argument("--bos", choices=("auto", "none"), default="auto", help="auto: as the tokenizer does by itself")
+    rolling = "each document of --text-file as lm-eval's wikitext and pile_10k; --bos none: as before lm-eval 0.4.9.2"
+    parser.add_argument("--as-lm-eval", action="store_true", help=rolling)
     parser.add_argument("--unit", choices=UNITS, default="token", help="unit of the headline; all are written")
 
 

@@ -24,19 +24,24 @@ DATA = Path("playground/data/eval")
 
 @dataclass(frozen=True)
 class Published:
-    """The size of a benchmark as published, in units of `what`; `least`: that of the smallest of several versions."""
+    """The size of a benchmark as published, in units of `what`; `also`: those of other published forms of it."""
 
     count: int
     what: str
-    least: bool = False
+    also: tuple[int, ...] = ()
+
+    def __contains__(self, found: int) -> bool:
+        return found in (self.count, *self.also)
+
+    def __str__(self) -> str:
+        return " or ".join(f"{count:,}" for count in (self.count, *self.also))
 
     def warning(self, found: int) -> list[str]:
         """A warning if the annotations hold another number; else nothing."""
-        if found == self.count or (self.least and found > self.count):
+        if found in self:
             return []
-        published = f"{'at least ' if self.least else ''}{self.count:,}"
         held = f"the annotations hold {found:,} {self.what}"
-        return [f"not the published benchmark: {held}, published are {published}"]
+        return [f"not the published benchmark: {held}, published are {self}"]
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,7 @@ class Benchmark:
         score: (answers, truths, asked=..., missing=..., **options) -> Report; None if the program writes the score.
         visual: whether the average in the paper's table includes it.
         paper: whether it is one of the paper's; others have a column only if they were measured.
+        rule: the present rule, if it was another one before: an older score is then made again from its answers.
         program: the module of llava.eval that answers it.
         answer_flags: flags of the program, besides those that all scripts give (checkpoint, answers, temperature).
         answers: path of the answers in its folder; {other} is "/STEM" if another question file was named, else empty,
@@ -121,6 +127,7 @@ class Benchmark:
     score: Callable[..., Report] | None = None
     visual: bool = True
     paper: bool = True
+    rule: str = ""
     program: str = "model_vqa_loader"
     answer_flags: tuple[str, ...] = ()
     images: str = ""
@@ -188,16 +195,11 @@ class Benchmark:
         flags = (*questions, *images, *self.answer_flags)
         return self._flags(flags, places, "answer_flag", environment)
 
-    def flags_to_score(
-        self, places: Mapping[str, str], environment: Mapping[str, str], base: str | None = None
-    ) -> list[str]:
-        """Flags of the scorer; `base` is the checkpoint's --model-base."""
+    def flags_to_score(self, places: Mapping[str, str], environment: Mapping[str, str]) -> list[str]:
         flags = self.score_flags
         if not flags:
             flags = ("--annotation-file", f"{{data}}/{self.annotations[-1]}", "--question-file", "{questions}")
-        if base and "--model-path" in flags:
-            flags = (*flags, "--model-base", "{base}")
-        return self._flags(flags, {**places, "base": base}, "score_flag", environment)
+        return self._flags(flags, places, "score_flag", environment)
 
     def _flags(
         self, templates: Sequence[str], places: Mapping[str, str], kind: str, environment: Mapping[str, str]

@@ -5,6 +5,9 @@ Circular: a question is right if it is right in every rotation of its options: r
 The server reads letters by other means, so its figures differ a little.
 """
 
+import base64
+import csv
+import io
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +15,8 @@ from typing import Any
 
 from llava.eval.answering.questions import Question
 from llava.eval.benchmarks.base import Benchmark, Published
-from llava.eval.benchmarks.preparing import Options, PrepareError, find, place
+from llava.eval.benchmarks.parquet import Split, find_split, write_made
+from llava.eval.benchmarks.preparing import Options, PrepareError, check_count, find, place
 from llava.eval.scoring.letters import LETTER_SUFFIX, VERSION, read_letter
 from llava.eval.scoring.mmbench_tsv import LETTERS, Row, is_none, options_of, question_of, read_tsv
 from llava.eval.scoring.pairing import Answers, ScoringError, pair, read_answers
@@ -22,36 +26,48 @@ from llava.images import decoded, open_image
 from llava.names import count, some
 from llava.outputs import check_files
 
-FILE = "mmbench_dev_20230712.tsv"
-# The English dev sets have 4,329 rows and more, rotations included.
-PUBLISHED = Published(4329, "rows", least=True)
+FILE, LEGACY = "mmbench_dev_20230712.tsv", "MMBench_DEV_EN_legacy.tsv"
+# Of FILE, and of LEGACY, which Bunny asks; each question has a row for each rotation of its options.
+PUBLISHED = Published(4377, "rows", also=(4329,))
+QUESTIONS = Published(1164, "questions")
+COLUMNS = ("index", "question", "hint", *LETTERS, "answer", "category", "source", "l2-category", "comment", "split")
 SUFFIXES = {"en": LETTER_SUFFIX, "cn": "请直接回答选项字母。"}
 NOT_IN_SHEET = ("hint", "category", "source", "image", "comment", "l2-category")
 
 
 def prepare(raw: Path, out: Path, options: Options) -> int:
-    """Checks mmbench_dev_20230712.tsv; returns the number of rows: each question has one per rotation."""
+    """Checks mmbench_dev_20230712.tsv or Bunny's MMBench_DEV_EN_legacy.tsv; returns the number of rows.
+
+    The first one is also made of the Hub's lmms-lab/MMBench_EN.
+    """
     if options.sample is not None:
         raise PrepareError("mmbench is one file that upstream's scripts read as it is; --sample cannot cut it")
-    source = find(raw, FILE)
+    if hub := find_split(raw, "dev"):
+        check_count(PUBLISHED, len(hub), options)
+        write_made(out / FILE, tsv_of(hub), options)
+        raw = out
+    source = find(raw, FILE, LEGACY)
     rows = read_tsv(source)
-    if options.check_counts:
-        check_rotations(rows)
+    check_count(PUBLISHED, len(rows), options)
+    questions = {question_of(row["index"]) for row in rows}
+    check_count(QUESTIONS, len(questions), options)
     for row in rows:
         open_image(decoded(row["image"]), f"question {row['index']}")
-    place(source, out / FILE)
-    questions = {question_of(row["index"]) for row in rows}
-    print(f"{out / FILE}: {len(questions)} questions in {len(rows)} rows, every image whole")
+    target = out / source.name
+    place(source, target)
+    print(f"{target}: {len(questions)} questions in {len(rows)} rows, every image whole")
+    if target.name != FILE:
+        print(f"QUESTIONS={target.stem} bash scripts/eval/mmbench.sh CHECKPOINT asks them")
     return len(rows)
 
 
-def check_rotations(rows: Sequence[Row]) -> None:
-    """Raises `PrepareError` if a question lacks the row of a rotation: the file is cut off between two rows."""
-    found = Counter(question_of(row["index"]) for row in rows)
-    options = {question_of(row["index"]): len(options_of(row)) for row in rows}
-    if lacking := [question for question, count in found.items() if count != options[question]]:
-        which = f"{len(lacking)} of {count(len(found), 'question')} without one row for each rotation of the options"
-        raise PrepareError(f"{which}: {some(lacking)}; is the file whole? --any-count accepts what it has")
+def tsv_of(split: Split) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*COLUMNS, "image"], dialect="excel-tab")
+    writer.writeheader()
+    for row in split.rows(*COLUMNS, "image"):
+        writer.writerow(row | {"image": base64.b64encode(row["image"]["bytes"]).decode()})
+    return text.getvalue()
 
 
 def read_mmbench_questions(

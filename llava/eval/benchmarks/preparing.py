@@ -53,8 +53,8 @@ def place(source: Path, target: Path) -> None:
 
 def check_count(published: Published, found: int, options: Options) -> None:
     """Raises `PrepareError` if a count is not the published one and counts are checked."""
-    if options.check_counts and found != published.count:
-        counts = f"{found} {published.what}; published are {published.count}"
+    if options.check_counts and found not in published:
+        counts = f"{found:,} {published.what}; published are {published}"
         raise PrepareError(f"{counts}. Is the download complete, and of this version? --any-count accepts what it has")
 
 

@@ -1,6 +1,7 @@
 """ScienceQA, test: accuracy over the questions with an image (the paper's number), and over all; upstream's files."""
 
 import argparse
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.eval.answering.questions import Question
 from llava.eval.benchmarks.base import Benchmark, Outputs, Published
+from llava.eval.benchmarks.parquet import Split, find_split, unpack, write_made
 from llava.eval.benchmarks.preparing import Options, check_count, find, set_up
 from llava.eval.scoring.letters import LETTER_SUFFIX
 from llava.eval.scoring.pairing import Reply, ScoringError, asked_ids, expecting, pair, read_json, read_questions
@@ -20,13 +22,27 @@ from llava.outputs import FileKind
 QUESTIONS, PROBLEMS, SPLITS, IMAGES = "llava_test_CQM-A.json", "problems.json", "pid_splits.json", "images/test"
 PUBLISHED = Published(4241, "questions")
 WITH_IMAGE = Published(2017, "questions with an image")
+HUB = ("question", "choices", "answer", "hint", "subject")
+"""Columns of lmms-lab/ScienceQA and derek-thomas/ScienceQA."""
 OPTIONS = ("A", "B", "C", "D", "E")
 # Upstream's pattern; its last dot is any character.
 _ANSWER_IS = re.compile(r"The answer is ([A-Z]).")
 FAILED = "FAILED"
 
 
+def from_hub(split: Split, out: Path, options: Options) -> Path:
+    """Writes the official files and the images from a copy on the Hub, with the rows' numbers as ids; their folder."""
+    check_count(PUBLISHED, len(split), options)
+    rows = unpack(split, HUB, out / IMAGES, lambda number, _: f"{number}/image.png", False)
+    problems = {str(i): row | {"image": row["image"] and "image.png", "split": "test"} for i, row in enumerate(rows)}
+    write_made(out / PROBLEMS, json.dumps(problems), options)
+    write_made(out / SPLITS, json.dumps({"test": list(problems)}), options)
+    return out
+
+
 def prepare(raw: Path, out: Path, options: Options) -> int:
+    if hub := find_split(raw, "test", "ScienceQA-FULL"):
+        raw = from_hub(hub, out, options)
     places = {name: find(raw, name, f"data/scienceqa/{name}") for name in (PROBLEMS, SPLITS)}
     images = find(raw, IMAGES, "test")
     problems = split_problems(read_json(places[PROBLEMS]), read_json(places[SPLITS]), "test")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from llava.conversation import OWN_TEMPLATE
 from llava.eval.benchmarks import BENCHMARKS, BY_NAME, DATA, Benchmark
 from llava.eval.suite.program_flags import check_program_flags, checkpoint_flags
-from llava.eval.suite.summary import FILES, STATE, read_state, summarise
+from llava.eval.suite.summary import FILES, STATE, read_state, rule_of, summarise
 from llava.files import write_json
 from llava.flags import Parser, run_program
 from llava.outputs import REPORT, check_files
@@ -49,6 +49,7 @@ def fingerprint(
         "questions": [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in questions],
         "flags": list(flags),
         "environment": {key: os.environ[key] for key in SETTINGS if key in os.environ},
+        **rule_of(benchmark),
     }
 
 
@@ -95,7 +96,8 @@ def run(
             print(f"{where}: done before", flush=True)
             continue
         if benchmark.name in read_state(results):
-            print(f"{where}: the checkpoint, the questions or the settings have changed since; once more", flush=True)
+            what = "the checkpoint, the questions, the settings or the rule"
+            print(f"{where}: {what} have changed since; once more", flush=True)
         print(f"{where}: begins", flush=True)
         begin = time.monotonic()
         report = results / f"{benchmark.name}.json"

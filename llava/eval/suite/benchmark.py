@@ -27,7 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from llava.eval.benchmarks import BY_NAME, Benchmark
 from llava.eval.benchmarks.base import LIMIT_PER_TASK
-from llava.eval.suite.program_flags import check_program_flags, checkpoint_flags
+from llava.eval.suite.program_flags import check_program_flags
 from llava.flags import Parser, run_program
 
 
@@ -49,7 +49,7 @@ def commands(
         return
     score = ["llava.eval.score", benchmark.name, "--result-file", places["answers"], "--report-file", places["report"]]
     score += _given("--missing", environment, "MISSING")
-    score += benchmark.flags_to_score(places, environment, checkpoint_flags(flags).model_base)
+    score += benchmark.flags_to_score(places, environment)
     if not environment.get("NO_SCORE"):
         yield [*score, "--check"]
     yield [

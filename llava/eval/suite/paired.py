@@ -23,7 +23,8 @@ def check_comparable(benchmark: str, reports: Mapping[str, Report]) -> None:
     """Raises `ComparisonError` unless all reports (by checkpoint) are of the same questions and rules."""
     (first, reference), *others = reports.items()
     for name, report in others:
-        same = {"metric": (reference.metric, report.metric), "unit": (reference.unit, report.unit)}
+        frames = [r.details.get("frame", {}).get("boxes_are_shares_of") for r in (reference, report)]
+        same = {"metric": (reference.metric, report.metric), "unit": (reference.unit, report.unit), "frame": (*frames,)}
         for key in sorted(reference.details.keys() & report.details.keys()):
             # Rules, frames and methods are texts; most numbers among the details are results.
             if key in _SETTINGS or (isinstance(reference.details[key], str) and key not in _FREE):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llava.eval.benchmarks import BENCHMARKS
+from llava.eval.benchmarks import BENCHMARKS, Benchmark
 from llava.eval.scoring.report import Report, read_report
 from llava.eval.suite.table import checkpoints_table, row
 from llava.files import write_json, written_whole
@@ -35,6 +35,11 @@ def read_state(results: Path) -> dict[str, dict[str, Any]]:
     return state
 
 
+def rule_of(benchmark: Benchmark) -> dict[str, str]:
+    """What state.json records of the rule of a benchmark."""
+    return {"rule": benchmark.rule} if benchmark.rule else {}
+
+
 def summarise(results: Path, checkpoint: Any, unfinished: Mapping[str, str]) -> str:
     """Writes summary.md and summary.json; returns the Markdown.
 
@@ -57,6 +62,8 @@ def summarise(results: Path, checkpoint: Any, unfinished: Mapping[str, str]) -> 
             lines.append(f"- {benchmark.column}: not in the row: {STATE} does not say what {file.name} was made from")
         elif state[name].get("checkpoint") != checkpoint:
             left_out[name] = f"{file.name} is of other files than the checkpoint has now"
+        elif state[name].get("rule", "") != benchmark.rule:
+            left_out[name] = f"{file.name} is by an older rule; run it again, which scores the same answers"
         else:
             report = reports[name] = read_report(file)
             scale, sign = (100, "%") if report.unit == "share" else (1, "")

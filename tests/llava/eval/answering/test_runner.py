@@ -17,6 +17,7 @@ from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.questions import read_questions
 from llava.eval.answering.runner import answer_all
 from llava.model.builder import load_pretrained_model
+from llava.tokenization import ids_to_text
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,7 +55,7 @@ def single(answerer, questions):
         output = answerer.model.generate(
             **answerer.inputs([question]), max_new_tokens=8, do_sample=False, pad_token_id=0, eos_token_id=2
         )
-        texts.append(answerer.tokenizer.decode(output[0], skip_special_tokens=True).strip())
+        texts.append(ids_to_text(answerer.tokenizer, output[0]).strip())
     assert len(set(texts)) > 20, "the answers must differ for a comparison to mean something"
     return texts
 

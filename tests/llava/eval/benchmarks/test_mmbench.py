@@ -4,6 +4,8 @@ import sys
 import openpyxl
 import pytest
 
+from llava.eval.benchmarks import mmbench
+from llava.eval.benchmarks.base import Published
 from llava.eval.benchmarks.mmbench import MMBENCH, convert_main, prepare, read_mmbench_questions, score, sheet
 from llava.eval.benchmarks.preparing import Options, PrepareError
 from llava.eval.scoring.mmbench_tsv import options_of, read_tsv
@@ -269,11 +271,15 @@ def test_command_line(tmp_path, monkeypatch, capsys):
         MMBENCH.score_main()
 
 
-def test_mmbench_must_have_every_rotation(tmp_path):
+def test_the_rows_and_questions_of_the_published_file(tmp_path, monkeypatch):
     MAKERS["mmbench"](tmp_path / "raw")
     file = tmp_path / "raw/mmbench_dev_20230712.tsv"
+    monkeypatch.setattr(mmbench, "PUBLISHED", Published(9, "rows"))
+    with pytest.raises(PrepareError, match="3 questions; published are 1,164"):
+        prepare(tmp_path / "raw", tmp_path / "out", Options())
+    monkeypatch.setattr(mmbench, "QUESTIONS", Published(3, "questions"))
     assert prepare(tmp_path / "raw", tmp_path / "out", Options()) == 9
     file.write_text("\n".join(file.read_text().split("\n")[:-2]) + "\n")
-    with pytest.raises(PrepareError, match=r"1 of 3 questions without one row for each rotation .*: 243"):
+    with pytest.raises(PrepareError, match="8 rows; published are 9"):
         prepare(tmp_path / "raw", tmp_path / "out", Options())
     assert prepare(tmp_path / "raw", tmp_path / "out", Options(check_counts=False)) == 8

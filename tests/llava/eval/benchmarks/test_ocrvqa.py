@@ -32,6 +32,7 @@ def test_by_hand():
     assert report.metrics["relaxed"].value == 0.5
     assert report.metrics["exact"].value == 0.25
     assert (report.metric, report.headline.samples) == ("relaxed", 4)
+    assert "not published" in report.details["paper"]
     assert score(ANSWERS[::-1], BOOKS) == report
 
 
