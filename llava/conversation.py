@@ -194,6 +194,9 @@ conv_templates: dict[str, Conversation] = {
 
 default_conversation = conv_templates["vicuna_v1"]
 
+OWN_TEMPLATE = "tokenizer's own"
+"""In records: the chat template that the tokenizer of a plain language model brings along."""
+
 
 class TemplateError(ValueError):
     """A template that does not exist or does not fit the tokenizer."""

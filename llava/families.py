@@ -58,7 +58,9 @@ class ModelFamily:
 
 FAMILIES: dict[str, ModelFamily] = {}
 """The registered families by model_type; `known_families` returns those of all packages."""
-UNSUPPORTED: dict[str, str] = {}
+UNSUPPORTED: dict[str, str] = {
+    "llava_next": "LLaVA-1.6 cuts an image into several views (anyres), which is not supported; LLaVA-1.5 is"
+}
 """Values of model_type that are known and not supported, and why."""
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from llava.checkpoint.record import LayerRecord
-from llava.names import close, did_you_mean
+from llava.names import close, did_you_mean, listed
 from visual_region.scores import ScoreError, ScoreFile
 from visual_region.strategies import PAPER_LAYERS, PAPER_LISTS, STRATEGIES, LayerSelectionError
 
@@ -206,7 +206,9 @@ def _from_scores(part: str, n: int) -> list[int]:
     # NaN has no rank, and an infinite score is an error of the measurement; json reads both.
     wrong = [i for i, x in enumerate(values) if not (_is_int(x) or (isinstance(x, float) and math.isfinite(x)))]
     if wrong:
-        raise LayerSelectionError(f"{metric!r} in {path!r} is not a finite number (NaN, null, ...) at layers {wrong}")
+        raise LayerSelectionError(
+            f"{metric!r} in {path!r} is not a finite number (NaN, null, ...) at {listed('layer', wrong)}"
+        )
     return sorted(range(n), key=values.__getitem__, reverse=order != ["lowest"])[:count]
 
 

@@ -16,6 +16,7 @@ from llava.checkpoint.opened import Checkpoint
 from llava.checkpoint.record import LayerRecord
 from llava.checkpoint.tensors import Stored, TensorFileError, tensors_in
 from llava.checkpoint.write import rewritten_folder, write_renamed_bin
+from llava.names import listed
 from visual_region.surgery import LayerCut, SurgeryError, layer_of
 
 HF_LAYER_PATHS = ("language_model.model.layers", "model.language_model.layers")
@@ -32,7 +33,7 @@ def cut_shards(checkpoint: Checkpoint, cut: LayerCut, dtype: torch.dtype | None 
     present = {layer_of(stored.name, path) for stored in checkpoint.tensors for path in paths}
     if missing := set(cut.removed) - present:
         where = " or ".join(paths)
-        raise SurgeryError(f"{checkpoint.path} holds no weights of layers {sorted(missing)} under {where!r}")
+        raise SurgeryError(f"{checkpoint.path} holds no weights of {listed('layer', sorted(missing))} under {where!r}")
     shards = ([(cut.rename(stored.name, *paths), stored) for stored in shard] for shard in checkpoint.tensors.shards)
     return [[old.renamed(new).cast(dtype or old.torch_dtype) for new, old in shard if new] for shard in shards]
 

@@ -117,7 +117,7 @@ def check(args: argparse.Namespace) -> Problems:
             problem, _ = label_problem(records[i], tokenizer, template, args.model_max_length, tokens)
             if problem:
                 problems.add(problem, [i])
-    print(f"{args.data_path}: {len(records)} samples, {int(records.has_image.sum())} with images")
+    print(f"{args.data_path}: {count(len(records), 'sample')}, {int(records.has_image.sum())} with images")
     print(problems.describe(records) or "nothing wrong found")
     return problems
 

@@ -15,7 +15,7 @@ from transformers import (
     CONFIG_MAPPING,
     MODEL_MAPPING,
     LlavaForConditionalGeneration,
-    LlavaImageProcessor,
+    LlavaImageProcessorPil,
     LlavaProcessor,
     PreTrainedTokenizerBase,
 )
@@ -196,10 +196,10 @@ def _stock_generation(model: Any, tokenizer: PreTrainedTokenizerBase, image_toke
     return generation
 
 
-def _padding(processor: BaseImageProcessor) -> LlavaImageProcessor:
+def _padding(processor: BaseImageProcessor) -> LlavaImageProcessorPil:
     """The processor with `do_pad`, which pads images to a square as our `process_image` does."""
     settings = {name: value for name, value in processor.to_dict().items() if not name.startswith("image_processor")}
-    return LlavaImageProcessor(**settings | {"do_pad": True, "do_center_crop": bool(settings.get("do_center_crop"))})
+    return LlavaImageProcessorPil(**settings | {"do_pad": True, "do_center_crop": bool(settings.get("do_center_crop"))})
 
 
 def _stock_processor(tower: Any, tokenizer: Any, processor: Any, strategy: str, jinja: str | None) -> LlavaProcessor:

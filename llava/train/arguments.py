@@ -110,8 +110,13 @@ class TrainingArguments(transformers.TrainingArguments):
         if self.ddp_find_unused_parameters is None:
             # Every rank uses all trainable parameters in every step.
             self.ddp_find_unused_parameters = False
-        if self.gradient_checkpointing:
+        if self.gradient_checkpointing or getattr(self, "activation_checkpointing", None):
             self.gradient_checkpointing_kwargs = {"use_reentrant": False}
+        for old in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):
+            # Newer releases of transformers have other names, and warn of these, which are upstream's flags.
+            new = old.replace("gradient", "activation")
+            if getattr(self, new, False) is None:
+                setattr(self, new, getattr(self, old))
         super().__post_init__()
         if self.deepspeed and self.use_cpu:
             join_group_on_cpu()

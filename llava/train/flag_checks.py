@@ -43,6 +43,8 @@ def wrong_flags(model: ModelArguments, data: DataArguments, training: TrainingAr
         )
     if training.lora_bias != "none":
         errors.append(f"--lora_bias {training.lora_bias} is not supported; allowed: none")
+    if model.mm_patch_merge_type not in (None, "flat"):
+        errors.append(f"--mm_patch_merge_type {model.mm_patch_merge_type!r}; allowed: flat (one view per image)")
     if data.image_aspect_ratio not in IMAGE_ASPECT_RATIOS:
         errors.append(f"--image_aspect_ratio {data.image_aspect_ratio!r}; allowed: {', '.join(IMAGE_ASPECT_RATIOS)}")
     if data.bad_samples not in ("fail", "skip"):

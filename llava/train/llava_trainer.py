@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch.utils.data import Sampler
-from transformers import Trainer
+from transformers import PrinterCallback, Trainer
 from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
+from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import rotate_checkpoints
 
 from llava.checkpoint.opened import Kind
@@ -17,6 +18,7 @@ from llava.checkpoint.write import finish_folder
 from llava.data.sampler import EpochSampler
 from llava.files import full_disk_explained
 from llava.train.checkpoint import check_trusted, restore_trained, save_trained, trainable_state
+from llava.train.report import Printer, Progress
 
 STAGING = ".partial"
 
@@ -35,6 +37,9 @@ class LLaVATrainer(Trainer):
     def __init__(self, *args: Any, kind: Kind, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.kind = kind
+        for theirs, ours in ((ProgressCallback, Progress), (PrinterCallback, Printer)):
+            if self.pop_callback(theirs) is not None:
+                self.add_callback(ours)
         self._staging = False
         self._learned: torch.Tensor | None = None
 

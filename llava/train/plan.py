@@ -224,7 +224,7 @@ def _records(data: DataArguments) -> tuple[Records, np.ndarray]:
         )
     left = np.setdiff1d(np.arange(len(records)), np.fromiter(problems.samples, dtype=np.int64))
     if found:
-        print(f"leaving out {len(records) - len(left)} of {len(records)} samples:\n{found}")
+        print(f"leaving out {len(records) - len(left)} of {count(len(records), 'sample')}:\n{found}")
     if not len(left):
         raise ValueError(f"{data.data_path} has no sample left to train on")
     return records, left

@@ -9,6 +9,7 @@ from llava.eval.benchmarks.easy_vqa import KINDS
 from llava.files import write_json, written_whole
 from llava.flags import Parser, run_program
 from llava.outputs import PICTURE, FileKind, check_files
+from llava.palette import MARKED, PLAIN, SERIES
 from llava.tables import markdown_table
 from visual_region.layers import LayerSelection
 from visual_region.pictures.curves import pruning_curve
@@ -73,7 +74,8 @@ def markdown(report: dict[str, Any]) -> str:
         "# Quickstart",
         f"Tuned: {layers.describe()}".replace("\n", "\n\n"),
         markdown_table(["easy-VQA", "questions", "all", "shape", "colour", "yes/no"], scores),
-        f"Accuracy without some layers, on {whole['questions']} of the questions:",
+        f"Accuracy without some layers, on {whole['questions']} of the questions. After another training, other layers "
+        "can have the least distance, and their removal can cost more or less:",
         markdown_table(["removed layers", "outside the tuned region", "accuracy", "anywhere", "accuracy"], removed),
         f"Time: {sum(report['seconds'].values())} s ({spent}).",
     ]
@@ -83,10 +85,14 @@ def markdown(report: dict[str, Any]) -> str:
 def picture(report: dict[str, Any], path: Path) -> None:
     """Left: accuracy per kind of question. Right: accuracy against the number of removed layers."""
     figure, (bars, lines) = new_figure(1, 2, 11, 4.2)
-    series = {"accuracy": "this model", "wrong_image": "wrong images", "blind": "blind"}
-    for i, (key, name) in enumerate(series.items()):
+    series = (
+        ("accuracy", "this model", MARKED),
+        ("wrong_image", "wrong images", SERIES[2]),
+        ("blind", "blind", PLAIN),
+    )
+    for i, (key, name, colour) in enumerate(series):
         values = [100 * report[key][kind] for kind in KINDS]
-        drawn = bars.bar([x + 0.27 * (i - 1) for x in range(len(KINDS))], values, width=0.25, label=name)
+        drawn = bars.bar([x + 0.27 * (i - 1) for x in range(len(KINDS))], values, width=0.25, label=name, color=colour)
         bars.bar_label(drawn, fmt="%.0f", fontsize=8, padding=1)
     bars.set_xticks(range(len(KINDS)), ["all", "shape", "colour", "yes/no"])
     bars.set_ylim(0, 118)

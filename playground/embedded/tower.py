@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from transformers import CLIPImageProcessor
+from transformers import CLIPImageProcessorPil
 
 from llava.checkpoint.safe import load_pickled
 from llava.files import folder_written_whole
@@ -22,7 +22,7 @@ def prepare_tower(folder: Path, images: Path) -> None:
     """Writes a tower folder. Its features are normalised over the first 1000 PNG images in `images`."""
     config = EfficientNetLiteConfig()
     size = config.image_size
-    processor = CLIPImageProcessor(
+    processor = CLIPImageProcessorPil(
         size={"shortest_edge": size}, crop_size={"height": size, "width": size}, image_mean=_MEAN, image_std=_STD
     )
     network = EfficientNetLiteFeatures(config).eval()

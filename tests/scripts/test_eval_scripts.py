@@ -180,8 +180,8 @@ def test_bad_answers_are_one_clear_error(scoring, monkeypatch, tmp_path):
     lines, score, command = scoring
     for changed, words in (
         ([], "holds no answers"),
-        (lines[1:], r"1 question ids are not answered: .*--missing"),
-        ([*lines, lines[0] | {"question_id": "stranger"}], "1 question ids are not among the annotations: stranger"),
+        (lines[1:], r"1 question id is not answered: .*--missing"),
+        ([*lines, lines[0] | {"question_id": "stranger"}], "1 question id is not among the annotations: stranger"),
         ([*lines, lines[0]], r"(answered more than once|not among the annotations)"),
         ([{"text": "no id"}], "question_id and text"),
     ):

@@ -7,6 +7,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from transformers.utils.logging import tqdm
+
 from llava.checkpoint.record import LayerRecord
 from llava.eval.answering.answerer import Answerer
 from llava.eval.answering.arguments import make_answerer, open_model
@@ -14,6 +16,7 @@ from llava.eval.answering.questions import Question, check_images, read_question
 from llava.eval.benchmarks.easy_vqa import score
 from llava.families import family_of
 from llava.files import write_json
+from llava.names import count as counted
 from llava.names import some
 from llava.outputs import FileKind, check_cache, check_files
 from llava.reading import read_json
@@ -74,20 +77,24 @@ def curve(
                 continue
             layers = lowest_outside(scores, count, region if protected else ())
             result = next((e["scores"] for e in entries if e["layers"] == list(layers)), None)
+            known = "" if result is None else "; the same layers as before"
             if result is None:
                 with layers_removed(answerer.model, layers, layer_path) if layers else nullcontext():
                     result = score(_answers(answerer, questions, batch_size), annotations)
             entry = {"removed": count, "layers": list(layers), "protected": protected}
             entries.append(entry | {"accuracy": result["all"], "scores": result})
-            where, named = "outside the region" if protected else "anywhere", ", ".join(map(str, layers)) or "none"
-            print(f"removed {count} {where} (layers: {named}): {100 * result['all']:.2f}%", flush=True)
+            where = "outside the region" if protected else "anywhere"
+            named = f" {where} ({', '.join(map(str, layers))}{known})" if layers else ""
+            print(f"removed {counted(count, 'layer')}{named}: {100 * result['all']:.2f}%", flush=True)
             yield entries
 
 
 def _answers(answerer: Answerer, questions: list[Question], batch_size: int | None) -> list[dict[str, Any]]:
     rows = []
-    for batch in answerer.batches(questions, batch_size):
-        asked = [questions[i] for i in batch.rows]
-        texts = answerer.answer(asked, batch.prompts)
-        rows += [{"question_id": q.question_id, "text": text} for q, text in zip(asked, texts, strict=True)]
+    with tqdm(total=len(questions), desc="answers", unit="question", leave=False) as bar:
+        for batch in answerer.batches(questions, batch_size):
+            asked = [questions[i] for i in batch.rows]
+            texts = answerer.answer(asked, batch.prompts)
+            rows += [{"question_id": q.question_id, "text": text} for q, text in zip(asked, texts, strict=True)]
+            bar.update(len(asked))
     return rows

@@ -10,6 +10,9 @@ MODES = ("lora", "full", "projector")
 """Ways to train, of `plan`."""
 
 
+_STABILITY = "resample the samples of selections by score; not the training, which can vary more"
+
+
 def _add_sample_flags(parser: argparse._ActionsContainer) -> None:
     """Flags of the samples and of how they are run."""
     parser.add_argument("--data-path", help="LLaVA JSON, or image-caption pairs")
@@ -26,7 +29,7 @@ def _select(parser: Parser) -> None:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--num-layers", type=int)
     where.add_argument("--model-path", help="checkpoint with this number of layers; default: the score file's")
-    parser.add_argument("--stability", action="store_true", help="resample the samples of selections by score")
+    parser.add_argument("--stability", action="store_true", help=_STABILITY)
     parser.add_argument("--resamples", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--picture", help="PNG to write: one row per selection")

@@ -13,6 +13,7 @@ from llava.checkpoint.write import bytes_of, finish_folder, nbytes_of, write_che
 from llava.dtypes import dtype_of
 from llava.files import folder_written_whole, write_json
 from llava.model.builder import load_checkpoint
+from llava.names import agree, count, listed
 from llava.outputs import OutputError, check_apart, check_cache, check_files, check_folder, check_output
 from visual_region.importance import inputs
 from visual_region.importance.blocks import BLOCK_SCORES, block_distances, check_block, lowest_block, read_block_values
@@ -29,9 +30,8 @@ def run(args: argparse.Namespace) -> None:
         raise SurgeryError(f"--base-output is for LoRA folders; {checkpoint.path} is a {kind} checkpoint")
     record = checkpoint.record
     if record.removed:
-        before = ", ".join(map(str, record.removed))
-        now = f"numbers are of the {record.depth} layers that remain"
-        print(f"layers {before} of the unpruned model were removed before; {now}")
+        before = f"{listed('layer', record.removed)} of the unpruned model {agree(len(record.removed), 'was', 'were')}"
+        print(f"{before} removed before; numbers are of the {count(record.depth, 'layer')} that the model has now")
     cut = LayerCut.without(choose_layers(args, checkpoint), record)
     if checkpoint.kind is Kind.FULL:
         _prune_full(args, checkpoint, cut)
@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> None:
         _prune_beside_base(args, checkpoint, cut)
     else:
         _prune_merged(args, checkpoint, cut)
-    print(f"removed {describe_layers(cut.removed, record)}; {len(cut.keep)} remain, in {args.output}")
+    left = count(len(cut.keep), "layer remains", "layers remain")
+    print(f"removed {describe_layers(cut.removed, record)}; {left}, in {args.output}")
 
 
 def _check_outputs(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
@@ -69,7 +70,8 @@ def choose_layers(args: argparse.Namespace, checkpoint: Checkpoint) -> tuple[int
     gone = layers_named(args.layers, checkpoint.record)
     inside = sorted(set(gone) & set(protected))
     if inside:
-        raise SurgeryError(f"layers {inside} belong to the tuned region; --anywhere allows to remove them")
+        belong = f"{listed('layer', inside)} {agree(len(inside), 'belongs', 'belong')} to the tuned region"
+        raise SurgeryError(f"{belong}; --anywhere removes the protection")
     return gone
 
 
@@ -84,11 +86,13 @@ def _choose_block(args: argparse.Namespace, checkpoint: Checkpoint, protected: t
             raise SurgeryError("--block needs --data-path to measure on, or --block-scores of an earlier measurement")
         samples = inputs.checked_samples(args, checkpoint)
         reader = inputs.make_reader(args, checkpoint, samples)
+        place = inputs.angle_place(inputs.sample_template(args, checkpoint, samples))
+        print(f"the distance of a block is measured at the {place}")
         distances = block_distances(reader, samples, args.block, checkpoint.family.layer_path, args.batch_size)
         values = distances.mean(0).tolist()
         if args.block_scores:
             found = {"model": str(checkpoint.path.resolve()), "identity": digest, "num_layers": depth}
-            found["data"] = {"file": args.data_path, "sha256": samples.sha256}
+            found["data"] = {"file": args.data_path, "sha256": samples.sha256, "angular_at": place}
             write_json(args.block_scores, found | {"block": args.block, "samples": len(distances), "values": values})
             print(f"block distances written to {args.block_scores}")
     for start, value in enumerate(values):
@@ -101,9 +105,10 @@ def _read_scores(args: argparse.Namespace, checkpoint: Checkpoint) -> list[float
     scores, record = ScoreFile.read(args.scores), checkpoint.record
     values = scores.entry(args.metric)["values"]
     if scores.num_layers != record.depth:
-        gone = ", ".join(map(str, record.removed))
-        has = f"{record.depth} (layers {gone} were removed from it before)" if gone else f"{record.depth}"
-        raise SurgeryError(f"{args.scores} is of {scores.num_layers} layers, the model has {has}; score this model")
+        gone = f"{listed('layer', record.removed)} {agree(len(record.removed), 'was', 'were')} removed from it before"
+        has = f"{record.depth} ({gone})" if record.removed else f"{record.depth}"
+        many = count(scores.num_layers, "layer")
+        raise SurgeryError(f"{args.scores} is of {many}, the model has {has}; score this model")
     scores.check_fits(checkpoint.name, identity.digest(checkpoint))
     return values
 
@@ -127,7 +132,7 @@ def _prune_beside_base(args: argparse.Namespace, lora: Checkpoint, cut: LayerCut
     lora.adapter.check_renaming(lambda name: cut.rename(name, lora.family.layer_path))
     lost = sorted(set(lora.adapter.layers) & set(cut.removed))
     if lost:
-        print(f"the adapter's weights of layers {', '.join(map(str, lost))} are removed too")
+        print(f"the adapter's weights of {listed('layer', lost)} are removed too")
     output, base_output = Path(args.output), Path(args.base_output)
     shards, values = cut_shards(base, cut, dtype_of(args.dtype)), pruned_config(base.stored, base.model_config(), cut)
     differing = difference(base_output, values, shards)

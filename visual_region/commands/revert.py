@@ -9,6 +9,7 @@ from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.identity import BASE_FILE
 from llava.checkpoint.opened import Checkpoint, Kind
 from llava.checkpoint.write import nbytes_of, write_checkpoint
+from llava.names import agree, count, listed
 from llava.outputs import check_output
 from visual_region.reversion import revert_adapter, reverted_shards
 from visual_region.surgery import SurgeryError, describe_layers, layers_named
@@ -27,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         _revert_full(args, checkpoint, layers, values)
     where = "all layers" if len(layers) == record.depth else describe_layers(layers, record)
-    print(f"{where} are the backbone's, in {args.output}")
+    print(f"{where} {agree(len(layers), 'is', 'are')} the backbone's, in {args.output}")
 
 
 def _revert_full(args: argparse.Namespace, model: Checkpoint, layers: tuple[int, ...], values: dict[str, Any]) -> None:
@@ -40,7 +41,8 @@ def _revert_full(args: argparse.Namespace, model: Checkpoint, layers: tuple[int,
     sources = [*model.folders, *backbone.folders]
     output = check_output(args.output, sources, nbytes_of(shards), args.overwrite, stock=model.hf)
     if in_memory := sum(stored.file is None for shard in shards for stored in shard):
-        print(f"{in_memory} tensors pass through memory: they are from .bin files or cast to the checkpoint's dtype")
+        passing = f"{count(in_memory, 'tensor')} {agree(in_memory, 'passes', 'pass')} through memory"
+        print(f"{passing}: from .bin files, or cast to the checkpoint's dtype")
     _write(model, output, shards, values)
 
 
@@ -50,7 +52,7 @@ def _revert_lora(args: argparse.Namespace, lora: Checkpoint, layers: tuple[int, 
         raise SurgeryError(f"{why}; merge the LoRA first to set layers back to another model")
     adapted = set(lora.adapter.layers)
     if untouched := [i for i in layers if i not in adapted]:
-        print(f"the LoRA does not change layers {', '.join(map(str, untouched))}; nothing to do there")
+        print(f"the LoRA does not change {listed('layer', untouched)}; nothing to do there")
     if adapted <= set(layers):
         _write_base_and_projector(args, lora, values)
         return

@@ -9,9 +9,8 @@ from llava.checkpoint import identity
 from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.opened import Checkpoint
 from llava.dtypes import DTYPES
-from llava.eval.answering.arguments import template_name
 from llava.journal import Journal, differences, journal_path
-from llava.names import some
+from llava.names import agree, count, some
 from llava.outputs import PICTURE, OutputError, check_cache, check_files
 from llava.tables import text_table
 from visual_region.importance import PARAMETER_METRICS, SAMPLE_METRICS, inputs
@@ -44,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
         "seed": args.seed,
         "batch_size": args.batch_size,
         "dtype": args.dtype,
-        "template": template_name(args, checkpoint) if samples else None,
+        "template": samples and inputs.sample_template(args, checkpoint, samples),
     }
     digest = identity.digest(checkpoint)
     others = {
@@ -54,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
         "images": args.image_folder,
         "tower": args.vision_tower,
         "backbone": pair and identity.digest(backbone),
-    }
+    } | _definitions(settings)
     journal = Journal(args.output, settings | others)
     scores = measured_before(args, journal.digest, settings)
     if scores:
@@ -71,6 +70,9 @@ def run(args: argparse.Namespace) -> None:
         draw_heatmap([scores], "image-attention", heatmap)
         pictures.append(heatmap)
     print(_table(scores, metrics))
+    place = "angular" in metrics and inputs.angle_place(settings["template"])
+    if place and place != inputs.PROMPT_END:
+        print(f"angular: at the {place}, because a caption's prompt is the image alone")
     print(f"scores are in {args.output}, pictures in {', '.join(map(str, pictures))}")
 
 
@@ -105,6 +107,7 @@ def _measure(
         measured |= sample_metrics(rows, metrics, args.resamples, args.seed)
         data = {"file": samples.path, "sha256": samples.sha256, "samples": len(rows)}
         data |= {"with_images": samples.with_images, "captions": samples.captions}
+        data["angular_at"] = inputs.angle_place(settings["template"])
         data["tokens"] = {kind: sum(row["tokens"][i] for row in rows) for i, kind in enumerate(KINDS)}
     if pair is not None:
         measured |= parameter_metrics(*pair, metrics, journal)
@@ -117,6 +120,16 @@ def _measure(
         "samples": [{"id": row["id"], "tokens": dict(zip(KINDS, row["tokens"], strict=True))} for row in rows],
         "metrics": measured,
     }
+
+
+def _definitions(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings that keep apart what earlier versions measured under the same name (`visual_region.scores`)."""
+    now = {}
+    if "angular-param" in settings["metrics"]:
+        now["angular-param"] = "mean of tensors"
+    if "angular" in settings["metrics"] and (place := inputs.angle_place(settings["template"])) != inputs.PROMPT_END:
+        now["angular_at"] = place
+    return now
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
@@ -146,8 +159,9 @@ def _samples(args: argparse.Namespace, checkpoint: Checkpoint, metrics: list[str
     if needing and not samples.with_images:
         without = ",".join(name for name in metrics if name not in needing)
         hint = f"leave them out: --metrics {without}" if without else "give a data file with images"
-        none = f"none of the {len(samples.indices)} samples of {args.data_path} has one"
-        raise ScoreError(f"{', '.join(needing)} need images, and {none}; {hint}")
+        none = f"none of the {count(len(samples.indices), 'sample')} of {args.data_path} has one"
+        verb = agree(len(needing), "needs", "need")
+        raise ScoreError(f"{', '.join(needing)} {verb} images, and {none}; {hint}")
     return samples
 
 

@@ -4,15 +4,17 @@ import argparse
 from pathlib import Path
 
 from llava.checkpoint.opened import Checkpoint
-from llava.conversation import get_template
+from llava.conversation import SeparatorStyle, get_template
 from llava.dtypes import dtype_of
 from llava.eval.answering.arguments import feature_cache, template_name
 from llava.model.builder import load_checkpoint, load_tokenizer
-from llava.names import close, did_you_mean
+from llava.names import agree, close, count, did_you_mean
 from llava.tokenization import check_template
 from visual_region.importance import METRICS, PARAMETER_METRICS, SAMPLE_METRICS
-from visual_region.importance.samples import Reader, SampleSet, open_samples
+from visual_region.importance.samples import CAPTION_TEMPLATE, Reader, SampleSet, open_samples
 from visual_region.scores import ScoreError
+
+PROMPT_END, SAMPLE_END = "last token of the prompt", "last token of the sample"
 
 
 def wanted_metrics(text: str | None, has_data: bool, has_backbone: bool) -> list[str]:
@@ -32,12 +34,23 @@ def wanted_metrics(text: str | None, has_data: bool, has_backbone: bool) -> list
     for table, given, flag in tables:
         lacking = [name for name in asked if name in table]
         if lacking and not given:
-            problems.append(f"{', '.join(lacking)} need {flag}")
+            problems.append(f"{', '.join(lacking)} {agree(len(lacking), 'needs', 'need')} {flag}")
     if not asked:
         problems.append(f"--metrics names none; there are {', '.join(METRICS)}")
     if problems:
         raise ScoreError("; ".join(problems))
     return [name for name in METRICS if name in asked]
+
+
+def sample_template(args: argparse.Namespace, checkpoint: Checkpoint, samples: SampleSet) -> str:
+    """The name of the template that the samples are read in."""
+    return CAPTION_TEMPLATE if samples.captions else template_name(args, checkpoint)
+
+
+def angle_place(template: str) -> str:
+    """The token whose angle `angular` and blocks measure (`tokens.last_positions`), in words."""
+    plain = get_template(template).sep_style is SeparatorStyle.PLAIN
+    return SAMPLE_END if plain else PROMPT_END
 
 
 def checked_samples(args: argparse.Namespace, checkpoint: Checkpoint) -> SampleSet:
@@ -61,8 +74,9 @@ def make_reader(args: argparse.Namespace, checkpoint: Checkpoint, samples: Sampl
         load_tower=bool(samples.with_images and not args.vision_feature_cache),
     )
     if samples.with_images and model.get_vision_tower() is None:
-        raise ScoreError(f"{checkpoint.name} has no vision tower, but {samples.with_images} samples have images")
-    template = get_template(template_name(args, checkpoint))
+        seen = count(samples.with_images, "sample has", "samples have")
+        raise ScoreError(f"{checkpoint.name} has no vision tower, but {seen} images")
+    template = get_template(sample_template(args, checkpoint, samples))
     reader = Reader(model, tokenizer, processor, template, Path(args.image_folder))
     if args.vision_feature_cache and samples.with_images:
         reader.feature_cache = feature_cache(args, model)

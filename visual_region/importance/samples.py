@@ -11,13 +11,13 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from llava.constants import DEFAULT_IMAGE_TOKEN, IGNORE_INDEX
-from llava.conversation import Conversation, get_template
+from llava.conversation import Conversation
 from llava.data.collate import DataCollatorForSupervisedDataset
 from llava.data.dataset import LazySupervisedDataset
 from llava.data.records import DataFormatError, Records, open_records, read_items
 from llava.files import cache_root, sha256_of, write_json
 from llava.images import missing_images
-from llava.names import some
+from llava.names import agree, count, some
 from visual_region.importance.tokens import ANSWER, IMAGE, PADDING, PROMPT, TokenBatch
 from visual_region.scores import ScoreError
 
@@ -48,8 +48,10 @@ class SampleSet:
     def check_images(self, folder: Path) -> None:
         """Raises `ScoreError` for missing images."""
         if missing := missing_images(self.images, folder):
+            verb = agree(len(missing), "is", "are")
             raise ScoreError(
-                f"{len(missing)} of {len(self.images)} images are missing under {str(folder)!r}: {some(missing)}; "
+                f"{len(missing)} of {count(len(self.images), 'image')} {verb} missing under {str(folder)!r}: "
+                f"{some(missing)}; "
                 "give --image-folder the folder that contains the paths of the data file"
             )
 
@@ -126,7 +128,7 @@ class Reader:
         dataset = LazySupervisedDataset(
             samples.records,
             self.tokenizer,
-            get_template(CAPTION_TEMPLATE) if samples.captions else self.template,
+            self.template,
             self.image_folder,
             self.processor,
             getattr(config, "image_aspect_ratio", None) or "square",

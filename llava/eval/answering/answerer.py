@@ -66,6 +66,7 @@ class Answerer:
     Attributes:
         processor: image processor; unused if `feature_cache` is given.
         template: the conversation around a question; None passes the question's text to the model unchanged.
+        own_template: the tokenizer's chat template takes the place of `template`; for models without images.
     """
 
     model: Any
@@ -75,6 +76,7 @@ class Answerer:
     image_folder: Path
     generation: Generation = field(default_factory=Generation)
     feature_cache: FeatureCache | None = None
+    own_template: bool = False
 
     def __post_init__(self) -> None:
         self.forget_images()
@@ -82,6 +84,10 @@ class Answerer:
     def prompt_ids(self, question: Question) -> torch.Tensor:
         """Ids `(length,)` of the prompt up to the answer; -200 where the image goes."""
         text = f"{DEFAULT_IMAGE_TOKEN}\n{question.text}" if question.image else question.text
+        if self.own_template:
+            turn = [{"role": "user", "content": text}]
+            ids = self.tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False)
+            return torch.tensor(ids, dtype=torch.long)
         if self.template is not None:
             conversation = self.template.copy()
             conversation.append_message(conversation.roles[0], text)

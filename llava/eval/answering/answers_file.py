@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from llava.eval.answering.errors import EvaluationError
 from llava.files import write_json, written_whole
 from llava.journal import Journal, journal_path
-from llava.names import count
+from llava.names import agree, count
 from llava.outputs import FileKind, Paths, check_files
 
 if TYPE_CHECKING:
@@ -127,7 +127,9 @@ class AnswersFile:
         """Writes the answers in the order of the questions, then the record, and removes the journal."""
         missing = [q.index for q in questions if q.index not in self.lines]
         if missing:
-            raise EvaluationError(f"{len(missing)} questions have no answer yet; first: line {missing[0] + 1}")
+            raise EvaluationError(
+                f"{count(len(missing), 'question has', 'questions have')} no answer yet; first: line {missing[0] + 1}"
+            )
         with written_whole(self.path) as aside:
             aside.write_text("".join(self.lines[q.index] + "\n" for q in questions), encoding="utf-8")
         basics = basic_record(self.settings, [q.index for q in questions])
@@ -149,8 +151,9 @@ class AnswersFile:
                 break
             kept[question.index] = line
         print(
-            f"{self.path} was cut off or changed since it was finished: it has {len(lines)} whole lines where its "
-            f"record says {len(questions)}; {len(kept)} of its answers are kept, the others are made again"
+            f"{self.path} was cut off or changed since it was finished: it has {count(len(lines), 'whole line')} where "
+            f"its record says {len(questions)}; {len(kept)} of its answers {agree(len(kept), 'is', 'are')} kept, the "
+            "others are made again"
         )
         if kept:
             self.add(kept)

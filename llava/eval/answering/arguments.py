@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.identity import file_state
 from llava.checkpoint.opened import Checkpoint
-from llava.conversation import SeparatorStyle, get_template
+from llava.conversation import OWN_TEMPLATE, SeparatorStyle, get_template
 from llava.data.feature_cache import FeatureCache
 from llava.dtypes import DTYPES
 from llava.eval.answering.answerer import Answerer, Generation
@@ -26,9 +26,14 @@ def open_model(args: argparse.Namespace) -> Checkpoint:
     return open_checkpoint(args.model_path, args.model_base, flag="--model-path")
 
 
-def template_name(args: argparse.Namespace, checkpoint: Checkpoint) -> str | None:
-    """The conversation template of the flags, else of the checkpoint; None for raw prompts."""
-    return None if vars(args).get("raw_prompt") else args.conv_mode or checkpoint.template
+def template_name(args: argparse.Namespace, checkpoint: Checkpoint) -> str:
+    """The template of conversations with answers: of the flags, else of the checkpoint."""
+    return args.conv_mode or checkpoint.template
+
+
+def question_template(args: argparse.Namespace, checkpoint: Checkpoint) -> str | None:
+    """The template of questions: of the flags, else of the checkpoint (maybe `OWN_TEMPLATE`); None for raw prompts."""
+    return None if args.raw_prompt else args.conv_mode or checkpoint.question_template
 
 
 def check_questions_template(name: str, checkpoint: Checkpoint) -> None:
@@ -67,16 +72,17 @@ def feature_cache(args: argparse.Namespace, model: Any) -> FeatureCache | None:
 
 def make_answerer(args: argparse.Namespace, checkpoint: Checkpoint, sees: bool = True) -> Answerer:
     """Loads the checkpoint to answer as the flags say; `sees` as in `load`."""
-    name = template_name(args, checkpoint)
-    if name:
+    name = question_template(args, checkpoint)
+    if name not in (None, OWN_TEMPLATE):
         check_questions_template(name, checkpoint)
     tokenizer, model, processor = load(args, checkpoint, sees)
     generation = Generation(
         args.max_new_tokens, args.temperature, args.top_p, args.num_beams, tuple(args.stop), args.seed
     )
-    template = get_template(name) if name else None
+    own = name == OWN_TEMPLATE
+    template = get_template(name) if name and not own else None
     cache = feature_cache(args, model) if sees else None
-    return Answerer(model, tokenizer, processor, template, Path(args.image_folder), generation, cache)
+    return Answerer(model, tokenizer, processor, template, Path(args.image_folder), generation, cache, own)
 
 
 def settings(args: argparse.Namespace, checkpoint: Checkpoint, sees: bool = False) -> dict[str, Any]:
@@ -87,7 +93,7 @@ def settings(args: argparse.Namespace, checkpoint: Checkpoint, sees: bool = Fals
         **file_state(checkpoint, args.vision_tower, sees),
         "questions": sha256_of(args.question_file),
         "question_flags": {name: flags[name] for name in ("single_pred_prompt", "all_rounds", "lang") if name in flags},
-        "conv_mode": template_name(args, checkpoint),
+        "conv_mode": question_template(args, checkpoint),
         **{name: flags[name] for name in ("max_new_tokens", "temperature", "top_p", "num_beams", "stop", "seed")},
         "dtype": args.dtype or ("fp16" if on_gpu else "fp32"),
         "images": args.image_folder,

@@ -11,6 +11,7 @@ from llava.flags import Parser, add_checkpoint_flags, device, positive
 
 SHARE = {"auto": None, "on": True, "off": False}
 DEFAULT_CONTEXT = 2048
+CONV_HELP = "conversation template; default: the one that the checkpoint records; a plain language model's own"
 UNITS = ("token", "byte", "word")
 
 
@@ -18,7 +19,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """Upstream's flags of model and generation, and ours for speed."""
     add_checkpoint_flags(parser, "default: fp16 on a GPU, fp32 on a CPU")
     parser.add_argument("--image-folder", default="")
-    parser.add_argument("--conv-mode", help="conversation template; default: the one that the checkpoint records")
+    parser.add_argument("--conv-mode", help=CONV_HELP)
     parser.add_argument("--temperature", type=float, default=0.2, help="0 takes the most probable token")
     parser.add_argument("--top_p", type=float)
     parser.add_argument("--num_beams", type=int, default=1)

@@ -10,17 +10,18 @@ from typing import Any
 from llava.checkpoint.opened import Checkpoint
 from llava.eval.answering.answerer import Answerer
 from llava.eval.answering.answers_file import AnswersFile
-from llava.eval.answering.arguments import make_answerer, settings
+from llava.eval.answering.arguments import make_answerer, settings, template_name
 from llava.eval.answering.batching import BatchSize
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.flags import DEFAULT_CONTEXT, SHARE
 from llava.eval.answering.loglikelihood import loglikelihoods
 from llava.eval.answering.questions import Question, chunk
-from llava.eval.answering.runner import answer_all, answer_line, unfinished
+from llava.eval.answering.runner import answer_all, answer_line, describe_template, unfinished
 from llava.eval.benchmarks.mmlu import LETTERS, Item, generation_prompt, likelihood_prompt
 from llava.eval.scoring.pairing import read_json, read_jsonl
 from llava.files import sha256_of
 from llava.mm_utils import get_model_name_from_path
+from llava.names import agree, count
 from llava.tokenization import encoder_for
 
 CONTINUATIONS = tuple(f" {letter}" for letter in LETTERS)
@@ -54,11 +55,11 @@ def fitted(
 ) -> tuple[str, int]:
     """The prompt of `make` with as many examples as fit into `room` tokens, and how many; the last go first."""
     item = Item(row["question"], tuple(row["choices"]), LETTERS[0])
-    for count in range(len(shots), -1, -1):
-        text = make(row["category"], shots[:count], item)
+    for number in range(len(shots), -1, -1):
+        text = make(row["category"], shots[:number], item)
         tokens = length(text)
         if tokens <= room:
-            return text, count
+            return text, number
     raise EvaluationError(
         f"question {row['question_id']} takes {tokens} tokens without any example; the model reads {room} at once"
     )
@@ -70,7 +71,11 @@ def answer(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
     places = [Question(i, row["question_id"], "", None) for i, row in enumerate(rows)]
     places = chunk(places, args.num_chunks, args.chunk_idx)
     how = {"method": args.method, "shots": sha256_of(args.shots_file)}
-    answers = unfinished(args, settings(args, checkpoint) | how, places)
+    if args.method == "loglikelihood":
+        # It uses no template. Earlier versions recorded this one, and their answers stay finished.
+        how["conv_mode"] = template_name(args, checkpoint)
+    known = settings(args, checkpoint) | how
+    answers = unfinished(args, known, places)
     if answers is None:
         return
     model_id = get_model_name_from_path(args.model_path)
@@ -79,11 +84,15 @@ def answer(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
         answerer = make_answerer(args, checkpoint, sees=False)
         questions = _questions(args, answerer, rows, shots, left)
         if args.method == "generate":
+            print(f"conversation template: {describe_template(known['conv_mode'])}")
             answer_all(answerer, questions, answers, model_id, args.batch_size, SHARE[args.share_prefix])
         else:
             _choose_all(answerer, questions, answers, model_id, args.batch_size)
-    answers.finish(places, {"model_id": model_id, "questions": len(rows), "skipped": []})
-    print(f"{len(places)} answers by {args.method} are in {args.answers_file}")
+    record = {"model_id": model_id, "questions": len(rows), "skipped": []}
+    asked_in = {"asked_in": describe_template(known["conv_mode"])} if args.method == "generate" else {}
+    answers.finish(places, record | asked_in)
+    by = count(len(places), f"answer by {args.method} is", f"answers by {args.method} are")
+    print(f"{by} in {args.answers_file}")
 
 
 def _questions(
@@ -106,12 +115,13 @@ def _questions(
 
     questions = []
     for i in places:
-        text, count = fitted(rows[i], shots[rows[i]["category"]], make, length, room)
-        extra = {"method": args.method, "shots": count}
+        text, number = fitted(rows[i], shots[rows[i]["category"]], make, length, room)
+        extra = {"method": args.method, "shots": number}
         questions.append(Question(i, rows[i]["question_id"], text, None, extra=extra))
     fewer = sum(q.extra["shots"] < len(shots[rows[q.index]["category"]]) for q in questions)
     if fewer:
-        print(f"{fewer} of {len(questions)} prompts do not fit into {window} tokens with all examples and have fewer")
+        of = f"{fewer} of {count(len(questions), 'prompt')} {agree(fewer, 'does', 'do')}"
+        print(f"{of} not fit into {window} tokens with all examples and {agree(fewer, 'has', 'have')} fewer")
     return questions
 
 

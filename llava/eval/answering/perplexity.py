@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from llava.checkpoint.opened import Checkpoint
 from llava.conversation import get_template
 from llava.data.records import Records, open_records
-from llava.eval.answering.arguments import feature_cache
+from llava.eval.answering.arguments import feature_cache, template_name
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.flags import DEFAULT_CONTEXT, UNITS
 from llava.eval.answering.nll import Piece, answer_pieces, encode_documents, first_tokens, text_pieces
@@ -89,7 +89,7 @@ class Corpus:
     @classmethod
     def open(cls, args: argparse.Namespace, checkpoint: Checkpoint) -> "Corpus":
         """Reads what needs no model; raises `EvaluationError` for images that are missing."""
-        template = args.conv_mode or checkpoint.template
+        template = template_name(args, checkpoint)
         if args.text_file:
             if not any(text.strip() for text, _ in read_texts(args.text_file).values()):
                 raise EvaluationError(f"{args.text_file} holds no text")

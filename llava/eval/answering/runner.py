@@ -29,7 +29,7 @@ from llava.eval.answering.questions import (
 from llava.eval.answering.shards import merge_when_complete, take_torchrun_part
 from llava.images import BrokenImageError
 from llava.mm_utils import get_model_name_from_path
-from llava.names import count
+from llava.names import agree, count
 
 _AHEAD = 2
 """Batches whose images are read while another is answered."""
@@ -63,7 +63,7 @@ def evaluate(args: argparse.Namespace, checkpoint: Checkpoint, everything: Seque
         return
     model_id = get_model_name_from_path(args.model_path)
     if any(q.index not in answers.lines for q in questions):
-        print(f"conversation template: {known['conv_mode'] or 'none (raw prompts)'}")
+        print(f"conversation template: {describe_template(known['conv_mode'])}")
         answerer = make_answerer(args, checkpoint, sees)
         skip, share = args.skip_missing_images, SHARE[args.share_prefix]
         broken = keep_features(answerer, questions, skip) if answerer.feature_cache is not None else {}
@@ -81,9 +81,15 @@ def evaluate(args: argparse.Namespace, checkpoint: Checkpoint, everything: Seque
         for q in asked
         if q.index not in kept
     ]
-    answers.finish(questions, {"model_id": model_id, "questions": len(everything), "skipped": skipped})
+    record = {"model_id": model_id, "questions": len(everything), "skipped": skipped}
+    answers.finish(questions, record | {"asked_in": describe_template(known["conv_mode"])})
     without = f"; {count(len(skipped), 'question was', 'questions were')} left out" if skipped else ""
     print(f"{count(len(questions), 'answer is', 'answers are')} in {args.answers_file}{without}")
+
+
+def describe_template(name: str | None) -> str:
+    """What questions are asked in, by `settings`' conv_mode."""
+    return name or "none (raw prompts)"
 
 
 def unfinished(args: argparse.Namespace, known: dict[str, Any], questions: Sequence[Question]) -> AnswersFile | None:
@@ -94,7 +100,7 @@ def unfinished(args: argparse.Namespace, known: dict[str, Any], questions: Seque
         return None
     before = sum(q.index in answers.lines for q in questions)
     if before:
-        print(f"{before} of {len(questions)} questions were answered before")
+        print(f"{before} of {count(len(questions), 'question')} {agree(before, 'was', 'were')} answered before")
     return answers
 
 
@@ -115,7 +121,7 @@ def _unusable(args: argparse.Namespace, questions: Sequence[Question], folder: P
     if unusable:
         print(f"{described(unusable, questions, folder)}; they are left out")
     if questions and all(q.image in unusable for q in questions):
-        raise EvaluationError(f"none of the {len(questions)} questions has its image under {folder}")
+        raise EvaluationError(f"none of the {count(len(questions), 'question')} has its image under {folder}")
     return unusable
 
 
@@ -235,8 +241,8 @@ def _warn_of_long_prompts(answerer: Answerer, batches: Sequence[Batch]) -> None:
     long = sum(length + answerer.generation.max_new_tokens > (limit or 0) for length in lengths)
     if limit and long:
         print(
-            f"{long} of {len(lengths)} prompts with their answers may be longer than the {limit} positions of the "
-            f"model (longest prompt: {max(lengths)} tokens); they are not cut"
+            f"{long} of {count(len(lengths), 'prompt')} may be longer, with the answer, than the {limit} positions of "
+            f"the model (longest prompt: {max(lengths)} tokens); nothing is cut"
         )
 
 

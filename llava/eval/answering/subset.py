@@ -12,6 +12,7 @@ from pathlib import Path
 from llava.eval.scoring.pairing import ScoringError, read_jsonl
 from llava.files import written_whole
 from llava.flags import Parser, run_program
+from llava.names import count
 from llava.outputs import QUESTIONS, check_files
 
 
@@ -53,7 +54,7 @@ def main() -> None:
     kept, total = write_subset(args.question_file, args.per_category, args.output, not args.without_images)
     each = f", {args.per_category} of each category" if args.per_category else ""
     images = ", without images" if args.without_images else ""
-    print(f"a subset: {kept} of {total} questions{each}{images}, are in {args.output}")
+    print(f"a subset in {args.output}: {kept} of {count(total, 'question')}{each}{images}")
 
 
 if __name__ == "__main__":

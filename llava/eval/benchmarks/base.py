@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from llava.eval.answering.answers_file import read_record
 from llava.eval.scoring.pairing import CHECK, MISSING, Answers, InputsFit, asked_ids, read_answers, read_json
 from llava.eval.scoring.report import Report, report_path
 from llava.flags import Parser
@@ -228,6 +229,9 @@ class Benchmark:
                     report.warnings += self.published.warning(found)
                 if self.annotation_help:
                     report.details["file"] = Path(args.annotation_file).name
+                # Older records do not have it, and files of other programs have no record.
+                if template := read_record(Path(file)).get("asked_in"):
+                    report.details["asked_in"] = template
                 self.finish(args, report, file)
                 report.publish(report_path(args.report_file, file))
 

@@ -15,7 +15,7 @@ from llava.eval.scoring.pairing import Answers, ScoringError, expecting, read_js
 from llava.eval.scoring.report import Report, group
 from llava.eval.scoring.rules import anls, exact, relaxed_correctness
 from llava.eval.scoring.short_answers import UNPUBLISHED, score_short_answers
-from llava.names import some
+from llava.names import count, some
 
 ANNOTATIONS, IMAGES = "val_v1.0_withQT.json", "documents"
 PUBLISHED = Published(5349, "questions")
@@ -36,7 +36,8 @@ def entries_of(annotations: Mapping[str, Any], split: str = "val") -> dict[str, 
         raise ScoringError(f"the annotations are of split {', '.join(sorted(found))}, not {split}")
     bare = [key for key, entry in entries.items() if not entry.get("answers")]
     if bare:
-        raise ScoringError(f"{len(bare)} annotations have no answers (the test split has none): {some(bare)}")
+        without = count(len(bare), "annotation has", "annotations have")
+        raise ScoringError(f"{without} no answers (the test split has none): {some(bare)}")
     return entries
 
 

@@ -23,7 +23,7 @@ from llava.eval.scoring.pairing import Answers, ScoringError, pair, read_answers
 from llava.eval.scoring.report import Measure, Report, group
 from llava.flags import Parser
 from llava.images import decoded, open_image
-from llava.names import some
+from llava.names import count, some
 from llava.outputs import check_files
 
 FILE, LEGACY = "mmbench_dev_20230712.tsv", "MMBench_DEV_EN_legacy.tsv"
@@ -108,7 +108,8 @@ def score(answers: Answers, rows: Sequence[Row], asked: None = None, missing: st
     unlabelled = [index for index, row in by_index.items() if row.get("answer", "").strip() not in LETTERS]
     if unlabelled:
         unscored = "NO_SCORE=1 before mmbench.sh leaves it at the answers and the sheet for the server"
-        bare = f"{len(unlabelled)} rows have no answer letter (a test split has none): {some(unlabelled)}"
+        without = count(len(unlabelled), "row has", "rows have")
+        bare = f"{without} no answer letter (a test split has none): {some(unlabelled)}"
         raise ScoringError(f"{bare}; {unscored}")
     rounds = 1 + max((int(line.get("round_id") or 0) for line in answers), default=0)
     passes: dict[str, Row] = {
@@ -200,8 +201,11 @@ def sheet(rows: Sequence[Row], answers: Answers) -> tuple[list[str], list[list[s
     indexes = [row["index"].strip() for row in rows]
     absent, unknown = [i for i in indexes if i not in said], sorted(set(said) - set(indexes))
     if absent or unknown:
-        unanswered = f"{len(absent)} rows of the file have no answer: {some(absent) or 'none'}"
-        raise ScoringError(f"{unanswered}; {len(unknown)} answers belong to no row: {some(unknown) or 'none'}")
+        unanswered = count(len(absent), "row of the file has", "rows of the file have")
+        strange = count(len(unknown), "answer belongs", "answers belong")
+        raise ScoringError(
+            f"{unanswered} no answer: {some(absent) or 'none'}; {strange} to no row: {some(unknown) or 'none'}"
+        )
     leading = ["index", "question", *LETTERS]
     kept = [name for name in rows[0] if name not in NOT_IN_SHEET and name not in leading and name != "answer"]
     columns = [*leading, "prediction", "answer", *kept]

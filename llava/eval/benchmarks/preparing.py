@@ -10,7 +10,7 @@ from llava.eval.benchmarks.base import Options, Published
 from llava.eval.scoring.pairing import ScoringError, read_json, read_jsonl
 from llava.files import write_json, written_whole
 from llava.images import missing_images
-from llava.names import some
+from llava.names import agree, count, some
 from llava.outputs import FileKind, check_files
 
 SHORT = "Answer the question using a single word or phrase."
@@ -70,12 +70,13 @@ def with_images(rows: Rows, folder: Path, options: Options) -> Rows:
     if not missing:
         return rows
     kept = [row for row in rows if row.get("image") not in missing]
-    text = f"{len(missing)} of {len(names)} images are missing under {folder}: {some(sorted(missing))}"
+    of = f"{len(missing)} of {count(len(names), 'image')} {agree(len(missing), 'is', 'are')}"
+    text, left_out = f"{of} missing under {folder}: {some(sorted(missing))}", len(rows) - len(kept)
     if not options.skip_missing_images:
-        raise PrepareError(f"{text}; --skip-missing-images leaves out the {len(rows) - len(kept)} questions about them")
+        raise PrepareError(f"{text}; --skip-missing-images leaves out {count(left_out, 'question')} about them")
     if not kept:
         raise PrepareError(f"{text}; no question is left")
-    print(f"{text}; {len(rows) - len(kept)} of {len(rows)} questions are left out")
+    print(f"{text}; {left_out} of {count(len(rows), 'question')} {agree(left_out, 'is', 'are')} left out")
     return kept
 
 
@@ -125,7 +126,7 @@ def set_up(
     else:
         with written_whole(path) as aside:
             aside.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    print(f"{len(rows)} questions written to {path}")
+    print(f"{count(len(rows), 'question')} written to {path}")
     return asked
 
 
@@ -144,7 +145,7 @@ def _kept(path: Path, rows: Rows, options: Options, key: Callable[[Mapping[str, 
     if options.overwrite:
         return False
     if found == rows:
-        print(f"{path} exists, with these {len(rows)} questions")
+        print(f"{path} exists, with {count(len(rows), 'question')}, the same ones")
         return True
     if _keys(found, key) != _keys(rows, key):
         others = f"{len(found)} questions, which are not the {len(rows)} of this download"

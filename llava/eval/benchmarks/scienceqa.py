@@ -16,7 +16,7 @@ from llava.eval.scoring.letters import LETTER_SUFFIX
 from llava.eval.scoring.pairing import Reply, ScoringError, asked_ids, expecting, pair, read_json, read_questions
 from llava.eval.scoring.report import Measure, Report, group
 from llava.files import write_json
-from llava.names import some
+from llava.names import count, some
 from llava.outputs import FileKind
 
 QUESTIONS, PROBLEMS, SPLITS, IMAGES = "llava_test_CQM-A.json", "problems.json", "pid_splits.json", "images/test"
@@ -83,7 +83,8 @@ def read_science_questions(path: str | Path, single_pred_prompt: bool = False) -
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             broken.append(f"entry {number} ({type(error).__name__}: {error})")
     if broken:
-        raise ScoringError(f"{path}: {len(broken)} entries are not questions with id and conversations: {some(broken)}")
+        entries = count(len(broken), "entry is no question", "entries are no questions")
+        raise ScoringError(f"{path}: {entries} with id and conversations: {some(broken)}")
     return questions
 
 
@@ -113,11 +114,11 @@ def split_problems(problems: Mapping[str, Any], splits: Mapping[str, Any], split
         raise ScoringError(f"split {split!r} of pid_splits.json is empty: there is nothing to score against")
     absent = [pid for pid in splits[split] if str(pid) not in problems]
     if absent:
-        raise ScoringError(f"problems.json lacks {len(absent)} problems of {split}: {some(map(str, absent))}")
+        raise ScoringError(f"problems.json lacks {count(len(absent), 'problem')} of {split}: {some(map(str, absent))}")
     found = {str(pid): problems[str(pid)] for pid in splits[split]}
     broken = [pid for pid, problem in found.items() if not _is_problem(problem)]
     if broken:
-        bare = f"{len(broken)} problems of {split} have no choices, or no answer among them"
+        bare = f"{count(len(broken), 'problem')} of {split} without choices, or without an answer among them"
         raise ScoringError(f"problems.json: {bare}: {some(broken)}")
     return found
 
@@ -142,7 +143,8 @@ def score(
     on_images = {reply.key: hit for reply, hit in zip(paired.replies, hits, strict=True) if has_image(reply)}
     blind = [reply.key for reply in paired.replies if reply.line and has_image(reply) and not _asked_with_image(reply)]
     if blind:
-        blind = [f"{len(blind)} questions with an image were asked without {DEFAULT_IMAGE_TOKEN}: {some(blind)}"]
+        asked = count(len(blind), "question with an image was", "questions with an image were")
+        blind = [f"{asked} asked without {DEFAULT_IMAGE_TOKEN}: {some(blind)}"]
     metrics, changes = {}, {}
     if on_images:
         metrics["image_accuracy"], changes["per_question"] = Measure.of(list(on_images.values())), on_images

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from llava import reading
 from llava.eval.answering.errors import EvaluationError
-from llava.names import some
+from llava.names import agree, count, some
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -128,7 +128,8 @@ def pair(
         "answered but not asked": [k for k in lines if k in annotations and k not in known],
         "not answered": unanswered if missing == "error" else [],
     }
-    found = [f"{len(bad)} question ids are {what}: {some(map(name, bad))}" for what, bad in problems.items() if bad]
+    ids = {what: count(len(bad), "question id is", "question ids are") for what, bad in problems.items()}
+    found = [f"{ids[what]} {what}: {some(map(name, bad))}" for what, bad in problems.items() if bad]
     if found:
         hint = f" ({SCORE_WITHOUT})" if problems["not answered"] else ""
         raise ScoringError("; ".join(found) + hint)
@@ -136,10 +137,13 @@ def pair(
         raise InputsFit
     warnings = []
     if len(wanted) < len(annotations):
-        warnings.append(f"a subset: {len(wanted)} of the {len(annotations)} annotated questions were asked")
+        asked_of = f"{len(wanted)} of the {count(len(annotations), 'annotated question')}"
+        warnings.append(f"a subset: {asked_of} {agree(len(wanted), 'was', 'were')} asked")
     if unanswered:
-        how = "count as wrong" if missing == "wrong" else "are left out"
-        warnings.append(f"{len(unanswered)} of {len(wanted)} questions have no answer and {how}")
+        many = len(unanswered)
+        wrong, left = f"{agree(many, 'counts', 'count')} as wrong", f"{agree(many, 'is', 'are')} left out"
+        of = f"{many} of {count(len(wanted), 'question')}"
+        warnings.append(f"{of} {agree(many, 'has', 'have')} no answer and {wrong if missing == 'wrong' else left}")
     kept = wanted if missing == "wrong" else [k for k in wanted if k in lines]
     if not kept:
         raise ScoringError("there are no answers to score")
@@ -155,8 +159,8 @@ def read_questions(path: str | Path, *needs: str) -> list[dict[str, Any]]:
     whole = [isinstance(row, dict) and set(needs) <= row.keys() for row in rows]
     without = [f"question {number}" for number, fits in enumerate(whole, start=1) if not fits]
     if without:
-        missing = f"have no {' and '.join(needs)}: {some(without)}"
-        raise ScoringError(f"question file {path}: {len(without)} questions {missing}")
+        lacking = count(len(without), "question has", "questions have")
+        raise ScoringError(f"question file {path}: {lacking} no {' and '.join(needs)}: {some(without)}")
     return rows
 
 

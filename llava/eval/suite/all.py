@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llava.conversation import OWN_TEMPLATE
 from llava.eval.benchmarks import BENCHMARKS, BY_NAME, DATA, Benchmark
 from llava.eval.suite.program_flags import check_program_flags, checkpoint_flags
 from llava.eval.suite.summary import FILES, STATE, read_state, rule_of, summarise
@@ -39,7 +40,10 @@ def fingerprint(
     from llava.checkpoint.identity import file_state
 
     questions = [data / file for file in benchmark.data]
+    # Scores of plain language models from before they were asked in their own template are made again.
+    own = checkpoint.question_template == OWN_TEMPLATE and benchmark.score is not None
     return {
+        **({"question_template": OWN_TEMPLATE} if own else {}),
         "checkpoint": file_state(checkpoint, checkpoint_flags(flags).vision_tower),
         "questions": [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in questions],
         "flags": list(flags),

@@ -5,7 +5,7 @@ variables:
 
 NAME        name of the answers (default: the checkpoint's folder)
 RESULT      where the score goes (default: next to the answers)
-CONV        conversation template (default: what the checkpoint records)
+CONV        conversation template (default: what the checkpoint records; a plain language model's own)
 DATA        the benchmark's folder (default: under playground/data/eval)
 QUESTIONS   another question file of that folder, without its suffix
 IMAGES      another folder of images

@@ -226,6 +226,7 @@ def test_frozen_projector_is_kept_beside_a_lora(tiny, train_flags, tmp_path):
         ({"mm_projector_type": "mlp"}, "unknown --mm_projector_type 'mlp'"),
         ({"mm_projector_type": "identity"}, "as wide as the language model"),
         ({"image_aspect_ratio": "anyres"}, "allowed: square, pad"),
+        ({"mm_patch_merge_type": "spatial_unpad"}, "--mm_patch_merge_type 'spatial_unpad'; allowed: flat"),
         ({"tune_mm_mlp_adapter": True, "tune_layers": "0"}, "stage 1 trains the projector only"),
     ],
 )

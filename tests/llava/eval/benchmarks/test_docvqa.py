@@ -55,7 +55,7 @@ def test_any_reference_scores_one_by_every_rule():
     ("annotations", "words"),
     [
         ({"data": [entry(1, ["x"], data_split="test")]}, "are of split test, not val"),
-        ({"data": [entry(1, [])]}, "1 annotations have no answers"),
+        ({"data": [entry(1, [])]}, "1 annotation has no answers"),
         ({"questions": []}, "not a DocVQA file"),
         ([], "not a DocVQA file"),
     ],

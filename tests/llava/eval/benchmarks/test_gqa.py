@@ -73,7 +73,7 @@ def test_no_group_no_distribution():
 @pytest.mark.parametrize(
     ("answers", "questions", "words"),
     [
-        (ANSWERS[:3], QUESTIONS, "1 question ids are not answered: 4"),
+        (ANSWERS[:3], QUESTIONS, "1 question id is not answered: 4"),
         (ANSWERS + said(q9="x"), QUESTIONS, "not among the annotations: 9"),
         (ANSWERS, {"1": {"question": "?"}}, "not in GQA's official form"),
         (ANSWERS, [], "not in GQA's official form"),

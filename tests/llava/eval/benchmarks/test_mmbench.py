@@ -95,7 +95,7 @@ def test_one_order_is_no_circle():
 def test_a_circle_with_a_gap_is_left_out_and_said():
     report = score(said(ROWS[1:]), ROWS, missing="skip")
     assert report.metrics["circular"].samples == 2
-    assert "1 of 9 questions have no answer" in report.warnings[0]
+    assert "1 of 9 questions has no answer" in report.warnings[0]
     assert "1 questions lack the answer to an order" in report.warnings[1]
     assert "1 questions lack the first order" in report.warnings[2]
     assert report.metrics["vanilla"].samples == 2
@@ -133,7 +133,7 @@ def test_all_rounds_make_the_rotations_that_a_file_lacks():
     ("answers", "rows", "words"),
     [
         (said(ROWS[:-1]), ROWS, r"not answered: 2000243/0"),
-        (said(ROWS), [*ROWS[:-1], ROWS[-1] | {"answer": ""}], "1 rows have no answer letter .* the server"),
+        (said(ROWS), [*ROWS[:-1], ROWS[-1] | {"answer": ""}], "1 row has no answer letter .* the server"),
         (said([row(999, "A")]), ROWS[:1], "not among the annotations: 999/0"),
         ([{"question_id": 241, "text": "A", "options": ["x", "y"]}], ROWS[:1], "was given to the options"),
     ],
@@ -253,9 +253,7 @@ def test_a_test_split_gets_an_empty_answer_column(tmp_path):
 
 
 def test_an_incomplete_submission_is_refused():
-    with pytest.raises(
-        ScoringError, match=r"1 rows of the file have no answer: 1000241; 1 answers belong to no row: 9"
-    ):
+    with pytest.raises(ScoringError, match=r"1 row of the file has no answer: 1000241; 1 answer belongs to no row: 9"):
         sheet(ROWS[:2], [*said(ROWS[:1]), {"question_id": 9, "text": ""}])
 
 

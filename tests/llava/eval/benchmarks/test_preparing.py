@@ -9,6 +9,7 @@ import pytest
 from llava.eval import prepare
 from llava.eval.benchmarks import BY_NAME
 from llava.eval.benchmarks.preparing import Options, PrepareError
+from llava.names import agree
 from tests.made_benchmarks import MAKERS, rows_of
 
 ANY = Options(check_counts=False)
@@ -42,12 +43,13 @@ def test_missing_images_are_counted_or_left_out_aloud(name, tmp_path, capsys):
     perfect = MAKERS[name](tmp_path / "raw")
     images = sorted(p for p in (tmp_path / "raw").rglob("*") if p.suffix in (".jpg", ".png"))
     images[0].unlink()
-    with pytest.raises(PrepareError, match=rf"1 of \d+ images are missing under .*{images[0].name}.*skip-missing"):
+    with pytest.raises(PrepareError, match=rf"1 of \d+ images is missing under .*{images[0].name}.*skip-missing"):
         BY_NAME[name].prepare(tmp_path / "raw", tmp_path / "out", ANY)
     options = Options(check_counts=False, skip_missing_images=True)
     asked = BY_NAME[name].prepare(tmp_path / "raw", tmp_path / "out", options)
     assert 0 < asked < len(perfect)
-    assert f"{len(perfect) - asked} of {len(perfect)} questions are left out" in capsys.readouterr().out
+    left_out, of = len(perfect) - asked, f"of {len(perfect)} questions"
+    assert f"{left_out} {of} {agree(left_out, 'is', 'are')} left out" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", MAKERS)
