@@ -8,9 +8,8 @@ _TEMPLATES = {"llama": "llama", "phi3": "phi3", "phi": "bunny", "qwen2": "bunny"
 
 for _backbone, _template in _TEMPLATES.items():
     _module = f"bunny.model.language_model.bunny_{_backbone}"
-    register_family(
-        ModelFamily(f"bunny-{_backbone}", _backbone, "bunny", _module, _template, _SIGLIP, box_frame="original")
-    )
+    parts = f"bunny-{_backbone}", _backbone, "bunny", _module, _template, _SIGLIP
+    register_family(ModelFamily(*parts, fast_tokenizer=True))
 
 for _name in ("minicpm", "bunny-minicpm"):
     UNSUPPORTED[_name] = "MiniCPM runs code that its repository brings along; it is not supported"

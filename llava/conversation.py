@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import NamedTuple
 
+from llava.names import close, did_you_mean
 from llava.plugins import load_plugins
 
 
@@ -110,6 +111,9 @@ def _render_llama_2(conv: Conversation) -> list[Segment]:
         if i == 0 and role != conv.roles[0]:
             raise ValueError("a Llama-2 conversation starts with the human's turn")
         if role == conv.roles[0]:
+            if i and not text:
+                # As upstream: such a turn leaves no trace. It refuses an empty first turn, which here keeps its frame.
+                continue
             if i == 0 and conv.system:
                 text = f"<<SYS>>\n{conv.system}\n<</SYS>>\n\n{text}"
             # The tokenizer adds the first bos.
@@ -123,7 +127,8 @@ def _render_llama_2(conv: Conversation) -> list[Segment]:
 def _render_plain(conv: Conversation) -> list[Segment]:
     segments: list[Segment] = []
     for i, (_, text) in enumerate(conv.messages):
-        if text:
+        # An empty caption is trained too, as upstream's: its line break.
+        if text is not None:
             segments.append(Segment(text if i % 2 == 0 else text + conv.sep, i % 2 == 1))
     return segments
 
@@ -189,6 +194,9 @@ conv_templates: dict[str, Conversation] = {
 
 default_conversation = conv_templates["vicuna_v1"]
 
+OWN_TEMPLATE = "tokenizer's own"
+"""In records: the chat template that the tokenizer of a plain language model brings along."""
+
 
 class TemplateError(ValueError):
     """A template that does not exist or does not fit the tokenizer."""
@@ -204,7 +212,8 @@ def get_template(name: str) -> Conversation:
     """A copy of the template; raises `TemplateError` for an unknown name."""
     templates = known_templates()
     if name not in templates:
-        raise TemplateError(f"unknown conversation template {name!r}; known: {', '.join(templates)}")
+        hint = did_you_mean(*close(name, templates))
+        raise TemplateError(f"unknown conversation template {name!r}; known: {', '.join(templates)}{hint}")
     return templates[name].copy()
 
 

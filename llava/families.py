@@ -27,7 +27,7 @@ class ModelFamily:
         module: registers its config class and model class with transformers.
         template: conversation template of checkpoints that do not record theirs.
         vision_tower: the tower of published recipes.
-        box_frame: boxes in its training data are fractions of the image "padded" to a square, or of the "original".
+        fast_tokenizer: upstream uses tokenizer.json as it is, instead of the slow tokenizer.
         aliases: older values of model_type.
         layer_path: attribute path of the decoder layers.
     """
@@ -38,7 +38,7 @@ class ModelFamily:
     module: str
     template: str
     vision_tower: str
-    box_frame: str = "padded"
+    fast_tokenizer: bool = False
     aliases: tuple[str, ...] = ()
     layer_path: str = "model.layers"
 
@@ -58,7 +58,9 @@ class ModelFamily:
 
 FAMILIES: dict[str, ModelFamily] = {}
 """The registered families by model_type; `known_families` returns those of all packages."""
-UNSUPPORTED: dict[str, str] = {}
+UNSUPPORTED: dict[str, str] = {
+    "llava_next": "LLaVA-1.6 cuts an image into several views (anyres), which is not supported; LLaVA-1.5 is"
+}
 """Values of model_type that are known and not supported, and why."""
 
 

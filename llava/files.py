@@ -1,6 +1,7 @@
 """Writing files whole or not at all."""
 
 import contextlib
+import errno
 import fcntl
 import glob
 import hashlib
@@ -15,33 +16,48 @@ from typing import Any
 _PARTIAL, _OLD = ".partial", ".old"
 _RANDOM = "?" * 8
 """A pattern for the random letters in tempfile's names."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_WORDS = ("No space left on device", "Disk quota exceeded", "enforce fail at inline_container.cc")
+"""What libraries without an errno say of a full disk: safetensors, tokenizers and torch.save."""
+
+
+class DiskFullError(OSError):
+    """A file or folder for which the disk has no room."""
 
 
 @contextlib.contextmanager
-def written_whole(path: str | Path) -> Iterator[Path]:
-    """Yields a file next to `path` to write; it becomes `path` when the block ends without an error."""
+def written_whole(path: str | Path, nbytes: int = 0) -> Iterator[Path]:
+    """Yields a file next to `path` to write; it becomes `path` when the block ends without an error.
+
+    Args:
+        nbytes: its least size, if it is known, for the message of a full disk.
+
+    Raises:
+        DiskFullError: there is no room; nothing is left behind.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(path)
     with _held_aside(path, folder=False) as aside:
-        # mkstemp makes files that only the owner can read.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(aside, 0o666 & ~umask)
         try:
-            yield aside
-            with open(aside, "rb") as file:
-                os.fsync(file.fileno())
+            with full_disk_explained(path, aside, nbytes):
+                yield aside
+                with open(aside, "rb") as file:
+                    os.fsync(file.fileno())
+            give_usual_modes(aside)
             os.replace(aside, path)
         finally:
             aside.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def folder_written_whole(path: str | Path) -> Iterator[Path]:
+def folder_written_whole(path: str | Path, nbytes: int = 0) -> Iterator[Path]:
     """Yields a folder next to `path` to fill; it replaces `path` when the block ends without an error.
 
-    Links are followed. Raises `NotADirectoryError` if `path` is a file.
+    Links are followed. `nbytes` and `DiskFullError`: as for `written_whole`.
+
+    Raises:
+        NotADirectoryError: `path` is a file.
     """
     path = Path(path).resolve()
     if path.exists() and not path.is_dir():
@@ -49,9 +65,10 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(path)
     with _held_aside(path, folder=True) as aside:
-        aside.chmod(0o755)
         try:
-            yield aside
+            with full_disk_explained(path, aside, nbytes):
+                yield aside
+            give_usual_modes(aside)
             old = aside.with_suffix(_OLD)
             if path.exists():
                 path.rename(old)
@@ -64,6 +81,67 @@ def folder_written_whole(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def full_disk_explained(path: Path, aside: Path | None, nbytes: int = 0) -> Iterator[None]:
+    """Turns any library's error about a full disk into a `DiskFullError`, after it removed `aside`.
+
+    The outermost block names what the user asked for.
+
+    Args:
+        path: what is being written.
+        aside: the unfinished file or folder; None if what is written so far stays, to go on from it.
+        nbytes: what the whole needs at least, if it is known.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _says_full(error):
+            raise
+        need = max(nbytes, sum(file.stat().st_size for file in _files(aside or path)))
+        if aside is not None:
+            for file in _files(aside):
+                # A removed file takes room as long as it is open somewhere.
+                os.truncate(file, 0)
+            _remove(aside)
+        place = next(folder for folder in path.resolve().parents if folder.exists())
+        free = shutil.disk_usage(place).free
+        missing = f", {_size(need - free)} too little" if need > free else ""
+        left = "what was finished is kept" if aside is None else "nothing of it was left"
+        raise DiskFullError(
+            f"the disk is full: {path} needs more than {_size(need)}, and {place} has {_size(free)} free{missing}; "
+            f"{left}. Make room and run the same command again, or write to another disk"
+        ) from error
+
+
+def _says_full(error: BaseException | None) -> bool:
+    if error is None:
+        return False
+    own = getattr(error, "errno", None) in _FULL or any(words in str(error) for words in _FULL_WORDS)
+    return own or _says_full(error.__cause__ or error.__context__)
+
+
+def _files(path: Path) -> list[Path]:
+    """A file itself, or all files of a folder."""
+    return [file for file in (path, *path.rglob("*")) if file.is_file() and not file.is_symlink()]
+
+
+def _size(nbytes: int) -> str:
+    unit, name = next(((u, n) for u, n in ((1e9, "GB"), (1e6, "MB")) if abs(nbytes) >= u), (1e3, "kB"))
+    return f"{nbytes / unit:.1f} {name}"
+
+
+def give_usual_modes(path: Path) -> None:
+    """Gives a file, or a folder and all below it, the umask's modes: tempfile and safetensors write for the owner only.
+
+    Links are left alone.
+    """
+    umask = os.umask(0)
+    os.umask(umask)
+    for entry in (path, *path.rglob("*")):
+        if not entry.is_symlink():
+            entry.chmod((0o777 if entry.is_dir() else 0o666) & ~umask)
 
 
 def remove_abandoned(path: str | Path) -> None:
@@ -113,10 +191,10 @@ def _remove(path: Path) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    with written_whole(path) as aside:
-        # Half of a surrogate pair, which UTF-8 cannot encode, becomes JSON's escape.
-        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-        aside.write_text(text, encoding="utf-8", errors="backslashreplace")
+    # Half of a surrogate pair, which UTF-8 cannot encode, becomes JSON's escape.
+    text = (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", errors="backslashreplace")
+    with written_whole(path, len(text)) as aside:
+        aside.write_bytes(text)
 
 
 def sha256_of(path: str | Path) -> str:

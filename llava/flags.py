@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import re
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -10,12 +12,17 @@ from llava.names import close, did_you_mean
 
 INTERRUPTED = 130
 """The exit status of a program that Ctrl-C ended."""
+_SECONDS_TO_END = 30
+"""How long a program may take to end after Ctrl-C."""
 DTYPE_NAMES = ("fp32", "fp16", "bf16")
 """Values of --dtype; `llava.dtypes.DTYPES` maps them to torch's."""
 
 
 class Parser(argparse.ArgumentParser):
-    """The parser of every program: what is wrong with the flags is one line, with what was probably meant."""
+    """The parser of every program: what is wrong with the flags is one line, with what was probably meant.
+
+    The `epilog` may be a function, which is called if --help is asked for.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"prog": _command()} | options)
@@ -48,6 +55,11 @@ class Parser(argparse.ArgumentParser):
                 action.required = True
         # Values of unknown flags are left over too.
         return args, [word.partition("=")[0] for word in left if word.startswith("-")] or left
+
+    def format_help(self) -> str:
+        if callable(self.epilog):
+            self.epilog = self.epilog()
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         """Ends the program with one line, instead of the usage of all flags."""
@@ -90,6 +102,28 @@ def run_program(
         sys.exit(f"error: {error}")
 
 
+def run_command(command: Sequence[str], **options: Any) -> int:
+    """Runs a command (`options`: of Popen) and returns its exit status; see `wait_for` about Ctrl-C."""
+    return wait_for(subprocess.Popen(command, **options))[0]
+
+
+def wait_for(*processes: subprocess.Popen) -> list[int]:
+    """Exit statuses of programs that this one started.
+
+    A terminal sends Ctrl-C to them too. They say so and end, and this program ends after them without another word.
+    """
+    try:
+        return [process.wait() for process in processes]
+    except KeyboardInterrupt:
+        for process in processes:
+            try:
+                process.wait(_SECONDS_TO_END)
+            except subprocess.TimeoutExpired:
+                process.terminate()
+                process.wait()
+        sys.exit(INTERRUPTED)
+
+
 def add_checkpoint_flags(parser: argparse.ArgumentParser, dtype_help: str = "default: as stored") -> None:
     """--model-path, --model-base, --vision-tower and --dtype."""
     parser.add_argument("--model-path", required=True, help="checkpoint: full, LoRA, projector, merged or pruned")
@@ -109,3 +143,10 @@ def positive(text: str) -> int:
     if not (text.isdecimal() and int(text)):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
+
+
+def device(text: str) -> str:
+    """For `type=`: the name of a device, as torch has them; whether it exists is checked with torch."""
+    if not re.fullmatch(r"(cpu|cuda|mps|xpu|npu|hpu)(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no device; cuda (the CPU if there is no GPU), cuda:1, cpu")
+    return text

@@ -1,14 +1,17 @@
 """The finished entries of a long run, kept on disk to resume it."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+import weakref
+from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
+from llava.files import full_disk_explained
 from llava.names import some
 
 _HEAD = b'{"settings": '
@@ -26,10 +29,11 @@ def journal_path(output: str | Path) -> Path:
 
 
 class Journal:
-    """Entries by key, in a file of JSON lines next to the result; it is locked while it is open.
+    """Entries by key, in a file of JSON lines next to the result; it is locked until it is closed.
 
     The first line holds the settings of the run, each further line `[key, value]`. A last line without a line break,
-    which a kill leaves, is dropped. The file is created with the first entry.
+    which a kill leaves, is dropped. Until the first entry the file is empty. `close`, or the end of the program,
+    removes a file without entries.
 
     Args:
         output: the path of the result.
@@ -46,9 +50,14 @@ class Journal:
         self.settings: dict[str, Any] = json.loads(json.dumps(settings, default=str))
         self.entries: dict[Any, Any] = {}
         self._what = what
-        self._lock = FileLock(f"{self.path}.lock")
-        if self.path.exists():
-            self._open()
+        self._file = self._locked()
+        # Called at the end of the program too.
+        self.close = weakref.finalize(self, _release, self._file, self.path, self.entries)
+        try:
+            self._read()
+        except JournalError:
+            self._file.close()
+            raise
 
     @property
     def digest(self) -> str:
@@ -57,57 +66,62 @@ class Journal:
 
     def add(self, entries: Mapping[Any, Any]) -> None:
         """Writes entries to the disk; they then survive a crash."""
-        if not self._lock.is_locked:
-            self._open()
-        self._append(list(entry) for entry in entries.items())
+        size = self._file.tell()
+        rows = [*([] if size else [{"settings": self.settings}]), *map(list, entries.items())]
+        left = memoryview("".join(json.dumps(row) + "\n" for row in rows).encode())
+        with full_disk_explained(self.path, None):
+            try:
+                while left:
+                    left = left[self._file.write(left) :]
+                os.fsync(self._file.fileno())
+            except OSError:
+                # An entry in part would stand before the next one.
+                self._cut(size)
+                raise
         self.entries |= entries
-
-    def close(self) -> None:
-        """Releases the lock; the file stays."""
-        if self._lock.is_locked:
-            Path(self._lock.lock_file).unlink(missing_ok=True)
-            self._lock.release()
 
     def remove(self) -> None:
         """Removes the file, once the result is written."""
         self.path.unlink(missing_ok=True)
-        self.close()
+        self._file.close()
 
-    def _open(self) -> None:
+    def _locked(self) -> FileIO:
+        """The file, open at its end and locked.
+
+        Only the process that holds the lock removes the file. It may do so between our `open` and our lock; the path
+        then names another file, or none.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(blocking=False)
-        except Timeout as error:
-            raise JournalError(
-                f"another process is writing {self.path}; wait for it, or use another {self._what}"
-            ) from error
-        try:
-            self._read()
-        except JournalError:
-            self.close()
-            raise
-
-    def _append(self, rows: Iterable[Any]) -> None:
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-            file.flush()
-            os.fsync(file.fileno())
+        while True:
+            file = FileIO(self.path, "ab")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError) as error:
+                file.close()
+                raise JournalError(
+                    f"another process is writing {self.path}; wait for it, or use another {self._what}"
+                ) from error
+            except OSError:
+                # A file system without locks.
+                return file
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), self.path.stat()):
+                    return file
+            file.close()
 
     def _read(self) -> None:
-        head, *rows = (self.path.read_bytes() if self.path.exists() else b"").split(b"\n")
+        head, *rows = self.path.read_bytes().split(b"\n")
         if not rows:
             # A kill before the first line was complete, or the zeros of a power failure.
             begun = head.rstrip(b"\0")[: len(_HEAD)]
             if not _HEAD.startswith(begun):
                 raise self._refusal("it is no journal: it does not begin with the settings of a run")
-            if head:
-                os.truncate(self.path, 0)
-            self._append([{"settings": self.settings}])
+            self._cut(0)
             return
         self._check_settings(head)
         if torn := rows.pop():
             print(f"the last line of {self.path} was half written and is dropped")
-            os.truncate(self.path, self.path.stat().st_size - len(torn))
+            self._cut(self._file.tell() - len(torn))
         for number, row in enumerate(rows, start=2):
             try:
                 entry = json.loads(row)
@@ -116,6 +130,10 @@ class Journal:
                 self.entries[key] = value
             except (ValueError, TypeError) as error:
                 raise self._refusal(f"line {number} is damaged") from error
+
+    def _cut(self, size: int) -> None:
+        self._file.truncate(size)
+        self._file.seek(size)
 
     def _check_settings(self, head: bytes) -> None:
         try:
@@ -132,6 +150,14 @@ class Journal:
         return JournalError(
             f"{self.path} cannot be continued: {why}; delete it to start again, or use another {self._what}"
         )
+
+
+def _release(file: FileIO, path: Path, entries: Mapping[Any, Any]) -> None:
+    """Removes a journal without entries and releases its lock, in this order, so that no other process's is removed."""
+    if not file.closed:
+        if not entries:
+            path.unlink(missing_ok=True)
+        file.close()
 
 
 def differences(begun: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

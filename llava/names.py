@@ -52,6 +52,17 @@ def count(number: int, one: str, many: str | None = None) -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
+def agree(number: int, one: str, many: str) -> str:
+    """The verb that fits a number: "is" or "are"."""
+    return one if number == 1 else many
+
+
+def listed(noun: str, names: Iterable[object]) -> str:
+    """A noun with its names: "layer 1", "layers 1, 2"."""
+    names = list(map(str, names))
+    return f"{noun}{agree(len(names), '', 's')} {', '.join(names)}"
+
+
 def close(word: str, known: Iterable[str], most: int = 1) -> list[str]:
     """The known names that a misspelt word is most like; case, "_" and "-" make no difference."""
     by_form = {_form(name): name for name in known}

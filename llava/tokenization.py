@@ -1,10 +1,11 @@
-"""Text to ids with character offsets, equal to the ids of upstream's slow tokenizers.
+"""Text to ids with character offsets, and ids to text, equal to upstream's slow tokenizers.
 
 Labels follow from the offsets; upstream tokenised parts of the text again and dropped samples if the ids disagreed.
 """
 
 import re
 from collections.abc import Sequence
+from itertools import groupby
 from weakref import WeakKeyDictionary
 
 from transformers import PreTrainedTokenizerBase
@@ -64,6 +65,39 @@ def _shift(position: int, inserted: Sequence[int]) -> int:
     return position - sum(1 for extra in inserted if extra < position)
 
 
+_BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
+_INVALID = "\ufffd"
+
+
+def ids_to_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
+    """The text of ids without special tokens; blanks at its ends are not exact.
+
+    Each byte that belongs to no UTF-8 character becomes one U+FFFD, as in SentencePiece. The Rust tokenizer replaces
+    all bytes of a run if one of them is invalid, also those of whole characters.
+    """
+    text = tokenizer.decode(ids, skip_special_tokens=True)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if _INVALID not in text or not getattr(backend.model, "byte_fallback", False):
+        return text
+    # An id above the vocabulary has no token: embeddings may have more rows.
+    tokens = [token for token in tokenizer.convert_ids_to_tokens(ids, skip_special_tokens=True) if token is not None]
+    return backend.decoder.decode(_without_invalid_bytes(tokens))
+
+
+def _without_invalid_bytes(tokens: Sequence[str]) -> list[str]:
+    """The tokens, with U+FFFD in place of each byte that belongs to no character."""
+    result: list[str] = []
+    for are_bytes, run in groupby(tokens, lambda token: _BYTE_TOKEN.fullmatch(token) is not None):
+        if not are_bytes:
+            result += run
+            continue
+        raw = bytes(int(_BYTE_TOKEN.fullmatch(token)[1], 16) for token in run)
+        for character in raw.decode("utf-8", "surrogateescape"):
+            escaped = "\udc80" <= character <= "\udcff"
+            result += [_INVALID] if escaped else [f"<0x{byte:02X}>" for byte in character.encode()]
+    return result
+
+
 _ENCODERS: "WeakKeyDictionary[PreTrainedTokenizerBase, PromptEncoder]" = WeakKeyDictionary()
 
 
@@ -109,13 +143,13 @@ def fitting_templates(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     return [name for name, conv in known_templates().items() if _stop_token_problem(conv, tokenizer) is None]
 
 
-def check_template(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+def check_template(name: str, tokenizer: PreTrainedTokenizerBase, flag: str = "--version") -> None:
     """Raises `TemplateError` if the template's end of turn is not one special token (LLaVA#1166)."""
     problem = _stop_token_problem(get_template(name), tokenizer)
     if problem:
         fitting = ", ".join(fitting_templates(tokenizer)) or "none"
         raise TemplateError(
-            f"--version {name} does not fit the tokenizer {tokenizer.name_or_path}: {problem}. "
+            f"{flag} {name} does not fit the tokenizer {tokenizer.name_or_path}: {problem}. "
             f"Templates that fit it: {fitting}"
         )
 

@@ -3,8 +3,6 @@
 python scripts/average_weights.py --model-paths RECIPE1 RECIPE2 --weights 0.42 0.58 --output FINAL
 """
 
-from llava.checkpoint.average import average_checkpoints
-from llava.checkpoint.folder import open_checkpoint
 from llava.flags import Parser, add_output_flags, run_program
 
 
@@ -14,6 +12,10 @@ def main() -> None:
     parser.add_argument("--weights", nargs="+", type=float, help="one per model, summing to 1; default: equal")
     add_output_flags(parser)
     args = parser.parse_args()
+    # These import torch, so they wait until the flags have been read.
+    from llava.checkpoint.average import average_checkpoints
+    from llava.checkpoint.folder import open_checkpoint
+
     checkpoints = [open_checkpoint(path, flag="--model-paths") for path in args.model_paths]
     average_checkpoints(checkpoints, args.weights, args.output, args.overwrite)
     print(f"the average is in {args.output}")

@@ -7,17 +7,20 @@ It merges Bunny's checkpoints too, and checks their `--model-type`.
 
 import argparse
 
-from bunny.model.builder import check_checkpoint
-from llava.checkpoint.folder import open_checkpoint
-from llava.dtypes import dtype_of
 from llava.files import folder_written_whole
 from llava.flags import Parser, add_checkpoint_flags, run_program
-from llava.model.builder import load_checkpoint
 from llava.outputs import check_output
 
 
 def merge_lora(args: argparse.Namespace) -> None:
     """Sums in float32, casts once, writes model, tower and tokenizer; the folder appears whole."""
+    # These import torch, so they wait until the flags have been read.
+    from bunny.model.builder import check_checkpoint
+    from llava.checkpoint.folder import open_checkpoint
+    from llava.checkpoint.write import bytes_of, finish_folder
+    from llava.dtypes import dtype_of
+    from llava.model.builder import load_checkpoint
+
     checkpoint = open_checkpoint(args.model_path, args.model_base)
     reads = [*checkpoint.folders, args.vision_tower]
     check_output(args.save_model_path, reads, 0, args.overwrite, "--save-model-path")
@@ -25,9 +28,9 @@ def merge_lora(args: argparse.Namespace) -> None:
         check_checkpoint(checkpoint, args.model_type)
     dtype = dtype_of(args.dtype) or checkpoint.stored_dtype
     tokenizer, model, _, _ = load_checkpoint(checkpoint, device="cpu", dtype=dtype, vision_tower=args.vision_tower)
-    with folder_written_whole(args.save_model_path) as aside:
+    with folder_written_whole(args.save_model_path, bytes_of(model.state_dict())) as aside:
         model.save_pretrained(aside)
-        tokenizer.save_pretrained(aside)
+        finish_folder(aside, tokenizer)
     print(f"the merged model is in {args.save_model_path} ({str(dtype).removeprefix('torch.')})")
 
 

@@ -2,22 +2,42 @@
 # Trains a vision-language model in 25% of its layers, evaluates it, prunes it and evaluates it again: on a laptop, without
 # a GPU or a model hub. docs/results.md has the time of one run; without bfloat16 instructions (AVX512-BF16, AMX) it takes
 # longer. If you run it again, it continues where it stopped.
-# OUT: folder of the results (default: checkpoints/quickstart).
+# OUT: folder of the results (default: checkpoints/quickstart). TUNE_LAYERS: the layers to tune (default:
+# sparse-uniform:25%). A run with other settings needs another OUT.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 OUT=${OUT:-checkpoints/quickstart}
 mkdir -p "$OUT/stages"
 export LLAVA_CACHE=${LLAVA_CACHE:-$PWD/.cache}
 
-# stage NAME COMMAND...: runs a stage once and records its seconds; a finished stage is skipped.
+# settings_of COMMAND...: its flags and their values, one flag in a line; of a script, those of the commands that it runs.
+# The interpreter is left out, and so is the place of OUT.
+settings_of() {
+    local text
+    text=$(if [ "$1" = env ]; then DRY_RUN=1 "$@"; else printf '%q ' "$@"; fi)
+    sed -E 's/^[^ ]+ //; s/ --/\n--/g' <<< "${text//"$OUT"/OUT}"
+}
+
+# stage NAME COMMAND...: runs a stage once, and records its settings and its seconds. A finished stage is skipped. A stage
+# that was begun with other settings is an error.
 stage() {
-    local name=$1 begin=$SECONDS
+    local name=$1 begin=$SECONDS record=$OUT/stages/$1.settings settings
     shift
+    settings=$(settings_of "$@")
+    if [ -e "$record" ] && [ "$settings" != "$(cat "$record")" ]; then
+        before=$(grep -vxFf <(echo "$settings") "$record" | paste -sd ' ')
+        now=$(grep -vxFf "$record" <<< "$settings" | paste -sd ' ')
+        echo "error: the stage $name in $OUT was begun with other settings: ${before:-nothing} before, ${now:-nothing} now." \
+            "Set OUT to another folder, such as OUT=$OUT-2, or delete $OUT" >&2
+        exit 1
+    fi
     if [ -e "$OUT/stages/$name" ]; then
         echo "== $name: done before"
         return
     fi
     echo "== $name"
+    echo "$settings" > "$record.partial"
+    mv "$record.partial" "$record"
     "$@"
     echo "$((SECONDS - begin))" > "$OUT/stages/$name.partial"
     mv "$OUT/stages/$name.partial" "$OUT/stages/$name"
@@ -48,9 +68,9 @@ stage finetune env DATA=playground/data/easy_vqa/finetune.json OUTPUT="$OUT/lora
     VERSION=chatml TUNE_LAYERS="${TUNE_LAYERS:-sparse-uniform:25%}" STEPS=240 BATCH=8 LR=1e-3 PROJECTOR_LR=1e-3 \
     LORA_R=32 LORA_ALPHA=64 SAVE_STEPS=50 bash scripts/train/finetune_lora.sh --lora_dropout 0 "${FEATURES[@]}"
 
-stage evaluate env QUESTIONS=questions_1200 NAME=quickstart RESULT="$OUT/accuracy.json" \
+stage evaluate env QUESTIONS=questions_1200 NAME="$(basename "$OUT")" RESULT="$OUT/accuracy.json" \
     bash scripts/eval/easy_vqa.sh "$OUT/lora" "${EVALUATE[@]}"
-stage wrong_image env QUESTIONS=questions_wrong_image NAME=quickstart RESULT="$OUT/wrong_image.json" \
+stage wrong_image env QUESTIONS=questions_wrong_image NAME="$(basename "$OUT")" RESULT="$OUT/wrong_image.json" \
     bash scripts/eval/easy_vqa.sh "$OUT/lora" "${EVALUATE[@]}"
 
 # Find the layers that change the angle of the last prompt token's state least, and measure the accuracy without them.

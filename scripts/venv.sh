@@ -1,17 +1,53 @@
 # Sourced by other scripts. Creates .venv in the repository once, with everything that the quickstart and the tests need,
-# and sets PYTHON. VENV: another folder. A finished venv is recognised by the requirements from which it was made.
+# and sets PYTHON. VENV: another folder. A finished venv is recognised by the requirements from which it was made. If it
+# was interrupted or killed, it continues when you run it again.
 VENV=${VENV:-.venv}
-if [ ! -x "$VENV/bin/python" ]; then
-    "${PYTHON311:-python3.11}" -m venv "$VENV"
-fi
 PYTHON=$VENV/bin/python
 wanted=$(cat setup.py constraints.txt playground/requirements.txt | sha256sum)
-if [ "$(cat "$VENV/installed" 2>/dev/null)" != "$wanted" ]; then
+
+installed() { [ "$(cat "$VENV/installed" 2>/dev/null)" = "$wanted" ]; }
+
+# remove_half [TEST]: removes the metadata of packages that a kill left in part, as pip would take them for whole ones. Their
+# last file is INSTALLER.
+remove_half() {
+    find "$VENV/lib" -maxdepth 3 -name '*.dist-info' "$@" ! -exec test -e '{}/INSTALLER' ';' -exec rm -r '{}' +
+}
+
+# Nothing of the user is deleted: a folder that holds files has to be a virtual environment, or one that a kill left half
+# made, which `python -m venv` completes. bin/activate is the last file that it writes.
+make_venv() {
+    [ ! -x "$PYTHON" ] || { [ -e "$VENV/pyvenv.cfg" ] && [ ! -e "$VENV/bin/activate" ]; } || return 0
+    if [ ! -e "$VENV/pyvenv.cfg" ] && [ -n "$(find "$VENV/" ! -type d ! -name lib64 -print -quit)" ]; then
+        echo "error: VENV=$VENV holds files and is not a virtual environment; give another folder" >&2
+        return 1
+    fi
+    [ ! -d "$VENV/lib" ] || remove_half
+    "${PYTHON311:-python3.11}" -m venv "$VENV"
+}
+
+pip_install() { "$PYTHON" -m pip install --quiet --disable-pip-version-check "$@"; }
+
+# In a subshell, which holds a lock on the folder: a second process waits for the first.
+install_all() (
+    # Where there is no flock, or the file system has no locks, nothing is locked.
+    flock -n -E 75 9 2>/dev/null || [ $? != 75 ] || { echo "waiting for another process that installs into $VENV"; flock 9; }
+    if installed; then exit; fi
     echo "installing into $VENV"
+    make_venv
+    # A venv without pip, or with a part of it.
+    "$PYTHON" -c 'import importlib.metadata as m; assert m.version("pip")' 2>/dev/null ||
+        "$PYTHON" -m ensurepip --default-pip
+    [ ! -e "$VENV/installing" ] || remove_half -newer "$VENV/installing"
+    echo "$wanted" > "$VENV/installing"
     # torch is installed first and separately. Together with the rest, pip may choose a build with gigabytes of CUDA.
-    "$PYTHON" -m pip install --quiet --disable-pip-version-check "$(grep '^torch==' constraints.txt)"
-    "$PYTHON" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-    "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps -r playground/requirements.txt
-    echo "$wanted" > "$VENV/installed"
+    pip_install "$(grep '^torch==' constraints.txt)"
+    pip_install -c constraints.txt -e '.[dev]'
+    pip_install --no-deps -r playground/requirements.txt
+    mv "$VENV/installing" "$VENV/installed"
+) 9<"$VENV"
+
+if ! installed; then
+    mkdir -p "$VENV"
+    install_all
 fi
 export PYTHON

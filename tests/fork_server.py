@@ -72,6 +72,8 @@ def execute(words: list[str]) -> int:
 
 def become(request: dict, files: list[int]) -> None:
     """Turns this forked process into the program that was asked for."""
+    # Its own group: a test can kill it with all that it started.
+    os.setsid()
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
@@ -110,7 +112,12 @@ def receive(client: socket.socket) -> tuple[dict, list[int]]:
 def start(server: socket.socket, running: dict[int, socket.socket]) -> None:
     """Forks the program that the next client asks for, and tells the client its process id."""
     client, _ = server.accept()
-    request, files = receive(client)
+    try:
+        request, files = receive(client)
+    except (OSError, IndexError, ValueError):
+        # It was killed before it had said everything.
+        client.close()
+        return
     pid = os.fork()
     if not pid:
         try:
@@ -124,7 +131,8 @@ def start(server: socket.socket, running: dict[int, socket.socket]) -> None:
     for file in files:
         os.close(file)
     running[pid] = client
-    client.sendall(pid.to_bytes(8, "big"))
+    with contextlib.suppress(OSError):
+        client.sendall(pid.to_bytes(8, "big"))
 
 
 def finish(running: dict[int, socket.socket]) -> None:
@@ -146,7 +154,9 @@ def serve(server: socket.socket, watched: int) -> None:
         ready = select.select([server, *running.values()], [], [], INTERVAL if running else 0.5)[0]
         for pid, client in list(running.items()):
             if client in ready:
-                # A client says nothing more: it has gone away.
+                # A client says nothing more: it has gone away. So do the clients that its program started.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(pid, signal.SIGKILL)
                 os.kill(pid, signal.SIGKILL)
         if server in ready:
             start(server, running)

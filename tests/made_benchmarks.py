@@ -140,7 +140,7 @@ def docvqa(raw: Path) -> Perfect:
                 "questionId": 49153 + number,
                 "question": f"What is on page {number}?",
                 "question_types": ["handwritten", "form"],
-                "image": f"documents/page_{number}.png",
+                "image": f"documents/pybv0228_{number}.png",
                 "docId": 14465,
                 "ucsf_document_id": "pybv0228",
                 "ucsf_document_page_no": str(number),
@@ -148,7 +148,7 @@ def docvqa(raw: Path) -> Perfect:
                 "data_split": "val",
             }
         )
-        draw(raw / f"documents/page_{number}.png", number, (20, 40))
+        draw(raw / f"documents/pybv0228_{number}.png", number, (20, 40))
     write(
         raw / "val_v1.0_withQT.json",
         {"dataset_name": "SP-DocVQA", "dataset_version": "1.0", "dataset_split": "val", "data": entries},

@@ -129,3 +129,14 @@ def test_pages_name_files_that_exist(page):
         p for p in paths if not p.startswith(made) and not any((REPOSITORY / q).exists() for q in (p, f"{p}.py"))
     ]
     assert not missing
+
+
+def test_each_difference_from_upstream_names_its_tests():
+    page = (REPOSITORY / "docs/upstream.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| upstream |")]
+    assert rows
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", row)
+        assert named, row
+        for file, test in named:
+            assert f"def {test}(" in (REPOSITORY / file).read_text(encoding="utf-8"), f"{file}::{test}"

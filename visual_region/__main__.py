@@ -7,6 +7,7 @@ from llava.flags import Parser, run_program
 from llava.names import close, did_you_mean
 from llava.tables import text_table
 from visual_region.commands import COMMANDS, RESUMABLE
+from visual_region.commands.flags import ADD_FLAGS
 
 _PROGRAM = "python -m visual_region"
 
@@ -25,11 +26,16 @@ def main() -> None:
         sys.exit(f"error: there is no command {name!r}{hint}")
 
 
-def _run(name: str, arguments: list[str]) -> None:
-    module = importlib.import_module(f"visual_region.commands.{name}")
+def make_parser(name: str) -> Parser:
+    """The parser of a command."""
     parser = Parser(prog=f"{_PROGRAM} {name}", description=COMMANDS[name])
-    module.add_arguments(parser)
-    module.run(parser.parse_args(arguments))
+    ADD_FLAGS[name](parser)
+    return parser
+
+
+def _run(name: str, arguments: list[str]) -> None:
+    args = make_parser(name).parse_args(arguments)
+    importlib.import_module(f"visual_region.commands.{name}").run(args)
 
 
 def _help() -> str:

@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import nn
 
+from visual_region.commands.flags import MODES
 from visual_region.layers import LayerSelection
 
-MODES = ("lora", "full", "projector")
 # What reads a layer's input: in the lowest layer that trains, its input gradient is not needed.
 _READS_INPUT = ("q_proj", "k_proj", "v_proj", "qkv_proj")
 _FLOAT32 = 4

@@ -2,12 +2,12 @@
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
 from llava.checkpoint.record import LayerRecord
-from llava.names import close, did_you_mean
+from llava.names import close, did_you_mean, listed
 from visual_region.scores import ScoreError, ScoreFile
 from visual_region.strategies import PAPER_LAYERS, PAPER_LISTS, STRATEGIES, LayerSelectionError
 
@@ -72,6 +72,16 @@ class LayerSelection:
     def record(self) -> LayerRecord:
         """The record after a training of these layers."""
         return LayerRecord({}, self.num_layers).tuned(self.spec, self.layers)
+
+    def scored_elsewhere(self, name: str, digest: Callable[[], str]) -> list[str]:
+        """What is said of each score file of the spec that is not of the checkpoint `name` (`identity.digest`)."""
+        said = []
+        for path in dict.fromkeys(part.rpartition("#")[0].strip() for part in self.spec.split(",") if "#" in part):
+            try:
+                ScoreFile.read(path).check_fits(name, digest())
+            except ScoreError as error:
+                said.append(str(error))
+        return said
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -196,7 +206,9 @@ def _from_scores(part: str, n: int) -> list[int]:
     # NaN has no rank, and an infinite score is an error of the measurement; json reads both.
     wrong = [i for i, x in enumerate(values) if not (_is_int(x) or (isinstance(x, float) and math.isfinite(x)))]
     if wrong:
-        raise LayerSelectionError(f"{metric!r} in {path!r} is not a finite number (NaN, null, ...) at layers {wrong}")
+        raise LayerSelectionError(
+            f"{metric!r} in {path!r} is not a finite number (NaN, null, ...) at {listed('layer', wrong)}"
+        )
     return sorted(range(n), key=values.__getitem__, reverse=order != ["lowest"])[:count]
 
 

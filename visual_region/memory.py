@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel
 
 from llava.checkpoint.opened import Checkpoint
+from llava.checkpoint.safe import without_code
 from llava.model.multimodal_projector.builder import build_vision_projector
 from visual_region.activations import ActivationMeter
 from visual_region.cost import ModelShape, Recipe, bytes_needed, lowest_with_gradient, trained_parameters
@@ -42,7 +43,7 @@ def tower_cost(tower: Any) -> tuple[int | None, int | None]:
     """FLOPs of one image, and parameters, from the tower's config; None if transformers does not know the network."""
     try:
         with torch.device("meta"):
-            network = AutoModel.from_config(tower.cfg_only)
+            network = without_code(AutoModel.from_config, tower.cfg_only)
     except ValueError:
         return None, None
     size = tower.cfg_only.image_size

@@ -11,10 +11,12 @@ from transformers.utils.logging import tqdm
 from llava.checkpoint.adapter import NON_LORA
 from llava.checkpoint.hf_llava import is_hf_llava
 from llava.checkpoint.identity import rename_base_values
+from llava.checkpoint.older_config import without_older_fields
 from llava.checkpoint.opened import Checkpoint
 from llava.checkpoint.record import LayerRecord
 from llava.checkpoint.tensors import Stored, TensorFileError, tensors_in
 from llava.checkpoint.write import rewritten_folder, write_renamed_bin
+from llava.names import listed
 from visual_region.surgery import LayerCut, SurgeryError, layer_of
 
 HF_LAYER_PATHS = ("language_model.model.layers", "model.language_model.layers")
@@ -31,7 +33,7 @@ def cut_shards(checkpoint: Checkpoint, cut: LayerCut, dtype: torch.dtype | None 
     present = {layer_of(stored.name, path) for stored in checkpoint.tensors for path in paths}
     if missing := set(cut.removed) - present:
         where = " or ".join(paths)
-        raise SurgeryError(f"{checkpoint.path} holds no weights of layers {sorted(missing)} under {where!r}")
+        raise SurgeryError(f"{checkpoint.path} holds no weights of {listed('layer', sorted(missing))} under {where!r}")
     shards = ([(cut.rename(stored.name, *paths), stored) for stored in shard] for shard in checkpoint.tensors.shards)
     return [[old.renamed(new).cast(dtype or old.torch_dtype) for new, old in shard if new] for shard in shards]
 
@@ -70,7 +72,8 @@ def difference(folder: Path, values: Mapping[str, Any], shards: Sequence[Sequenc
     """
     if not (folder / "config.json").is_file():
         return "it has no config.json"
-    config, values = json.loads((folder / "config.json").read_text(encoding="utf-8")), json.loads(json.dumps(values))
+    read = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config, values = without_older_fields(read), without_older_fields(json.loads(json.dumps(values)))
     there, wanted = LayerRecord.of(config), LayerRecord.of(values)
     if there.kept != wanted.kept:
         return f"layers that were removed there: {', '.join(map(str, there.removed)) or 'none'}"

@@ -14,6 +14,7 @@ from llava.checkpoint.hf_llava import our_name
 from llava.checkpoint.opened import Checkpoint, Kind
 from llava.checkpoint.tensors import Stored
 from llava.checkpoint.write import rewritten_folder, write_renamed_bin
+from llava.names import count, listed
 from visual_region.surgery import SurgeryError, layer_of
 
 _VISION = ("model.mm_projector.", "model.vision_tower.")
@@ -41,7 +42,7 @@ def backbone_index(model: Checkpoint, backbone: Checkpoint) -> list[int]:
     if theirs.depth == whole and theirs.original == list(range(whole)):
         return ours.original
     raise SurgeryError(
-        f"the backbone has {theirs.depth} layers; the model has {ours.depth}"
+        f"the backbone has {count(theirs.depth, 'layer')}; the model has {ours.depth}"
         + (f" of the {whole} that it was made with" if whole != ours.depth else "")
         + _first_difference(model, backbone)
         + ". Give --backbone the language model that it was trained from"
@@ -88,7 +89,7 @@ def reverted_shards(model: Checkpoint, backbone: Checkpoint, layers: Sequence[in
     names = backbone_names(model.tensors.by_name, layers, backbone_index(model, backbone), path)
     missing = set(layers) - {layer_of(our_name(name), path) for name in names}
     if missing:
-        raise SurgeryError(f"{model.path} holds no weights of layers {sorted(missing)} under {path!r}")
+        raise SurgeryError(f"{model.path} holds no weights of {listed('layer', sorted(missing))} under {path!r}")
     return [[reverted(stored, names.get(stored.name), theirs) for stored in shard] for shard in model.tensors.shards]
 
 

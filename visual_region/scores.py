@@ -1,7 +1,7 @@
 """scores.json: what was measured, on which model and data; `--tune_layers`, `prune` and `select` read it.
 
     {"model", "identity", "run", "num_layers", "region", "backbone", "settings",
-     "data": {"file", "sha256", "samples", "with_images", "tokens", ...},
+     "data": {"file", "sha256", "samples", "with_images", "captions", "angular_at", "tokens"},
      "samples": [{"id", "tokens": {"image", "prompt", "answer"}}],
      "metrics": {NAME: {"values", "low", "high", "samples", "per_sample", "weights" or "parts"}}}
 
@@ -22,6 +22,7 @@ from llava.outputs import FileKind
 if TYPE_CHECKING:
     from visual_region.importance.means import Scores
 
+VECTOR = "angular-param-vector"
 SCORES = FileKind("a score file", keys=frozenset({"metrics", "num_layers"}))
 # RuntimeError: the home of an unknown ~user, or endless nesting.
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
@@ -29,6 +30,20 @@ _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, Runtime
 
 class ScoreError(ValueError):
     """Layers that cannot be scored, or a score file that does not fit; the message says what to do."""
+
+
+def _present_names(metrics: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """The entries of a file by the names of today, which are other ones for two metrics of earlier versions.
+
+    - `angular-param` was the angle of a layer's weights as one vector.
+    - `angular` of captions was measured at the last image token; its detail `angular-last` is today's `angular`.
+    """
+    metrics = dict(metrics)
+    if "angular-param" in metrics and "tensors" not in metrics["angular-param"]:
+        metrics[VECTOR] = metrics.pop("angular-param")
+    if data.get("captions") and "angular_at" not in data and "angular" in metrics:
+        metrics |= {"angular-image": metrics["angular"], "angular": metrics["angular-last"]}
+    return metrics
 
 
 @dataclass(frozen=True)
@@ -43,6 +58,7 @@ class ScoreFile:
         """Raises `ScoreError` for a file that is not a score file."""
         try:
             content = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+            content["metrics"] = _present_names(content["metrics"], content.get("data") or {})
             depth = content["num_layers"]
             wrong = [name for name, entry in content["metrics"].items() if len(entry["values"]) != depth]
         except _UNREADABLE as error:
@@ -63,6 +79,9 @@ class ScoreFile:
         """The metric's entry; raises `ScoreError` for an unknown one, with a list of the metrics."""
         if metric not in self.content["metrics"]:
             hint = did_you_mean(*close(metric, self.names))
+            if metric == "angular-param" and VECTOR in self.names:
+                # `score` writes both. A file with the second alone is an older one, or was asked for it.
+                hint = f"; a file that an earlier version wrote has {VECTOR} under that name: score again for the mean"
             raise ScoreError(f"{self.path} has no metric {metric!r}; it has {', '.join(self.names) or 'none'}{hint}")
         return self.content["metrics"][metric]
 

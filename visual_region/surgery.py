@@ -12,6 +12,8 @@ from torch import nn
 
 from llava.checkpoint.adapter import strip_wrapper_prefix
 from llava.checkpoint.record import LayerRecord
+from llava.names import agree, listed
+from llava.names import count as counted
 from visual_region.layers import LayerSelection, LayerSelectionError
 
 
@@ -31,7 +33,7 @@ class LayerCut:
         """The cut that removes `layers`, indices of the model as it is now; raises `SurgeryError` if it cannot."""
         depth = record.depth
         if wrong := sorted({i for i in layers if not 0 <= i < depth}):
-            raise SurgeryError(f"cannot remove layers {wrong}: {_numbering(record)}")
+            raise SurgeryError(f"cannot remove {listed('layer', wrong)}: {_numbering(record)}")
         keep = tuple(i for i in range(depth) if i not in set(layers))
         if not keep:
             raise SurgeryError(f"cannot remove all {depth} layers")
@@ -75,7 +77,7 @@ def layers_named(spec: str, record: LayerRecord) -> tuple[int, ...]:
 
 def describe_layers(layers: Sequence[int], record: LayerRecord) -> str:
     """Layers as the model is now and, if some were removed before, in the unpruned model."""
-    text = f"layers {', '.join(map(str, layers))}"
+    text = listed("layer", layers)
     if record.removed:
         text += f" (of the unpruned model {', '.join(str(record.original[i]) for i in layers)})"
     return text
@@ -86,8 +88,8 @@ def lowest_outside(scores: Sequence[float], count: int, protected: Sequence[int]
     free = [i for i in range(len(scores)) if i not in set(protected)]
     if count > len(free):
         hint = "; --anywhere allows the region too" if len(free) < len(scores) else ""
-        outside = f"{len(free)} of {len(scores)} lie outside the protected region"
-        raise SurgeryError(f"cannot remove {count} layers: {outside}{hint}")
+        outside = f"{len(free)} of {len(scores)} {agree(len(free), 'lies', 'lie')} outside the protected region"
+        raise SurgeryError(f"cannot remove {counted(count, 'layer')}: {outside}{hint}")
     return tuple(sorted(sorted(free, key=scores.__getitem__)[:count]))
 
 
@@ -142,9 +144,9 @@ def _numbering(record: LayerRecord) -> str:
     text = f"the model's layers are 0..{record.depth - 1}"
     if not record.removed:
         return text
-    removed, original = (", ".join(map(str, layers)) for layers in (record.removed, record.original))
-    gone = f"layers {removed} of the {record.original_depth} that it had were removed already"
-    return f"{text}, counted as it is now; {gone}, and those that remain were {original}"
+    removed, original = listed("layer", record.removed), ", ".join(map(str, record.original))
+    gone = f"{removed} of the {record.original_depth} that it had {agree(len(record.removed), 'was', 'were')} removed"
+    return f"{text}, counted as it is now; {gone} already, and those that remain were {original}"
 
 
 def _set_layers(model: nn.Module, layer_path: str, layers: nn.ModuleList) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from llava.names import agree, listed
 from visual_region.layers import LayerSelection
 
 
@@ -84,7 +85,8 @@ def assert_trains_exactly(model: nn.Module, layers: Iterable[int], layer_path: s
     """Raises `TuningError` if the trainable decoder layers are not exactly these."""
     found, wanted = trained_layers(model, layer_path), tuple(layers)
     if found != wanted:
-        raise TuningError(f"layers {found} would train, but {wanted} were asked for")
+        asked = f"{listed('layer', wanted) if wanted else 'none'} {agree(len(wanted), 'was', 'were')} asked for"
+        raise TuningError(f"{listed('layer', found) if found else 'no layer'} would train, but {asked}")
 
 
 def recompute_layers(model: Any, layers: Iterable[int], layer_path: str) -> None:

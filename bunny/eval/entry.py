@@ -1,11 +1,9 @@
 """Runs llava's evaluation programs for Bunny: the same flags, and upstream's `--model-type`, which is checked."""
 
-import runpy
+import importlib
 import sys
 from collections.abc import Sequence
 
-from bunny.model.builder import check_checkpoint
-from llava.checkpoint.folder import open_checkpoint
 from llava.flags import Parser, run_program
 
 
@@ -14,21 +12,28 @@ def run(module: str, argv: Sequence[str] | None = None, **defaults: str) -> None
 
     `defaults` are Bunny's defaults of flags. Images are padded as in training, also in ScienceQA (not so upstream).
     """
-    parser = Parser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--model-type")
-    flags, rest = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
-    parser.add_argument("--model-path")
-    parser.add_argument("--model-base")
-    model, _ = parser.parse_known_args(rest)
-    if model.model_path:
-
-        def check() -> None:
-            check_checkpoint(open_checkpoint(model.model_path, model.model_base, package="bunny"), flags.model_type)
-
-        run_program(check, interrupted="")
+    program = importlib.import_module(module)
+    own = Parser(add_help=False, allow_abbrev=False)
+    own.add_argument("--model-type")
+    words = sys.argv[1:] if argv is None else list(argv)
+    flags, rest = own.parse_known_args(words)
     given = {word.partition("=")[0] for word in rest}
     for name, value in defaults.items():
         if f"--{name}" not in given:
             rest += [f"--{name}", value]
+    # A scorer has no checkpoint.
+    if hasattr(program, "make_parser"):
+        parser = program.make_parser()
+        parser.add_argument("--model-type", help="such as phi-2; the checkpoint must be that")
+        args = parser.parse_args(rest)
+        run_program(lambda: _check(args.model_path, args.model_base, flags.model_type), interrupted="")
     sys.argv = [sys.argv[0], *rest]
-    runpy.run_module(module, run_name="__main__")
+    program.main()
+
+
+def _check(path: str, base: str | None, model_type: str | None) -> None:
+    # These import torch, so they wait until the flags have been read.
+    from bunny.model.builder import check_checkpoint
+    from llava.checkpoint.folder import open_checkpoint
+
+    check_checkpoint(open_checkpoint(path, base, package="bunny"), model_type)

@@ -2,18 +2,14 @@
 
 from collections.abc import Sequence
 
-import transformers
-
 import llava.train.train
-from bunny.train.arguments import ARGUMENTS
-from llava.train.attention import AUTO
+from llava.train.flag_names import AUTO
 
 
 def train(argv: Sequence[str] | None = None) -> None:
     """Runs one training from the command line's flags."""
-    llava.train.train.train(AUTO, argv, ARGUMENTS)
+    llava.train.train.train(AUTO, argv, "bunny.train.arguments")
 
 
 if __name__ == "__main__":
-    transformers.logging.set_verbosity_warning()
     train()

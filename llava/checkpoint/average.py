@@ -51,7 +51,8 @@ def average_checkpoints(
                 f"in name or shape, such as {differing[0][0]} {list(differing[0][1])}"
             )
     shards = [[_average(stored, checkpoints, weights) for stored in shard] for shard in last.tensors.shards]
-    check_output(output, [checkpoint.path for checkpoint in checkpoints], nbytes_of(shards), overwrite)
+    sources = [folder for checkpoint in checkpoints for folder in checkpoint.folders]
+    check_output(output, sources, nbytes_of(shards), overwrite)
     pairs = zip(checkpoints, weights, strict=True)
     config = last.stored | {"averaged_from": [[checkpoint.name, weight] for checkpoint, weight in pairs]}
     if any(tower_was_trained(checkpoint.stored) for checkpoint in checkpoints):

@@ -4,6 +4,7 @@ The kind of a checkpoint follows from its files and its config, not from its nam
 """
 
 import json
+import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +16,19 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, R
 from llava.checkpoint.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, NON_LORA, Adapter
 from llava.checkpoint.hf_llava import config_from_hf, is_hf_llava
 from llava.checkpoint.identity import base_difference
+from llava.checkpoint.older_config import without_older_fields
 from llava.checkpoint.opened import Checkpoint, CheckpointError, Kind
 from llava.checkpoint.record import LayerRecord
-from llava.checkpoint.tensors import TensorFileError, Tensors, weight_files
+from llava.checkpoint.safe import TensorFileError, check_pickles
+from llava.checkpoint.tensors import Tensors, weight_files
 from llava.families import ModelFamily, UnknownFamilyError, family_of
+from llava.mm_utils import IMAGE_ASPECT_RATIOS
 from llava.names import some
 
 PROJECTOR = "mm_projector.bin"
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+_OF_VIEWS = ("mm_patch_merge_type", "image_grid_pinpoints")
+"""How several views of an image are made and joined; without effect on one view."""
 _WIDTHS = ("hidden_size", "intermediate_size", "num_attention_heads")
 
 
@@ -60,12 +67,13 @@ def open_checkpoint(
     if not (path / "config.json").is_file():
         found = some(sorted(item.name for item in path.iterdir())) or "nothing"
         raise _not_whole(path, f"no config.json and no {ADAPTER_CONFIG}; it holds {found}")
-    stored = _read_json(path / "config.json")
+    stored = _read_config(path)
     files = _full_weight_files(path)
     if not files and (path / PROJECTOR).is_file():
         opened = _open_base(path, Kind.PROJECTOR, stored, None, wanted)
         family = wanted.family({**(opened.own if opened else {}), **stored})
-        return Checkpoint(name, path, Kind.PROJECTOR, stored, stored, Tensors([path / PROJECTOR]), family, base=opened)
+        tensors = _whole_tensors(path, [path / PROJECTOR])
+        return Checkpoint(name, path, Kind.PROJECTOR, stored, stored, tensors, family, base=opened)
     if not files and weights:
         raise _not_whole(path, f"it has config.json, but neither weights nor {PROJECTOR}")
     hf = is_hf_llava(stored)
@@ -86,6 +94,14 @@ class _Wanted:
     cache_dir: str | None
 
     def family(self, config: dict[str, Any]) -> ModelFamily:
+        """The family of a config that this project can load."""
+        if (ratio := config.get("image_aspect_ratio")) not in (None, *IMAGE_ASPECT_RATIOS):
+            others = [f", {name} {config[name]!r}" for name in _OF_VIEWS if config.get(name)]
+            allowed = f"supported: {', '.join(IMAGE_ASPECT_RATIOS)} (one view per image, as in LLaVA-1.5)"
+            raise CheckpointError(
+                f"{self.flag} {self.name}: its config.json has image_aspect_ratio {ratio!r}{''.join(others)}, ".lstrip()
+                + f"which is not supported; {allowed}"
+            )
         try:
             return family_of(config, self.package)
         except UnknownFamilyError as error:
@@ -96,7 +112,11 @@ def local_folder(name: str | Path, cache_dir: str | None = None, weights: bool =
     """The folder itself, or the local copy of a hub id; raises `CheckpointError` if neither exists."""
     if Path(name).is_dir():
         return Path(name)
-    wanted = ["*.json", "*.model", "*.jinja", *(["*.safetensors", "*.bin"] if weights else [])]
+    if Path(name).is_file():
+        raise CheckpointError(f"checkpoint {name} is a file; give the folder of the model")
+    if not _HUB_ID.fullmatch(str(name)):
+        raise CheckpointError(f"checkpoint {name} does not exist: there is no such folder")
+    wanted = ["*.json", "*.txt", "*.model", "*.jinja", *(["*.safetensors", "*.bin"] if weights else [])]
     ignored = ["training_args.bin"]
     try:
         found = snapshot_download(str(name), cache_dir=cache_dir, allow_patterns=wanted, ignore_patterns=ignored)
@@ -113,14 +133,14 @@ def _open_lora(path: Path, wanted: _Wanted) -> Checkpoint:
     files = [path / name for name in ADAPTER_WEIGHTS if (path / name).is_file()]
     if not files:
         raise _not_whole(path, f"it has {ADAPTER_CONFIG}, but none of {', '.join(ADAPTER_WEIGHTS)}")
-    stored = _read_json(path / "config.json") if (path / "config.json").is_file() else {}
+    stored = _read_config(path) if (path / "config.json").is_file() else {}
     adapter = Adapter(settings, _whole_tensors(path, files[:1]))
-    trained = [path / NON_LORA] if (path / NON_LORA).is_file() else []
-    if stored.get("mm_vision_tower") and not trained:
+    trained = _whole_tensors(path, [path / NON_LORA] if (path / NON_LORA).is_file() else [])
+    if stored.get("mm_vision_tower") and not trained.files:
         raise _not_whole(path, f"a LLaVA LoRA needs {NON_LORA} (it holds the trained projector)")
     base = _open_base(path, Kind.LORA, stored, adapter, wanted)
     family = wanted.family({**(base.own if base else {}), **stored})
-    return Checkpoint(wanted.name, path, Kind.LORA, stored, stored, Tensors(trained), family, adapter, base)
+    return Checkpoint(wanted.name, path, Kind.LORA, stored, stored, trained, family, adapter, base)
 
 
 def _open_base(
@@ -207,11 +227,16 @@ def _whole_tensors(path: Path, files: list[Path]) -> Tensors:
         if not begin or (begin == b"PK" and not zipfile.is_zipfile(file)):
             raise _not_whole(path, f"{file.name} ends too early")
     try:
+        check_pickles(binaries)
         if not binaries:
             _ = tensors.shards
     except TensorFileError as error:
         raise _not_whole(path, str(error)) from error
     return tensors
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    return without_older_fields(_read_json(path / "config.json"))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """An opened checkpoint, as `open_checkpoint` returns it."""
 
+import json
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -11,6 +12,7 @@ import torch
 from llava.checkpoint.adapter import Adapter
 from llava.checkpoint.record import LayerRecord
 from llava.checkpoint.tensors import Tensors
+from llava.conversation import OWN_TEMPLATE
 from llava.families import ModelFamily, template_of_config
 
 
@@ -88,6 +90,21 @@ class Checkpoint:
     def template(self) -> str:
         """The name of the conversation template: the recorded one, else its family's."""
         return template_of_config(self.config)
+
+    @cached_property
+    def question_template(self) -> str:
+        """The name of the template for questions: `template`, or a plain language model's `OWN_TEMPLATE`.
+
+        Only a template of ours can be trained on: it says which tokens are an answer.
+        """
+        plain = self.own.get("model_type") == self.family.backbone_type and not self.tower
+        if self.kind is not Kind.FULL or not plain or "conversation_template" in self.own:
+            return self.template
+        folder = self.tokenizer_folder
+        settings = folder / "tokenizer_config.json"
+        stored = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+        own = (folder / "chat_template.jinja").is_file() or bool(stored.get("chat_template"))
+        return OWN_TEMPLATE if own else self.template
 
     @property
     def tokenizer_folder(self) -> Path:

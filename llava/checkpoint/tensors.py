@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from llava.checkpoint.safe import TensorFileError, load_pickled
+
 WHOLE = ("model.safetensors", "pytorch_model.bin")
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 DTYPES: dict[str, torch.dtype] = {
@@ -32,10 +34,6 @@ DTYPES: dict[str, torch.dtype] = {
 }
 """The names of dtypes in safetensors."""
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
-
-
-class TensorFileError(ValueError):
-    """A file of weights that cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -207,9 +205,4 @@ def _of_safetensors(file: Path) -> list[Stored]:
 
 
 def _of_bin(file: Path) -> list[Stored]:
-    try:
-        tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except RuntimeError:
-        # Files from before torch 1.6 are not zip archives and cannot be mapped.
-        tensors = torch.load(file, map_location="cpu", weights_only=True)
-    return [Stored.of(name, tensor) for name, tensor in tensors.items()]
+    return [Stored.of(name, tensor) for name, tensor in load_pickled(file, mmap=True).items()]

@@ -14,10 +14,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from transformers import PreTrainedTokenizerBase
 from transformers.utils.logging import tqdm
 
+from llava.checkpoint.older_config import with_older_fields
+from llava.checkpoint.safe import load_pickled
 from llava.checkpoint.tensors import DTYPES, INDEXES, WHOLE, Stored, TensorFileError
-from llava.files import folder_written_whole
+from llava.checkpoint.tokenizer import load_tokenizer, save_tokenizer
+from llava.files import folder_written_whole, give_usual_modes
+from llava.sentencepiece_bpe import FILE as TOKENIZER_MODEL
 
 # Files of the training run and not of the model.
 _LEFT_BEHIND = {"config.json", "trainer_state.json", "training_args.bin", "README.md"}
@@ -27,20 +32,34 @@ _CHUNK = 1 << 26
 
 @contextlib.contextmanager
 def rewritten_folder(
-    source: Path, output: str | Path, config: Mapping[str, Any], leave: Sequence[str] = ()
+    source: Path, output: str | Path, config: Mapping[str, Any], leave: Sequence[str] = (), nbytes: int = 0
 ) -> Iterator[Path]:
     """Yields a folder to write weights to; it becomes `output` when the block ends without an error.
 
     It gets the source's tokenizer, generation config and the like first, except the files named in `leave`, and
-    `config` as config.json last.
+    `config` as config.json last. `nbytes` are those of the weights.
     """
-    with folder_written_whole(output) as aside:
+    with folder_written_whole(output, nbytes) as aside:
         for file in sorted(source.iterdir()):
             if file.is_file() and file.name not in {*_LEFT_BEHIND, *leave} and not file.name.endswith(_WEIGHTS):
                 shutil.copyfile(file, aside / file.name)
+        if (source / TOKENIZER_MODEL).is_file():
+            # The source may have no tokenizer.json, and transformers 5 would make a wrong one.
+            save_tokenizer(load_tokenizer(source), aside)
         yield aside
-        text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-        (aside / "config.json").write_text(text, encoding="utf-8")
+        _write_config(aside, config)
+
+
+def finish_folder(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Completes a folder that transformers wrote: tokenizer, older fields of config.json, the files' modes."""
+    save_tokenizer(tokenizer, folder)
+    _write_config(folder, json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    give_usual_modes(folder)
+
+
+def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    text = json.dumps(with_older_fields(config), indent=2, sort_keys=True) + "\n"
+    (folder / "config.json").write_text(text, encoding="utf-8")
 
 
 def write_checkpoint(
@@ -52,15 +71,19 @@ def write_checkpoint(
     leave: Sequence[str] = (),
 ) -> None:
     """Writes a full checkpoint: `shards` as its weights, `config` as config.json, the other files from `source`."""
-    with rewritten_folder(source, output, config, leave) as aside:
+    with rewritten_folder(source, output, config, leave, nbytes_of(shards)) as aside:
         write_shards(shards, aside, desc)
 
 
 def write_renamed_bin(source: Path, target: Path, rename: Callable[[str], str | None]) -> None:
     """Copies a file such as non_lora_trainables.bin, if it exists, without the tensors whose new name is None."""
     if source.is_file():
-        tensors = torch.load(source, map_location="cpu", weights_only=True)
+        tensors = load_pickled(source)
         torch.save({new: value for name, value in tensors.items() if (new := rename(name)) is not None}, target)
+
+
+def bytes_of(state: Mapping[str, torch.Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in state.values())
 
 
 def nbytes_of(shards: Iterable[Iterable[Stored]]) -> int:

@@ -21,13 +21,13 @@ from llava.checkpoint.folder import open_checkpoint
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.conversation import Conversation, get_template
 from llava.data.preprocess import preprocess
-from llava.data.records import Records, open_records
+from llava.data.records import Record, Records, open_records
 from llava.flags import Parser, run_program
 from llava.images import MISSING, missing_images, unreadable_images
 from llava.model.builder import load_tokenizer
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_projector.builder import image_tokens
-from llava.names import some
+from llava.names import count, some
 from llava.tokenization import check_template
 
 
@@ -49,7 +49,7 @@ class Problems:
     def describe(self, records: Records) -> str:
         """One line per kind: how many samples, and the ids of the first few."""
         return "\n".join(
-            f"{len(indices)} samples: {kind} (ids {some([records[i].id for i in indices])})"
+            f"{count(len(indices), 'sample')}: {kind} (ids {some([records[i].id for i in indices])})"
             for kind, indices in self.by_kind.items()
         )
 
@@ -74,31 +74,28 @@ def _with_any(records: Records, images: Iterable[str]) -> list[int]:
     return [i for i, names in enumerate(records.table["images"].to_pylist()) if not images.isdisjoint(names)]
 
 
-def _add_label_problems(
-    problems: Problems,
-    records: Records,
+def label_problem(
+    record: Record,
     tokenizer: PreTrainedTokenizerBase,
     template: Conversation,
     max_length: int,
     image_tokens: int,
-) -> None:
-    """Tokenises every sample: finds labels that are all masked, all cut off, or cut in part."""
-    for i in tqdm(range(len(records)), desc="labels", unit="sample"):
-        record = records[i]
-        try:
-            ids, labels = preprocess(record.turns, tokenizer, template, len(record.images))
-        except ValueError as error:
-            problems.add(f"they do not fit the template: {error}", [i])
-            continue
-        # The position of each token after the images' tokens are inserted.
-        position = (1 + (ids == IMAGE_TOKEN_INDEX) * (image_tokens - 1)).cumsum(0)
-        labelled = labels != IGNORE_INDEX
-        if not labelled.any():
-            problems.add("no label at all: nothing in them would be trained", [i])
-        elif not (labelled & (position <= max_length)).any():
-            problems.add(f"every label lies past model_max_length {max_length} and would be cut off", [i])
-        elif position[-1] > max_length:
-            problems.add(f"longer than model_max_length {max_length} with their images, cut in part", [i])
+) -> tuple[str | None, bool]:
+    """What is wrong with the labels of a sample, if anything, and whether there is one to learn from."""
+    try:
+        ids, labels = preprocess(record.turns, tokenizer, template, len(record.images))
+    except ValueError as error:
+        return f"they do not fit the template: {error}", False
+    # The position of each token after the images' tokens are inserted.
+    position = (1 + (ids == IMAGE_TOKEN_INDEX) * (image_tokens - 1)).cumsum(0)
+    labelled = labels != IGNORE_INDEX
+    if not labelled.any():
+        return "no label at all: nothing in them would be trained", False
+    if not (labelled & (position <= max_length)).any():
+        return f"every label lies past model_max_length {max_length} and would be cut off", False
+    if position[-1] > max_length:
+        return f"longer than model_max_length {max_length} with their images, cut in part", True
+    return None, True
 
 
 def check(args: argparse.Namespace) -> Problems:
@@ -116,8 +113,11 @@ def check(args: argparse.Namespace) -> Problems:
         check_template(args.version, tokenizer)
         tokens = _image_tokens(args.model_name_or_path) if args.image_tokens is None else args.image_tokens
         print(f"labels are counted with {tokens} tokens per image")
-        _add_label_problems(problems, records, tokenizer, template, args.model_max_length, tokens)
-    print(f"{args.data_path}: {len(records)} samples, {int(records.has_image.sum())} with images")
+        for i in tqdm(range(len(records)), desc="labels", unit="sample"):
+            problem, _ = label_problem(records[i], tokenizer, template, args.model_max_length, tokens)
+            if problem:
+                problems.add(problem, [i])
+    print(f"{args.data_path}: {count(len(records), 'sample')}, {int(records.has_image.sum())} with images")
     print(problems.describe(records) or "nothing wrong found")
     return problems
 

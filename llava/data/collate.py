@@ -18,13 +18,12 @@ class DataCollatorForSupervisedDataset:
 
     Args:
         model_max_length: rows are cut to it, and images whose tokens are cut off are removed.
-        dummy: `("images" or "image_features", tensor)` of one empty image, added to a batch without images if every
-            rank must run tower and projector.
+        empty: `("images" or "image_features", tensor)` of one image of zeros, which a batch without images gets.
     """
 
     tokenizer: PreTrainedTokenizerBase
     model_max_length: int | None = None
-    dummy: tuple[str, torch.Tensor] | None = None
+    empty: tuple[str, torch.Tensor] | None = None
 
     def __call__(self, instances: Sequence[dict[str, Any]]) -> dict[str, Any]:
         ids, labels = ([item[key][: self.model_max_length] for item in instances] for key in ("input_ids", "labels"))
@@ -43,6 +42,6 @@ class DataCollatorForSupervisedDataset:
                     kept += item[key][:tokens_left] if tokens_left < tokens else item[key]
             if kept:
                 batch[key] = torch.stack(kept) if len({entry.shape for entry in kept}) == 1 else kept
-        if self.dummy is not None and not batch.keys() & {"images", "image_features"}:
-            batch[self.dummy[0]] = self.dummy[1].unsqueeze(0)
+        if self.empty is not None and not batch.keys() & {"images", "image_features"}:
+            batch[self.empty[0]] = self.empty[1].unsqueeze(0)
         return batch

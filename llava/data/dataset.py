@@ -12,9 +12,17 @@ from transformers.image_processing_utils import BaseImageProcessor
 from llava.conversation import Conversation
 from llava.data.feature_cache import FeatureCache
 from llava.data.preprocess import preprocess
-from llava.data.records import Records
+from llava.data.records import Record, Records
 from llava.images import open_image
 from llava.mm_utils import process_image
+
+
+class SampleError(ValueError):
+    """A sample that cannot be made, such as one with a broken image."""
+
+    def __init__(self, message: str) -> None:
+        # From a worker process torch raises it again with the whole traceback as its message.
+        super().__init__(message.rpartition(f"{SampleError.__qualname__}: ")[2].strip())
 
 
 @dataclass(eq=False, repr=False)
@@ -49,6 +57,12 @@ class LazySupervisedDataset(Dataset):
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         record = self.records[int(self.indices[i])]
+        try:
+            return self._item(record)
+        except (ValueError, OSError) as error:
+            raise SampleError(f"sample {record.id} of {self.records.source} cannot be used: {error}") from error
+
+    def _item(self, record: Record) -> dict[str, Any]:
         input_ids, labels = preprocess(
             record.turns,
             self.tokenizer,
@@ -63,8 +77,7 @@ class LazySupervisedDataset(Dataset):
             item["image_features"] = [self.feature_cache.features(path) for path in paths]
         elif paths:
             item["images"] = [
-                process_image(open_image(path, f"sample {record.id}"), self.image_processor, self.image_aspect_ratio)
-                for path in paths
+                process_image(open_image(path), self.image_processor, self.image_aspect_ratio) for path in paths
             ]
         return item
 

@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock
 from transformers.utils.logging import tqdm
 
-from llava.files import sha256_of, write_json
+from llava.files import full_disk_explained, sha256_of, write_json
 from llava.images import open_image
 from llava.mm_utils import process_image
 from llava.model.multimodal_encoder.base import VisionTower
@@ -92,9 +92,14 @@ class FeatureCache:
             tower.load_model(device_map=device, dtype=self.dtype)
             write_json(self.folder / "key.json", json.loads(json.dumps(self.key, default=str)))
             items = list(missing.items())
+            needed = full_disk_explained(self._data, None, (len(rows) + len(items)) * self._row_bytes)
             bar = tqdm(total=len(items), desc="vision features", unit="image")
-            with open(self._data, "r+b" if self._data.exists() else "w+b") as data, open(self._index, "a") as index:
-                data.seek(len(rows) * self._row_bytes)
+            beginning = "r+b" if self._data.exists() else "w+b"
+            with needed, open(self._data, beginning) as data, open(self._index, "a") as index:
+                # A line that a crash cut off would swallow the next one.
+                index.truncate(self._index.read_bytes().rfind(b"\n") + 1)
+                first = max(rows.values(), default=-1) + 1
+                data.seek(first * self._row_bytes)
                 data.truncate()
                 for start in range(0, len(items), batch_size):
                     batch = items[start : start + batch_size]
@@ -105,9 +110,9 @@ class FeatureCache:
                     data.write(raw.numpy().tobytes())
                     data.flush()
                     os.fsync(data.fileno())
-                    for content, _ in batch:
-                        rows[content] = len(rows)
-                        index.write(json.dumps({"content": content, "row": rows[content]}) + "\n")
+                    for row, (content, _) in enumerate(batch, first + start):
+                        rows[content] = row
+                        index.write(json.dumps({"content": content, "row": row}) + "\n")
                     index.flush()
                     bar.update(len(batch))
             bar.close()

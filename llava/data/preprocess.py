@@ -65,7 +65,7 @@ def preprocess(
         `(input_ids, labels)`, int64 `(length,)`: -200 in the ids for an image, -100 in the labels where nothing is
         trained. The assistant's words and the token that ends its turn are supervised.
     """
-    if num_images and template.sep_style is not SeparatorStyle.PLAIN:
+    if num_images:
         turns = [collect_images(turn, template, num_images > 1, mm_use_im_start_end) for turn in turns]
     if template.sep_style is SeparatorStyle.SINGLE:
         ids, labels = _first_llavas_format(turns, tokenizer, template, split_images=num_images > 0)

@@ -3,9 +3,8 @@
 The 665K samples of LLaVA-1.5 are 1 GB of JSON and several GB of Python objects, too much for every worker process.
 """
 
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,13 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.data.json_items import json_items
 from llava.files import cache_root, sha256_of, written_whole
 
 ROLES = ("human", "gpt")
-_FORMAT = "3"
-_READ_CHARS = 1 << 20
+_FORMAT = "4"
 _ROWS_PER_BATCH = 4096
-_SEPARATORS = re.compile(r"[ \t\r\n,]*")
+_UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")
+"""The first two bytes of a UTF-16 file, as they are read here."""
+_HALF = re.compile("[\ud800-\udfff]")
 _SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -49,10 +50,14 @@ class Record:
 
 
 class Records:
-    """The samples of a data file, by index; picklable, and shared between processes through the page cache."""
+    """The samples of a data file, by index; picklable, and shared between processes through the page cache.
 
-    def __init__(self, arrow_path: Path) -> None:
+    `source` is the data file, for messages.
+    """
+
+    def __init__(self, arrow_path: Path, source: str | Path) -> None:
         self.path = arrow_path
+        self.source = str(source)
         self._table: pa.Table | None = None
 
     @property
@@ -63,7 +68,12 @@ class Records:
         return self._table
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_table": None}
+        return self.__dict__ | {"_table": None}
+
+    @property
+    def content(self) -> str:
+        """The beginning of the SHA-256 of the data file."""
+        return self.path.stem.rsplit("-", 2)[1]
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -106,22 +116,24 @@ def open_records(data_path: str | Path, cache_dir: Path | None = None) -> Record
 
     Raises:
         FileNotFoundError: no such file.
-        DataFormatError: the content is not LLaVA JSON.
+        DataFormatError: a folder, or the content is not LLaVA JSON.
     """
     data_path = Path(data_path)
+    if data_path.is_dir():
+        raise DataFormatError(f"data file {data_path} is a folder; give the JSON file in it")
     if not data_path.is_file():
         raise FileNotFoundError(f"data file {data_path} does not exist")
     folder = cache_dir or cache_root() / "records"
     arrow_path = folder / f"{data_path.stem}-{sha256_of(data_path)[:16]}-v{_FORMAT}.arrow"
     if not arrow_path.exists():
         _convert(data_path, arrow_path)
-    return Records(arrow_path)
+    return Records(arrow_path, data_path)
 
 
 def _convert(data_path: Path, arrow_path: Path) -> None:
     with written_whole(arrow_path) as aside, pa.OSFile(str(aside), "wb") as sink:
         writer = pa.ipc.new_file(sink, _SCHEMA)
-        rows = (_row(item, index, data_path) for index, item in enumerate(_items(data_path)))
+        rows = (_row(item, index, data_path) for index, item in enumerate(read_items(data_path)))
         while batch := list(islice(rows, _ROWS_PER_BATCH)):
             writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=_SCHEMA))
         writer.close()
@@ -129,36 +141,17 @@ def _convert(data_path: Path, arrow_path: Path) -> None:
             raise DataFormatError(f"{data_path} holds no samples")
 
 
-def _items(data_path: Path) -> Iterator[Any]:
-    """Items of a JSON list, or of a file of JSON objects one after another; only one is in memory at a time."""
-    decoder = json.JSONDecoder()
-    with open(data_path, encoding="utf-8") as file:
-        buffer = file.read(_READ_CHARS).lstrip()
-        if buffer[:1] not in ("[", "{"):
-            raise DataFormatError(f"{data_path} is not LLaVA JSON: it begins with {buffer[:20]!r}, not with a list")
-        in_list = buffer[0] == "["
-        position, index = (1 if in_list else 0), 0
-        while True:
-            position = _SEPARATORS.match(buffer, position).end()
-            if position >= len(buffer):
-                buffer, position = file.read(_READ_CHARS), 0
-                if buffer:
-                    continue
-                if in_list:
-                    raise DataFormatError(f"{data_path} ends inside the list, after item {index - 1}")
-                return
-            if in_list and buffer[position] == "]":
-                return
-            try:
-                item, position = decoder.raw_decode(buffer, position)
-            except json.JSONDecodeError as error:
-                more = file.read(max(_READ_CHARS, len(buffer)))
-                if not more:
-                    raise DataFormatError(f"{data_path}: item {index} is not valid JSON: {error.msg}") from error
-                buffer, position = buffer[position:] + more, 0
-                continue
-            yield item
-            index += 1
+def read_items(data_path: Path) -> Iterator[Any]:
+    """The items of a JSON list or of JSON lines, as they are; raises `DataFormatError` for what is not JSON."""
+    # A byte that is not UTF-8 becomes half of a surrogate pair, which `_check_text` finds with its item.
+    with open(data_path, encoding="utf-8", errors="surrogateescape") as file:
+        if file.read(2) in _UTF_16:
+            raise DataFormatError(f"{data_path} is UTF-16; convert it to UTF-8 (iconv -f UTF-16 -t UTF-8)")
+        file.seek(0)
+        try:
+            yield from json_items(file)
+        except ValueError as error:
+            raise DataFormatError(f"{data_path} is not LLaVA JSON: {error}") from error
 
 
 def _row(item: Any, index: int, data_path: Path) -> dict[str, Any]:
@@ -186,6 +179,10 @@ def _row(item: Any, index: int, data_path: Path) -> dict[str, Any]:
     if not isinstance(images, list) or not all(isinstance(path, str) and path for path in images):
         raise wrong(f"'image' is {image!r}, not a path or a list of paths")
     values = [turn["value"] for turn in conversations]
+    for name, text in [("'id'", str(item.get("id", index))), *(("'image'", path) for path in images)]:
+        _check_text(text, name, wrong)
+    for t, value in enumerate(values):
+        _check_text(value, f"turn {t}", wrong)
     per_turn = [value.count(DEFAULT_IMAGE_TOKEN) for value in values[skip:]]
     return {
         "id": str(item.get("id", index)),
@@ -196,3 +193,12 @@ def _row(item: Any, index: int, data_path: Path) -> dict[str, Any]:
         # Upstream joins the <image> of a turn into one; with a list of images each one counts.
         "image_tokens": sum(per_turn) if len(images) > 1 else sum(min(count, 1) for count in per_turn),
     }
+
+
+def _check_text(text: str, where: str, wrong: Callable[[str], DataFormatError]) -> None:
+    """Raises the error that `wrong` makes for text that UTF-8 cannot encode."""
+    if half := _HALF.search(text):
+        code = ord(half[0])
+        if 0xDC80 <= code <= 0xDCFF:
+            raise wrong(f"{where} holds the byte 0x{code - 0xDC00:02x}, which is not UTF-8; convert the file to UTF-8")
+        raise wrong(f"{where} holds half of a surrogate pair (\\u{code:04x}), which is no character; remove it")

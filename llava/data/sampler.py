@@ -28,14 +28,15 @@ def modality_length_grouped_indices(
 ) -> list[int]:
     """As `length_grouped_indices`, with image samples (positive lengths) and text (negative) in separate batches.
 
-    Only the last, incomplete megabatches of both are joined; they come last.
+    Only the last megabatches of both are joined; they come last. If all samples are text, their lengths stay negative,
+    as upstream's do: each megabatch then begins with its shortest sample.
     """
     if any(length == 0 for length in lengths):
         raise ValueError("a sample has length 0; give text-only samples a negative length, others a positive one")
     images = [i for i, length in enumerate(lengths) if length > 0]
     texts = [i for i, length in enumerate(lengths) if length < 0]
     if not images or not texts:
-        return length_grouped_indices([abs(length) for length in lengths], batch_size, world_size, generator)
+        return length_grouped_indices(lengths, batch_size, world_size, generator)
     size = world_size * batch_size
     whole: list[list[int]] = []
     rest: list[int] = []

@@ -2,5 +2,10 @@
 
 from llava.eval.benchmarks import run_scorer
 
-if __name__ == "__main__":
+
+def main() -> None:
     run_scorer("textvqa")
+
+
+if __name__ == "__main__":
+    main()

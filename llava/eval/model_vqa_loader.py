@@ -1,8 +1,13 @@
 """Answers a question file (TextVQA, GQA, easy-VQA, ...): upstream's flags and answer lines, batched and resumable."""
 
+from llava.eval.answering import program
 from llava.eval.answering.flags import loader_parser as make_parser
 from llava.eval.answering.questions import read_questions
-from llava.eval.answering.runner import main
+
+
+def main() -> None:
+    program.main(make_parser(), lambda args: read_questions(args.question_file))
+
 
 if __name__ == "__main__":
-    main(make_parser(), lambda args: read_questions(args.question_file))
+    main()

@@ -9,14 +9,16 @@ from llava.flags import Parser, run_program
 
 
 def main() -> None:
-    description = "Make question files from a benchmark's official download (see playground/data/eval/README.md)"
+    description = (
+        "Make question files from a benchmark's download, official or of the Hub (see playground/data/eval/README.md)"
+    )
     parser = Parser(prog="python -m llava.eval.prepare", description=description)
     parser.add_argument("name", choices=sorted(name for name, benchmark in BY_NAME.items() if benchmark.prepare))
     parser.add_argument("--raw", required=True, type=Path, help="folder of the unpacked download")
     parser.add_argument("--out", type=Path, help=f"default: {DATA}/NAME, where scripts/eval/NAME.sh looks")
     parser.add_argument("--any-count", dest="check_counts", action="store_false", help="accept counts not as published")
     parser.add_argument("--skip-missing-images", action="store_true", help="leave out questions without their image")
-    parser.add_argument("--overwrite", action="store_true", help="replace a question file that exists and differs")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist here and differ")
     parser.add_argument("--sample", type=int, help="ask only so many questions, drawn at random")
     parser.add_argument("--seed", type=int, default=0, help="of --sample")
     parser.add_argument("--no-ocr", dest="ocr", action="store_false", help="textvqa: prompts without OCR tokens")

@@ -5,12 +5,8 @@ python -m llava.eval.run_llava --model-path CHECKPOINT --image-file a.jpg,https:
 
 import argparse
 
-from llava.checkpoint.folder import open_checkpoint
 from llava.conversation import get_template
-from llava.eval.answering.answerer import Generation
 from llava.flags import Parser, run_program
-from llava.model.builder import load_checkpoint
-from llava.serve.chat import ChatSession
 from llava.serve.images import load_image, load_images
 
 __all__ = ["eval_model", "load_image", "load_images"]
@@ -18,8 +14,17 @@ __all__ = ["eval_model", "load_image", "load_images"]
 
 def eval_model(args: argparse.Namespace) -> str:
     """Prints the answer as it comes, and returns it; `args` has upstream's fields, ours may be missing."""
+    # These import torch, so they wait until the flags have been read.
+    from llava.checkpoint.folder import open_checkpoint
+    from llava.eval.answering.answerer import Generation
+    from llava.eval.answering.arguments import check_questions_template
+    from llava.model.builder import load_checkpoint
+    from llava.serve.chat import ChatSession
+
     checkpoint = open_checkpoint(args.model_path, args.model_base)
-    template = get_template(args.conv_mode or checkpoint.template)
+    name = args.conv_mode or checkpoint.template
+    template = get_template(name)
+    check_questions_template(name, checkpoint)
     images = load_images([name for name in args.image_file.split(args.sep) if name])
     tokenizer, model, processor, _ = load_checkpoint(checkpoint, vision_tower=getattr(args, "vision_tower", None))
     generation = Generation(

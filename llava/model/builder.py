@@ -1,17 +1,17 @@
 """Loading any checkpoint of this stack (upstream: llava/model/builder.py)."""
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, BitsAndBytesConfig, PreTrainedTokenizerBase
+from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 
 from llava.checkpoint.adapter import NON_LORA, strip_wrapper_prefix
 from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.hf_llava import KEY_MAPPING
 from llava.checkpoint.opened import Checkpoint, CheckpointError, Kind
+from llava.checkpoint.tokenizer import load_tokenizer
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.families import family_of
 from llava.model.merge import attach_lora, merge_lora
@@ -20,7 +20,6 @@ from llava.model.multimodal_encoder.builder import VisionTowerError, build_visio
 from llava.model.multimodal_encoder.tower_weights import trained_tower_files
 from llava.model.multimodal_projector.builder import check_projector_weights, projector_weights
 from llava.model.quantization import quantization_for
-from llava.sentencepiece_bpe import use_sentencepiece_merges
 
 _DEFAULT_CONTEXT = 2048
 
@@ -76,8 +75,7 @@ def load_checkpoint(
         CheckpointError: weights are missing or do not fit, or a LoRA or a projector has no vision tower.
         VisionTowerError: the recorded tower is missing.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        device = "cpu"
+    device = checked_device(device)
     dtype = dtype or (torch.float32 if device == "cpu" else torch.float16)
     if use_flash_attn:
         kwargs["attn_implementation"] = "flash_attention_2"
@@ -119,6 +117,18 @@ def load_checkpoint(
     return tokenizer, model, processor, context
 
 
+def checked_device(device: str) -> str:
+    """The device to use: "cuda" without a GPU is the CPU; raises `ValueError` for a GPU that does not exist."""
+    kind, _, number = device.partition(":")
+    if kind != "cuda":
+        return device
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if number and int(number) >= count:
+        have = f"has cuda:0 to cuda:{count - 1}" if count else "has no GPU that torch can use; give cpu"
+        raise ValueError(f"--device {device} does not exist: this machine {have}")
+    return device if count else "cpu"
+
+
 def _check_parts(checkpoint: Checkpoint) -> None:
     """A LoRA or a projector needs a vision-language model; prints a note about a LoRA without its projector."""
     if checkpoint.kind is not Kind.FULL and not checkpoint.tower:
@@ -154,7 +164,7 @@ def load_base(checkpoint: Checkpoint, config: Any, dtype: Any, text_only: bool =
         config.mm_vision_tower = None
     if getattr(config, "mm_vision_tower", None):
         try:
-            build_vision_tower(config, delay_load=True)
+            build_vision_tower(config, delay_load=True).check_files()
         except VisionTowerError as error:
             raise VisionTowerError(
                 f"{error}. The checkpoint's config.json names it; give --vision-tower the tower's folder here"
@@ -192,18 +202,6 @@ def add_image_tokens(tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
         tokenizer.add_tokens([DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN], special_tokens=True)
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(len(tokenizer))
-
-
-def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder, with a pad token."""
-    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    use_sentencepiece_merges(tokenizer, Path(path))
-    if hasattr(tokenizer, "legacy"):
-        # Saving writes this value; without it, a saved legacy tokenizer would be loaded with other ids.
-        tokenizer.init_kwargs["legacy"] = bool(tokenizer.legacy)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-    return tokenizer
 
 
 def add_trained_weights(model: Any, checkpoint: Checkpoint) -> None:

@@ -15,7 +15,7 @@ from transformers import (
     CONFIG_MAPPING,
     MODEL_MAPPING,
     LlavaForConditionalGeneration,
-    LlavaImageProcessor,
+    LlavaImageProcessorPil,
     LlavaProcessor,
     PreTrainedTokenizerBase,
 )
@@ -24,6 +24,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from llava.chat_template import chat_template
 from llava.checkpoint.hf_llava import CARRIED, PROJECTOR_TYPE, our_name
+from llava.checkpoint.write import bytes_of, finish_folder
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import Conversation
 from llava.families import family_of
@@ -89,12 +90,13 @@ def export(
         notes.append("images are padded to a square by LlavaImageProcessor, which releases before 4.50 do not have")
     strategy = config.vision_feature_select_strategy
     stock_processor = _stock_processor(tower, tokenizer, processor, strategy, jinja)
-    with folder_written_whole(output) as aside:
+    with folder_written_whole(output, bytes_of(state)) as aside:
         save_torch_state_dict(state, aside, max_shard_size="5GB")
         config.architectures = [LlavaForConditionalGeneration.__name__]
         config.save_pretrained(aside)
         _stock_generation(model, tokenizer, image_token, template).save_pretrained(aside)
         stock_processor.save_pretrained(aside)
+        finish_folder(aside, tokenizer)
         _keep_tokenizer_as_is(aside)
     return notes
 
@@ -194,10 +196,10 @@ def _stock_generation(model: Any, tokenizer: PreTrainedTokenizerBase, image_toke
     return generation
 
 
-def _padding(processor: BaseImageProcessor) -> LlavaImageProcessor:
+def _padding(processor: BaseImageProcessor) -> LlavaImageProcessorPil:
     """The processor with `do_pad`, which pads images to a square as our `process_image` does."""
     settings = {name: value for name, value in processor.to_dict().items() if not name.startswith("image_processor")}
-    return LlavaImageProcessor(**settings | {"do_pad": True, "do_center_crop": bool(settings.get("do_center_crop"))})
+    return LlavaImageProcessorPil(**settings | {"do_pad": True, "do_center_crop": bool(settings.get("do_center_crop"))})
 
 
 def _stock_processor(tower: Any, tokenizer: Any, processor: Any, strategy: str, jinja: str | None) -> LlavaProcessor:

@@ -137,7 +137,7 @@ class LlavaMetaForCausalLM:
             vectors, targets = splice_row(ids, row_label, row_blocks, row)
             spliced.append((vectors[:limit], targets[:limit]))
         if blocks and not sum(counts):
-            # A batch of text runs the projector too: all ranks of a sharded run must make the same calls.
+            # The empty image of a batch of text: nothing of it is used, and what made it has a gradient of zero.
             vectors, targets = spliced[0]
             spliced[0] = (torch.cat([vectors, blocks[0][:0].to(vectors.dtype)]), targets)
         return spliced
@@ -162,8 +162,8 @@ class LlavaMetaForCausalLM:
 
         Args:
             input_ids: int64 `(batch, length)`; attention_mask, labels, position_ids: the same shape or None.
-            images: pixels, one entry per -200, in reading order, and optionally a dummy for each row without an image,
-                as upstream.
+            images: pixels, one entry per -200, in reading order, and optionally an empty one for each row without an
+                image, as upstream, or a single one if no row has an image.
             image_features: features of the tower, instead of pixels.
 
         Returns:

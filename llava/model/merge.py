@@ -6,13 +6,14 @@ from typing import Any
 import torch
 
 from llava.checkpoint.opened import Checkpoint, CheckpointError
+from llava.checkpoint.safe import without_code
 
 
 def attach_lora(model: Any, checkpoint: Checkpoint) -> Any:
     """PEFT's wrapper of the model with the LoRA; raises `CheckpointError` for weights that PEFT would drop."""
     from peft import PeftModel
 
-    wrapped = PeftModel.from_pretrained(model, str(checkpoint.path))
+    wrapped = without_code(PeftModel.from_pretrained, model, str(checkpoint.path))
     have = {name.replace(".default.", ".").removesuffix(".default") for name in wrapped.state_dict()}
     lost = [name for name in checkpoint.adapter.tensors.by_name if name not in have]
     if lost:

@@ -4,8 +4,9 @@ import logging
 from typing import Any
 
 from llava.checkpoint.opened import Checkpoint, CheckpointError
+from llava.checkpoint.safe import without_code
 from llava.families import ModelFamily
-from llava.names import some
+from llava.names import count, some
 
 _MADE_LATER = ("mm_projector.", "vision_tower.")
 """Parts of a LLaVA that a plain language model lacks; the caller loads them."""
@@ -30,7 +31,7 @@ def from_pretrained_whole(checkpoint: Checkpoint, family: ModelFamily, **kwargs:
     logger = logging.getLogger("transformers.modeling_utils")
     logger.addFilter(keep)
     try:
-        model, found = family.load_model_class().from_pretrained(path, output_loading_info=True, **kwargs)
+        model, found = without_code(family.load_model_class().from_pretrained, path, output_loading_info=True, **kwargs)
     except RuntimeError as error:
         if reports:
             raise CheckpointError(f"the weights in {path} do not fit its config.json:\n{reports[0]}") from error
@@ -54,5 +55,5 @@ def from_pretrained_whole(checkpoint: Checkpoint, family: ModelFamily, **kwargs:
             f"{', '.join(layers[:3])}; num_hidden_layers or the model_type there is wrong"
         )
     if left:
-        print(f"{path}: {len(left)} weights are not used: {some(left, 3)}")
+        print(f"{path}: {count(len(left), 'weight is', 'weights are')} not used: {some(left, 3)}")
     return model

@@ -9,12 +9,12 @@ from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 def deal_blocks(blocks: list[torch.Tensor], counts: list[int]) -> list[list[torch.Tensor]]:
     """Assigns image blocks to rows with `counts` `<image>` tokens, in reading order.
 
-    It accepts one block per token, and upstream's convention with a dummy block for each row without an image;
+    It accepts one block per token, and upstream's convention with an empty image for each row without an image;
     raises `ValueError` for other numbers of blocks.
     """
     padded = [max(count, 1) for count in counts]
     if len(blocks) == sum(counts) or (len(blocks) == 1 and not sum(counts)):
-        # One dummy for a batch of text: our collator adds it if all ranks must make the same calls.
+        # A batch of text has one empty image from our collator.
         taken = counts
     elif len(blocks) == sum(padded):
         taken = padded

@@ -18,6 +18,7 @@ from llava.constants import (
 from llava.conversation import Conversation
 from llava.eval.answering.answerer import Generation
 from llava.mm_utils import process_images, tokenizer_image_token
+from llava.tokenization import ids_to_text
 
 
 class ChatError(ValueError):
@@ -32,6 +33,24 @@ class Interrupt(StoppingCriteria):
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any) -> torch.BoolTensor:
         return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device)
+
+
+class _Streamer(TextIteratorStreamer):
+    """Yields the text of the tokens so far as it grows; a character whose bytes are not all there is held back."""
+
+    def put(self, value: torch.Tensor) -> None:
+        if self.next_tokens_are_prompt:
+            self.next_tokens_are_prompt = False
+            return
+        self.token_cache += value.tolist()
+        self._print(ids_to_text(self.tokenizer, self.token_cache).rstrip("\ufffd"))
+
+    def end(self) -> None:
+        self._print(ids_to_text(self.tokenizer, self.token_cache), stream_end=True)
+
+    def _print(self, text: str, stream_end: bool = False) -> None:
+        self.on_finalized_text(text[self.print_len :], stream_end)
+        self.print_len = len(text)
 
 
 class ChatSession:
@@ -81,7 +100,7 @@ class ChatSession:
         longer than the model's context.
         """
         conversation, ids = self._encoded(text)
-        streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        streamer = _Streamer(self.tokenizer)
         interrupt, failure = Interrupt(), []
 
         def generate() -> None:
@@ -109,7 +128,7 @@ class ChatSession:
     def answer(self, text: str) -> str:
         """As `ask`, but returns the whole answer at once."""
         conversation, ids = self._encoded(text)
-        text = self.tokenizer.decode(self._generate(ids)[0], skip_special_tokens=True)
+        text = ids_to_text(self.tokenizer, self._generate(ids)[0])
         answer = "".join(_until(iter([text]), self._stop_text())).strip()
         self._keep(conversation, answer)
         return answer

@@ -1,15 +1,20 @@
 """Upstream's training flags, with `--tune_layers` (upstream: the dataclasses of llava/train/train.py)."""
 
+import copy
+import dataclasses
 import sys
+from argparse import Action, ArgumentDefaultsHelpFormatter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 import transformers
 from transformers import HfArgumentParser
 
 from llava.families import ModelFamily
+from llava.flags import Parser
+from llava.train.flag_names import ConfigurationError, modern_argv, no_such_flag
 from llava.train.zero import join_group_on_cpu, read_zero_config, start_deepspeed
 from visual_region.layers import GRAMMAR
 
@@ -94,6 +99,11 @@ class TrainingArguments(transformers.TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        self.refused = []
+        if self.fp16 and self.bf16:
+            # transformers ends here; the plan reports it with everything else that is wrong.
+            self.refused.append("--fp16 True with --bf16 True: a run computes in one of them; give one")
+            self.fp16 = False
         if not torch.accelerator.is_available():
             self.use_cpu = True
             self.tf32 = None
@@ -103,8 +113,13 @@ class TrainingArguments(transformers.TrainingArguments):
         if self.ddp_find_unused_parameters is None:
             # Every rank uses all trainable parameters in every step.
             self.ddp_find_unused_parameters = False
-        if self.gradient_checkpointing:
+        if self.gradient_checkpointing or getattr(self, "activation_checkpointing", None):
             self.gradient_checkpointing_kwargs = {"use_reentrant": False}
+        for old in ("gradient_checkpointing", "gradient_checkpointing_kwargs"):
+            # Newer releases of transformers have other names, and warn of these, which are upstream's flags.
+            new = old.replace("gradient", "activation")
+            if getattr(self, new, False) is None:
+                setattr(self, new, getattr(self, old))
         super().__post_init__()
         if self.deepspeed and self.use_cpu:
             join_group_on_cpu()
@@ -121,39 +136,48 @@ class TrainingArguments(transformers.TrainingArguments):
         return self.deepspeed["zero_optimization"].get("stage", 0) if self.deepspeed else 0
 
 
-_RENAMED = {
-    "--evaluation_strategy": "--eval_strategy",
-    "--warmup_ratio": "--warmup_steps",
-    "--no_cuda": "--use_cpu",
-    "--per_gpu_train_batch_size": "--per_device_train_batch_size",
-    "--per_gpu_eval_batch_size": "--per_device_eval_batch_size",
-}
-_GONE = ("overwrite_output_dir", "save_safetensors", "logging_dir", "half_precision_backend", "group_by_length")
-_DROPPED = {f"--{name}" for name in _GONE}
+ARGUMENTS = (ModelArguments, DataArguments, TrainingArguments)
 
 
-def modern_argv(argv: Sequence[str]) -> list[str]:
-    """Upstream's flags under their current Hugging Face names. Flags that no longer exist are left out, with a note.
+class _OneSpelling(ArgumentDefaultsHelpFormatter):
+    """A help without the flags' second spelling, with dashes."""
 
-    `--warmup_ratio r` is `--warmup_steps r` (a value below 1 is a share).
+    def _format_action_invocation(self, action: Action) -> str:
+        shown = copy.copy(action)
+        shown.option_strings = [name for name in action.option_strings if "-" not in name[2:]]
+        return super()._format_action_invocation(shown)
+
+
+class TrainerParser(Parser, HfArgumentParser):
+    """Flags of the argument classes. The help has our flags first, and those of transformers after them."""
+
+    def __init__(self, classes: Sequence[type]) -> None:
+        usage = "%(prog)s --model_name_or_path M --vision_tower T --data_path D --image_folder I --output_dir O [...]"
+        super().__init__(classes, usage=usage, formatter_class=_OneSpelling)
+        theirs = {part.name for part in dataclasses.fields(transformers.TrainingArguments)}
+        ours = set(TrainingArguments.__annotations__)
+        actions = self._optionals._group_actions
+        inherited = self.add_argument_group("flags of transformers.TrainingArguments")
+        inherited._group_actions = [action for action in actions if action.dest in theirs - ours]
+        self._optionals._group_actions = [action for action in actions if action not in inherited._group_actions]
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigurationError(f"{message} (--help shows all flags)")
+
+
+def parse_arguments(argv: Sequence[str] | None = None, classes: Sequence[type] = ARGUMENTS) -> tuple[Any, Any, Any]:
+    """Model, data and training arguments from the command line; `classes` may be another package's.
+
+    Raises:
+        ConfigurationError: flags that do not exist, or that transformers refuses.
     """
-    result: list[str] = []
-    dropped = False
-    for argument in argv:
-        flag, equals, value = argument.partition("=")
-        if flag in _DROPPED:
-            print(f"note: {flag} no longer exists in transformers and is ignored", file=sys.stderr)
-        elif not dropped or argument.startswith("--"):
-            result.append(_RENAMED.get(flag, flag) + equals + value)
-        # The next argument is its value, unless it begins with "--".
-        dropped = flag in _DROPPED and not equals
-    return result
-
-
-def parse_arguments(
-    argv: Sequence[str] | None = None,
-    classes: Sequence[type] = (ModelArguments, DataArguments, TrainingArguments),
-) -> tuple[Any, Any, Any]:
-    """Model, data and training arguments from the command line; `classes` may be another package's."""
-    arguments = modern_argv(sys.argv[1:] if argv is None else argv)
-    return HfArgumentParser(tuple(classes)).parse_args_into_dataclasses(args=arguments)
+    parser = TrainerParser(classes)
+    try:
+        *parts, left = parser.parse_args_into_dataclasses(
+            modern_argv(sys.argv[1:] if argv is None else argv), return_remaining_strings=True
+        )
+    except (ValueError, NotImplementedError) as error:
+        raise ConfigurationError(str(error)) from error
+    if left:
+        raise no_such_flag([word for word in left if word.startswith("--")] or left, parser.options)
+    return tuple(parts)

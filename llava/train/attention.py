@@ -3,7 +3,8 @@
 import torch
 from transformers.utils import is_flash_attn_2_available
 
-AUTO = "auto"
+from llava.train.flag_names import AUTO
+
 CHOICES = (AUTO, "flash_attention_2", "sdpa", "eager")
 
 

@@ -1,7 +1,6 @@
 """Saves and restores everything trainable, at every checkpoint, in upstream's file formats."""
 
 import copy
-import json
 import shutil
 from pathlib import Path
 
@@ -9,13 +8,16 @@ import torch
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import nn
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_pt_utils import safe_globals
 
 from llava.checkpoint.adapter import ADAPTER_WEIGHTS, NON_LORA
 from llava.checkpoint.folder import PROJECTOR
 from llava.checkpoint.identity import write_base_values
 from llava.checkpoint.opened import CheckpointError, Kind
-from llava.checkpoint.record import LayerRecord
+from llava.checkpoint.safe import UntrustedError, check_pickles, load_pickled
 from llava.files import written_whole
+from llava.train.flag_names import say
 from llava.train.zero import gathered
 
 _REST = {Kind.LORA: NON_LORA, Kind.PROJECTOR: PROJECTOR}
@@ -52,8 +54,9 @@ def save_trained(model: nn.Module, kind: Kind, folder: Path, state: dict[str, to
     if kind is Kind.LORA:
         model.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
         named = {name: value for name, value in named.items() if "lora_" not in name}
-    with written_whole(folder / _REST[kind]) as aside:
-        torch.save(named, aside)
+    # As an open file: torch writes a file's name into it, and the name aside is random.
+    with written_whole(folder / _REST[kind]) as aside, open(aside, "wb") as file:
+        torch.save(named, file)
     config = copy.deepcopy(base.config)
     # A QLoRA's adapter belongs to the base in 16 bits.
     if hasattr(config, "quantization_config"):
@@ -75,7 +78,7 @@ def restore_trained(model: nn.Module, kind: Kind, folder: Path) -> None:
         restored = {
             name.replace(".lora_A.", ".lora_A.default.").replace(".lora_B.", ".lora_B.default.") for name in adapter
         }
-    rest = torch.load(folder / _REST[kind], map_location="cpu", weights_only=True)
+    rest = load_pickled(folder / _REST[kind])
     unexpected = model.load_state_dict(rest, strict=False).unexpected_keys
     base = model.get_base_model() if kind is Kind.LORA else model
     trains = base.file_names({name: p for name, p in model.named_parameters() if p.requires_grad})
@@ -87,51 +90,73 @@ def restore_trained(model: nn.Module, kind: Kind, folder: Path) -> None:
         )
 
 
-def check_resumable(folder: Path, kind: Kind, record: LayerRecord, zero_ranks: int | None) -> None:
-    """Raises `CheckpointError` unless a checkpoint-N is of this run: the same kind, layers, and way of sharding.
+def sharding_problem(folder: Path, zero_ranks: int | None) -> str | None:
+    """Why a checkpoint-N cannot be loaded as this run is sharded; None if it can.
 
     DeepSpeed loads what fits, and a trainer without it starts a new optimizer if there is none; neither reports it.
 
     Args:
-        record: of the model that is about to train.
         zero_ranks: number of ranks under DeepSpeed; None without it.
     """
-    other = f"start the run as it was started before, or give another --output_dir (found {folder})"
-    lora = any((folder / name).is_file() for name in ADAPTER_WEIGHTS)
-    held = Kind.LORA if lora else Kind.PROJECTOR if (folder / PROJECTOR).exists() else Kind.FULL
-    if held is not kind:
-        raise CheckpointError(f"the checkpoint is of a {held.value} run, this one is {kind.value}; {other}")
-    trained = LayerRecord.of(json.loads((folder / "config.json").read_text(encoding="utf-8"))).layers
-    if trained != record.layers:
-        raise CheckpointError(
-            f"the checkpoint was trained on layers {trained}, this run's --tune_layers is {record.layers}; "
-            f"use the same flags: {other}"
-        )
     sharded = bool(list(folder.glob("global_step*")))
     if sharded != (zero_ranks is not None):
-        differ = "with --deepspeed, this run has none" if sharded else "without --deepspeed, this run has it"
-        raise CheckpointError(f"the checkpoint was written {differ}; {other}")
+        return f"{folder} was written " + (
+            "with --deepspeed, this run has none" if sharded else "without --deepspeed, this run has it"
+        )
     # One file per rank; none at stage 0, which shards nothing.
     shards = len(list(folder.glob("global_step*/*_optim_states.pt")))
     if shards and shards != zero_ranks:
-        raise CheckpointError(
-            f"the checkpoint was written by {shards} processes, this run has {zero_ranks}; DeepSpeed needs as many; "
-            f"{other}"
-        )
+        return f"{folder} was written by {shards} processes, this run has {zero_ranks}; DeepSpeed needs as many"
+    return None
+
+
+def held_kind(folder: Path) -> Kind:
+    """What kind of run wrote a checkpoint-N or a result."""
+    lora = any((folder / name).is_file() for name in ADAPTER_WEIGHTS)
+    return Kind.LORA if lora else Kind.PROJECTOR if (folder / PROJECTOR).exists() else Kind.FULL
+
+
+def missing_to_resume(folder: Path) -> list[str]:
+    """Files that a checkpoint-N lacks; none if a run can be resumed from it."""
+    sharded = list(folder.glob("global_step*"))
+    return [name for name in _REQUIRED_TO_RESUME if not sharded and not (folder / name).exists()]
+
+
+def checkpoints(output_dir: str | Path) -> list[Path]:
+    """The folders checkpoint-N of a run, in the order of their steps, also incomplete ones."""
+    found = [folder for folder in Path(output_dir).glob("checkpoint-*") if folder.name[11:].isdecimal()]
+    return sorted(found, key=lambda folder: int(folder.name[11:]))
+
+
+def check_trusted(folder: Path) -> None:
+    """Raises `UntrustedError` if a file of a checkpoint-N holds more than tensors and the trainer's own classes.
+
+    transformers does not name the file that it refuses, and DeepSpeed would run any code in its files.
+    """
+    allowed: list[type] = []
+    if list(folder.glob("global_step*")):
+        from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+        from deepspeed.runtime.zero.config import ZeroStageEnum
+        from deepspeed.utils.tensor_fragment import fragment_address
+
+        allowed = [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
+    latest = folder / "latest"
+    if latest.is_file() and Path(tag := latest.read_text().strip()).name != tag:
+        raise UntrustedError(f"{latest} is refused: it names {tag!r}, which is not a folder next to it")
+    files = [file for kind in ("*.pt", "*.pth", "*.bin") for file in sorted(folder.rglob(kind))]
+    with safe_globals():
+        check_pickles([file for file in files if file.name != TRAINING_ARGS_NAME], allowed)
 
 
 def last_checkpoint(output_dir: str | Path) -> Path | None:
     """The newest checkpoint-N of a run that can be resumed; incomplete ones are skipped."""
-    found = []
-    for folder in Path(output_dir).glob("checkpoint-*"):
-        step = folder.name.removeprefix("checkpoint-")
-        if step.isdecimal():
-            missing = [name for name in _REQUIRED_TO_RESUME if not (folder / name).exists()]
-            if missing and not list(folder.glob("global_step*")):
-                print(f"note: {folder} is not whole ({', '.join(missing)} missing) and is skipped")
-            else:
-                found.append((int(step), folder))
-    return max(found)[1] if found else None
+    newest = None
+    for folder in checkpoints(output_dir):
+        if missing := missing_to_resume(folder):
+            say(f"{folder} is not whole ({', '.join(missing)} missing) and is skipped")
+        else:
+            newest = folder
+    return newest
 
 
 def move_files(source: Path, target: Path) -> None:
@@ -145,5 +170,6 @@ def move_files(source: Path, target: Path) -> None:
 
 
 def describe_output(kind: Kind, folder: str | Path) -> str:
+    """What a finished run has written, and where."""
     what = {Kind.PROJECTOR: PROJECTOR, Kind.LORA: f"the adapter and {NON_LORA}", Kind.FULL: "the whole model"}[kind]
-    return f"done: {what}, config and tokenizer are in {folder}"
+    return f"{what}, config and tokenizer are in {folder}"

@@ -1,21 +1,30 @@
 """The Hugging Face trainer with LLaVA's sampling, learning-rate groups and checkpoints."""
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Sampler
-from transformers import Trainer
+from transformers import PrinterCallback, Trainer
 from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
+from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import rotate_checkpoints
 
 from llava.checkpoint.opened import Kind
+from llava.checkpoint.write import finish_folder
 from llava.data.sampler import EpochSampler
-from llava.train.checkpoint import restore_trained, save_trained, trainable_state
+from llava.files import full_disk_explained
+from llava.train.checkpoint import check_trusted, restore_trained, save_trained, trainable_state
+from llava.train.report import Printer, Progress
 
 STAGING = ".partial"
+
+
+class NothingLearnedError(ValueError):
+    """A run that has changed nothing."""
 
 
 class LLaVATrainer(Trainer):
@@ -28,7 +37,32 @@ class LLaVATrainer(Trainer):
     def __init__(self, *args: Any, kind: Kind, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.kind = kind
+        for theirs, ours in ((ProgressCallback, Progress), (PrinterCallback, Printer)):
+            if self.pop_callback(theirs) is not None:
+                self.add_callback(ours)
         self._staging = False
+        self._learned: torch.Tensor | None = None
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        # Without any label the loss is exactly 0. Read at the end only, as reading waits for the GPU.
+        learned = loss.detach() != 0
+        self._learned = learned if self._learned is None else self._learned | learned
+        return loss
+
+    def check_learned(self) -> None:
+        """Raises `NothingLearnedError` if the loss was 0 in every step that this process and the others made."""
+        if self._learned is not None and not self.accelerator.gather(self._learned.reshape(1)).any():
+            raise NothingLearnedError(
+                "nothing was learned: the loss was 0 in every step, as no sample had a label that was not cut off; "
+                "`python -m llava.data.check` shows why. No result was written"
+            )
+
+    def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
+        """Refuses a checkpoint-N with code in it: transformers and DeepSpeed read most of its files themselves."""
+        if resume_from_checkpoint:
+            check_trusted(Path(resume_from_checkpoint))
+        return super().train(resume_from_checkpoint, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -82,7 +116,10 @@ class LLaVATrainer(Trainer):
         self.accelerator.wait_for_everyone()
         self._staging = True
         try:
-            super()._save_checkpoint(model, trial)
+            # Weights, and the optimizer's two moments of those that train.
+            moments = 2 * sum(parameter.nbytes for parameter in self.model.parameters() if parameter.requires_grad)
+            with full_disk_explained(run_dir / name, run_dir / STAGING, self._bytes_of_model() + moments):
+                super()._save_checkpoint(model, trial)
         finally:
             self._staging = False
         self.accelerator.wait_for_everyone()
@@ -93,25 +130,47 @@ class LLaVATrainer(Trainer):
             shutil.rmtree(run_dir / name, ignore_errors=True)
             (run_dir / STAGING / name).rename(run_dir / name)
             shutil.rmtree(run_dir / STAGING, ignore_errors=True)
-            rotate_checkpoints(
-                output_dir=str(run_dir),
-                save_total_limit=self.args.save_total_limit,
-                best_model_checkpoint=self.state.best_model_checkpoint,
-                use_mtime=False,
-            )
+            self.remove_old_checkpoints(run_dir)
         self.accelerator.wait_for_everyone()
+
+    def remove_old_checkpoints(self, run_dir: str | Path) -> None:
+        """Keeps as many as --save_total_limit says."""
+        rotate_checkpoints(
+            output_dir=str(run_dir),
+            save_total_limit=self.args.save_total_limit,
+            best_model_checkpoint=self.state.best_model_checkpoint,
+            use_mtime=False,
+        )
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Writes the model's files; every rank calls it, as ZeRO-3 gathers parameters."""
-        if self.kind is Kind.FULL:
-            super().save_model(output_dir, _internal_call)
-            return
-        model = self.accelerator.unwrap_model(self.model)
-        state = trainable_state(model)
+        folder = Path(output_dir or self.args.output_dir)
+        aside = None if folder.exists() else folder
+        explained = full_disk_explained(Path(self.args.output_dir), aside, self._bytes_of_model())
+        with contextlib.nullcontext() if _internal_call else explained:
+            if self.kind is Kind.FULL:
+                super().save_model(output_dir, _internal_call)
+                return
+            model = self.accelerator.unwrap_model(self.model)
+            state = trainable_state(model)
+            if self.args.should_save:
+                save_trained(model, self.kind, folder, state)
+                finish_folder(folder, self.processing_class)
+
+    def save_state(self) -> None:
+        file = Path(self.args.output_dir, TRAINER_STATE_NAME)
+        with full_disk_explained(file, file):
+            super().save_state()
+
+    def _bytes_of_model(self) -> int:
+        """The bytes of the weights that a checkpoint holds, at least."""
+        saved = (p for p in self.model.parameters() if p.requires_grad or self.kind is Kind.FULL)
+        return sum(parameter.nbytes for parameter in saved)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        super()._save(output_dir, state_dict)
         if self.args.should_save:
-            folder = Path(output_dir or self.args.output_dir)
-            save_trained(model, self.kind, folder, state)
-            self.processing_class.save_pretrained(folder)
+            finish_folder(Path(output_dir or self.args.output_dir), self.processing_class)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.is_deepspeed_enabled:
@@ -139,6 +198,7 @@ class LLaVATrainer(Trainer):
 
     def _load_sharded(self, folder: str) -> None:
         # Not strict: frozen weights are not in the folder. check_resumable has compared what trains.
+        check_trusted(Path(folder))
         deepspeed_load_checkpoint(self.model_wrapped, folder, load_module_strict=False)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

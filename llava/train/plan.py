@@ -1,5 +1,6 @@
 """What a run will do, decided before weights are loaded; all errors are reported at once."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,12 @@ import numpy as np
 import torch
 from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase
 
+from llava.checkpoint import identity
 from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.opened import Checkpoint, Kind
 from llava.conversation import Conversation, get_template
-from llava.data.check import cheap_problems
+from llava.data.check import Problems, cheap_problems, label_problem
 from llava.data.records import Records, open_records
-from llava.mm_utils import IMAGE_ASPECT_RATIOS
 from llava.model.builder import load_tokenizer
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_projector.builder import (
@@ -25,14 +26,17 @@ from llava.model.multimodal_projector.builder import (
 )
 from llava.model.quantization import quantization_for
 from llava.model.vision_modules import VisionSettings, write_vision_settings
+from llava.names import count
+from llava.outputs import check_cache, check_run_folder
 from llava.tokenization import check_template, end_turns_with
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
 from llava.train.attention import choose_attention, describe_attention
+from llava.train.flag_checks import wrong_flags
+from llava.train.flag_names import ConfigurationError
 from visual_region.layers import LayerSelection
 
-
-class ConfigurationError(ValueError):
-    """Everything that is wrong with a run's settings, one line per error."""
+_LOOKED_AT = 2000
+"""Samples that are looked at for a label, evenly spaced, if none before has one."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class _Errors(list[str]):
         """The result of a check; if it fails, None, and its message is added."""
         try:
             return check(*arguments, **options)
-        except (ValueError, FileNotFoundError) as error:
+        except (ValueError, OSError) as error:
             self.append(str(error))
             return None
 
@@ -78,12 +82,12 @@ class _Errors(list[str]):
 def make_plan(
     model: ModelArguments, data: DataArguments, training: TrainingArguments, attn_implementation: str | None = None
 ) -> RunPlan:
-    """Reads configs, tokenizer and data, but no weights; raises `ConfigurationError` with all errors.
+    """Reads configs, tokenizer and data, but no weights; raises `ConfigurationError` with all errors, one per line.
 
     Args:
         attn_implementation: used if `--attn_implementation` is not given.
     """
-    errors = _Errors(_wrong_flags(model, data, training))
+    errors = _Errors(wrong_flags(model, data, training))
     wanted, dtype = model.attn_implementation or attn_implementation, training.compute_dtype
     attention = errors.of(choose_attention, wanted, dtype)
     options = {"double_quant": training.double_quant, "quant_type": training.quant_type}
@@ -95,14 +99,17 @@ def make_plan(
         selection = errors.of(_selection, model, base)
         vision = errors.of(_vision, model, base)
         prompts = errors.of(_prompts, model.template_name(base.family), base)
+    errors.of(_check_outputs, model, data, training, base)
     used = errors.of(_records, data)
     eval_records = errors.of(_eval_records, data, training)
+    if vision and prompts and used and training.model_max_length > 0:
+        errors.of(_check_labels, *prompts, *used, training.model_max_length, vision[1], data.data_path)
     if errors:
         raise ConfigurationError("this run cannot start:\n" + "\n".join(f"- {error}" for error in errors))
     return RunPlan(
         kind=Kind.PROJECTOR if model.tune_mm_mlp_adapter else Kind.LORA if training.lora_enable else Kind.FULL,
         base=base,
-        vision=vision,
+        vision=vision[0],
         trains_tower=model.unfreeze_vision_tower,
         attention=attention,
         attention_line=describe_attention(wanted, attention, dtype, training.padding_free),
@@ -131,52 +138,38 @@ def _open_base(model: ModelArguments, cache_dir: str | None) -> Checkpoint:
     return base
 
 
-def _wrong_flags(model: ModelArguments, data: DataArguments, training: TrainingArguments) -> list[str]:
-    """What is wrong with the flags alone."""
-    errors = []
-    if model.freeze_backbone:
-        errors.append("--freeze_backbone left lm_head training in upstream; use --tune_mm_mlp_adapter True instead")
-    if model.tune_mm_mlp_adapter and model.tune_layers is not None:
-        errors.append("--tune_layers with --tune_mm_mlp_adapter True: stage 1 trains the projector only; give one")
-    if model.tune_mm_mlp_adapter and training.lora_enable:
-        errors.append("--lora_enable with --tune_mm_mlp_adapter True: stage 1 trains the projector only; give one")
-    if model.tune_mm_mlp_adapter and training.freeze_mm_mlp_adapter:
-        errors.append("--freeze_mm_mlp_adapter with --tune_mm_mlp_adapter leaves nothing to train; give one")
-    if model.unfreeze_vision_tower and data.vision_feature_cache:
-        errors.append("--vision_feature_cache with --unfreeze_vision_tower: features of a tower that trains change")
-    if model.mm_use_im_start_end or model.mm_use_im_patch_token:
-        errors.append("--mm_use_im_start_end and --mm_use_im_patch_token are not supported (LLaVA-1.5 uses neither)")
-    if training.bits != 16 and not training.lora_enable:
-        errors.append(f"--bits {training.bits} freezes the language model; it needs --lora_enable True")
-    if training.bits != 16 and training.zero_stage == 3:
-        errors.append(
-            f"--bits {training.bits} with ZeRO-3: quantised weights cannot be sharded; use ./scripts/zero2.json"
-        )
-    if training.lora_bias != "none":
-        errors.append(f"--lora_bias {training.lora_bias} is not supported; allowed: none")
-    if data.image_aspect_ratio not in IMAGE_ASPECT_RATIOS:
-        errors.append(f"--image_aspect_ratio {data.image_aspect_ratio!r}; allowed: {', '.join(IMAGE_ASPECT_RATIOS)}")
-    if data.bad_samples not in ("fail", "skip"):
-        errors.append(f"--bad_samples {data.bad_samples!r}; allowed: fail, skip")
-    return errors
+def _check_outputs(
+    model: ModelArguments, data: DataArguments, training: TrainingArguments, base: Checkpoint | None
+) -> None:
+    tower = model.vision_tower or (base and base.tower)
+    models = {"--model_name_or_path": model.model_name_or_path, "--vision_tower": tower}
+    check_cache(data.vision_feature_cache, models.values(), "--vision_feature_cache")
+    models["--pretrain_mm_mlp_adapter"] = model.pretrain_mm_mlp_adapter
+    read = {"--data_path": data.data_path, "--eval_data_path": data.eval_data_path, "--image_folder": data.image_folder}
+    check_run_folder(training.output_dir, models, read)
 
 
 def _selection(model: ModelArguments, base: Checkpoint) -> LayerSelection | None:
     if model.tune_mm_mlp_adapter:
         return None
-    return LayerSelection.parse("all" if model.tune_layers is None else model.tune_layers, base.depth)
+    selection = LayerSelection.parse("all" if model.tune_layers is None else model.tune_layers, base.depth)
+    # No error: scores may be of a model that was trained from this one. Of a hub id no weights are read yet.
+    if base.tensors.files:
+        for warning in selection.scored_elsewhere(base.name, lambda: identity.digest(base)):
+            print(f"warning: --tune_layers: {warning}", file=sys.stderr)
+    return selection
 
 
 def _prompts(template_name: str, base: Checkpoint) -> tuple[Conversation, PreTrainedTokenizerBase]:
     """The template, and a tokenizer that ends turns as the template does."""
-    template, tokenizer = get_template(template_name), load_tokenizer(base.name)
+    template, tokenizer = get_template(template_name), load_tokenizer(base.path)
     check_template(template_name, tokenizer)
     end_turns_with(template, tokenizer)
     return template, tokenizer
 
 
-def _vision(model: ModelArguments, base: Checkpoint) -> VisionSettings:
-    """Tower and projector, from the flags and the base's config, checked to fit each other and the base."""
+def _vision(model: ModelArguments, base: Checkpoint) -> tuple[VisionSettings, int]:
+    """Tower and projector, from the flags and the base's config, checked to fit; and the number of image tokens."""
     use_s2, scales = getattr(model, "use_s2", False), getattr(model, "s2_scales", None)
     if base.config.get("use_s2"):
         use_s2, scales = True, scales or base.config.get("s2_scales")
@@ -191,6 +184,7 @@ def _vision(model: ModelArguments, base: Checkpoint) -> VisionSettings:
         model.pretrain_mm_mlp_adapter,
     )
     tower = build_vision_tower(vision, delay_load=True)
+    tower.check_files()
     if model.unfreeze_vision_tower and not tower.can_train:
         raise ValueError(
             f"--unfreeze_vision_tower: a tower of model_type {tower.cfg_only.model_type!r} cannot be trained along"
@@ -204,7 +198,7 @@ def _vision(model: ModelArguments, base: Checkpoint) -> VisionSettings:
         )
     with torch.device("meta"):
         build_vision_projector(config)
-    image_tokens(config, tower.num_patches)
+    tokens = image_tokens(config, tower.num_patches)
     if file := vision.pretrain_mm_mlp_adapter:
         if base.tower:
             raise ValueError(
@@ -212,7 +206,7 @@ def _vision(model: ModelArguments, base: Checkpoint) -> VisionSettings:
                 "out, or start from the plain language model"
             )
         check_projector_weights(read_projector(file), config, file)
-    return vision
+    return vision, tokens
 
 
 def _records(data: DataArguments) -> tuple[Records, np.ndarray]:
@@ -230,7 +224,7 @@ def _records(data: DataArguments) -> tuple[Records, np.ndarray]:
         )
     left = np.setdiff1d(np.arange(len(records)), np.fromiter(problems.samples, dtype=np.int64))
     if found:
-        print(f"leaving out {len(records) - len(left)} of {len(records)} samples:\n{found}")
+        print(f"leaving out {len(records) - len(left)} of {count(len(records), 'sample')}:\n{found}")
     if not len(left):
         raise ValueError(f"{data.data_path} has no sample left to train on")
     return records, left
@@ -239,10 +233,33 @@ def _records(data: DataArguments) -> tuple[Records, np.ndarray]:
 def _eval_records(data: DataArguments, training: TrainingArguments) -> Records | None:
     if not data.eval_data_path:
         if training.eval_strategy != "no":
-            raise ValueError(f"--eval_strategy {training.eval_strategy} needs --eval_data_path, a LLaVA JSON file")
+            raise ValueError(
+                f"--eval_strategy {training.eval_strategy.value} needs --eval_data_path, a LLaVA JSON file"
+            )
         return None
     records = open_records(data.eval_data_path)
     found = cheap_problems(records, data.image_folder).describe(records)
     if found:
         raise ValueError(f"--eval_data_path {data.eval_data_path} has samples that cannot be measured:\n{found}")
     return records
+
+
+def _check_labels(
+    template: Conversation,
+    tokenizer: PreTrainedTokenizerBase,
+    records: Records,
+    indices: np.ndarray,
+    max_length: int,
+    image_tokens: int,
+    data_path: str,
+) -> None:
+    """Raises `ValueError` if no sample has a label; ends at the first one that has, usually the first of all."""
+    looked_at = indices[:: max(1, len(indices) // _LOOKED_AT)]
+    problems = Problems()
+    for i in looked_at.tolist():
+        problem, learns = label_problem(records[i], tokenizer, template, max_length, image_tokens)
+        if learns:
+            return
+        problems.add(problem, [i])
+    found = problems.describe(records)
+    raise ValueError(f"{data_path} holds nothing to learn; of {count(len(looked_at), 'sample')} looked at:\n{found}")

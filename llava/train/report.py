@@ -4,9 +4,33 @@ from collections import defaultdict
 from typing import Any
 
 from torch import nn
+from transformers import PrinterCallback
+from transformers.trainer_callback import ProgressCallback
 
 from llava.tables import text_table
 from visual_region.layers import LayerSelection
+
+
+def log_line(logs: dict[str, Any]) -> str:
+    """A step's numbers with four digits, as upstream prints them; transformers 5 prints them as quoted texts."""
+    kept = {name: value for name, value in logs.items() if name != "total_flos"}
+    return str({name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in kept.items()})
+
+
+class Progress(ProgressCallback):
+    """Prints the log lines above the progress bar."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if state.is_world_process_zero and self.training_bar is not None:
+            self.training_bar.write(log_line(logs))
+
+
+class Printer(PrinterCallback):
+    """Prints the log lines, without a progress bar (--disable_tqdm True)."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if state.is_local_process_zero:
+            print(log_line(logs))
 
 
 def training_table(model: nn.Module, groups: list[dict[str, Any]], selection: LayerSelection | None) -> str:

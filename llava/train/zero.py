@@ -5,7 +5,6 @@ import importlib.util
 import json
 import os
 import socket
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,13 @@ from torch import nn
 from transformers import TrainingArguments
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
+from llava.train.flag_names import ConfigurationError, say
+
 _GATHER = "stage3_gather_16bit_weights_on_model_save"
 _OLD_GATHER = "gather_16bit_weights_on_model_save"
 
 
-class ZeroConfigError(ValueError):
+class ZeroConfigError(ConfigurationError):
     """A `--deepspeed` that cannot be used; the message says what to type instead."""
 
 
@@ -39,9 +40,9 @@ def read_zero_config(deepspeed: str | dict[str, Any]) -> dict[str, Any]:
         ("scheduler", "--lr_scheduler_type and --warmup_ratio"),
     ):
         if config.pop(section, None) is not None:
-            _say(f"the {section!r} section of --deepspeed is left out: {flags} decide")
+            say(f"the {section!r} section of --deepspeed is left out: {flags} decide")
     if "gradient_clipping" not in config:
-        _say("gradient_clipping is set to auto in --deepspeed: without it --max_grad_norm would do nothing")
+        say("gradient_clipping is set to auto in --deepspeed: without it --max_grad_norm would do nothing")
         config["gradient_clipping"] = "auto"
     zero = config.setdefault("zero_optimization", {})
     stage = zero.get("stage", 0)
@@ -50,7 +51,7 @@ def read_zero_config(deepspeed: str | dict[str, Any]) -> dict[str, Any]:
     old = zero.pop(_OLD_GATHER, None)
     if stage == 3 and zero.get(_GATHER) is not True:
         if old is None:
-            _say(f"{_GATHER} is set to true: without it a saved folder would hold no weights")
+            say(f"{_GATHER} is set to true: without it a saved folder would hold no weights")
         zero[_GATHER] = True
     return config
 
@@ -128,8 +129,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ZeroConfigError(f"--deepspeed {path} holds no JSON object")
     return config
-
-
-def _say(text: str) -> None:
-    if os.environ.get("RANK", "0") == "0":
-        print(f"note: {text}", file=sys.stderr)

@@ -6,13 +6,15 @@ Each part is a folder that is written completely or not at all. An existing part
 import time
 from pathlib import Path
 
-from llava.flags import Parser
-from playground.embedded.easy_vqa import prepare_evaluation, prepare_training
-from playground.embedded.smollm2 import prepare_smollm2
-from playground.embedded.tower import prepare_tower
+from llava.flags import Parser, run_program
 
 
 def prepare(out: Path, seed: int) -> None:
+    # These import torch, so they wait until the flags have been read.
+    from playground.embedded.easy_vqa import prepare_evaluation, prepare_training
+    from playground.embedded.smollm2 import prepare_smollm2
+    from playground.embedded.tower import prepare_tower
+
     data, models = out / "data", out / "models"
     parts = [
         (data / "easy_vqa", lambda folder: prepare_training(folder, seed)),
@@ -29,9 +31,13 @@ def prepare(out: Path, seed: int) -> None:
         print(f"{folder}: written in {time.perf_counter() - start:.0f} s")
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = Parser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("playground"), help="folder of data/ and models/")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random questions")
-    arguments = parser.parse_args()
-    prepare(arguments.out, arguments.seed)
+    args = parser.parse_args()
+    prepare(args.out, args.seed)
+
+
+if __name__ == "__main__":
+    run_program(main)

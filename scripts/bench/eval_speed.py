@@ -26,6 +26,7 @@ from llava.eval.answering.questions import Question, check_images, read_question
 from llava.eval.answering.runner import answer_stream
 from llava.flags import Parser, run_program
 from llava.tables import text_table
+from llava.tokenization import ids_to_text
 from scripts.bench.shared import in_turn
 
 _READERS = 4
@@ -66,7 +67,7 @@ def one_by_one(answerer: Answerer, questions: list[Question]) -> list[str]:
                 pad_token_id=answerer.tokenizer.pad_token_id,
                 eos_token_id=sorted(answerer.stops()[0]),
             )
-            texts.append(answerer.tokenizer.decode(output[0], skip_special_tokens=True).strip())
+            texts.append(ids_to_text(answerer.tokenizer, output[0]).strip())
     return texts
 
 

@@ -32,6 +32,7 @@ from llava.tables import text_table
 from scripts.bench.shared import copy_files, in_process, in_turn, median_ratio, peak_memory, synthetic_checkpoint
 from visual_region.importance.angular import AngleRecorder
 from visual_region.importance.angular_param import angular_param
+from visual_region.importance.angular_param_vector import angular_param_vector
 from visual_region.importance.block_influence import CosineRecorder
 from visual_region.importance.image_attention import ImageAttentionRecorder
 from visual_region.importance.parameter_change import parameter_change
@@ -149,11 +150,11 @@ def bench_parameters(args: argparse.Namespace) -> None:
 
 
 def compare(trained: str | Path, theta: str | Path) -> int:
-    """Computes both parameter metrics. Returns the peak memory of this process."""
+    """Computes all parameter metrics. Returns the peak memory of this process."""
     pair = decoder_weights(open_checkpoint(trained)), decoder_weights(open_checkpoint(theta))
     check_comparable(*pair)
     sums = list(compare_layers(*pair, range(len(pair[0].layers))))
-    parameter_change(sums), angular_param(sums)
+    parameter_change(sums), angular_param(sums), angular_param_vector(sums)
     return peak_memory()
 
 

@@ -2,5 +2,8 @@
 # python -m llava.eval.suite.benchmark --help lists the environment variables that they read.
 set -euo pipefail
 export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}."
-: "${2:?usage: bash $0 CHECKPOINT [flags]}"
+if [ -z "${2:-}" ]; then
+    echo "error: no checkpoint (usage: bash $0 CHECKPOINT [flags])" >&2
+    exit 2
+fi
 exec "${PYTHON:-python}" -m llava.eval.suite.benchmark "$@"

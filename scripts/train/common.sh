@@ -41,14 +41,18 @@ LLAVA=(
 launch() {
     local gpus="${GPUS:-$( (nvidia-smi -L 2>/dev/null || true) | wc -l)}"
     local nodes="${NNODES:-1}"
+    if [ "$nodes" -gt 1 ] && { [ -z "${NODE_RANK:-}" ] || [ -z "${MASTER_ADDR:-}" ]; }; then
+        echo "error: NNODES=$nodes needs NODE_RANK (0 on the first machine) and MASTER_ADDR (its address)" >&2
+        exit 2
+    fi
     local command=("${PYTHON:-python}")
     if [ "$nodes" -gt 1 ]; then
-        command+=(-m torch.distributed.run --nnodes "$nodes" --nproc_per_node "$((gpus > 0 ? gpus : 1))"
+        command+=(-m llava.train.launch --nnodes "$nodes" --nproc_per_node "$((gpus > 0 ? gpus : 1))"
             --node_rank "${NODE_RANK:?NNODES=$nodes needs NODE_RANK, 0 on the first machine}"
             --master_addr "${MASTER_ADDR:?NNODES=$nodes needs MASTER_ADDR, the address of the first machine}"
             --master_port "${MASTER_PORT:-29500}")
     elif [ "$gpus" -gt 1 ]; then
-        command+=(-m torch.distributed.run --standalone --nproc_per_node "$gpus")
+        command+=(-m llava.train.launch --standalone --nproc_per_node "$gpus")
     fi
     command+=("$@")
     if [ -n "${DEEPSPEED:-}" ]; then

@@ -13,7 +13,7 @@ from llava.eval.answering.questions import Question
 from llava.families import known_families
 from llava.model.builder import load_pretrained_model, load_tokenizer
 from llava.model.export import ExportError, check_exportable, export
-from llava.tokenization import end_turns_with
+from llava.tokenization import end_turns_with, ids_to_text
 
 
 def whole(family, base, tower, folder, **changes):
@@ -57,8 +57,8 @@ def test_same_logits_and_text(name, backbones, siglip, tiny, tmp_path):
         back = again(input_ids=ours["inputs"], images=ours["images"]).logits[..., : expected.shape[-1]]
         torch.testing.assert_close(back, expected, atol=1e-4, rtol=0)
     generated = stock.generate(**inputs, max_new_tokens=8, do_sample=False)[:, inputs["input_ids"].shape[1] :]
-    texts = stock_processor.batch_decode(generated, skip_special_tokens=True)
-    assert [text.strip() for text in texts] == answerer.answer([question])
+    # The stock processor writes bytes that are no characters in another way (docs/upstream.md).
+    assert [ids_to_text(stock_processor.tokenizer, generated[0]).strip()] == answerer.answer([question])
 
 
 def test_several_scales_have_no_place(backbones, siglip, tmp_path):

@@ -1,5 +1,10 @@
 """The one parser: what is wrong with the flags is said in one line, with what was probably meant."""
 
+import os
+import signal
+import subprocess
+import sys
+
 import pytest
 
 from llava.flags import Parser
@@ -51,3 +56,31 @@ def test_did_you_mean():
     assert close("xyz", ["all", "sparse-uniform"]) == []
     assert did_you_mean() == ""
     assert did_you_mean("a", "--b") == "; did you mean 'a' or --b?"
+
+
+CHILD = """
+import time
+from llava.flags import run_program
+run_program(lambda: (print("up", flush=True), time.sleep(60)))
+"""
+PARENT = f"""
+import sys
+from llava.flags import run_command, run_program
+run_program(lambda: sys.exit(run_command([sys.executable, "-c", {CHILD!r}])))
+"""
+
+
+def test_ctrl_c_ends_a_program_and_what_it_started_with_one_line():
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert parent.stdout.readline() == "up\n"
+    # As a terminal does: to all processes of the group.
+    os.killpg(parent.pid, signal.SIGINT)
+    _, said = parent.communicate(timeout=60)
+    assert parent.returncode == 130
+    assert said == "\ninterrupted; the same command goes on from here\n"

@@ -1,6 +1,7 @@
 """What a command must not write over, or cannot write, is told before its work; nothing is left behind."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ SCORE_FILE = {
     "metrics": {"bi": {"values": [0.1, 0.5, 0.2, 0.3, 0.05, 0.6], "low": [0.0] * 6, "high": [1.0] * 6}},
 }
 PNG = b"\x89PNG\r\n\x1a\n"
+DRAWN = PNG + b"tEXtSoftware\0Matplotlib version3"
 
 
 @pytest.fixture
@@ -23,7 +25,8 @@ def place(tmp_path, tiny):
     (tmp_path / "data.json").write_bytes(tiny.data.read_bytes())
     (tmp_path / "text.txt").write_text("Where is the red line? It is at the top.")
     (tmp_path / "linked.json").symlink_to("scores.json")
-    (tmp_path / "drawn.png").write_bytes(PNG)
+    (tmp_path / "drawn.png").write_bytes(DRAWN)
+    (tmp_path / "photo.png").write_bytes(PNG)
     (tmp_path / "folder").mkdir()
     return tmp_path
 
@@ -89,6 +92,7 @@ def test_score_keeps_its_pictures_and_cache_apart(refused, place, tiny, tiny_lla
         ("picture bars scores.json --output scores.json", r"give a name that ends in \.png"),
         ("picture bars scores.json --output folder", "is a folder; give a file"),
         ("picture bars scores.json --output text.txt", "exists and is not a picture"),
+        ("picture bars scores.json --output photo.png", "exists and is not a picture of this project"),
         ("picture bars scores.json --output text.txt/x.png", "nothing can be written below it"),
         ("select scores.json#bi:2 --output scores.json", "is one of the files that are read"),
         ("select 0,scores.json#bi:2 --output linked.json", "is one of the files that are read"),
@@ -130,3 +134,9 @@ def test_check_files(place):
         check_files({"--block-scores": (place / "scores.json", BLOCK_SCORES)})
     with pytest.raises(OutputError, match="is not an ordinary file"):
         check_files({"--markdown": ("/dev/null", TABLE)})
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder that says it is writable, and is not")
+def test_a_place_where_nothing_can_be_made_is_told_first():
+    with pytest.raises(OutputError, match=r"^--output /proc/x/s\.json: /proc is not writable \(.*\); give another"):
+        check_files({"--output": ("/proc/x/s.json", SCORES)})

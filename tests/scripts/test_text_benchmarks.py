@@ -126,7 +126,7 @@ def test_generated_letters_and_bad_files(workplace, tiny_llava, bash, python):
     for text, words in (
         ("", "holds no answers"),
         (lines[0], "4 question ids are not answered"),
-        (lines[0] * 2 + "".join(lines[1:]), "1 question ids are answered more than once: anatomy/0"),
+        (lines[0] * 2 + "".join(lines[1:]), "1 question id is answered more than once: anatomy/0"),
         ("".join(lines) + lines[0].replace("anatomy/0", "virology/7"), "not among the annotations: virology/7"),
         ("".join(lines)[:-20], "line 5 is not valid JSON"),
     ):

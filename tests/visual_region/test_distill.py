@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from llava.model.builder import load_pretrained_model
 from visual_region.distill import Distillation, kl_from_teacher
@@ -145,10 +145,18 @@ def test_where_the_output_must_not_lie(command, tiny, pruned, tmp_path, monkeypa
 
 
 def test_a_finished_run_may_be_run_again(command, tiny, pruned, tmp_path, capsys):
+    """It is done, unless its teacher or another setting differs."""
     output = tmp_path / "healed"
     command(*flags(tiny, pruned, output, steps=1))
     command(*flags(tiny, pruned, output, steps=1))
-    assert f"resuming from {output / 'checkpoint-1'}" in capsys.readouterr().out
+    assert "done before, with the same settings" in capsys.readouterr().out
+    teacher = pruned.parent / "teacher"
+    weights = load_file(teacher / "model.safetensors")
+    save_file({name: value * 1.5 for name, value in weights.items()}, teacher / "model.safetensors")
+    with pytest.raises(SystemExit) as stop:
+        command(*flags(tiny, pruned, output, steps=1, temperature=2))
+    assert f"--teacher: before {teacher} with another content, now {teacher}" in str(stop.value)
+    assert "--temperature: before 1.0, now 2.0" in str(stop.value)
 
 
 def test_pairs_that_do_not_fit_and_flags_that_make_no_sense(command, tiny, pruned, tiny_llava, tmp_path, monkeypatch):
@@ -157,6 +165,8 @@ def test_pairs_that_do_not_fit_and_flags_that_make_no_sense(command, tiny, prune
     (other / "config.json").write_text(json.dumps(config | {"mm_vision_select_layer": -1}))
     cases = [
         ({"teacher": other}, "mm_vision_select_layer is -1 in the teacher and -2 in the student"),
+        ({"teacher": pruned}, "cannot teach (itself|.*: they are the same model)"),
+        ({"teacher": shutil.copytree(pruned, tmp_path / "copy")}, "cannot teach .*: they are the same model"),
         ({"temperature": 0}, "--temperature 0 must be above 0"),
         ({"ce-weight": -1}, "--ce-weight -1 must be at least 0"),
         ({"steps": 0}, "--steps 0 must be at least 1"),

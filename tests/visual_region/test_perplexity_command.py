@@ -5,6 +5,7 @@ import json
 import pytest
 
 from llava.eval import perplexity as program
+from llava.eval.answering.perplexity import Corpus
 
 
 def test_rows_equal_reverted_folders(command, tiny, tiny_lora, tmp_path, monkeypatch, capsys):
@@ -33,11 +34,30 @@ def test_rows_equal_reverted_folders(command, tiny, tiny_lora, tmp_path, monkeyp
     assert len({row["perplexity"][str(text)]["value"] for row in table["rows"].values()}) == 3
 
     # Asked again nothing is measured; another model is refused.
-    monkeypatch.setattr(program.Corpus, "measure", None)
+    monkeypatch.setattr(Corpus, "measure", None)
     command(*flags, "--revert", "0-2", "--revert", "all")
     assert "all reverted" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="another model, corpus or setting"):
         command(*flags, "--revert", "0-2", "--revert", "all", "--unit", "byte")
+
+
+def test_documents_as_lm_eval_reads_them(command, tiny, tiny_lora, tmp_path, monkeypatch):
+    """A file of documents in lm-eval's windows, answers as always; the same as llava.eval.perplexity measures."""
+    documents, output, report = tmp_path / "d.jsonl", tmp_path / "table.json", tmp_path / "report.json"
+    lines = [{"text": f"the line {i} is red" * (i + 1), "original": f"the line {i} is red ."} for i in range(3)]
+    documents.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    flags = ("--text-file", documents, "--as-lm-eval", "--unit", "word", "--context", 20)
+    answers = ("--data-path", tiny.data, "--image-folder", tiny.images, "--samples", 2)
+    command("perplexity", "--model-path", tiny_lora, *flags, *answers, "--output", output, "--revert", "all")
+    table = json.loads(output.read_text())
+    assert table["settings"]["as_lm_eval"] is True
+    assert "lm-eval" in table["corpora"][str(documents)]["reading"]
+    assert "reading" not in table["corpora"][str(tiny.data)]
+    arguments = ("--model-path", tiny_lora, "--report-file", report, *flags, "--samples", 2)
+    monkeypatch.setattr("sys.argv", ["x", *map(str, arguments)])
+    program.main()
+    found = table["rows"]["as it is"]["perplexity"][str(documents)]["value"]
+    assert json.loads(report.read_text())["value"] == pytest.approx(found, rel=1e-5)
 
 
 def test_bad_input(command, tiny, tiny_llava, tmp_path):
@@ -55,7 +75,7 @@ def test_a_backbone_of_another_shape_is_told_before_loading(command, tiny, tiny_
     from safetensors.torch import load_file, save_file
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    monkeypatch.setattr(program, "load", None)
+    monkeypatch.setattr("visual_region.commands.perplexity.load", None)
     flags = ("perplexity", "--model-path", tiny_llava, "--data-path", tiny.data, "--image-folder", tiny.images)
     flags = (*flags, "--output", tmp_path / "t.json", "--backbone", tmp_path / "other")
     values = LlamaConfig.from_pretrained(tiny.llm).to_dict()
@@ -78,7 +98,7 @@ def test_a_backbone_of_another_shape_is_told_before_loading(command, tiny, tiny_
 
 @pytest.mark.parametrize("content", ["[]", "{}", "not JSON"])
 def test_an_output_that_is_no_table_is_named_and_kept(command, tiny, tiny_llava, tmp_path, monkeypatch, content):
-    monkeypatch.setattr(program, "load", None)
+    monkeypatch.setattr("visual_region.commands.perplexity.load", None)
     output = tmp_path / "t.json"
     output.write_text(content)
     flags = ("--data-path", tiny.data, "--image-folder", tiny.images, "--backbone", tiny.llm, "--output", output)

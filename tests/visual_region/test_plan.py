@@ -80,5 +80,5 @@ def test_everything_wrong_is_told_at_once(command, tiny, tmp_path):
     for flags, words in cases:
         with pytest.raises(SystemExit, match=words):
             command("plan", "--model-path", tiny.llm, *flags)
-    with pytest.raises(SystemExit, match="does not exist: it is not a local folder"):
+    with pytest.raises(SystemExit, match="does not exist: there is no such folder"):
         command("plan", "--model-path", tmp_path / "nothing")

@@ -85,11 +85,11 @@ def test_numbers_after_a_prune_are_told(command, tiny_llava, tmp_path, capsys):
     """The same number again is another layer: what went before, and what goes now, is said in original numbers."""
     once, twice = tmp_path / "once", tmp_path / "twice"
     command("prune", "--model-path", tiny_llava, "--layers", "1", "--output", once)
-    assert "removed layers 1; 5 remain" in capsys.readouterr().out
+    assert "removed layer 1; 5 layers remain" in capsys.readouterr().out
     command("prune", "--model-path", once, "--layers", "1", "--output", twice)
     printed = capsys.readouterr().out
-    assert "layers 1 of the unpruned model were removed before; numbers are of the 5 layers" in printed
-    assert "removed layers 1 (of the unpruned model 2); 4 remain" in printed
+    assert "layer 1 of the unpruned model was removed before; numbers are of the 5 layers" in printed
+    assert "removed layer 1 (of the unpruned model 2); 4 layers remain" in printed
     for name, flags in (("prune", ()), ("revert", ("--backbone", tiny_llava))):
         with pytest.raises(SystemExit, match=r"no layer 4(.|\n)*layers 1, 2 of the 6 that it had were removed already"):
             command(name, "--model-path", twice, *flags, "--layers", "4", "--output", tmp_path / "no")
@@ -149,7 +149,7 @@ def test_deltas_that_go_with_their_layer_are_told(command, logits, tiny_lora, tm
     output, base = tmp_path / "out", tmp_path / "base"
     flags = ("--layers", "3", "--anywhere", "--output", output, "--base-output", base)
     command("prune", "--model-path", tiny_lora, *flags)
-    assert "the adapter's weights of layers 3 are removed too" in capsys.readouterr().out
+    assert "the adapter's weights of layer 3 are removed too" in capsys.readouterr().out
     torch.testing.assert_close(logits(output), logits(in_memory(tiny_lora, (3,))))
     flags = ("--layers", "0,3", "--anywhere", "--output", tmp_path / "no", "--base-output", tmp_path / "no-base")
     with pytest.raises(SystemExit, match="no adapted layer would remain"):
@@ -206,7 +206,7 @@ def test_layer_types_that_the_class_derives_are_cut():
         (("--scores", "S", "--remove", 0), "--remove 0 removes nothing; give at least 1"),
         (("--layers", "6"), "there is no layer 6"),
         (("--layers", "all", "--anywhere"), "cannot remove all 6 layers"),
-        (("--layers", "3"), "belong to the tuned region"),
+        (("--layers", "3"), "layer 3 belongs to the tuned region"),
         ((), "give either --layers, or --scores with --remove, or --block"),
         (("--block", 3), "no block of 3 layers lies outside .* the longest stretch has 2 layers"),
         (("--block", 6, "--anywhere"), "has 1 to 5"),
@@ -233,7 +233,7 @@ def test_bad_input_writes_nothing(command, tiny, tiny_llava, scores, tmp_path, m
 def test_scores_of_another_depth_and_layers_removed_before(command, tiny_llava, scores, tmp_path):
     once = tmp_path / "once"
     command("prune", "--model-path", tiny_llava, "--layers", "1", "--output", once)
-    with pytest.raises(SystemExit, match=r"is of 6 layers, the model has 5 \(layers 1 were removed from it before\)"):
+    with pytest.raises(SystemExit, match=r"is of 6 layers, the model has 5 \(layer 1 was removed from it before\)"):
         command("prune", "--model-path", once, "--scores", scores, "--output", tmp_path / "no")
     other = tmp_path / "other"
     command("prune", "--model-path", tiny_llava, "--layers", "1", "--dtype", "bf16", "--output", other)
@@ -242,7 +242,7 @@ def test_scores_of_another_depth_and_layers_removed_before(command, tiny_llava, 
     scores.write_text(json.dumps(of_once))
     with pytest.raises(SystemExit, match="holds the scores of another model"):
         command("prune", "--model-path", other, "--scores", scores, "--output", tmp_path / "no")
-    with pytest.raises(ValueError, match=r"0\.\.4, counted as it is now; layers 1 of the 6 .* removed already"):
+    with pytest.raises(ValueError, match=r"0\.\.4, counted as it is now; layer 1 of the 6 .* removed already"):
         LayerCut.without((5,), open_checkpoint(once).record)
 
 
@@ -352,7 +352,7 @@ def test_room_is_asked_for_all_that_a_merged_lora_takes(command, tiny_lora, tmp_
 
     asked = []
     real = prune.check_output
-    monkeypatch.setattr(prune, "check_output", lambda *a: (asked.append(a[2]), real(*a))[1])
+    monkeypatch.setattr(prune, "check_output", lambda *a, **k: (asked.append(a[2]), real(*a, **k))[1])
     output = tmp_path / "out"
     flags = ("--dtype", dtype) if dtype else ()
     command("prune", "--model-path", tiny_lora, "--layers", "1", *flags, "--output", output)

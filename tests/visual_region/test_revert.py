@@ -57,10 +57,12 @@ def test_full_equals_copying_the_layers_in_memory(command, logits, tiny, tuned, 
     assert LayerRecord.of(load_pretrained_model(str(output), device="cpu")[1].config).region == (0,)
 
 
-def test_twice_is_once(command, tiny, tuned, tmp_path):
-    flags = ("--backbone", tiny.llm, "--layers", "0,4")
-    command("revert", "--model-path", tuned, *flags, "--output", tmp_path / "once")
-    command("revert", "--model-path", tmp_path / "once", *flags, "--output", tmp_path / "twice")
+def test_twice_is_once(command, tiny, tuned, tmp_path, capsys):
+    flags = ("revert", "--backbone", tiny.llm)
+    command(*flags, "--model-path", tuned, "--layers", "0,4", "--output", tmp_path / "once")
+    assert "layers 0, 4 are the backbone's, in" in capsys.readouterr().out
+    command(*flags, "--model-path", tmp_path / "once", "--layers", "4", "--output", tmp_path / "twice")
+    assert "layer 4 is the backbone's, in" in capsys.readouterr().out
     for name in ("model.safetensors", "config.json"):
         assert (tmp_path / "once" / name).read_bytes() == (tmp_path / "twice" / name).read_bytes()
 

@@ -1,6 +1,6 @@
-"""The commands of `python -m visual_region`: one module each, imported when it is called.
+"""The commands of `python -m visual_region`: one module each, imported when its flags have been read (flags.py).
 
-A module has `add_arguments(parser)` and `run(args)`; `__main__` prints ValueError and OSError as one line.
+A module has `run(args)`; `__main__` prints ValueError and OSError as one line.
 """
 
 COMMANDS: dict[str, str] = {

@@ -5,23 +5,16 @@ import argparse
 from llava.checkpoint.folder import open_checkpoint
 from llava.conversation import get_template
 from llava.dtypes import dtype_of
-from llava.flags import add_checkpoint_flags, add_output_flags
 from llava.model.builder import load_checkpoint
 from llava.model.export import check_exportable, export
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.outputs import check_output
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_checkpoint_flags(parser, "of what is written; default: as stored")
-    parser.add_argument("--conv-mode", help="conversation template to write; default: the checkpoint's")
-    add_output_flags(parser)
-
-
 def run(args: argparse.Namespace) -> None:
     """Writes LlavaForConditionalGeneration with processor and tokenizer; a LoRA is merged."""
     checkpoint = open_checkpoint(args.model_path, args.model_base, flag="--model-path")
-    check_output(args.output, [checkpoint.path, checkpoint.whole.path, args.vision_tower], 0, args.overwrite)
+    check_output(args.output, [*checkpoint.folders, args.vision_tower], 0, args.overwrite, stock=True)
     conv_mode = args.conv_mode or checkpoint.template
     template = get_template(conv_mode)
     config = checkpoint.model_config(args.vision_tower)

@@ -6,40 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from llava.checkpoint.folder import open_checkpoint
+from llava.checkpoint.identity import digest
 from llava.checkpoint.opened import Checkpoint, Kind
 from llava.checkpoint.record import LayerRecord
 from llava.dtypes import DTYPES
 from llava.model.builder import load_checkpoint, load_tokenizer
 from llava.outputs import OutputError, check_apart, check_cache, check_folder
 from llava.train import train
-from llava.train.attention import AUTO
+from llava.train.flag_names import AUTO
 from visual_region.distill import Distillation, DistillationTrainer
-from visual_region.layers import GRAMMAR, LayerSelection
+from visual_region.layers import LayerSelection
 from visual_region.surgery import SurgeryError
 
 _SAME = ("vocab_size", "mm_vision_tower", "mm_vision_select_layer", "mm_vision_select_feature")
 """Settings in which teacher and student must agree."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model-path", required=True, help="the pruned model: a folder with whole weights")
-    parser.add_argument("--teacher", required=True, help="the unpruned model: full, merged or LoRA folder")
-    parser.add_argument("--teacher-base", help="base of a LoRA teacher; default: the one that it records")
-    parser.add_argument("--data-path", required=True, help="LLaVA JSON: the training data")
-    parser.add_argument("--image-folder", default="")
-    parser.add_argument("--tune-layers", default="all", help="layers that train: " + GRAMMAR.replace("%", "%%"))
-    parser.add_argument("--lora-r", type=int, default=64, help="rank; 0: the layers' own weights train")
-    parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--ce-weight", type=float, default=0.0, help="of the cross-entropy on the data's own answers")
-    parser.add_argument("--train-projector", action="store_true", help="the projector trains too")
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--learning-rate", type=float, default=2e-4)
-    parser.add_argument("--save-steps", type=int, default=50, help="a checkpoint to resume from after this many steps")
-    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="bf16")
-    parser.add_argument("--vision-feature-cache", help="folder for features of the frozen tower")
-    parser.add_argument("--output", required=True, help="folder to write; an interrupted run continues there")
-    parser.add_argument("trainer_flags", nargs="*", metavar="-- FLAGS", help="further flags of llava/train/train.py")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -55,26 +35,31 @@ def run(args: argparse.Namespace) -> None:
     student = open_checkpoint(args.model_path, flag="--model-path")
     teacher = open_checkpoint(args.teacher, args.teacher_base, flag="--teacher")
     _check_pair(student, teacher)
-    _check_output(args, [student.path, teacher.path, teacher.whole.path])
+    _check_output(args, [*student.folders, *teacher.folders])
     LayerSelection.parse(args.tune_layers, student.depth)
 
     def make_trainer(**kwargs: Any) -> DistillationTrainer:
         loaded = load_checkpoint(teacher, dtype=DTYPES[args.dtype], load_tower=False)[1]
         return DistillationTrainer(**kwargs, teacher=loaded, distillation=distillation, record=student.record)
 
-    train.train(AUTO, _trainer_argv(args, student), make_trainer=make_trainer)
+    settings = {
+        "teacher": {"name": args.teacher, "identity": digest(teacher)},
+        "temperature": args.temperature,
+        "ce-weight": args.ce_weight,
+    }
+    train.train(AUTO, _trainer_argv(args, student), make_trainer=make_trainer, settings=settings)
 
 
 def _check_output(args: argparse.Namespace, reads: list[Path]) -> None:
     """Accepts a new folder, or one of an earlier run, but none of the models that are read."""
-    check_apart(args.output, reads)
+    check_apart(args.output, reads, inputs=[args.data_path, args.image_folder])
     check_folder(args.output, "--output")
     config = Path(args.output, "config.json")
     if config.is_file():
         record = LayerRecord.of(json.loads(config.read_text(encoding="utf-8")))
         if record.healed is None or not config.with_name("trainer_state.json").is_file():
             raise OutputError(f"--output {args.output} holds a checkpoint that heal did not write; give another folder")
-    check_cache(args.vision_feature_cache)
+    check_cache(args.vision_feature_cache, reads)
 
 
 def _check_pair(student: Checkpoint, teacher: Checkpoint) -> None:
@@ -91,6 +76,8 @@ def _check_pair(student: Checkpoint, teacher: Checkpoint) -> None:
     if not wrong:
         theirs, ours = (load_tokenizer(model.tokenizer_folder).get_vocab() for model in (teacher, student))
         wrong = ["their tokenizers differ"] * (theirs != ours)
+    if not wrong and digest(teacher) == digest(student):
+        wrong = ["they are the same model"]
     if wrong:
         problems = "; ".join(wrong)
         raise SurgeryError(f"{teacher.name} cannot teach {student.name}: {problems}. Give the model that was pruned")

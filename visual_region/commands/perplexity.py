@@ -13,7 +13,6 @@ from llava.checkpoint.opened import Checkpoint, Kind
 from llava.checkpoint.tensors import Stored
 from llava.conversation import get_template
 from llava.eval.answering.arguments import load, open_model
-from llava.eval.answering.flags import add_corpus_flags, add_model_flags
 from llava.eval.answering.perplexity import Corpus, check_flags, report_of
 from llava.files import sha256_of, write_json
 from llava.outputs import FileKind, check_cache, check_files
@@ -27,19 +26,10 @@ _MEASURED_WITH = ("samples", "max_tokens", "context", "stride", "bos", "unit", "
 """Flags that change what is measured."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model_flags(parser)
-    parser.add_argument("--backbone", help="folder of the plain language model; default: a LoRA's base")
-    revert = "layers to set back, for a row of the table; may be repeated. Default: each quarter of the layers, and all"
-    parser.add_argument("--revert", action="append", help=revert)
-    add_corpus_flags(parser, repeated=True)
-    parser.add_argument("--output", required=True, help="JSON file to write; values that it holds are not measured")
-
-
 def run(args: argparse.Namespace) -> None:
     """Prints a table, one row per variant and one column per corpus; writes the file after each cell."""
     check_files({"--output": (args.output, PERPLEXITIES)}, [*args.text_file, *args.data_path])
-    check_cache(args.vision_feature_cache)
+    check_cache(args.vision_feature_cache, [args.model_path, args.model_base, args.vision_tower, args.backbone])
     checkpoint = open_model(args)
     if args.conv_mode:
         get_template(args.conv_mode)
@@ -81,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _corpora(args: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, Corpus]:
     corpora = {}
-    of_answers = {"text_file": None, "context": None, "stride": None, "max_tokens": None}
+    of_answers = {"text_file": None, "context": None, "stride": None, "max_tokens": None, "as_lm_eval": False}
     for kind, others in (("text_file", {"data_path": None}), ("data_path", of_answers)):
         for path in getattr(args, kind):
             one = argparse.Namespace(**{**vars(args), **others, kind: path})
@@ -103,6 +93,8 @@ def _open_table(
         "corpora": {name: sha256_of(name) for name in corpora},
         "variants": {name: list(layers) for name, layers in variants.items()},
         **{name: getattr(args, name) for name in _MEASURED_WITH},
+        # Files of earlier versions do not have it.
+        **({"as_lm_eval": True} if args.as_lm_eval else {}),
     }
     path = Path(args.output)
     if path.is_file() and path.stat().st_size:

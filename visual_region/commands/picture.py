@@ -13,20 +13,6 @@ from visual_region.pictures.heatmap import draw_heatmap
 from visual_region.scores import ScoreError, ScoreFile
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "kind",
-        choices=("bars", "heatmap", "curves"),
-        help="bars: a score file's metrics by layer; heatmap: samples by layers, one panel per score file (the "
-        "paper's Figure 5); curves: accuracy against layers removed, one panel per curve.json (its Figure 4)",
-    )
-    parser.add_argument("files", nargs="+", help="score files, or files of `curve`")
-    parser.add_argument("--metric", help="bars: comma-separated, default all of the paper; heatmap: one")
-    parser.add_argument("--mark", help="bars: layers to mark, in the grammar of --tune_layers; default: tuned region")
-    parser.add_argument("--names", help="comma-separated titles of the panels; default: names of files")
-    parser.add_argument("--output", required=True, help="PNG to write")
-
-
 def run(args: argparse.Namespace) -> None:
     check_files({"--output": (args.output, PICTURE)}, args.files)
     names = args.names.split(",") if args.names else None

@@ -14,39 +14,12 @@ from llava.model.multimodal_projector.builder import image_tokens
 from llava.outputs import FileKind, check_files
 from llava.tables import text_table
 from visual_region.activations import ActivationMeter
-from visual_region.cost import MODES, CostError, ModelShape, Recipe, bytes_needed, flops_per_sample, trained_parameters
-from visual_region.layers import GRAMMAR, LayerSelection
+from visual_region.cost import CostError, ModelShape, Recipe, bytes_needed, flops_per_sample, trained_parameters
+from visual_region.layers import LayerSelection
 from visual_region.memory import shape_and_meter, tower_cost
 
 PLAN = FileKind("a plan", keys=frozenset({"assumed", "selections"}))
 _ASSUMED = ("mode", "dtype", "image_tokens", "text_tokens", "labelled_tokens", "samples", "epochs", "batch_size")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model-path", required=True, help="folder (its config.json is enough) or hub id")
-    selection = f"a selection; may be repeated, to compare. Default: all and sparse-uniform:25%. {GRAMMAR}"
-    parser.add_argument("--tune-layers", action="append", help=selection.replace("%", "%%"))
-    parser.add_argument("--mode", choices=MODES, default="lora", help="projector: stage 1")
-    parser.add_argument("--lora-r", type=int, default=128)
-    parser.add_argument("--lora-dropout", type=float, default=0.05)
-    parser.add_argument("--dtype", choices=DTYPES, default="bf16")
-    vision = parser.add_argument_group("vision (defaults are of LLaVA-1.5: CLIP ViT-L/14 at 336 pixels)")
-    vision.add_argument("--vision-tower", help="tower folder; default: the one that the model records, if it exists")
-    vision.add_argument("--image-tokens", type=int, help="tokens per image; 0: text only. Default: the projector's")
-    vision.add_argument("--mm-hidden-size", type=int, help="width of a feature; default: the tower's")
-    vision.add_argument("--mm-projector-type", help="default: the model's, else mlp2x_gelu")
-    vision.add_argument("--freeze-mm-mlp-adapter", action="store_true", help="the projector does not train")
-    data = parser.add_argument_group("data (defaults are of LLaVA-1.5's 665K instructions)")
-    data.add_argument("--data-path", help="LLaVA JSON, to count its samples")
-    data.add_argument("--samples", type=int, help="default: as many as --data-path has, else 665298")
-    data.add_argument("--epochs", type=float, default=1)
-    data.add_argument("--text-tokens", type=int, default=192, help="text tokens of a sample")
-    data.add_argument("--labelled-tokens", type=int, help="of these, with a label; default: two fifths")
-    data.add_argument("--all-logits", action="store_true", help="the head runs on every token, as upstream's does")
-    data.add_argument("--batch-size", type=int, default=16, help="samples of one device at once")
-    data.add_argument("--tflops", type=float, help="peak of one device in TFLOP/s, for device hours")
-    data.add_argument("--utilization", type=float, default=0.4, help="share of the peak that is reached")
-    parser.add_argument("--output", help="JSON file to write")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -9,11 +9,11 @@ from llava.checkpoint import identity
 from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.opened import Checkpoint, Kind
 from llava.checkpoint.tensors import Tensors, weight_files
-from llava.checkpoint.write import nbytes_of, write_checkpoint
+from llava.checkpoint.write import bytes_of, finish_folder, nbytes_of, write_checkpoint
 from llava.dtypes import dtype_of
 from llava.files import folder_written_whole, write_json
-from llava.flags import add_checkpoint_flags, add_output_flags
 from llava.model.builder import load_checkpoint
+from llava.names import agree, count, listed
 from llava.outputs import OutputError, check_apart, check_cache, check_files, check_folder, check_output
 from visual_region.importance import inputs
 from visual_region.importance.blocks import BLOCK_SCORES, block_distances, check_block, lowest_block, read_block_values
@@ -22,34 +22,16 @@ from visual_region.scores import ScoreFile
 from visual_region.surgery import LayerCut, SurgeryError, describe_layers, layers_named, lowest_outside, remove_layers
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_checkpoint_flags(parser, "default: as stored; of a merged LoRA fp32")
-    which = parser.add_argument_group("which layers (numbers are of the model as it is now)")
-    which.add_argument("--layers", help="layers to remove, in the grammar of --tune_layers")
-    which.add_argument("--scores", help="score file; removes the layers of lowest score")
-    which.add_argument("--metric", default="angular", help="a metric of the score file")
-    which.add_argument("--remove", type=int, default=1, help="how many, by lowest score")
-    block = "remove this many consecutive layers, of lowest angular distance across them (Gromov et al. 2024)"
-    which.add_argument("--block", type=int, help=block)
-    which.add_argument("--block-scores", help="file of block distances; measured on --data-path if it does not exist")
-    which.add_argument("--anywhere", action="store_true", help="the tuned region is not protected")
-    inputs.add_sample_flags(parser.add_argument_group("what blocks are measured on"))
-    add_output_flags(parser)
-    base = "of a LoRA: folder for the pruned base; --output gets a renumbered adapter. Default: one merged folder"
-    parser.add_argument("--base-output", help=base)
-
-
 def run(args: argparse.Namespace) -> None:
-    _check_outputs(args)
     checkpoint = open_checkpoint(args.model_path, args.model_base, flag="--model-path")
+    _check_outputs(args, checkpoint)
     if args.base_output and checkpoint.kind is not Kind.LORA:
         kind = checkpoint.kind.value
         raise SurgeryError(f"--base-output is for LoRA folders; {checkpoint.path} is a {kind} checkpoint")
     record = checkpoint.record
     if record.removed:
-        before = ", ".join(map(str, record.removed))
-        now = f"numbers are of the {record.depth} layers that remain"
-        print(f"layers {before} of the unpruned model were removed before; {now}")
+        before = f"{listed('layer', record.removed)} of the unpruned model {agree(len(record.removed), 'was', 'were')}"
+        print(f"{before} removed before; numbers are of the {count(record.depth, 'layer')} that the model has now")
     cut = LayerCut.without(choose_layers(args, checkpoint), record)
     if checkpoint.kind is Kind.FULL:
         _prune_full(args, checkpoint, cut)
@@ -57,17 +39,21 @@ def run(args: argparse.Namespace) -> None:
         _prune_beside_base(args, checkpoint, cut)
     else:
         _prune_merged(args, checkpoint, cut)
-    print(f"removed {describe_layers(cut.removed, record)}; {len(cut.keep)} remain, in {args.output}")
+    left = count(len(cut.keep), "layer remains", "layers remain")
+    print(f"removed {describe_layers(cut.removed, record)}; {left}, in {args.output}")
 
 
-def _check_outputs(args: argparse.Namespace) -> None:
+def _check_outputs(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
     """The checks of outputs that do not depend on their size."""
-    check_output(args.output, [args.model_path, args.model_base, args.base_output], 0, args.overwrite)
+    reads = [*checkpoint.folders, args.vision_tower]
+    inputs = [args.data_path, args.image_folder, args.scores, args.block_scores, args.vision_feature_cache]
+    sources = [*reads, args.base_output]
+    check_output(args.output, sources, 0, args.overwrite, inputs=inputs, stock=checkpoint.hf)
     if args.base_output:
-        check_apart(args.base_output, [args.model_path, args.model_base], "--base-output")
+        check_apart(args.base_output, reads, "--base-output", inputs)
         check_folder(args.base_output, "--base-output")
     check_files({"--block-scores": (args.block_scores, BLOCK_SCORES)}, [args.data_path, args.scores])
-    check_cache(args.vision_feature_cache)
+    check_cache(args.vision_feature_cache, reads)
 
 
 def choose_layers(args: argparse.Namespace, checkpoint: Checkpoint) -> tuple[int, ...]:
@@ -84,7 +70,8 @@ def choose_layers(args: argparse.Namespace, checkpoint: Checkpoint) -> tuple[int
     gone = layers_named(args.layers, checkpoint.record)
     inside = sorted(set(gone) & set(protected))
     if inside:
-        raise SurgeryError(f"layers {inside} belong to the tuned region; --anywhere allows to remove them")
+        belong = f"{listed('layer', inside)} {agree(len(inside), 'belongs', 'belong')} to the tuned region"
+        raise SurgeryError(f"{belong}; --anywhere removes the protection")
     return gone
 
 
@@ -99,11 +86,13 @@ def _choose_block(args: argparse.Namespace, checkpoint: Checkpoint, protected: t
             raise SurgeryError("--block needs --data-path to measure on, or --block-scores of an earlier measurement")
         samples = inputs.checked_samples(args, checkpoint)
         reader = inputs.make_reader(args, checkpoint, samples)
+        place = inputs.angle_place(inputs.sample_template(args, checkpoint, samples))
+        print(f"the distance of a block is measured at the {place}")
         distances = block_distances(reader, samples, args.block, checkpoint.family.layer_path, args.batch_size)
         values = distances.mean(0).tolist()
         if args.block_scores:
             found = {"model": str(checkpoint.path.resolve()), "identity": digest, "num_layers": depth}
-            found["data"] = {"file": args.data_path, "sha256": samples.sha256}
+            found["data"] = {"file": args.data_path, "sha256": samples.sha256, "angular_at": place}
             write_json(args.block_scores, found | {"block": args.block, "samples": len(distances), "values": values})
             print(f"block distances written to {args.block_scores}")
     for start, value in enumerate(values):
@@ -116,9 +105,10 @@ def _read_scores(args: argparse.Namespace, checkpoint: Checkpoint) -> list[float
     scores, record = ScoreFile.read(args.scores), checkpoint.record
     values = scores.entry(args.metric)["values"]
     if scores.num_layers != record.depth:
-        gone = ", ".join(map(str, record.removed))
-        has = f"{record.depth} (layers {gone} were removed from it before)" if gone else f"{record.depth}"
-        raise SurgeryError(f"{args.scores} is of {scores.num_layers} layers, the model has {has}; score this model")
+        gone = f"{listed('layer', record.removed)} {agree(len(record.removed), 'was', 'were')} removed from it before"
+        has = f"{record.depth} ({gone})" if record.removed else f"{record.depth}"
+        many = count(scores.num_layers, "layer")
+        raise SurgeryError(f"{args.scores} is of {many}, the model has {has}; score this model")
     scores.check_fits(checkpoint.name, identity.digest(checkpoint))
     return values
 
@@ -133,7 +123,7 @@ def _prune_full(args: argparse.Namespace, checkpoint: Checkpoint, cut: LayerCut)
         values["dtype"] = str(dtype).removeprefix("torch.")
     if args.vision_tower:
         values["mm_vision_tower"] = args.vision_tower
-    output = check_output(args.output, [checkpoint.path], nbytes_of(shards), args.overwrite)
+    output = check_output(args.output, [], nbytes_of(shards), args.overwrite, stock=checkpoint.hf)
     write_checkpoint(checkpoint.path, output, shards, values, "pruning")
 
 
@@ -142,10 +132,8 @@ def _prune_beside_base(args: argparse.Namespace, lora: Checkpoint, cut: LayerCut
     lora.adapter.check_renaming(lambda name: cut.rename(name, lora.family.layer_path))
     lost = sorted(set(lora.adapter.layers) & set(cut.removed))
     if lost:
-        print(f"the adapter's weights of layers {', '.join(map(str, lost))} are removed too")
-    base_output, reads = Path(args.base_output), [lora.path, base.path]
-    output = check_output(args.output, [*reads, base_output], 0, args.overwrite)
-    check_apart(base_output, reads, "--base-output")
+        print(f"the adapter's weights of {listed('layer', lost)} are removed too")
+    output, base_output = Path(args.output), Path(args.base_output)
     shards, values = cut_shards(base, cut, dtype_of(args.dtype)), pruned_config(base.stored, base.model_config(), cut)
     differing = difference(base_output, values, shards)
     if differing is None:
@@ -156,7 +144,7 @@ def _prune_beside_base(args: argparse.Namespace, lora: Checkpoint, cut: LayerCut
             "give another folder, or --overwrite to replace it"
         )
     else:
-        check_output(base_output, reads, nbytes_of(shards), args.overwrite, "--base-output")
+        check_output(base_output, [], nbytes_of(shards), args.overwrite, "--base-output")
         write_checkpoint(base.path, base_output, shards, values, "pruning")
     prune_adapter(lora, output, base_output, pruned_config(lora.stored, lora.model_config(), cut), cut)
 
@@ -168,9 +156,9 @@ def _prune_merged(args: argparse.Namespace, checkpoint: Checkpoint, cut: LayerCu
     shards = cut_shards(checkpoint.base, cut) + checkpoint.tensors.shards
     shards += Tensors(weight_files(tower) if (tower / "config.json").is_file() else []).shards
     nbytes = nbytes_of([stored.cast(dtype) for stored in shard] for shard in shards)
-    output = check_output(args.output, [checkpoint.path, checkpoint.base.path], nbytes, args.overwrite)
+    output = check_output(args.output, [], nbytes, args.overwrite)
     tokenizer, model, _, _ = load_checkpoint(checkpoint, vision_tower=args.vision_tower, dtype=dtype)
     remove_layers(model, cut.removed, checkpoint.family.layer_path)
-    with folder_written_whole(output) as aside:
+    with folder_written_whole(output, bytes_of(model.state_dict())) as aside:
         model.save_pretrained(aside)
-        tokenizer.save_pretrained(aside)
+        finish_folder(aside, tokenizer)

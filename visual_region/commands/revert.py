@@ -9,19 +9,10 @@ from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.identity import BASE_FILE
 from llava.checkpoint.opened import Checkpoint, Kind
 from llava.checkpoint.write import nbytes_of, write_checkpoint
-from llava.flags import add_output_flags
+from llava.names import agree, count, listed
 from llava.outputs import check_output
-from visual_region.layers import GRAMMAR
 from visual_region.reversion import revert_adapter, reverted_shards
 from visual_region.surgery import SurgeryError, describe_layers, layers_named
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model-path", required=True, help="full, merged or LoRA folder")
-    parser.add_argument("--backbone", help="folder of the plain language model; not needed for a LoRA")
-    parser.add_argument("--model-base", help="base of a LoRA; default: the recorded one")
-    parser.add_argument("--layers", required=True, help="layers to set back: " + GRAMMAR.replace("%", "%%"))
-    add_output_flags(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -37,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         _revert_full(args, checkpoint, layers, values)
     where = "all layers" if len(layers) == record.depth else describe_layers(layers, record)
-    print(f"{where} are the backbone's, in {args.output}")
+    print(f"{where} {agree(len(layers), 'is', 'are')} the backbone's, in {args.output}")
 
 
 def _revert_full(args: argparse.Namespace, model: Checkpoint, layers: tuple[int, ...], values: dict[str, Any]) -> None:
@@ -47,9 +38,11 @@ def _revert_full(args: argparse.Namespace, model: Checkpoint, layers: tuple[int,
         raise SurgeryError(f"{model.path} needs its backbone{recorded}; give --backbone the language model's folder")
     backbone = open_checkpoint(name, flag="--backbone")
     shards = reverted_shards(model, backbone, layers)
-    output = check_output(args.output, [model.path, backbone.path], nbytes_of(shards), args.overwrite)
+    sources = [*model.folders, *backbone.folders]
+    output = check_output(args.output, sources, nbytes_of(shards), args.overwrite, stock=model.hf)
     if in_memory := sum(stored.file is None for shard in shards for stored in shard):
-        print(f"{in_memory} tensors pass through memory: they are from .bin files or cast to the checkpoint's dtype")
+        passing = f"{count(in_memory, 'tensor')} {agree(in_memory, 'passes', 'pass')} through memory"
+        print(f"{passing}: from .bin files, or cast to the checkpoint's dtype")
     _write(model, output, shards, values)
 
 
@@ -59,11 +52,11 @@ def _revert_lora(args: argparse.Namespace, lora: Checkpoint, layers: tuple[int, 
         raise SurgeryError(f"{why}; merge the LoRA first to set layers back to another model")
     adapted = set(lora.adapter.layers)
     if untouched := [i for i in layers if i not in adapted]:
-        print(f"the LoRA does not change layers {', '.join(map(str, untouched))}; nothing to do there")
+        print(f"the LoRA does not change {listed('layer', untouched)}; nothing to do there")
     if adapted <= set(layers):
         _write_base_and_projector(args, lora, values)
         return
-    output = check_output(args.output, [lora.path, lora.base.path], 0, args.overwrite)
+    output = check_output(args.output, lora.folders, 0, args.overwrite)
     revert_adapter(lora, output, layers, values)
 
 
@@ -75,7 +68,7 @@ def _write_base_and_projector(args: argparse.Namespace, lora: Checkpoint, values
     replaced = {stored.name for stored in trained}
     shards = [[stored for stored in shard if stored.name not in replaced] for shard in base.tensors.shards]
     shards[-1] += trained
-    output = check_output(args.output, [lora.path, base.path], nbytes_of(shards), args.overwrite)
+    output = check_output(args.output, lora.folders, nbytes_of(shards), args.overwrite)
     print("no adapted layer is left: base and projector are written as one full checkpoint")
     _write(lora, output, shards, {**base.own, **values, "model_type": lora.family.model_type})
 

@@ -9,12 +9,11 @@ from llava.checkpoint import identity
 from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.opened import Checkpoint
 from llava.dtypes import DTYPES
-from llava.eval.answering.arguments import template_name
-from llava.flags import add_checkpoint_flags
-from llava.journal import Journal, journal_path
+from llava.journal import Journal, differences, journal_path
+from llava.names import agree, count, some
 from llava.outputs import PICTURE, OutputError, check_cache, check_files
 from llava.tables import text_table
-from visual_region.importance import METRICS, PARAMETER_METRICS, SAMPLE_METRICS, inputs
+from visual_region.importance import PARAMETER_METRICS, SAMPLE_METRICS, inputs
 from visual_region.importance.parameters import check_comparable
 from visual_region.importance.run import measure_samples, parameter_metrics, sample_metrics
 from visual_region.importance.samples import SampleSet
@@ -25,18 +24,6 @@ from visual_region.layers import LayerSelection
 from visual_region.pictures.bars import draw_bars
 from visual_region.pictures.heatmap import draw_heatmap
 from visual_region.scores import SCORES, ScoreError, ScoreFile
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    metrics = "; ".join(f"{metric.name}: {metric.title}" for metric in METRICS.values())
-    parser.epilog = f"metrics: {metrics}. After an interruption, the same command continues where it stopped."
-    add_checkpoint_flags(parser, "default: fp16 on a GPU, fp32 on a CPU; also of a LoRA's merged weights (fp32)")
-    parser.add_argument("--metrics", help="comma-separated; default: all that the given inputs allow")
-    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples behind the 95%% intervals")
-    parser.add_argument("--backbone", help="what the language model was trained from, for the metrics of parameters")
-    inputs.add_sample_flags(parser)
-    parser.add_argument("--mark", help="layers to mark in the picture; default: the tuned region")
-    parser.add_argument("--output", required=True, help="score file to write; the pictures are next to it, as .png")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -56,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
         "seed": args.seed,
         "batch_size": args.batch_size,
         "dtype": args.dtype,
-        "template": template_name(args, checkpoint) if samples else None,
+        "template": samples and inputs.sample_template(args, checkpoint, samples),
     }
     digest = identity.digest(checkpoint)
     others = {
@@ -66,9 +53,9 @@ def run(args: argparse.Namespace) -> None:
         "images": args.image_folder,
         "tower": args.vision_tower,
         "backbone": pair and identity.digest(backbone),
-    }
+    } | _definitions(settings)
     journal = Journal(args.output, settings | others)
-    scores = measured_before(args, journal.digest)
+    scores = measured_before(args, journal.digest, settings)
     if scores:
         print(f"{args.output} holds the scores of this model, data and settings; nothing is measured again")
     else:
@@ -83,15 +70,23 @@ def run(args: argparse.Namespace) -> None:
         draw_heatmap([scores], "image-attention", heatmap)
         pictures.append(heatmap)
     print(_table(scores, metrics))
+    place = "angular" in metrics and inputs.angle_place(settings["template"])
+    if place and place != inputs.PROMPT_END:
+        print(f"angular: at the {place}, because a caption's prompt is the image alone")
     print(f"scores are in {args.output}, pictures in {', '.join(map(str, pictures))}")
 
 
-def measured_before(args: argparse.Namespace, digest: str) -> ScoreFile | None:
-    """The output's scores, if a run of the same settings wrote them."""
+def measured_before(args: argparse.Namespace, digest: str, settings: dict[str, Any]) -> ScoreFile | None:
+    """The output's scores, if a run of the same settings wrote them; prints how the settings of others differ."""
     with contextlib.suppress(ScoreError):
         found = ScoreFile.read(args.output)
-        if (found.content.get("run"), found.content["settings"].get("resamples")) == (digest, args.resamples):
+        before = found.content["settings"]
+        now = settings | {"resamples": args.resamples}
+        if found.content.get("run") == digest and before.get("resamples") == args.resamples:
             return found
+        differ = differences({name: before.get(name) for name in now}, now)
+        named = f" ({some(differ)})" if differ else ""
+        print(f"{args.output} holds scores of another model, data file or settings{named}; they are replaced")
     return None
 
 
@@ -112,6 +107,7 @@ def _measure(
         measured |= sample_metrics(rows, metrics, args.resamples, args.seed)
         data = {"file": samples.path, "sha256": samples.sha256, "samples": len(rows)}
         data |= {"with_images": samples.with_images, "captions": samples.captions}
+        data["angular_at"] = inputs.angle_place(settings["template"])
         data["tokens"] = {kind: sum(row["tokens"][i] for row in rows) for i, kind in enumerate(KINDS)}
     if pair is not None:
         measured |= parameter_metrics(*pair, metrics, journal)
@@ -126,6 +122,16 @@ def _measure(
     }
 
 
+def _definitions(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings that keep apart what earlier versions measured under the same name (`visual_region.scores`)."""
+    now = {}
+    if "angular-param" in settings["metrics"]:
+        now["angular-param"] = "mean of tensors"
+    if "angular" in settings["metrics"] and (place := inputs.angle_place(settings["template"])) != inputs.PROMPT_END:
+        now["angular_at"] = place
+    return now
+
+
 def _check_outputs(args: argparse.Namespace) -> None:
     """Raises `OutputError` if the score file, its journal or its pictures cannot be written."""
     bars, heatmap = _pictures(args.output)
@@ -137,7 +143,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
     check_files(outputs, [args.data_path])
     if journal_path(args.output).is_dir():
         raise OutputError(f"{journal_path(args.output)} is a folder; give another --output")
-    check_cache(args.vision_feature_cache)
+    check_cache(args.vision_feature_cache, [args.model_path, args.model_base, args.vision_tower])
 
 
 def _pictures(output: str | Path) -> tuple[Path, Path]:
@@ -153,8 +159,9 @@ def _samples(args: argparse.Namespace, checkpoint: Checkpoint, metrics: list[str
     if needing and not samples.with_images:
         without = ",".join(name for name in metrics if name not in needing)
         hint = f"leave them out: --metrics {without}" if without else "give a data file with images"
-        none = f"none of the {len(samples.indices)} samples of {args.data_path} has one"
-        raise ScoreError(f"{', '.join(needing)} need images, and {none}; {hint}")
+        none = f"none of the {count(len(samples.indices), 'sample')} of {args.data_path} has one"
+        verb = agree(len(needing), "needs", "need")
+        raise ScoreError(f"{', '.join(needing)} {verb} images, and {none}; {hint}")
     return samples
 
 

@@ -13,23 +13,14 @@ from llava.files import write_json, written_whole
 from llava.names import spec_labels
 from llava.outputs import PICTURE, TABLE, FileKind, check_files
 from llava.tables import markdown_table, text_table
-from visual_region.layers import GRAMMAR, LayerSelection, LayerSelectionError
+from visual_region.layers import LayerSelection, LayerSelectionError
 from visual_region.scores import ScoreFile
 
+NOT_TRAININGS = (
+    "stability resamples the samples that were scored. It does not cover another training of the model, which can "
+    "have other scores and other layers"
+)
 SELECTIONS = FileKind("a file of selections", keys=frozenset({"selections", "jaccard"}))
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("spec", nargs="+", help=GRAMMAR.replace("%", "%%"))
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--num-layers", type=int)
-    where.add_argument("--model-path", help="checkpoint with this number of layers; default: the score file's")
-    parser.add_argument("--stability", action="store_true", help="resample the samples of selections by score")
-    parser.add_argument("--resamples", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--picture", help="PNG to write: one row per selection")
-    parser.add_argument("--output", help="JSON to write")
-    parser.add_argument("--markdown", help="table to write: layers with scores and intervals, stability, overlap")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -49,6 +40,8 @@ def run(args: argparse.Namespace) -> None:
         print(f"  --tune_layers {selection.as_list_spec()}")
         if found:
             print(f"  {_describe(found[i], selection)}")
+    if any(found):
+        print(f"\n{NOT_TRAININGS}")
     overlaps = [[jaccard(set(a), set(b)) for b in selections] for a in selections]
     if len(selections) > 1:
         print("\nJaccard overlap (layers in both / layers in either)")
@@ -60,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     if args.output:
         content: list[dict[str, Any]] = [dict(selection.record.values) for selection in selections]
         for entry, stable in zip(content, found, strict=False):
-            entry["stability"] = asdict(stable) | {"resamples": args.resamples, "seed": args.seed} if stable else None
+            entry["stability"] = _stability_entry(stable, args)
         files = sorted(set(map(str, _score_files(args.spec))))
         write_json(args.output, {"selections": content, "jaccard": overlaps, "score_files": files})
         print(f"selections written to {args.output}")
@@ -115,16 +108,20 @@ def _stability(selection: LayerSelection, args: argparse.Namespace) -> Any:
     return stability(file.scores(metric), len(selection), lowest, args.resamples, args.seed)
 
 
+def _stability_entry(found: Any, args: argparse.Namespace) -> dict[str, Any] | None:
+    return asdict(found) | {"of": "samples", "resamples": args.resamples, "seed": args.seed} if found else None
+
+
 def _describe(found: Any, selection: LayerSelection) -> str:
     if found is None:
-        return "stability: none, as it does not come from several samples"
+        return "stability: none, because the selection does not come from several samples"
 
     def shares(layers: Iterable[int]) -> str:
         return ", ".join(f"{layer} {100 * found.share[layer]:.0f}%" for layer in layers) or "none"
 
     near = [i for i, share in enumerate(found.share) if share >= 0.05 and i not in selection]
     return (
-        f"stability: overlap with resamples {found.jaccard:.3f} [{found.low:.3f}, {found.high:.3f}]; "
+        f"stability over samples: overlap with resamples {found.jaccard:.3f} [{found.low:.3f}, {found.high:.3f}]; "
         f"chosen in {shares(selection)}; others in 5% and more: {shares(near)}"
     )
 
@@ -137,7 +134,13 @@ def jaccard(a: set[int], b: set[int]) -> float:
 def _markdown(selections: list[LayerSelection], overlaps: list[list[float]], found: list[Any]) -> str:
     """One row per selection; the overlap is with the last one."""
     labels = spec_labels([selection.spec for selection in selections], drop_single=True)
-    head = ["selection", "layers", "scores [95% interval]", "stability [95% interval]", f"overlap with {labels[-1]}"]
+    head = [
+        "selection",
+        "layers",
+        "scores [95% interval]",
+        "stability over samples [95% interval]",
+        f"overlap with {labels[-1]}",
+    ]
     rows = []
     for i, selection in enumerate(selections):
         stable = found[i] if found else None

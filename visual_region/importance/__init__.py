@@ -3,6 +3,7 @@
 from visual_region.importance import (
     angular,
     angular_param,
+    angular_param_vector,
     block_influence,
     image_attention,
     multimodal_bi,
@@ -10,10 +11,11 @@ from visual_region.importance import (
 )
 from visual_region.importance.metric import Metric, ParameterMetric, SampleMetric
 
-METRICS: dict[str, Metric] = {
-    module.METRIC.name: module.METRIC
-    for module in (block_influence, multimodal_bi, angular, image_attention, parameter_change, angular_param)
-}
+_MODULES = (
+    *(block_influence, multimodal_bi, angular, image_attention),
+    *(parameter_change, angular_param, angular_param_vector),
+)
+METRICS: dict[str, Metric] = {module.METRIC.name: module.METRIC for module in _MODULES}
 """Name -> metric, in the order of tables and pictures."""
 SAMPLE_METRICS = {name: metric for name, metric in METRICS.items() if isinstance(metric, SampleMetric)}
 PARAMETER_METRICS = {name: metric for name, metric in METRICS.items() if isinstance(metric, ParameterMetric)}

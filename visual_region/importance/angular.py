@@ -54,4 +54,5 @@ METRIC = SampleMetric(
     AngleRecorder,
     lambda angles, _: angular_distance(angles),
     details=lambda angles, _: {"angular-last": angular_distance(angles, position=1)},
+    unit="angle / π",
 )

@@ -54,4 +54,4 @@ def by_kind(sums: torch.Tensor, counts: torch.Tensor) -> dict[str, SampleMean]:
     return {f"bi-{name}": block_influence(sums, counts, kinds) for name, kinds in subsets.items()}
 
 
-METRIC = SampleMetric("bi", "block influence", CosineRecorder, block_influence, details=by_kind)
+METRIC = SampleMetric("bi", "block influence", CosineRecorder, block_influence, details=by_kind, unit="1 - cosine")

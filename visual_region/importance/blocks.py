@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from transformers.utils.logging import tqdm
 
+from llava.names import count
 from llava.outputs import FileKind
 from visual_region.importance.angular import angle
 from visual_region.importance.samples import Reader, SampleSet, groups_of
@@ -62,8 +63,8 @@ def lowest_block(distances: Sequence[float], size: int, protected: Sequence[int]
     free = [i for i in range(len(distances)) if not set(protected) & set(range(i, i + size))]
     if not free:
         longest = longest_stretch(len(distances) + size - 1, protected)
-        why = f"the longest stretch has {longest} layers; --anywhere allows the region too"
-        raise SurgeryError(f"no block of {size} layers lies outside the protected region: {why}")
+        why = f"the longest stretch has {count(longest, 'layer')}; --anywhere allows the region too"
+        raise SurgeryError(f"no block of {count(size, 'layer')} lies outside the protected region: {why}")
     start = min(free, key=distances.__getitem__)
     return tuple(range(start, start + size))
 
@@ -91,7 +92,7 @@ def read_block_values(path: str | Path, size: int, depth: int, identity: str) ->
         raise SurgeryError(f"--block-scores {path} is not a file of block distances ({error}); give another") from error
     if found.get("identity") != identity or block != size:
         instead = f"give another --block-scores to measure blocks of {size} of this model"
-        raise SurgeryError(f"{path} holds distances of blocks of {block} layers of {model}; {instead}")
+        raise SurgeryError(f"{path} holds distances of blocks of {count(block, 'layer')} of {model}; {instead}")
     if not whole or len(values) != depth - size + 1:
         raise SurgeryError(f"--block-scores {path} does not hold {depth - size + 1} finite distances; measure again")
     return values

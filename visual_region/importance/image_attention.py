@@ -88,4 +88,5 @@ METRIC = SampleMetric(
     image_attention,
     details=lambda sums, counts: {f"image-attention-{kind}": image_attention(sums, counts, (kind,)) for kind in KINDS},
     needs_images=True,
+    unit="attention per image token",
 )

@@ -4,24 +4,17 @@ import argparse
 from pathlib import Path
 
 from llava.checkpoint.opened import Checkpoint
-from llava.conversation import get_template
+from llava.conversation import SeparatorStyle, get_template
 from llava.dtypes import dtype_of
 from llava.eval.answering.arguments import feature_cache, template_name
-from llava.model.builder import load_checkpoint
+from llava.model.builder import load_checkpoint, load_tokenizer
+from llava.names import agree, close, count, did_you_mean
+from llava.tokenization import check_template
 from visual_region.importance import METRICS, PARAMETER_METRICS, SAMPLE_METRICS
-from visual_region.importance.samples import Reader, SampleSet, open_samples
+from visual_region.importance.samples import CAPTION_TEMPLATE, Reader, SampleSet, open_samples
 from visual_region.scores import ScoreError
 
-
-def add_sample_flags(parser: argparse._ActionsContainer) -> None:
-    """Flags of the samples and of how they are run."""
-    parser.add_argument("--data-path", help="LLaVA JSON, or image-caption pairs")
-    parser.add_argument("--image-folder", default="")
-    parser.add_argument("--samples", default="64", help="how many, drawn at random; or 'all'")
-    parser.add_argument("--seed", type=int, default=0, help="of the drawn samples and of the bootstrap")
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--conv-mode", help="conversation template; default: the one that the checkpoint records")
-    parser.add_argument("--vision-feature-cache", help="folder for features of the frozen tower")
+PROMPT_END, SAMPLE_END = "last token of the prompt", "last token of the sample"
 
 
 def wanted_metrics(text: str | None, has_data: bool, has_backbone: bool) -> list[str]:
@@ -32,17 +25,32 @@ def wanted_metrics(text: str | None, has_data: bool, has_backbone: bool) -> list
             raise ScoreError("give --data-path, for the metrics that read samples, or --backbone, for the others")
         return names
     asked = [name.strip() for name in text.split(",") if name.strip()]
-    problems = [f"there is no metric {name!r}; there are {', '.join(METRICS)}" for name in asked if name not in METRICS]
+    problems = [
+        f"there is no metric {name!r}; there are {', '.join(METRICS)}{did_you_mean(*close(name, METRICS))}"
+        for name in asked
+        if name not in METRICS
+    ]
     tables = (SAMPLE_METRICS, has_data, "--data-path"), (PARAMETER_METRICS, has_backbone, "--backbone")
     for table, given, flag in tables:
         lacking = [name for name in asked if name in table]
         if lacking and not given:
-            problems.append(f"{', '.join(lacking)} need {flag}")
+            problems.append(f"{', '.join(lacking)} {agree(len(lacking), 'needs', 'need')} {flag}")
     if not asked:
         problems.append(f"--metrics names none; there are {', '.join(METRICS)}")
     if problems:
         raise ScoreError("; ".join(problems))
     return [name for name in METRICS if name in asked]
+
+
+def sample_template(args: argparse.Namespace, checkpoint: Checkpoint, samples: SampleSet) -> str:
+    """The name of the template that the samples are read in."""
+    return CAPTION_TEMPLATE if samples.captions else template_name(args, checkpoint)
+
+
+def angle_place(template: str) -> str:
+    """The token whose angle `angular` and blocks measure (`tokens.last_positions`), in words."""
+    plain = get_template(template).sep_style is SeparatorStyle.PLAIN
+    return SAMPLE_END if plain else PROMPT_END
 
 
 def checked_samples(args: argparse.Namespace, checkpoint: Checkpoint) -> SampleSet:
@@ -52,7 +60,7 @@ def checked_samples(args: argparse.Namespace, checkpoint: Checkpoint) -> SampleS
         raise ScoreError(f"--samples is a whole number from 1 on, or 'all', not {args.samples!r}")
     if args.batch_size < 1:
         raise ScoreError(f"--batch-size is a whole number from 1 on, not {args.batch_size}")
-    get_template(template_name(args, checkpoint))
+    check_template(template_name(args, checkpoint), load_tokenizer(checkpoint.tokenizer_folder), "--conv-mode")
     samples = open_samples(args.data_path, count, args.seed)
     samples.check_images(Path(args.image_folder))
     return samples
@@ -66,8 +74,9 @@ def make_reader(args: argparse.Namespace, checkpoint: Checkpoint, samples: Sampl
         load_tower=bool(samples.with_images and not args.vision_feature_cache),
     )
     if samples.with_images and model.get_vision_tower() is None:
-        raise ScoreError(f"{checkpoint.name} has no vision tower, but {samples.with_images} samples have images")
-    template = get_template(template_name(args, checkpoint))
+        seen = count(samples.with_images, "sample has", "samples have")
+        raise ScoreError(f"{checkpoint.name} has no vision tower, but {seen} images")
+    template = get_template(sample_template(args, checkpoint, samples))
     reader = Reader(model, tokenizer, processor, template, Path(args.image_folder))
     if args.vision_feature_cache and samples.with_images:
         reader.feature_cache = feature_cache(args, model)

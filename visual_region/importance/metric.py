@@ -16,7 +16,7 @@ class SampleMetric:
     """A metric of hidden states or attention, measured on samples.
 
     Attributes:
-        name, title: in score files and on the command line; in pictures and tables.
+        name, title, unit: in score files and on the command line; in pictures and tables; on axes.
         recorder: measures each layer; metrics may share one.
         scores: from the recorder's numbers `(samples, layers, n)` and the tokens per kind `(samples, 3)` to scores.
         details: further scores by name, from the same arguments.
@@ -31,6 +31,7 @@ class SampleMetric:
     details: Callable[[torch.Tensor, torch.Tensor], Mapping[str, Scores]] = lambda numbers, counts: {}
     mean_of: tuple[str, ...] = ()
     needs_images: bool = False
+    unit: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class ParameterMetric:
     name: str
     title: str
     entry: Callable[[Sequence[LayerSums]], dict[str, Any]]
+    unit: str = ""
 
 
 Metric = SampleMetric | ParameterMetric

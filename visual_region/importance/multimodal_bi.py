@@ -26,4 +26,5 @@ METRIC = SampleMetric(
     details=by_kind,
     mean_of=_PARTS,
     needs_images=True,
+    unit="1 - cosine",
 )

@@ -23,4 +23,5 @@ METRIC = ParameterMetric(
         "elements": [layer.elements for layer in sums],
         "left_out": [layer.zeros for layer in sums],
     },
+    unit="change / value",
 )

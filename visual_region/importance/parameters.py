@@ -1,8 +1,9 @@
 """One pass over the decoder weights of two checkpoints, for all metrics that compare parameters."""
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -22,6 +23,7 @@ class LayerSums:
         ratio: sum of |delta / theta| where theta is not 0.
         elements, zeros: number of elements, and of those where theta is 0.
         theta2, delta2, product: sums of theta^2, delta^2 and theta * delta.
+        angles: `angle` of each tensor.
     """
 
     ratio: float = 0.0
@@ -30,6 +32,17 @@ class LayerSums:
     theta2: float = 0.0
     delta2: float = 0.0
     product: float = 0.0
+    angles: list[float | None] = field(default_factory=list)
+
+
+def angle(theta2: float, delta2: float, product: float) -> float | None:
+    """The angle between theta and theta + delta as a share of pi, from the sums; None if one of the two is 0.
+
+    By the tangent: after fine-tuning, the cosine differs from 1 in its last digits only.
+    """
+    if not theta2 or not theta2 + 2 * product + delta2:
+        return None
+    return math.atan2(math.sqrt(max(theta2 * delta2 - product**2, 0.0)), theta2 + product) / math.pi
 
 
 def check_comparable(trained: DecoderWeights, backbone: DecoderWeights) -> None:
@@ -54,12 +67,20 @@ def compare_layers(trained: DecoderWeights, backbone: DecoderWeights, layers: It
     for i in layers:
         sums = LayerSums()
         for name, ours in trained.layers[i].items():
-            _add(sums, ours, backbone.layers[i][name], theta, delta)
+            _add(sums, _sums(ours, backbone.layers[i][name], theta, delta))
         yield sums
 
 
-def _add(sums: LayerSums, ours: Stored, theirs: Stored, theta: torch.Tensor, delta: torch.Tensor) -> None:
-    sums.elements += theirs.elements
+def _add(layer: LayerSums, tensor: LayerSums) -> None:
+    """Adds the sums of one tensor to those of its layer."""
+    layer.angles.append(angle(tensor.theta2, tensor.delta2, tensor.product))
+    for name in ("ratio", "elements", "zeros", "theta2", "delta2", "product"):
+        setattr(layer, name, getattr(layer, name) + getattr(tensor, name))
+
+
+def _sums(ours: Stored, theirs: Stored, theta: torch.Tensor, delta: torch.Tensor) -> LayerSums:
+    """The sums of one tensor."""
+    sums = LayerSums(elements=theirs.elements)
     for new, old in zip(ours.pieces(PIECE), theirs.pieces(PIECE), strict=True):
         t, d = theta[: len(old)], delta[: len(old)]
         t.copy_(old)
@@ -73,3 +94,4 @@ def _add(sums: LayerSums, ours: Stored, theirs: Stored, theta: torch.Tensor, del
             d.masked_fill_(t == 0, 0.0)
         sums.zeros += zeros
         sums.ratio += d.abs_().sum().item()
+    return sums

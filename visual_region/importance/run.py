@@ -8,6 +8,7 @@ import torch
 from transformers.utils.logging import tqdm
 
 from llava.journal import Journal
+from llava.names import agree, count
 from visual_region.importance import PARAMETER_METRICS, SAMPLE_METRICS
 from visual_region.importance.means import Scores
 from visual_region.importance.parameters import LayerSums, compare_layers
@@ -26,7 +27,7 @@ def measure_samples(
     left = [group for group in groups if f"sample {group[-1]}" not in journal.entries]
     done = len(samples.indices) - sum(map(len, left))
     if done:
-        print(f"{done} of {len(samples.indices)} samples were measured before")
+        print(f"{done} of {count(len(samples.indices), 'sample')} {agree(done, 'was', 'were')} measured before")
     recorders = dict.fromkeys(SAMPLE_METRICS[name].recorder for name in metrics if name in SAMPLE_METRICS)
     bar = tqdm(total=len(samples.indices), initial=done, desc="samples", unit="sample")
     batches = reader.batches(samples, left)

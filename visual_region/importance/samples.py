@@ -11,13 +11,13 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from llava.constants import DEFAULT_IMAGE_TOKEN, IGNORE_INDEX
-from llava.conversation import Conversation, get_template
+from llava.conversation import Conversation
 from llava.data.collate import DataCollatorForSupervisedDataset
 from llava.data.dataset import LazySupervisedDataset
-from llava.data.records import DataFormatError, Records, open_records
+from llava.data.records import DataFormatError, Records, open_records, read_items
 from llava.files import cache_root, sha256_of, write_json
 from llava.images import missing_images
-from llava.names import some
+from llava.names import agree, count, some
 from visual_region.importance.tokens import ANSWER, IMAGE, PADDING, PROMPT, TokenBatch
 from visual_region.scores import ScoreError
 
@@ -48,8 +48,10 @@ class SampleSet:
     def check_images(self, folder: Path) -> None:
         """Raises `ScoreError` for missing images."""
         if missing := missing_images(self.images, folder):
+            verb = agree(len(missing), "is", "are")
             raise ScoreError(
-                f"{len(missing)} of {len(self.images)} images are missing under {str(folder)!r}: {some(missing)}; "
+                f"{len(missing)} of {count(len(self.images), 'image')} {verb} missing under {str(folder)!r}: "
+                f"{some(missing)}; "
                 "give --image-folder the folder that contains the paths of the data file"
             )
 
@@ -78,7 +80,7 @@ def open_samples(path: str, count: int | None, seed: int) -> SampleSet:
 
 def _holds_captions(path: Path) -> bool:
     """Whether the first item has a `caption` and no `conversations`."""
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8", errors="replace") as file:
         text = file.read(1 << 16).lstrip().removeprefix("[").lstrip()
     try:
         item, _ = json.JSONDecoder().raw_decode(text)
@@ -92,13 +94,8 @@ def _captions_as_llava(path: Path) -> Path:
     target = cache_root() / "captions" / f"{path.stem}-{sha256_of(path)[:16]}.json"
     if target.exists():
         return target
-    text = path.read_text(encoding="utf-8")
-    try:
-        rows = json.loads(text) if text.lstrip().startswith("[") else list(map(json.loads, text.splitlines()))
-    except ValueError as error:
-        raise DataFormatError(f"{path} is neither JSON nor JSON lines ({error})") from error
     items = []
-    for i, row in enumerate(rows):
+    for i, row in enumerate(read_items(path)):
         captions, image = (row.get("caption"), row.get("image")) if isinstance(row, dict) else (None, None)
         captions = [captions] if isinstance(captions, str) else captions
         good = isinstance(captions, list) and captions and all(isinstance(c, str) and c.strip() for c in captions)
@@ -131,7 +128,7 @@ class Reader:
         dataset = LazySupervisedDataset(
             samples.records,
             self.tokenizer,
-            get_template(CAPTION_TEMPLATE) if samples.captions else self.template,
+            self.template,
             self.image_folder,
             self.processor,
             getattr(config, "image_aspect_ratio", None) or "square",

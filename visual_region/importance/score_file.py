@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.files import written_whole
+from llava.names import listed
 from visual_region.importance.means import Scores
 from visual_region.importance.resampling import CONFIDENCE, interval
 from visual_region.scores import ScoreError
@@ -33,7 +34,7 @@ def write_scores(path: str | Path, content: dict[str, Any]) -> None:
         wrong = [i for i, value in enumerate(entry["values"]) if not math.isfinite(value)]
         if wrong:
             why = "hidden states or weights overflowed there. Score in another --dtype (bf16 or fp32)"
-            raise ScoreError(f"the {name} of layers {wrong} is not a finite number: {why}")
+            raise ScoreError(f"the {name} of {listed('layer', wrong)} is not a finite number: {why}")
     with written_whole(path) as aside:
         aside.write_text(_readable(content), encoding="utf-8")
 

@@ -38,10 +38,13 @@ def last_positions(kinds: torch.Tensor) -> torch.Tensor:
     """int64 `(batch, 2)`: the last position of each row's prompt, and of the row.
 
     The prompt ends before the first answer token; in rows without an answer, or that begin with it, at the last token.
+    A prompt that ends with an image (of captions, in the template `plain`) has no last token of text: there, too, the
+    last token of the row is taken.
     """
     places = torch.arange(kinds.shape[1], device=kinds.device).expand_as(kinds)
     end = places.masked_fill(kinds == PADDING, -1).amax(1)
     first_answer = places.masked_fill(kinds != ANSWER, kinds.shape[1]).amin(1)
     before = (kinds != PADDING) & (places < first_answer.unsqueeze(1))
     prompt_end = places.masked_fill(~before, -1).amax(1)
-    return torch.stack([torch.where(prompt_end < 0, end, prompt_end), end], dim=1)
+    kind = kinds.gather(1, prompt_end.clamp(min=0).unsqueeze(1)).squeeze(1)
+    return torch.stack([torch.where((prompt_end < 0) | (kind == IMAGE), end, prompt_end), end], dim=1)

@@ -10,6 +10,7 @@ from llava.checkpoint.adapter import Adapter, strip_wrapper_prefix
 from llava.checkpoint.hf_llava import our_name
 from llava.checkpoint.opened import Checkpoint, Kind
 from llava.checkpoint.tensors import Stored
+from llava.names import count, listed
 from visual_region.scores import ScoreError
 
 
@@ -53,7 +54,8 @@ def decoder_weights(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) 
         if match and not name.endswith("rotary_emb.inv_freq"):
             by_layer.setdefault(int(match[1]), {})[match[2]] = tensors[name]
     if sorted(by_layer) != list(range(depth)):
-        raise ScoreError(f"{whole.path} holds weights of layers {sorted(by_layer)}, but its config says {depth} layers")
+        held = listed("layer", sorted(by_layer))
+        raise ScoreError(f"{whole.path} holds weights of {held}, but its config says {count(depth, 'layer')}")
     return DecoderWeights(checkpoint.name, tuple(by_layer[i] for i in range(depth)), prefix)
 
 

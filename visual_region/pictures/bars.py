@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from llava.names import count
+from llava.palette import LINE, MARKED, PLAIN
 from visual_region.importance import METRICS
-from visual_region.pictures.figure import MARKED, PLAIN, layer_ticks, new_figure, save
+from visual_region.pictures.figure import layer_ticks, new_figure, save, title_of, unit_of
 from visual_region.scores import ScoreFile
 
 
@@ -42,10 +43,12 @@ def _panel(axis: Any, scores: ScoreFile, metric: str, marked: set[int]) -> None:
         # A percentile interval need not contain the value, and whiskers have no negative length.
         below = [max(v - low, 0.0) for v, low in zip(values, entry["low"], strict=True)]
         above = [max(high - v, 0.0) for v, high in zip(values, entry["high"], strict=True)]
-        axis.errorbar(layers, values, yerr=[below, above], fmt="none", ecolor="#333333", elinewidth=0.9, capsize=1.5)
-    title = METRICS[metric].title if metric in METRICS else metric
+        axis.errorbar(layers, values, yerr=[below, above], fmt="none", ecolor=LINE, elinewidth=0.9, capsize=1.5)
     samples = f", {count(entry['samples'], 'sample')}" if "samples" in entry else ""
-    axis.set_title(f"{title}{samples}", fontsize=9)
+    axis.set_title(f"{title_of(metric)}{samples}", fontsize=9)
+    axis.set_ylabel(unit_of(metric), fontsize=8)
     layer_ticks(axis, scores.num_layers)
     axis.set_xlim(-0.7, scores.num_layers - 0.3)
+    if min(values) >= 0:
+        axis.set_ylim(bottom=0)
     axis.spines[["top", "right"]].set_visible(False)

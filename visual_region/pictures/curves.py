@@ -5,10 +5,19 @@ from pathlib import Path
 from typing import Any
 
 from llava.names import numbered
-from visual_region.pictures.figure import MARKED, OTHER, new_figure, save
+from llava.palette import MARKED, OTHER, PLAIN
+from visual_region.pictures.figure import new_figure, save
 
-WAYS = ((True, "outside the tuned region", "o-", MARKED), (False, "anywhere", "x--", OTHER))
-"""`protected` of an entry and its line. Both lines are often the same: the second must not hide the first."""
+WAYS = (
+    (True, "outside the tuned region", {"color": MARKED, "marker": "o", "markersize": 5, "linewidth": 3}),
+    (
+        *(False, "anywhere"),
+        {"color": OTHER, "marker": "o", "markersize": 9, "markerfacecolor": "none", "linestyle": (0, (3, 4))},
+    ),
+)
+"""`protected` of an entry, and its line. Both lines are often the same: the second is a thin, dashed one over a thick
+one, with rings around its dots.
+"""
 
 
 def pruning_curve(axes: Any, entries: Sequence[Mapping[str, Any]], floor: float | None = None) -> None:
@@ -19,30 +28,30 @@ def pruning_curve(axes: Any, entries: Sequence[Mapping[str, Any]], floor: float 
             `scores.intervals.all` if known.
     """
     whole = [entry for entry in entries if entry["removed"] == 0][:1]
-    for protected, name, style, colour in WAYS:
+    for protected, name, style in WAYS:
         points = [entry for entry in entries if entry["protected"] == protected and entry["removed"]]
         if points:
-            _line(axes, whole + sorted(points, key=lambda entry: entry["removed"]), style, name, colour)
+            _line(axes, whole + sorted(points, key=lambda entry: entry["removed"]), name, style)
     if floor is not None:
-        axes.axhline(100 * floor, color="grey", linestyle=":", label="blind")
+        axes.axhline(100 * floor, color=PLAIN, linestyle=":", label="blind")
     counts = sorted({entry["removed"] for entry in entries})
     axes.set_xticks(range(counts[0], counts[-1] + 1))
     # So that marks at 0 and 100 are whole.
-    axes.set_ylim(-3, 103)
+    axes.set_ylim(-4, 104)
     axes.set_yticks(range(0, 101, 20))
     axes.set_xlabel("layers removed, least angular distance first")
     axes.set_ylabel("accuracy, %")
     axes.legend(fontsize=8)
 
 
-def _line(axes: Any, points: Sequence[Mapping[str, Any]], style: str, name: str, colour: str) -> None:
+def _line(axes: Any, points: Sequence[Mapping[str, Any]], name: str, style: Mapping[str, Any]) -> None:
     """One line, with the 95% interval of each accuracy if it is known."""
     removed, accuracy = [p["removed"] for p in points], [100 * p["accuracy"] for p in points]
-    axes.plot(removed, accuracy, style, label=name, color=colour)
+    axes.plot(removed, accuracy, label=name, **style)
     intervals = [(p.get("scores") or {}).get("intervals", {}).get("all") for p in points]
     if all(intervals):
         low, high = ([100 * interval[end] for interval in intervals] for end in (0, 1))
-        axes.fill_between(removed, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.fill_between(removed, low, high, color=style["color"], alpha=0.15, linewidth=0)
 
 
 def draw_curves(curves: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], path: str | Path) -> None:

@@ -12,9 +12,7 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from llava.files import written_whole
-
-PLAIN, MARKED, OTHER = "#9aa7b5", "#c8553d", "#3b6ea5"
-"""Layers; marked layers; a second series."""
+from visual_region.importance import METRICS
 
 
 def new_figure(rows: int, columns: int, width: float, height: float, used: int | None = None) -> tuple[Figure, Any]:
@@ -32,6 +30,16 @@ def layer_ticks(axes: Any, depth: int) -> None:
     axes.set_xticks(range(0, depth, step))
     axes.tick_params(labelsize=7)
     axes.set_xlabel("layer", fontsize=8)
+
+
+def unit_of(metric: str) -> str:
+    """The unit of a metric, or of a detail such as bi-text or angular-last; empty if it is not known."""
+    near = [name for name in METRICS if metric == name or metric.startswith(f"{name}-")]
+    return METRICS[max(near, key=len)].unit if near else ""
+
+
+def title_of(metric: str) -> str:
+    return METRICS[metric].title if metric in METRICS else metric
 
 
 def save(figure: Figure, path: str | Path) -> None:

@@ -7,8 +7,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from llava.names import count, numbered
-from visual_region.importance import METRICS
-from visual_region.pictures.figure import layer_ticks, new_figure, save
+from visual_region.pictures.figure import layer_ticks, new_figure, save, title_of, unit_of
 from visual_region.scores import ScoreError, ScoreFile
 
 
@@ -34,6 +33,7 @@ def draw_heatmap(files: Sequence[ScoreFile], metric: str, path: str | Path, name
         axis.set_title(f"{name}, {count(len(panel), 'sample')}", fontsize=9)
         axis.set_ylabel("sample", fontsize=8)
     bar = figure.colorbar(image, ax=axes, shrink=0.9, pad=0.02)
-    bar.set_label(METRICS[metric].title if metric in METRICS else metric, fontsize=8)
+    unit = f" ({unit_of(metric)})" if unit_of(metric) else ""
+    bar.set_label(f"{title_of(metric)}{unit}", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     save(figure, path)

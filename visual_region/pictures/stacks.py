@@ -7,8 +7,9 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 
 from llava.names import spec_labels
+from llava.palette import EMPTY, LINE, MARKED
 from visual_region.layers import LayerSelection
-from visual_region.pictures.figure import MARKED, layer_ticks, new_figure, save, shortened
+from visual_region.pictures.figure import layer_ticks, new_figure, save, shortened
 
 
 def draw_stacks(selections: Sequence[LayerSelection], path: str | Path, shares: Sequence[list[float]] = ()) -> None:
@@ -17,8 +18,10 @@ def draw_stacks(selections: Sequence[LayerSelection], path: str | Path, shares: 
     chosen = np.array([[layer in selection for layer in range(depth)] for selection in selections], dtype=float)
     names = shortened(spec_labels([selection.spec for selection in selections]))
     label_width = 0.085 * max(map(len, names))
-    figure, (axis,) = new_figure(1, 1, 0.26 * depth + label_width + 0.8, 0.34 * len(selections) + 0.9)
-    axis.pcolormesh(chosen, cmap=ListedColormap(["#eef1f4", MARKED]), vmin=0, vmax=1, edgecolors="white", linewidth=1.2)
+    # Wide enough for the title.
+    width = max(5.0 if shares else 0.0, 0.26 * depth + label_width + 0.8)
+    figure, (axis,) = new_figure(1, 1, width, 0.34 * len(selections) + 0.9 + 0.3 * bool(shares))
+    axis.pcolormesh(chosen, cmap=ListedColormap([EMPTY, MARKED]), vmin=0, vmax=1, edgecolors="white", linewidth=1.2)
     axis.invert_yaxis()
     layer_ticks(axis, depth)
     axis.set_yticks(np.arange(len(names)) + 0.5, names, fontsize=8)
@@ -28,9 +31,9 @@ def draw_stacks(selections: Sequence[LayerSelection], path: str | Path, shares: 
     for row, values in enumerate(shares):
         for layer, share in enumerate(values):
             if share >= 0.01:
-                colour = "white" if chosen[row, layer] else "#333333"
+                colour = "white" if chosen[row, layer] else LINE
                 place = {"ha": "center", "va": "center", "fontsize": 6, "color": colour}
                 axis.text(layer + 0.5, row + 0.5, f"{100 * share:.0f}", **place)
     if shares:
-        axis.set_title("in how many of 100 resamples of the samples a layer is chosen", fontsize=9)
+        figure.suptitle("% of resamples of the samples (not of trainings)\nin which a layer is chosen", fontsize=9)
     save(figure, path)

@@ -17,6 +17,7 @@ from llava.eval.answering.batching import Batch, BatchSize, plan
 from llava.eval.answering.decoding import Prompt, decode
 from llava.eval.answering.questions import Question, open_question_image
 from llava.mm_utils import process_image, tokenizer_image_token
+from llava.tokenization import ids_to_text
 
 _TOWER_BATCH = 32
 _NEUTRAL = {
@@ -65,6 +66,7 @@ class Answerer:
     Attributes:
         processor: image processor; unused if `feature_cache` is given.
         template: the conversation around a question; None passes the question's text to the model unchanged.
+        own_template: the tokenizer's chat template takes the place of `template`; for models without images.
     """
 
     model: Any
@@ -74,6 +76,7 @@ class Answerer:
     image_folder: Path
     generation: Generation = field(default_factory=Generation)
     feature_cache: FeatureCache | None = None
+    own_template: bool = False
 
     def __post_init__(self) -> None:
         self.forget_images()
@@ -81,6 +84,10 @@ class Answerer:
     def prompt_ids(self, question: Question) -> torch.Tensor:
         """Ids `(length,)` of the prompt up to the answer; -200 where the image goes."""
         text = f"{DEFAULT_IMAGE_TOKEN}\n{question.text}" if question.image else question.text
+        if self.own_template:
+            turn = [{"role": "user", "content": text}]
+            ids = self.tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False)
+            return torch.tensor(ids, dtype=torch.long)
         if self.template is not None:
             conversation = self.template.copy()
             conversation.append_message(conversation.roles[0], text)
@@ -171,7 +178,7 @@ class Answerer:
                 pad_token_id=self.tokenizer.pad_token_id,
                 eos_token_id=sorted(stop_ids),
             )
-        texts = self.tokenizer.batch_decode(output, skip_special_tokens=True)
+        texts = [ids_to_text(self.tokenizer, tokens) for tokens in output]
         for string in strings:
             texts = [text.split(string, 1)[0] for text in texts]
         return [text.strip() for text in texts]
@@ -209,5 +216,5 @@ class Answerer:
     def _holds_stop(self, tokens: list[int], strings: Sequence[str]) -> bool:
         # Each token is at least one byte of text, and a stop that ended earlier would have been seen then.
         window = 4 + max(len(string.encode()) for string in strings)
-        text = self.tokenizer.decode(tokens[-window:], skip_special_tokens=True)
+        text = ids_to_text(self.tokenizer, tokens[-window:])
         return any(string in text for string in strings)

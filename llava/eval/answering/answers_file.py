@@ -6,12 +6,15 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llava.eval.answering.errors import EvaluationError
 from llava.files import write_json, written_whole
 from llava.journal import Journal, journal_path
+from llava.names import agree, count
+from llava.outputs import FileKind, Paths, check_files
 
 if TYPE_CHECKING:
     # The launcher joins answers without waiting for torch, which reading questions imports.
@@ -31,8 +34,24 @@ def read_record(answers: Path) -> dict[str, Any]:
         return {}
 
 
+@dataclass(frozen=True)
+class _Answers(FileKind):
+    def recognises(self, path: Path) -> bool:
+        # The record tells what a damaged file was.
+        return bool(read_record(path)) or super().recognises(path)
+
+
+ANSWERS = _Answers("an answers file", ".jsonl", frozenset({"question_id", "text", "answer_id"}))
+RECORD = FileKind("a record of a run", keys=frozenset({"settings", "answered"}))
+
+
+def check_answers(answers: Path, inputs: Paths = (), flag: str = "--answers-file") -> None:
+    """Raises `OutputError` if the place is one of `inputs`, or holds anything but answers and their record."""
+    check_files({flag: (answers, ANSWERS), f"the record next to {flag},": (record_path(answers), RECORD)}, inputs)
+
+
 def check_target(answers: Path) -> None:
-    """Makes the folder of an answers file; raises `EvaluationError` for a place that cannot be written."""
+    """Makes the folder of an answers file; raises `EvaluationError` or `OutputError` if it cannot be written."""
     for path in (answers, journal_path(answers), record_path(answers)):
         if path.is_dir():
             raise EvaluationError(f"--answers-file {answers}: {path} is a folder; give the name of a file")
@@ -43,6 +62,7 @@ def check_target(answers: Path) -> None:
         raise EvaluationError(f"{folder} cannot be made ({error.strerror})") from error
     if not os.access(answers.parent, os.W_OK | os.X_OK):
         raise EvaluationError(f"{folder} is not writable")
+    check_answers(answers)
 
 
 def whole_lines(answers: Path) -> tuple[list[str], bool]:
@@ -57,6 +77,13 @@ def whole_lines(answers: Path) -> tuple[list[str], bool]:
         except ValueError:
             break
     return lines, len(lines) == len(ended) and not rest
+
+
+def _is_answer(place: Any, line: Any) -> bool:
+    try:
+        return isinstance(place, int) and isinstance(json.loads(line), dict)
+    except (ValueError, TypeError):
+        return False
 
 
 def basic_record(settings: Mapping[str, Any], places: Sequence[int]) -> dict[str, Any]:
@@ -82,6 +109,10 @@ class AnswersFile:
         self._journal = Journal(self.path, {**settings, "chunk": list(part)}, "--answers-file")
         self.journal, self.settings = self._journal.path, self._journal.settings
         self.close = self._journal.close
+        if wrong := [place for place, line in self.lines.items() if not _is_answer(place, line)]:
+            self.close()
+            damaged = f"{count(len(wrong), 'entry', 'entries')} of {self.journal} (first: {wrong[0]!r})"
+            raise EvaluationError(f"{damaged} is no answer to a question; delete that file to start again")
 
     @property
     def lines(self) -> dict[int, str]:
@@ -96,7 +127,9 @@ class AnswersFile:
         """Writes the answers in the order of the questions, then the record, and removes the journal."""
         missing = [q.index for q in questions if q.index not in self.lines]
         if missing:
-            raise EvaluationError(f"{len(missing)} questions have no answer yet; first: line {missing[0] + 1}")
+            raise EvaluationError(
+                f"{count(len(missing), 'question has', 'questions have')} no answer yet; first: line {missing[0] + 1}"
+            )
         with written_whole(self.path) as aside:
             aside.write_text("".join(self.lines[q.index] + "\n" for q in questions), encoding="utf-8")
         basics = basic_record(self.settings, [q.index for q in questions])
@@ -118,8 +151,9 @@ class AnswersFile:
                 break
             kept[question.index] = line
         print(
-            f"{self.path} was cut off or changed since it was finished: it has {len(lines)} whole lines where its "
-            f"record says {len(questions)}; {len(kept)} of its answers are kept, the others are made again"
+            f"{self.path} was cut off or changed since it was finished: it has {count(len(lines), 'whole line')} where "
+            f"its record says {len(questions)}; {len(kept)} of its answers {agree(len(kept), 'is', 'are')} kept, the "
+            "others are made again"
         )
         if kept:
             self.add(kept)

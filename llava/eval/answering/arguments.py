@@ -1,6 +1,7 @@
 """From the flags of the evaluation programs to a checkpoint, a model and an answerer."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +11,41 @@ from transformers import PreTrainedTokenizerBase
 from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.identity import file_state
 from llava.checkpoint.opened import Checkpoint
-from llava.conversation import get_template
+from llava.conversation import OWN_TEMPLATE, SeparatorStyle, get_template
 from llava.data.feature_cache import FeatureCache
 from llava.dtypes import DTYPES
 from llava.eval.answering.answerer import Answerer, Generation
 from llava.files import sha256_of
-from llava.model.builder import load_checkpoint
+from llava.model.builder import checked_device, load_checkpoint, load_tokenizer
+from llava.tokenization import check_template
 
 
 def open_model(args: argparse.Namespace) -> Checkpoint:
     """The checkpoint of --model-path and --model-base, opened and checked once for the whole program."""
+    checked_device(args.device)
     return open_checkpoint(args.model_path, args.model_base, flag="--model-path")
 
 
-def template_name(args: argparse.Namespace, checkpoint: Checkpoint) -> str | None:
-    """The conversation template of the flags, else of the checkpoint; None for raw prompts."""
-    return None if vars(args).get("raw_prompt") else args.conv_mode or checkpoint.template
+def template_name(args: argparse.Namespace, checkpoint: Checkpoint) -> str:
+    """The template of conversations with answers: of the flags, else of the checkpoint."""
+    return args.conv_mode or checkpoint.template
+
+
+def question_template(args: argparse.Namespace, checkpoint: Checkpoint) -> str | None:
+    """The template of questions: of the flags, else of the checkpoint (maybe `OWN_TEMPLATE`); None for raw prompts."""
+    return None if args.raw_prompt else args.conv_mode or checkpoint.question_template
+
+
+def check_questions_template(name: str, checkpoint: Checkpoint) -> None:
+    """Refuses, before weights are loaded, a template that training refuses; warns of one for captions.
+
+    Raises:
+        TemplateError: the tokenizer does not have the template's end of turn.
+    """
+    check_template(name, load_tokenizer(checkpoint.tokenizer_folder), "--conv-mode")
+    if get_template(name).sep_style is SeparatorStyle.PLAIN:
+        note = f"warning: {name} is the template of captions: it has no turns, and answers end at no token of their own"
+        print(f"{note}; for questions, give --conv-mode", file=sys.stderr)
 
 
 def load(
@@ -52,14 +72,17 @@ def feature_cache(args: argparse.Namespace, model: Any) -> FeatureCache | None:
 
 def make_answerer(args: argparse.Namespace, checkpoint: Checkpoint, sees: bool = True) -> Answerer:
     """Loads the checkpoint to answer as the flags say; `sees` as in `load`."""
-    name = template_name(args, checkpoint)
+    name = question_template(args, checkpoint)
+    if name not in (None, OWN_TEMPLATE):
+        check_questions_template(name, checkpoint)
     tokenizer, model, processor = load(args, checkpoint, sees)
     generation = Generation(
         args.max_new_tokens, args.temperature, args.top_p, args.num_beams, tuple(args.stop), args.seed
     )
-    template = get_template(name) if name else None
+    own = name == OWN_TEMPLATE
+    template = get_template(name) if name and not own else None
     cache = feature_cache(args, model) if sees else None
-    return Answerer(model, tokenizer, processor, template, Path(args.image_folder), generation, cache)
+    return Answerer(model, tokenizer, processor, template, Path(args.image_folder), generation, cache, own)
 
 
 def settings(args: argparse.Namespace, checkpoint: Checkpoint, sees: bool = False) -> dict[str, Any]:
@@ -70,7 +93,7 @@ def settings(args: argparse.Namespace, checkpoint: Checkpoint, sees: bool = Fals
         **file_state(checkpoint, args.vision_tower, sees),
         "questions": sha256_of(args.question_file),
         "question_flags": {name: flags[name] for name in ("single_pred_prompt", "all_rounds", "lang") if name in flags},
-        "conv_mode": template_name(args, checkpoint),
+        "conv_mode": question_template(args, checkpoint),
         **{name: flags[name] for name in ("max_new_tokens", "temperature", "top_p", "num_beams", "stop", "seed")},
         "dtype": args.dtype or ("fp16" if on_gpu else "fp32"),
         "images": args.image_folder,

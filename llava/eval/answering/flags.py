@@ -7,10 +7,11 @@ from functools import partial
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.benchmarks.mmbench import SUFFIXES
 from llava.eval.benchmarks.mmlu import METHODS
-from llava.flags import Parser, add_checkpoint_flags, positive
+from llava.flags import Parser, add_checkpoint_flags, device, positive
 
 SHARE = {"auto": None, "on": True, "off": False}
 DEFAULT_CONTEXT = 2048
+CONV_HELP = "conversation template; default: the one that the checkpoint records; a plain language model's own"
 UNITS = ("token", "byte", "word")
 
 
@@ -18,7 +19,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """Upstream's flags of model and generation, and ours for speed."""
     add_checkpoint_flags(parser, "default: fp16 on a GPU, fp32 on a CPU")
     parser.add_argument("--image-folder", default="")
-    parser.add_argument("--conv-mode", help="conversation template; default: the one that the checkpoint records")
+    parser.add_argument("--conv-mode", help=CONV_HELP)
     parser.add_argument("--temperature", type=float, default=0.2, help="0 takes the most probable token")
     parser.add_argument("--top_p", type=float)
     parser.add_argument("--num_beams", type=int, default=1)
@@ -32,7 +33,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     share_help = "read once what several questions begin with (an image, examples); auto: if that is faster"
     parser.add_argument("--share-prefix", choices=SHARE, default="auto", help=share_help)
     parser.add_argument("--num-workers", type=int, default=4, help="threads that read images ahead")
-    parser.add_argument("--device", default="cuda", help="default: cuda, or cpu without a GPU")
+    parser.add_argument("--device", type=device, default="cuda", help="default: cuda, or cpu without a GPU")
     parser.add_argument("--vision-feature-cache", help="folder for features of the frozen tower")
 
 
@@ -91,6 +92,8 @@ def add_corpus_flags(parser: argparse.ArgumentParser, repeated: bool = False) ->
     parser.add_argument("--context", type=int, help=f"tokens of a window; default: {DEFAULT_CONTEXT}, or what fits")
     parser.add_argument("--stride", type=int, help="tokens from window to window; default: the context, no overlap")
     parser.add_argument("--bos", choices=("auto", "none"), default="auto", help="auto: as the tokenizer does by itself")
+    rolling = "each document of --text-file as lm-eval's wikitext and pile_10k; --bos none: as before lm-eval 0.4.9.2"
+    parser.add_argument("--as-lm-eval", action="store_true", help=rolling)
     parser.add_argument("--unit", choices=UNITS, default="token", help="unit of the headline; all are written")
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from llava.eval.answering.answers_file import check_target
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.shards import merge, part_path
-from llava.flags import Parser, positive, run_program
+from llava.flags import Parser, positive, run_command, run_program, wait_for
 
 _LOG_LINES = 12
 """Lines of a failed process's log that are shown."""
@@ -42,7 +42,7 @@ def launch(module: str, flags: Sequence[str], processes: int | None = None) -> N
     count = processes or max(1, len(gpus))
     command = [sys.executable, "-m", module, *rest]
     if count == 1:
-        code = subprocess.run([*command, "--answers-file", named.answers_file]).returncode
+        code = run_command([*command, "--answers-file", named.answers_file])
         if code < 0:
             raise EvaluationError(f"{module} was killed by signal {-code}; the same command goes on from there")
         if code:
@@ -69,13 +69,7 @@ def launch(module: str, flags: Sequence[str], processes: int | None = None) -> N
         with contextlib.nullcontext() if i == 0 else open(part.with_suffix(".log"), "wb") as log:
             running.append(subprocess.Popen([*command, *chunk], env=environment, stdout=log, stderr=log))
     print(f"{count} processes; logs of all but the first are {parts[0].parent}/{count}_*.log", flush=True)
-    try:
-        codes = [process.wait() for process in running]
-    except KeyboardInterrupt:
-        for process in running:
-            process.terminate()
-        raise
-    failures = [_failure(i, code, parts[i]) for i, code in enumerate(codes) if code]
+    failures = [_failure(i, code, parts[i]) for i, code in enumerate(wait_for(*running)) if code]
     if failures:
         problem = f"{len(failures)} of {count} processes failed; what was answered is kept"
         raise EvaluationError("\n".join([f"{problem}, and the same command goes on from there", *failures]))

@@ -101,7 +101,7 @@ def first_tokens(documents: Sequence[Document], count: int | None) -> list[Docum
     return kept
 
 
-def _score(
+def score_batches(
     groups: Sequence[Mapping[str, Any]],
     batch_size: int,
     score: Callable[[list[Any]], Iterable[Any]],
@@ -146,21 +146,26 @@ def text_pieces(
         raise EvaluationError(f"--stride must be from 1 to {body}, the context without bos; it is {stride}")
     windows = [w for d, document in enumerate(documents) for w in windows_of(d, len(document.ids), body, stride)]
     longest_first = sorted(windows, key=lambda w: (w.begin - w.end, w.document, w.begin))
-    group = {_key(w): (documents[w.document], w) for w in longest_first}
-    nll = _score([group], batch_size, lambda batch: _window_nll(model, batch, list(bos)), journal, "window")
+    group = {window_key(w): (documents[w.document], w) for w in longest_first}
+    nll = score_batches([group], batch_size, lambda batch: window_nll(model, batch, list(bos)), journal, "window")
     return _pieces(documents, windows, nll, skip_first=not bos)
 
 
-def _key(window: Window) -> str:
+def window_key(window: Window) -> str:
+    """The name of a window in the journal."""
     return f"window {window.document} {window.begin}"
 
 
-def _window_nll(model: Any, batch: Sequence[tuple[Document, Window]], bos: list[int]) -> list[float]:
+@torch.inference_mode()
+def window_nll(model: Any, batch: Sequence[tuple[Document, Window]], bos: list[int]) -> list[float]:
+    """For each window the sum over its scored tokens; `bos` is before its first token."""
     rows = [torch.tensor(bos + document.ids[w.begin : w.end]) for document, w in batch]
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(model.device)
     lengths = torch.tensor([len(row) for row in rows])
     mask = (torch.arange(ids.shape[1]) < lengths.unsqueeze(1)).to(model.device)
-    hidden = model.get_model()(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    # The last token is only scored: a window may hold one token more than the model has positions.
+    fed = max(ids.shape[1] - 1, 1)
+    hidden = model.get_model()(input_ids=ids[:, :fed], attention_mask=mask[:, :fed], use_cache=False).last_hidden_state
     sums = []
     for i, (_, window) in enumerate(batch):
         first, end = max(len(bos) + window.first - window.begin, 1), int(lengths[i])
@@ -184,7 +189,7 @@ def _pieces(
         words = len(text.split()) - int(bool(before and text) and not before.isspace() and not text[0].isspace())
         pieces[key] = Piece(
             key,
-            old.nll + nll[_key(window)],
+            old.nll + nll[window_key(window)],
             old.tokens + window.end - window.first - int(skip_first and window.first == 0),
             old.bytes + len(text.encode()),
             old.words + words,
@@ -219,7 +224,7 @@ def answer_pieces(
     order = sorted(indices, key=lambda i: (-int(records.words[i]), i))
     # Samples with and without an image are kept apart: a batch of text then runs no tower.
     groups = [{f"sample {i}": i for i in order if bool(records.has_image[i]) is seen} for seen in (True, False)]
-    done = _score(
+    done = score_batches(
         groups, batch_size, lambda rows: _answer_nll(model, collate([dataset[i] for i in rows])), journal, "sample"
     )
     pieces = []

@@ -6,7 +6,6 @@ before it as its window holds. A text file is one stream; in JSON lines each lin
 
 import argparse
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +17,18 @@ from transformers import PreTrainedTokenizerBase
 from llava.checkpoint.opened import Checkpoint
 from llava.conversation import get_template
 from llava.data.records import Records, open_records
-from llava.eval.answering.arguments import feature_cache
+from llava.eval.answering.arguments import feature_cache, template_name
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.flags import DEFAULT_CONTEXT, UNITS
 from llava.eval.answering.nll import Piece, answer_pieces, encode_documents, first_tokens, text_pieces
+from llava.eval.answering.rolling import encode_after_prefix, prefix_of, rolling_pieces
 from llava.eval.benchmarks.perplexity import text_not_as_published
 from llava.eval.scoring.report import Measure, Report
 from llava.eval.scoring.statistics import RESAMPLES, draw_counts, percentiles
 from llava.files import sha256_of
 from llava.images import MISSING, describe_unreadable, missing_images
 from llava.journal import Journal
+from llava.reading import read_json_lines, read_text
 from llava.tokenization import encoder_for
 
 
@@ -42,6 +43,8 @@ def check_flags(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
             wrong.append(f"--{name.replace('_', '-')} {value} must be at least 1")
     if args.data_path and (args.context or args.stride or args.max_tokens):
         wrong.append("--context, --stride and --max-tokens are of --text-file; answers are read whole")
+    if args.as_lm_eval and (args.data_path or args.stride or args.max_tokens):
+        wrong.append("--as-lm-eval reads whole documents of --text-file: no --data-path, --stride or --max-tokens")
     for what, path in (("text", args.text_file), ("data", args.data_path)):
         if path and not Path(path).is_file():
             wrong.append(f"{what} file {path} does not exist")
@@ -49,7 +52,7 @@ def check_flags(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
     if args.context and longest and args.context > longest:
         wrong.append(f"--context {args.context} is beyond the {longest} positions of the model")
     least, held = (2, "two tokens") if args.bos == "none" else (3, "a bos and two tokens (--bos none: two tokens)")
-    if args.context and args.context < least:
+    if args.context and not args.as_lm_eval and args.context < least:
         wrong.append(f"--context {args.context} is too small: a window holds {held}")
     elif args.context and args.stride and args.stride > args.context:
         wrong.append(f"--stride {args.stride} is larger than --context {args.context} and leaves tokens out")
@@ -57,18 +60,20 @@ def check_flags(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
         raise EvaluationError("perplexity cannot be measured:\n" + "\n".join(f"- {line}" for line in wrong))
 
 
-def read_texts(path: str | Path) -> dict[str, str]:
-    """The documents of a text file (one) or of JSON lines with a `text` (one per line), by key."""
+def read_texts(path: str | Path) -> dict[str, tuple[str, str]]:
+    """The documents of a text file (one) or of JSON lines with a `text` (one per line): key -> (text, original).
+
+    The original is that of a text that was changed for reading (`original` in JSON lines), otherwise the text itself.
+    """
     path = Path(path)
     if path.suffix != ".jsonl":
-        return {path.name: path.read_text(encoding="utf-8")}
+        text = read_text(path, error=EvaluationError)
+        return {path.name: (text, text)}
     texts = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if line.strip():
-            try:
-                texts[f"line {number}"] = json.loads(line)["text"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise EvaluationError(f"{path}, line {number} is not a JSON object with a text ({error!r})") from error
+    for number, row in read_json_lines(path, error=EvaluationError):
+        if not isinstance(row.get("text"), str) or not isinstance(row.get("original", ""), str):
+            raise EvaluationError(f"{path}, line {number} has no 'text', or an 'original' that is no text")
+        texts[f"line {number}"] = (row["text"], row.get("original", row["text"]))
     return texts
 
 
@@ -84,9 +89,9 @@ class Corpus:
     @classmethod
     def open(cls, args: argparse.Namespace, checkpoint: Checkpoint) -> "Corpus":
         """Reads what needs no model; raises `EvaluationError` for images that are missing."""
-        template = args.conv_mode or checkpoint.template
+        template = template_name(args, checkpoint)
         if args.text_file:
-            if not any(text.strip() for text in read_texts(args.text_file).values()):
+            if not any(text.strip() for text, _ in read_texts(args.text_file).values()):
                 raise EvaluationError(f"{args.text_file} holds no text")
             return cls(args, template)
         records = open_records(args.data_path)
@@ -117,20 +122,38 @@ class Corpus:
     ) -> tuple[list[Piece], dict[str, Any]]:
         args = self.args
         texts = read_texts(args.text_file)
-        whole = encode_documents(tokenizer, dict(itertools.islice(texts.items(), args.samples)))
+        read = dict(itertools.islice(texts.items(), args.samples))
+        longest = getattr(model.config, "max_position_embeddings", None) or DEFAULT_CONTEXT
+        about = {
+            "documents": len(read),
+            "of": {"documents": [len(read), len(texts)]},
+            "not_published": text_not_as_published(args.text_file, [original for _, original in texts.values()]),
+        }
+        if args.as_lm_eval:
+            context = args.context or longest
+            documents = encode_after_prefix(tokenizer, read, bos=args.bos == "auto")
+            own = {"auto": "as the tokenizer (lm-eval since 0.4.9.2)", "none": "none (lm-eval before 0.4.9.2)"}
+            return rolling_pieces(model, documents, context, args.batch_size or 1, journal), {
+                **about,
+                "reading": "each document as lm-eval's loglikelihood_rolling",
+                "prefix": tokenizer.convert_ids_to_tokens(prefix_of(tokenizer)),
+                "context": context,
+                "bos": own[args.bos],
+                "pieces_are": "documents",
+            }
+        whole = encode_documents(tokenizer, {key: text for key, (text, _) in read.items()})
         documents = first_tokens(whole, args.max_tokens)
         tokens, of_all = (sum(len(document.ids) for document in part) for part in (documents, whole))
         bos = encoder_for(tokenizer).bos if args.bos == "auto" else []
-        longest = getattr(model.config, "max_position_embeddings", None) or DEFAULT_CONTEXT
         context = args.context or min(DEFAULT_CONTEXT, longest)
         stride = args.stride or context - len(bos)
         if tokens + len(bos) < 2:
             raise EvaluationError(f"{args.text_file}: nothing can be scored of {tokens} tokens")
         pieces = text_pieces(model, documents, bos, context, stride, args.batch_size or 1, journal)
         return pieces, {
+            **about,
             "documents": len(documents),
-            "of": {"documents": [min(len(texts), args.samples or len(texts)), len(texts)], "tokens": [tokens, of_all]},
-            "not_published": [warning for text in texts.values() for warning in text_not_as_published(text)],
+            "of": {**about["of"], "tokens": [tokens, of_all]},
             "context": context,
             "stride": stride,
             "bos": tokenizer.convert_ids_to_tokens(bos) or "none",

@@ -8,9 +8,11 @@ from typing import Any
 
 from PIL import Image
 
+from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.eval.answering.errors import EvaluationError
 from llava.images import decoded, describe_unreadable, open_image, unreadable_images
 from llava.names import count, some
+from llava.reading import read_text
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,13 @@ class Question:
 
 
 def read_questions(path: str | Path) -> list[Question]:
-    """The questions of a JSON-lines file (`question_id`, `text`, optional `image`)."""
+    """The questions of a JSON-lines file (`question_id`, `text`, optional `image`).
+
+    A `<image>` in the text, as in LLaVA's training data, is left out: the image goes before the text anyway.
+    """
     questions, broken = [], []
     # Not splitlines(): texts may hold U+2028 and the like, which end no line of JSON.
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path, "question file", EvaluationError).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -51,27 +56,22 @@ def read_questions(path: str | Path) -> list[Question]:
             image, text = row.get("image"), row["text"]
             if not isinstance(text, str) or not isinstance(image, str | None):
                 raise TypeError("text and image are strings")
-            questions.append(Question(len(questions), row["question_id"], text, image or None))
+            if DEFAULT_IMAGE_TOKEN in text and not image:
+                raise ValueError("its text has <image>, but it names no image")
+            asked = text.replace(DEFAULT_IMAGE_TOKEN, "").strip() if DEFAULT_IMAGE_TOKEN in text else text
+            questions.append(Question(len(questions), row["question_id"], asked, image or None, saved_prompt=text))
+        except json.JSONDecodeError as error:
+            broken.append(f"line {number} (not JSON: {error.msg} at column {error.colno})")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             broken.append(f"line {number} ({type(error).__name__}: {error})")
     if broken:
         raise EvaluationError(
             f"{path}: {broken[0].partition(' (')[0]} is not a question with question_id and text; "
-            f"{len(broken)} such lines: {some(broken)}"
+            f"{count(len(broken), 'such line')}: {some(broken)}"
         )
     if not questions:
         raise EvaluationError(f"{path} holds no questions")
     return questions
-
-
-def read_text(path: str | Path) -> str:
-    """A question file's text; raises `EvaluationError` if the file does not exist or is not UTF-8."""
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise EvaluationError(f"question file {path} does not exist") from error
-    except UnicodeDecodeError as error:
-        raise EvaluationError(f"question file {path} is not UTF-8 text (byte {error.start}); is it whole?") from error
 
 
 def unusable_images(questions: Sequence[Question], folder: Path) -> dict[str, str]:

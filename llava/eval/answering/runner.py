@@ -17,7 +17,7 @@ from llava.eval.answering.answers_file import AnswersFile, read_record
 from llava.eval.answering.arguments import make_answerer, open_model, settings
 from llava.eval.answering.batching import Batch, BatchSize, length_of
 from llava.eval.answering.errors import EvaluationError
-from llava.eval.answering.flags import SHARE, check_flags
+from llava.eval.answering.flags import SHARE
 from llava.eval.answering.questions import (
     Question,
     check_images,
@@ -27,28 +27,21 @@ from llava.eval.answering.questions import (
     unusable_images,
 )
 from llava.eval.answering.shards import merge_when_complete, take_torchrun_part
-from llava.flags import run_program
 from llava.images import BrokenImageError
 from llava.mm_utils import get_model_name_from_path
-from llava.names import count
+from llava.names import agree, count
 
 _AHEAD = 2
 """Batches whose images are read while another is answered."""
 
 
-def main(parser: argparse.ArgumentParser, read: Callable[[argparse.Namespace], list[Question]]) -> None:
-    """Runs a model_vqa program; `read` returns its questions from its flags."""
-
-    def program() -> None:
-        args = parser.parse_args()
-        check_flags(args)
-        checkpoint = open_model(args)
-        whole = take_torchrun_part(args)
-        evaluate(args, checkpoint, read(args))
-        if whole is not None:
-            merge_when_complete(whole, args.num_chunks)
-
-    run_program(program)
+def run(args: argparse.Namespace, read: Callable[[argparse.Namespace], list[Question]]) -> None:
+    """Answers the questions that `read` returns; under torchrun this process's part of them."""
+    checkpoint = open_model(args)
+    whole = take_torchrun_part(args)
+    evaluate(args, checkpoint, read(args))
+    if whole is not None:
+        merge_when_complete(whole, args.num_chunks)
 
 
 def evaluate(args: argparse.Namespace, checkpoint: Checkpoint, everything: Sequence[Question]) -> None:
@@ -70,7 +63,7 @@ def evaluate(args: argparse.Namespace, checkpoint: Checkpoint, everything: Seque
         return
     model_id = get_model_name_from_path(args.model_path)
     if any(q.index not in answers.lines for q in questions):
-        print(f"conversation template: {known['conv_mode'] or 'none (raw prompts)'}")
+        print(f"conversation template: {describe_template(known['conv_mode'])}")
         answerer = make_answerer(args, checkpoint, sees)
         skip, share = args.skip_missing_images, SHARE[args.share_prefix]
         broken = keep_features(answerer, questions, skip) if answerer.feature_cache is not None else {}
@@ -88,9 +81,15 @@ def evaluate(args: argparse.Namespace, checkpoint: Checkpoint, everything: Seque
         for q in asked
         if q.index not in kept
     ]
-    answers.finish(questions, {"model_id": model_id, "questions": len(everything), "skipped": skipped})
+    record = {"model_id": model_id, "questions": len(everything), "skipped": skipped}
+    answers.finish(questions, record | {"asked_in": describe_template(known["conv_mode"])})
     without = f"; {count(len(skipped), 'question was', 'questions were')} left out" if skipped else ""
     print(f"{count(len(questions), 'answer is', 'answers are')} in {args.answers_file}{without}")
+
+
+def describe_template(name: str | None) -> str:
+    """What questions are asked in, by `settings`' conv_mode."""
+    return name or "none (raw prompts)"
 
 
 def unfinished(args: argparse.Namespace, known: dict[str, Any], questions: Sequence[Question]) -> AnswersFile | None:
@@ -101,7 +100,7 @@ def unfinished(args: argparse.Namespace, known: dict[str, Any], questions: Seque
         return None
     before = sum(q.index in answers.lines for q in questions)
     if before:
-        print(f"{before} of {len(questions)} questions were answered before")
+        print(f"{before} of {count(len(questions), 'question')} {agree(before, 'was', 'were')} answered before")
     return answers
 
 
@@ -122,7 +121,7 @@ def _unusable(args: argparse.Namespace, questions: Sequence[Question], folder: P
     if unusable:
         print(f"{described(unusable, questions, folder)}; they are left out")
     if questions and all(q.image in unusable for q in questions):
-        raise EvaluationError(f"none of the {len(questions)} questions has its image under {folder}")
+        raise EvaluationError(f"none of the {count(len(questions), 'question')} has its image under {folder}")
     return unusable
 
 
@@ -154,12 +153,12 @@ def answer_all(
     # Closed before an error is printed, as the bar would overwrite it.
     with tqdm(total=len(left), desc="answers", unit="question") as bar:
         while left:
-            batches = answerer.batches(left, size, share)
+            now, batches = unanswered(answerer, [q for q in questions if q.image not in broken], answers, size, share)
             if not warned:
                 _warn_of_long_prompts(answerer, batches)
                 warned = True
             try:
-                with contextlib.closing(answer_stream(answerer, left, batches, workers)) as stream:
+                with contextlib.closing(answer_stream(answerer, now, batches, workers)) as stream:
                     for asked, texts in stream:
                         pairs = zip(asked, texts, strict=True)
                         answers.add({q.index: answer_line(q, text, model_id) for q, text in pairs})
@@ -170,6 +169,26 @@ def answer_all(
                 size.halve_after(error)
             left = [q for q in left if q.index not in answers.lines and q.image not in broken]
     return broken
+
+
+def unanswered(
+    answerer: Answerer,
+    questions: Sequence[Question],
+    answers: AnswersFile,
+    size: BatchSize,
+    share: bool | None,
+) -> tuple[Sequence[Question], list[Batch]]:
+    """Questions, and batches of those among them that are not answered yet.
+
+    After an interruption they are the batches of an uninterrupted run, unless one of them is answered in part: in 16
+    bits the text of an answer may depend on its batch.
+    """
+    batches = answerer.batches(questions, size, share)
+    done = [sum(questions[i].index in answers.lines for i in batch.rows) for batch in batches]
+    if all(number in (0, len(batch.rows)) for number, batch in zip(done, batches, strict=True)):
+        return questions, [batch for number, batch in zip(done, batches, strict=True) if not number]
+    left = [q for q in questions if q.index not in answers.lines]
+    return left, answerer.batches(left, size, share)
 
 
 def keep_features(answerer: Answerer, questions: Sequence[Question], skip_broken: bool = False) -> dict[str, str]:
@@ -222,8 +241,8 @@ def _warn_of_long_prompts(answerer: Answerer, batches: Sequence[Batch]) -> None:
     long = sum(length + answerer.generation.max_new_tokens > (limit or 0) for length in lengths)
     if limit and long:
         print(
-            f"{long} of {len(lengths)} prompts with their answers may be longer than the {limit} positions of the "
-            f"model (longest prompt: {max(lengths)} tokens); they are not cut"
+            f"{long} of {count(len(lengths), 'prompt')} may be longer, with the answer, than the {limit} positions of "
+            f"the model (longest prompt: {max(lengths)} tokens); nothing is cut"
         )
 
 

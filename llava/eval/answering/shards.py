@@ -8,7 +8,14 @@ from typing import Any
 
 from filelock import FileLock
 
-from llava.eval.answering.answers_file import basic_record, check_target, read_record, record_path, whole_lines
+from llava.eval.answering.answers_file import (
+    basic_record,
+    check_answers,
+    check_target,
+    read_record,
+    record_path,
+    whole_lines,
+)
 from llava.eval.answering.errors import EvaluationError
 from llava.files import write_json, written_whole
 from llava.journal import journal_path
@@ -26,6 +33,7 @@ def merge(parts: Sequence[str | Path], output: str | Path) -> int:
     Raises:
         EvaluationError: all parts that are missing, unfinished, damaged or of another run. Nothing is written then.
     """
+    check_answers(Path(output), parts, "--output")
     found, problems = [], [] if parts else ["there are no parts to join"]
     for path in map(Path, parts):
         try:

@@ -12,6 +12,8 @@ from pathlib import Path
 from llava.eval.scoring.pairing import ScoringError, read_jsonl
 from llava.files import written_whole
 from llava.flags import Parser, run_program
+from llava.names import count
+from llava.outputs import QUESTIONS, check_files
 
 
 def write_subset(source: Path, per_category: int | None, output: Path, images: bool = True) -> tuple[int, int]:
@@ -48,10 +50,11 @@ def main() -> None:
     parser.add_argument("--without-images", action="store_true", help="leave the images out")
     parser.add_argument("--output", required=True, type=Path)
     args = parser.parse_args()
+    check_files({"--output": (args.output, QUESTIONS)}, [args.question_file])
     kept, total = write_subset(args.question_file, args.per_category, args.output, not args.without_images)
     each = f", {args.per_category} of each category" if args.per_category else ""
     images = ", without images" if args.without_images else ""
-    print(f"a subset: {kept} of {total} questions{each}{images}, are in {args.output}")
+    print(f"a subset in {args.output}: {kept} of {count(total, 'question')}{each}{images}")
 
 
 if __name__ == "__main__":

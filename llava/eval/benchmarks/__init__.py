@@ -8,7 +8,7 @@ from llava.eval.benchmarks.gqa import GQA
 from llava.eval.benchmarks.mmbench import MMBENCH
 from llava.eval.benchmarks.mmlu import MMLU
 from llava.eval.benchmarks.ocrvqa import OCRVQA
-from llava.eval.benchmarks.perplexity import PERPLEXITY
+from llava.eval.benchmarks.perplexity import PERPLEXITY, PILE_10K, WIKITEXT
 from llava.eval.benchmarks.refcocog import REFCOCOG
 from llava.eval.benchmarks.scienceqa import SCIENCEQA
 from llava.eval.benchmarks.tdiuc import TDIUC
@@ -19,7 +19,7 @@ __all__ = ["BENCHMARKS", "BY_NAME", "DATA", "VISUAL", "Benchmark", "run_scorer"]
 
 BENCHMARKS: tuple[Benchmark, ...] = (
     *(OCRVQA, DOCVQA, REFCOCOG, TDIUC, MMBENCH, GQA, SCIENCEQA, TEXTVQA),
-    *(MMLU, BBH, PERPLEXITY, EASY_VQA),
+    *(MMLU, BBH, PERPLEXITY, WIKITEXT, PILE_10K, EASY_VQA),
 )
 BY_NAME = {benchmark.name: benchmark for benchmark in BENCHMARKS}
 VISUAL = tuple(benchmark.name for benchmark in BENCHMARKS if benchmark.visual)

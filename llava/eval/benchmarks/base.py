@@ -11,29 +11,37 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from llava.eval.answering.answers_file import read_record
 from llava.eval.scoring.pairing import CHECK, MISSING, Answers, InputsFit, asked_ids, read_answers, read_json
 from llava.eval.scoring.report import Report, report_path
 from llava.flags import Parser
+from llava.outputs import REPORT, FileKind, check_files
 
+Outputs = Mapping[str, tuple[str | Path | None, FileKind]]
 DATA = Path("playground/data/eval")
 """Holds one folder per benchmark."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """The size of a benchmark as published, in units of `what`; `least`: that of the smallest of several versions."""
+    """The size of a benchmark as published, in units of `what`; `also`: those of other published forms of it."""
 
     count: int
     what: str
-    least: bool = False
+    also: tuple[int, ...] = ()
+
+    def __contains__(self, found: int) -> bool:
+        return found in (self.count, *self.also)
+
+    def __str__(self) -> str:
+        return " or ".join(f"{count:,}" for count in (self.count, *self.also))
 
     def warning(self, found: int) -> list[str]:
         """A warning if the annotations hold another number; else nothing."""
-        if found == self.count or (self.least and found > self.count):
+        if found in self:
             return []
-        published = f"{'at least ' if self.least else ''}{self.count:,}"
         held = f"the annotations hold {found:,} {self.what}"
-        return [f"not the published benchmark: {held}, published are {published}"]
+        return [f"not the published benchmark: {held}, published are {self}"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,7 @@ class Benchmark:
         score: (answers, truths, asked=..., missing=..., **options) -> Report; None if the program writes the score.
         visual: whether the average in the paper's table includes it.
         paper: whether it is one of the paper's; others have a column only if they were measured.
+        rule: the present rule, if it was another one before: an older score is then made again from its answers.
         program: the module of llava.eval that answers it.
         answer_flags: flags of the program, besides those that all scripts give (checkpoint, answers, temperature).
         answers: path of the answers in its folder; {other} is "/STEM" if another question file was named, else empty,
@@ -106,6 +115,7 @@ class Benchmark:
         read_truths: (args) -> what answers are scored against.
         read_asked: (--question-file or None) -> the keys of the questions that were asked.
         options: (args) -> keyword arguments of `score`.
+        outputs: (args) -> the files that `finish` writes, with their kinds, by flag.
         finish: (args, report, answer file): prints and writes what only this benchmark has, before the table.
     """
 
@@ -117,6 +127,7 @@ class Benchmark:
     score: Callable[..., Report] | None = None
     visual: bool = True
     paper: bool = True
+    rule: str = ""
     program: str = "model_vqa_loader"
     answer_flags: tuple[str, ...] = ()
     images: str = ""
@@ -133,6 +144,7 @@ class Benchmark:
     read_asked: Callable[[str | None], Any] = asked_ids
     read_answers: Callable[[str | Path], Answers] = read_answers
     options: Callable[[argparse.Namespace], dict[str, Any]] = lambda args: {}
+    outputs: Callable[[argparse.Namespace], Outputs] = lambda args: {}
     finish: Callable[[argparse.Namespace, Report, str | Path], Any] = lambda args, report, file: None
 
     @property
@@ -183,16 +195,11 @@ class Benchmark:
         flags = (*questions, *images, *self.answer_flags)
         return self._flags(flags, places, "answer_flag", environment)
 
-    def flags_to_score(
-        self, places: Mapping[str, str], environment: Mapping[str, str], base: str | None = None
-    ) -> list[str]:
-        """Flags of the scorer; `base` is the checkpoint's --model-base."""
+    def flags_to_score(self, places: Mapping[str, str], environment: Mapping[str, str]) -> list[str]:
         flags = self.score_flags
         if not flags:
             flags = ("--annotation-file", f"{{data}}/{self.annotations[-1]}", "--question-file", "{questions}")
-        if base and "--model-path" in flags:
-            flags = (*flags, "--model-base", "{base}")
-        return self._flags(flags, {**places, "base": base}, "score_flag", environment)
+        return self._flags(flags, places, "score_flag", environment)
 
     def _flags(
         self, templates: Sequence[str], places: Mapping[str, str], kind: str, environment: Mapping[str, str]
@@ -207,9 +214,14 @@ class Benchmark:
     def score_main(self, argv: Sequence[str] | None = None) -> None:
         """The scoring program: reads flags, annotations, questions and answers; prints the score and writes it."""
         args = self.score_parser().parse_args(argv)
+        files = self.result_files(args) if self.result_files else [args.result_file]
+        inputs = [*files, args.question_file, vars(args).get("annotation_file")]
+        flag = "--report-file" if args.report_file else "the score next to the answers,"
+        for file in files:
+            check_files({flag: (report_path(args.report_file, file), REPORT), **self.outputs(args)}, inputs)
         with suppress(InputsFit):
             options, truths, asked = self.options(args), self.read_truths(args), self.read_asked(args.question_file)
-            for file in self.result_files(args) if self.result_files else [args.result_file]:
+            for file in files:
                 answers = [] if args.check else self.read_answers(file)
                 missing = CHECK if args.check else args.missing
                 report = self.score(answers, truths, asked=asked, missing=missing, **options)
@@ -217,11 +229,14 @@ class Benchmark:
                     report.warnings += self.published.warning(found)
                 if self.annotation_help:
                     report.details["file"] = Path(args.annotation_file).name
+                # Older records do not have it, and files of other programs have no record.
+                if template := read_record(Path(file)).get("asked_in"):
+                    report.details["asked_in"] = template
                 self.finish(args, report, file)
                 report.publish(report_path(args.report_file, file))
 
     def score_parser(self) -> Parser:
-        parser = Parser(description=f"Score {self.column} answers")
+        parser = Parser(prog=f"python -m llava.eval.score {self.name}", description=f"Score {self.column} answers")
         answers = f"answers, as llava.eval.{self.program} writes them"
         parser.add_argument("--result-file", required=self.result_files is None, help=answers)
         parser.add_argument("--question-file", help="the questions that were asked, if not the whole benchmark")

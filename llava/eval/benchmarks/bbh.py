@@ -10,7 +10,6 @@ from llava.eval.benchmarks.preparing import Options, PrepareError, set_up
 from llava.eval.scoring.bbh_forms import TASKS, flexible_match, strict_match
 from llava.eval.scoring.pairing import Answers, ScoringError, expecting, pair, read_json
 from llava.eval.scoring.report import Measure, Report, by_group, group, mean_of_group_means
-from llava.files import write_json
 
 ANNOTATIONS = "annotations.json"
 PUBLISHED = Published(6511, "questions")
@@ -43,9 +42,7 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
             annotations[name] = {"task": task, "input": example["input"], "target": example["target"]}
     if problems:
         raise PrepareError(f"BIG-bench-hard in {folder}: {'; '.join(problems)}")
-    asked = set_up(out, {}, "questions.jsonl", rows, options)
-    write_json(out / ANNOTATIONS, annotations)
-    return asked
+    return set_up(out, {}, "questions.jsonl", rows, options, others={ANNOTATIONS: annotations})
 
 
 def read_task(path: Path) -> list[dict[str, str]]:

@@ -5,27 +5,46 @@ consistency need scene graphs, choices and all questions, and are not computed.
 """
 
 import argparse
+import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from llava.eval.benchmarks.base import Benchmark, Published
-from llava.eval.benchmarks.preparing import SHORT, Options, check_count, find, question, set_up
+from llava.eval.benchmarks.parquet import Split, find_split, unpack, write_made
+from llava.eval.benchmarks.preparing import SHORT, Options, PrepareError, check_count, find, question, set_up
 from llava.eval.scoring.pairing import Answers, ScoringError, expecting, pair, read_answers, read_json
 from llava.eval.scoring.report import Measure, Report, group
 from llava.files import write_json
 from llava.flags import Parser
+from llava.outputs import FileKind, check_files
 
 QUESTIONS = "llava_gqa_testdev_balanced.jsonl"
 TIER = "testdev_balanced"
 ANNOTATIONS, IMAGES = f"data/{TIER}_questions.json", "data/images"
 PUBLISHED = Published(12578, "questions")
+HUB = ("id", "imageId", "question", "answer", "isBalanced", "groups", "types", "semantic")
+"""Columns of lmms-lab/GQA."""
 # Steps that ask for the answer and do not lengthen the reasoning.
 _ASKING = ("exist", "query: name", "choose name")
 
 
+def from_hub(split: Split, raw: Path, out: Path, options: Options) -> Path:
+    """Writes the official file and the images from the Hub's lmms-lab/GQA; returns their folder."""
+    check_count(PUBLISHED, len(split), options)
+    images = find_split(find(raw, f"{TIER}_images"), "testdev")
+    if images is None:
+        raise PrepareError(f"{raw}/{TIER}_images holds no parquet file of the split testdev")
+    unpack(images, ["id"], out / IMAGES, lambda _, row: f"{row['id']}.jpg")
+    questions = {row.pop("id"): row for row in split.rows(*HUB)}
+    write_made(out / ANNOTATIONS, json.dumps(questions), options)
+    return out
+
+
 def prepare(raw: Path, out: Path, options: Options) -> int:
+    if hub := find_split(raw, "testdev", f"{TIER}_instructions"):
+        raw = from_hub(hub, raw, out, options)
     source = find(raw, f"{TIER}_questions.json", ANNOTATIONS)
     images = find(raw, "images", IMAGES)
     questions = read_json(source)
@@ -70,7 +89,10 @@ def steps(entry: Mapping[str, Any]) -> int:
 
 
 def distribution(truths: Sequence[Mapping[str, Any]], said: Sequence[str | None]) -> float | None:
-    """Chi-square between given and true answers within each global group, weighted by size; lower is better."""
+    """Chi-square between given and true answers within each global group, weighted by size; lower is better.
+
+    The official script divides it by 100.
+    """
     gold, given = defaultdict(Counter), defaultdict(Counter)
     for truth, text in zip(truths, said, strict=True):
         name = (truth.get("groups") or {}).get("global")
@@ -82,7 +104,7 @@ def distribution(truths: Sequence[Mapping[str, Any]], said: Sequence[str | None]
     weighted = 0.0
     for name, counts in gold.items():
         weighted += counts.total() * sum((given[name][answer] - n) ** 2 / n for answer, n in counts.items())
-    return weighted / sum(counts.total() for counts in gold.values())
+    return weighted / sum(counts.total() for counts in gold.values()) / 100
 
 
 def read_predictions(path: str | Path) -> list[dict[str, Any]]:
@@ -96,11 +118,15 @@ def read_predictions(path: str | Path) -> list[dict[str, Any]]:
         return [{"question_id": row["questionId"], "text": row["prediction"]} for row in rows]
 
 
+PREDICTIONS = FileKind("a list of predictions", keys=frozenset({"questionId", "prediction"}))
+
+
 def convert_main() -> None:
     parser = Parser(description="Turn GQA answers into predictions for the official script")
     parser.add_argument("--src", required=True, help="answers in JSON lines")
     parser.add_argument("--dst", required=True, help="list of questionId and prediction")
     args = parser.parse_args()
+    check_files({"--dst": (args.dst, PREDICTIONS)}, [args.src])
     predictions = [
         {"questionId": str(line["question_id"]), "prediction": normalise(line["text"])}
         for line in read_answers(args.src)

@@ -5,6 +5,9 @@ Circular: a question is right if it is right in every rotation of its options: r
 The server reads letters by other means, so its figures differ a little.
 """
 
+import base64
+import csv
+import io
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -12,45 +15,59 @@ from typing import Any
 
 from llava.eval.answering.questions import Question
 from llava.eval.benchmarks.base import Benchmark, Published
-from llava.eval.benchmarks.preparing import Options, PrepareError, find, place
+from llava.eval.benchmarks.parquet import Split, find_split, write_made
+from llava.eval.benchmarks.preparing import Options, PrepareError, check_count, find, place
 from llava.eval.scoring.letters import LETTER_SUFFIX, VERSION, read_letter
 from llava.eval.scoring.mmbench_tsv import LETTERS, Row, is_none, options_of, question_of, read_tsv
 from llava.eval.scoring.pairing import Answers, ScoringError, pair, read_answers
 from llava.eval.scoring.report import Measure, Report, group
 from llava.flags import Parser
 from llava.images import decoded, open_image
-from llava.names import some
+from llava.names import count, some
+from llava.outputs import check_files
 
-FILE = "mmbench_dev_20230712.tsv"
-# The English dev sets have 4,329 rows and more, rotations included.
-PUBLISHED = Published(4329, "rows", least=True)
+FILE, LEGACY = "mmbench_dev_20230712.tsv", "MMBench_DEV_EN_legacy.tsv"
+# Of FILE, and of LEGACY, which Bunny asks; each question has a row for each rotation of its options.
+PUBLISHED = Published(4377, "rows", also=(4329,))
+QUESTIONS = Published(1164, "questions")
+COLUMNS = ("index", "question", "hint", *LETTERS, "answer", "category", "source", "l2-category", "comment", "split")
 SUFFIXES = {"en": LETTER_SUFFIX, "cn": "请直接回答选项字母。"}
 NOT_IN_SHEET = ("hint", "category", "source", "image", "comment", "l2-category")
 
 
 def prepare(raw: Path, out: Path, options: Options) -> int:
-    """Checks mmbench_dev_20230712.tsv; returns the number of rows: each question has one per rotation."""
+    """Checks mmbench_dev_20230712.tsv or Bunny's MMBench_DEV_EN_legacy.tsv; returns the number of rows.
+
+    The first one is also made of the Hub's lmms-lab/MMBench_EN.
+    """
     if options.sample is not None:
         raise PrepareError("mmbench is one file that upstream's scripts read as it is; --sample cannot cut it")
-    source = find(raw, FILE)
+    if hub := find_split(raw, "dev"):
+        check_count(PUBLISHED, len(hub), options)
+        write_made(out / FILE, tsv_of(hub), options)
+        raw = out
+    source = find(raw, FILE, LEGACY)
     rows = read_tsv(source)
-    if options.check_counts:
-        check_rotations(rows)
+    check_count(PUBLISHED, len(rows), options)
+    questions = {question_of(row["index"]) for row in rows}
+    check_count(QUESTIONS, len(questions), options)
     for row in rows:
         open_image(decoded(row["image"]), f"question {row['index']}")
-    place(source, out / FILE)
-    questions = {question_of(row["index"]) for row in rows}
-    print(f"{out / FILE}: {len(questions)} questions in {len(rows)} rows, every image whole")
+    target = out / source.name
+    place(source, target)
+    print(f"{target}: {len(questions)} questions in {len(rows)} rows, every image whole")
+    if target.name != FILE:
+        print(f"QUESTIONS={target.stem} bash scripts/eval/mmbench.sh CHECKPOINT asks them")
     return len(rows)
 
 
-def check_rotations(rows: Sequence[Row]) -> None:
-    """Raises `PrepareError` if a question lacks the row of a rotation: the file is cut off between two rows."""
-    found = Counter(question_of(row["index"]) for row in rows)
-    options = {question_of(row["index"]): len(options_of(row)) for row in rows}
-    if lacking := [question for question, count in found.items() if count != options[question]]:
-        which = f"{len(lacking)} of {len(found)} questions have not one row for each rotation of their options"
-        raise PrepareError(f"{which}: {some(lacking)}; is the file whole? --any-count accepts what it has")
+def tsv_of(split: Split) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*COLUMNS, "image"], dialect="excel-tab")
+    writer.writeheader()
+    for row in split.rows(*COLUMNS, "image"):
+        writer.writerow(row | {"image": base64.b64encode(row["image"]["bytes"]).decode()})
+    return text.getvalue()
 
 
 def read_mmbench_questions(
@@ -91,7 +108,8 @@ def score(answers: Answers, rows: Sequence[Row], asked: None = None, missing: st
     unlabelled = [index for index, row in by_index.items() if row.get("answer", "").strip() not in LETTERS]
     if unlabelled:
         unscored = "NO_SCORE=1 before mmbench.sh leaves it at the answers and the sheet for the server"
-        bare = f"{len(unlabelled)} rows have no answer letter (a test split has none): {some(unlabelled)}"
+        without = count(len(unlabelled), "row has", "rows have")
+        bare = f"{without} no answer letter (a test split has none): {some(unlabelled)}"
         raise ScoringError(f"{bare}; {unscored}")
     rounds = 1 + max((int(line.get("round_id") or 0) for line in answers), default=0)
     passes: dict[str, Row] = {
@@ -183,8 +201,11 @@ def sheet(rows: Sequence[Row], answers: Answers) -> tuple[list[str], list[list[s
     indexes = [row["index"].strip() for row in rows]
     absent, unknown = [i for i in indexes if i not in said], sorted(set(said) - set(indexes))
     if absent or unknown:
-        unanswered = f"{len(absent)} rows of the file have no answer: {some(absent) or 'none'}"
-        raise ScoringError(f"{unanswered}; {len(unknown)} answers belong to no row: {some(unknown) or 'none'}")
+        unanswered = count(len(absent), "row of the file has", "rows of the file have")
+        strange = count(len(unknown), "answer belongs", "answers belong")
+        raise ScoringError(
+            f"{unanswered} no answer: {some(absent) or 'none'}; {strange} to no row: {some(unknown) or 'none'}"
+        )
     leading = ["index", "question", *LETTERS]
     kept = [name for name in rows[0] if name not in NOT_IN_SHEET and name not in leading and name != "answer"]
     columns = [*leading, "prediction", "answer", *kept]
@@ -197,7 +218,7 @@ def sheet(rows: Sequence[Row], answers: Answers) -> tuple[list[str], list[list[s
 
 def convert_main() -> None:
     # The library takes a while to load, and only this program writes a sheet.
-    from llava.eval.scoring.sheets import write_sheet
+    from llava.eval.scoring.sheets import SHEET, write_sheet
 
     parser = Parser(description="Write MMBench answers as the sheet that its server takes")
     parser.add_argument("--annotation-file", required=True)
@@ -207,6 +228,7 @@ def convert_main() -> None:
     args = parser.parse_args()
     answers = read_answers(Path(args.result_dir) / f"{args.experiment}.jsonl")
     path = Path(args.upload_dir) / f"{args.experiment}.xlsx"
+    check_files({"--upload-dir": (path, SHEET)})
     write_sheet(path, *sheet(read_tsv(args.annotation_file), answers))
     print(f"submission written to {path}")
 

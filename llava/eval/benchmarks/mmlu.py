@@ -6,17 +6,19 @@ the checkpoint's conversation. `loglikelihood` is lm-eval's `mmlu`: no conversat
 """
 
 import csv
+import io
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llava.eval.benchmarks.base import LIMIT_PER_TASK, Benchmark, Published, Setting
+from llava.eval.benchmarks.parquet import Split, find_split, write_made
 from llava.eval.benchmarks.preparing import Options, PrepareError, check_count, find, set_up
 from llava.eval.scoring.letters import LETTER_SUFFIX, VERSION, read_letter
 from llava.eval.scoring.pairing import Answers, ScoringError, expecting, pair
 from llava.eval.scoring.report import Measure, Report, by_group, group, mean_of_group_means
-from llava.files import write_json
 from llava.names import some
 
 _CATEGORIES = {
@@ -56,6 +58,23 @@ class Item:
         """Question and lettered choices, one per line."""
         lettered = (f"{letter}. {choice}" for letter, choice in zip(LETTERS, self.choices, strict=True))
         return "\n".join([self.question.strip(), *lettered])
+
+
+def from_hub(raw: Path, test: Split, out: Path, options: Options) -> Path:
+    """Writes the official CSV files from the Hub's cais/mmlu (`all`); returns their folder."""
+    check_count(PUBLISHED, len(test), options)
+    dev = find_split(raw, "dev", "all")
+    if dev is None:
+        raise PrepareError(f"{raw} has the split test, but not dev, which has the examples")
+    for name, split in (("dev", dev), ("test", test)):
+        lines: dict[str, list[list[str]]] = defaultdict(list)
+        for row in split.rows("question", "subject", "choices", "answer"):
+            lines[row["subject"]].append([row["question"], *row["choices"], LETTERS[row["answer"]]])
+        for subject, found in lines.items():
+            text = io.StringIO()
+            csv.writer(text).writerows(found)
+            write_made(out / name / f"{Path(subject).name}_{name}.csv", text.getvalue(), options)
+    return out
 
 
 def read_split(folder: Path, split: str, subject: str) -> list[Item]:
@@ -112,6 +131,8 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
     `raw` is the unpacked data.tar: a folder with `dev` and `test`, or one that holds it as `data/`. Subjects may be
     missing if counts are not checked.
     """
+    if hub := find_split(raw, "test", "all"):
+        raw = from_hub(raw, hub, out, options)
     folder = find(raw, "data/test", "test").parent
     subjects = list(SUBJECTS)
     if not options.check_counts:
@@ -131,10 +152,8 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
     if not rows:
         raise PrepareError(f"{folder}/test holds no file of a known subject (SUBJECT_test.csv)")
     check_count(PUBLISHED, len(rows), options)
-    asked = set_up(out, {}, "questions.jsonl", rows, options)
-    write_json(out / SHOTS_FILE, shots)
-    write_json(out / ANNOTATIONS, annotations)
-    return asked
+    others = {SHOTS_FILE: shots, ANNOTATIONS: annotations}
+    return set_up(out, {}, "questions.jsonl", rows, options, others=others)
 
 
 def score(answers: Answers, annotations: Mapping[str, Mapping[str, Any]], **pairing: Any) -> Report:

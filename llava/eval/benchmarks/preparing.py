@@ -10,7 +10,8 @@ from llava.eval.benchmarks.base import Options, Published
 from llava.eval.scoring.pairing import ScoringError, read_json, read_jsonl
 from llava.files import write_json, written_whole
 from llava.images import missing_images
-from llava.names import some
+from llava.names import agree, count, some
+from llava.outputs import FileKind, check_files
 
 SHORT = "Answer the question using a single word or phrase."
 Row = dict[str, Any]
@@ -52,8 +53,8 @@ def place(source: Path, target: Path) -> None:
 
 def check_count(published: Published, found: int, options: Options) -> None:
     """Raises `PrepareError` if a count is not the published one and counts are checked."""
-    if options.check_counts and found != published.count:
-        counts = f"{found} {published.what}; published are {published.count}"
+    if options.check_counts and found not in published:
+        counts = f"{found:,} {published.what}; published are {published}"
         raise PrepareError(f"{counts}. Is the download complete, and of this version? --any-count accepts what it has")
 
 
@@ -69,12 +70,13 @@ def with_images(rows: Rows, folder: Path, options: Options) -> Rows:
     if not missing:
         return rows
     kept = [row for row in rows if row.get("image") not in missing]
-    text = f"{len(missing)} of {len(names)} images are missing under {folder}: {some(sorted(missing))}"
+    of = f"{len(missing)} of {count(len(names), 'image')} {agree(len(missing), 'is', 'are')}"
+    text, left_out = f"{of} missing under {folder}: {some(sorted(missing))}", len(rows) - len(kept)
     if not options.skip_missing_images:
-        raise PrepareError(f"{text}; --skip-missing-images leaves out the {len(rows) - len(kept)} questions about them")
+        raise PrepareError(f"{text}; --skip-missing-images leaves out {count(left_out, 'question')} about them")
     if not kept:
         raise PrepareError(f"{text}; no question is left")
-    print(f"{text}; {len(rows) - len(kept)} of {len(rows)} questions are left out")
+    print(f"{text}; {left_out} of {count(len(rows), 'question')} {agree(left_out, 'is', 'are')} left out")
     return kept
 
 
@@ -86,10 +88,12 @@ def set_up(
     options: Options,
     images: Path | None = None,
     key: Callable[[Mapping[str, Any]], Any] = lambda row: row["question_id"],
+    others: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> int:
     """Links a download's files under `out` and writes its questions; an error comes before any change.
 
     Args:
+        others: further JSON objects to write, by the name of their file.
         places: files and folders of the download by the name that they get.
         key: what identifies the question in a row.
 
@@ -106,9 +110,15 @@ def set_up(
         rows = [rows[i] for i in chosen]
         path = path.with_name(f"{path.stem}.sample-{options.sample}{path.suffix}")
     kept = _kept(path, rows, options, key)
+    others = others or {}
+    # An earlier file begins with the same key.
+    kinds = {name: FileKind(f"the {name} of this benchmark", keys=frozenset(list(others[name])[:1])) for name in others}
+    check_files({f"--out: {name}": (out / name, kind) for name, kind in kinds.items()})
     for step in (check_place, place):
         for name, source in places.items():
             step(source, out / name)
+    for name, content in others.items():
+        write_json(out / name, content)
     if kept:
         return asked
     if path.suffix == ".json":
@@ -116,20 +126,26 @@ def set_up(
     else:
         with written_whole(path) as aside:
             aside.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    print(f"{len(rows)} questions written to {path}")
+    print(f"{count(len(rows), 'question')} written to {path}")
     return asked
 
 
 def _kept(path: Path, rows: Rows, options: Options, key: Callable[[Mapping[str, Any]], Any]) -> bool:
     """Whether an existing file stays, such as upstream's own: it asks the same questions, maybe in other words."""
-    if not path.exists() or options.overwrite:
+    if not path.exists():
         return False
     try:
         found = read_json(path) if path.suffix == ".json" else read_jsonl(path)
     except ScoringError as error:
+        if options.overwrite:
+            return False
         raise PrepareError(f"{error}; --overwrite replaces it") from error
+    if found and _keys(found, key) is None:
+        raise PrepareError(f"{path} exists and is not a question file of this benchmark; move it away")
+    if options.overwrite:
+        return False
     if found == rows:
-        print(f"{path} exists, with these {len(rows)} questions")
+        print(f"{path} exists, with {count(len(rows), 'question')}, the same ones")
         return True
     if _keys(found, key) != _keys(rows, key):
         others = f"{len(found)} questions, which are not the {len(rows)} of this download"

@@ -1,32 +1,68 @@
 """RefCOCOg, test (UMD split): mean IoU (the paper's number) and accuracy at IoU 0.5."""
 
 import argparse
+import json
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from llava.eval.benchmarks.base import Benchmark, Published, Setting
-from llava.eval.benchmarks.preparing import Options, PrepareError, check_count, find, question, set_up
-from llava.eval.scoring.boxes import FRAMES, frame_of, parse_box, to_pixels
-from llava.eval.scoring.pairing import Answers, Reply, ScoringError, expecting, pair, read_json
+from llava.eval.benchmarks.parquet import Split, find_split, unpack, write_made
+from llava.eval.benchmarks.preparing import Options, PrepareError, check_count, find, place, question, set_up
+from llava.eval.scoring.boxes import FRAMES, parse_box, to_pixels
+from llava.eval.scoring.pairing import Answers, Reply, expecting, pair, read_json
 from llava.eval.scoring.report import Measure, Report
 from llava.eval.scoring.rules import iou
-from llava.files import write_json
+from llava.images import open_image
 
 ANNOTATIONS, IMAGES = "annotations.json", "train2014"
+REFS, INSTANCES = "refs(umd).json", "instances.json"
+PLACES = (IMAGES, f"images/{IMAGES}", f"images/mscoco/images/{IMAGES}")
 PUBLISHED = Published(9602, "expressions")
+OBJECTS = Published(5023, "objects")
 SPLIT = "test"
 # As LLaVA-1.5's training data asks for a box.
 TEMPLATE = "Please provide the bounding box coordinate of the region this sentence describes: {}."
 HIT = 0.5
+HUB = ("question_id", "answer", "bbox", "file_name")
+"""Columns of lmms-lab/RefCOCOg, which has the images."""
+HUB_REFS = ("ref_id", "ann_id", "image_id", "split", "sentences", "raw_anns", "raw_image_info")
+"""Columns of jxu124/refcocog, which has the rows of REFER's files, some as JSON."""
+
+
+def from_hub(split: Split, raw: Path, out: Path, options: Options) -> Path:
+    """Writes REFER's files from a copy on the Hub, and the images or a link to them; returns their folder."""
+    check_count(OBJECTS, len(split), options)
+    if "raw_anns" in split.columns:
+        place(find(raw, *PLACES), out / IMAGES)
+        refs = list(split.rows(*HUB_REFS))
+        with expecting(f"{split.files[0].parent}: raw_anns or raw_image_info is not JSON"):
+            images = [json.loads(ref.pop("raw_image_info")) for ref in refs]
+            annotations = [json.loads(ref.pop("raw_anns")) for ref in refs]
+    else:
+        # The file's name is the image's, and the number of the object in it.
+        rows = unpack(split, HUB, out / IMAGES, lambda _, row: f"{row['file_name'].rpartition('_')[0]}.jpg")
+        refs, images, annotations = [], [], []
+        for row in rows:
+            name, key = row["image"], row["question_id"]
+            image = open_image(out / IMAGES / name, f"object {key}")
+            images.append({"id": name, "file_name": name, "width": image.width, "height": image.height})
+            annotations.append({"id": key, "bbox": row["bbox"]})
+            sentences = [{"sent_id": f"{key}_{i}", "sent": text} for i, text in enumerate(row["answer"])]
+            refs.append({"ref_id": key, "ann_id": key, "image_id": name, "split": SPLIT, "sentences": sentences})
+    write_made(out / REFS, json.dumps(refs), options)
+    write_made(out / INSTANCES, json.dumps({"images": images, "annotations": annotations}), options)
+    return out
 
 
 def prepare(raw: Path, out: Path, options: Options) -> int:
     """Writes questions.jsonl and annotations.json from REFER's files and COCO's train2014 images."""
-    names = ("refs(umd).p", "refcocog/refs(umd).p", "refs(umd).json", "refcocog/refs(umd).json")
-    refs_file, instances_file = find(raw, *names), find(raw, "instances.json", "refcocog/instances.json")
-    images = find(raw, IMAGES, f"images/{IMAGES}", f"images/mscoco/images/{IMAGES}")
+    if hub := find_split(raw, SPLIT):
+        raw = from_hub(hub, raw, out, options)
+    names = ("refs(umd).p", "refcocog/refs(umd).p", REFS, f"refcocog/{REFS}")
+    refs_file, instances_file = find(raw, *names), find(raw, INSTANCES, f"refcocog/{INSTANCES}")
+    images = find(raw, *PLACES)
     refs = read_json(refs_file) if refs_file.suffix == ".json" else load_plain_pickle(refs_file)
     template = options.template or TEMPLATE
     if "{}" not in template:
@@ -36,9 +72,8 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
     if len({str(entry["question_id"]) for entry in entries}) < len(entries):
         raise PrepareError(f"{refs_file}: an expression's id occurs twice")
     rows = [question(e["question_id"], e["image"], template.replace("{}", e["sentence"])) for e in entries]
-    asked = set_up(out, {IMAGES: images}, "questions.jsonl", rows, options, images)
-    write_json(out / ANNOTATIONS, {"split": SPLIT, "split_by": "umd", "data": entries})
-    return asked
+    others = {ANNOTATIONS: {"split": SPLIT, "split_by": "umd", "data": entries}}
+    return set_up(out, {IMAGES: images}, "questions.jsonl", rows, options, images, others=others)
 
 
 def expressions(refs: Sequence[Mapping[str, Any]], instances: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
@@ -81,31 +116,38 @@ def load_plain_pickle(path: Path) -> Any:
         raise PrepareError(f"{path} cannot be read: {error or 'it is cut off'}") from error
 
 
-def score(answers: Answers, annotations: Mapping[str, Any], frame: str, because: str = "", **pairing: Any) -> Report:
-    """Mean IoU and accuracy at 0.5 over expressions; a reply without a box is a miss.
+def score(answers: Answers, annotations: Mapping[str, Any], frame: str = FRAMES[0], **pairing: Any) -> Report:
+    """Mean IoU and accuracy at 0.5 over expressions, in both frames; a reply without a box is a miss.
 
     Args:
         annotations: `data` holds what `expressions` returns.
-        frame: what the replies' boxes are shares of, one of `FRAMES`; `because`: how it is known.
+        frame: what the replies' boxes are shares of, one of `FRAMES`; the headline is in this frame.
     """
     with expecting("not the annotations that `llava.eval.prepare refcocog` writes"):
         truths = {str(entry["question_id"]): entry for entry in annotations["data"]}
         for entry in truths.values():
             (_, _, _, _), _, _ = entry["bbox"], entry["width"], entry["height"]
     paired = pair(answers, truths, **pairing)
-    overlaps = [overlap(reply, frame) for reply in paired.replies]
+    (other,) = set(FRAMES) - {frame}
+    overlaps, in_other = ([overlap(reply, name) for reply in paired.replies] for name in (frame, other))
     boxes = [parse_box(line["text"]) for line in answers]
     beyond = sum(box is not None and not all(-0.01 <= x <= 1.01 for x in box) for box in boxes)
-    hits = [float(value >= HIT) for value in overlaps]
-    metrics = {"mean_iou": Measure.of(overlaps), "accuracy_at_0.5": Measure.of(hits)}
-    known = {"because": because} if because else {}
-    details = {"frame": {"boxes_are_shares_of": frame, **known}, "boxes_beyond_the_image": beyond}
+    metrics = {
+        f"{name}{suffix}": Measure.of(values)
+        for suffix, found in (("", overlaps), (f" ({other} frame)", in_other))
+        for name, values in (("mean_iou", found), ("accuracy_at_0.5", [float(value >= HIT) for value in found]))
+    }
+    details = {"frame": {"boxes_are_shares_of": frame}, "boxes_beyond_the_image": beyond}
     details |= {name: annotations[name] for name in ("split", "split_by") if name in annotations}
     failures = sum(box is None for box in boxes)
     report = Report.of("refcocog", paired, overlaps, metrics, details=details, parse_failures=failures)
     if beyond:
         clipped = f"{beyond} boxes reach beyond 0..1 and were clipped"
         report.warnings.append(f"{clipped}: does the model write another scale?")
+    gain = Measure.of([theirs - ours for ours, theirs in zip(overlaps, in_other, strict=True)])
+    if gain.low is not None and gain.low > 0:
+        higher = f"the mean IoU is {100 * gain.value:.2f} points higher as shares of the {other} image"
+        report.warnings.append(f"{higher}; --frame {other} (FRAME={other}) gives that score")
     return report
 
 
@@ -119,26 +161,8 @@ def overlap(reply: Reply, frame: str) -> float:
 
 
 def add_score_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model-path", help="the checkpoint that answered; its config says the frame")
-    parser.add_argument("--model-base", help="its base, if the recorded one is not the one to use")
-    parser.add_argument("--frame", choices=FRAMES, help="what boxes are shares of; default: as the checkpoint says")
-
-
-def options(args: argparse.Namespace) -> dict[str, str]:
-    if args.frame:
-        frame, why = args.frame, "given as --frame"
-    elif args.model_path:
-        # torch is loaded only if a checkpoint must be asked.
-        from llava.checkpoint.folder import open_checkpoint
-
-        try:
-            frame, why = frame_of(open_checkpoint(args.model_path, args.model_base, weights=False).config)
-        except ValueError as error:
-            raise ScoringError(f"{error}; or give --frame") from error
-    else:
-        raise ScoringError("give --model-path, whose config says the frame of its boxes, or --frame padded|original")
-    print(f"boxes are shares of the {frame} image: {why}")
-    return {"frame": frame, "because": why}
+    what = "what the boxes are shares of: the image padded to a square, or the original image; default: %(default)s"
+    parser.add_argument("--frame", choices=FRAMES, default=FRAMES[0], help=what)
 
 
 REFCOCOG = Benchmark(
@@ -147,18 +171,13 @@ REFCOCOG = Benchmark(
     annotations=(ANNOTATIONS,),
     prepare=prepare,
     score=score,
+    rule="both frames",
     images="{data}/train2014",
     answer_flags=("--max_new_tokens", "64"),
-    score_flags=(
-        *("--annotation-file", "{data}/annotations.json", "--question-file", "{questions}"),
-        *("--model-path", "{checkpoint}"),
-    ),
-    settings=(
-        Setting("FRAME", "what boxes are shares of: padded or original (default: the checkpoint's)", "", "--frame"),
-    ),
+    settings=(Setting("FRAME", "what boxes are shares of: padded (default) or original", "", "--frame"),),
     published=PUBLISHED,
     count=lambda annotations, args: len(annotations["data"]),
     annotation_help="as `llava.eval.prepare refcocog` writes it",
     add_score_flags=add_score_flags,
-    options=options,
+    options=lambda args: {"frame": args.frame},
 )

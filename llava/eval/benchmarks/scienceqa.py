@@ -1,6 +1,7 @@
 """ScienceQA, test: accuracy over the questions with an image (the paper's number), and over all; upstream's files."""
 
 import argparse
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,24 +9,40 @@ from typing import Any
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.eval.answering.questions import Question
-from llava.eval.benchmarks.base import Benchmark, Published
+from llava.eval.benchmarks.base import Benchmark, Outputs, Published
+from llava.eval.benchmarks.parquet import Split, find_split, unpack, write_made
 from llava.eval.benchmarks.preparing import Options, check_count, find, set_up
 from llava.eval.scoring.letters import LETTER_SUFFIX
 from llava.eval.scoring.pairing import Reply, ScoringError, asked_ids, expecting, pair, read_json, read_questions
 from llava.eval.scoring.report import Measure, Report, group
 from llava.files import write_json
-from llava.names import some
+from llava.names import count, some
+from llava.outputs import FileKind
 
 QUESTIONS, PROBLEMS, SPLITS, IMAGES = "llava_test_CQM-A.json", "problems.json", "pid_splits.json", "images/test"
 PUBLISHED = Published(4241, "questions")
 WITH_IMAGE = Published(2017, "questions with an image")
+HUB = ("question", "choices", "answer", "hint", "subject")
+"""Columns of lmms-lab/ScienceQA and derek-thomas/ScienceQA."""
 OPTIONS = ("A", "B", "C", "D", "E")
 # Upstream's pattern; its last dot is any character.
 _ANSWER_IS = re.compile(r"The answer is ([A-Z]).")
 FAILED = "FAILED"
 
 
+def from_hub(split: Split, out: Path, options: Options) -> Path:
+    """Writes the official files and the images from a copy on the Hub, with the rows' numbers as ids; their folder."""
+    check_count(PUBLISHED, len(split), options)
+    rows = unpack(split, HUB, out / IMAGES, lambda number, _: f"{number}/image.png", False)
+    problems = {str(i): row | {"image": row["image"] and "image.png", "split": "test"} for i, row in enumerate(rows)}
+    write_made(out / PROBLEMS, json.dumps(problems), options)
+    write_made(out / SPLITS, json.dumps({"test": list(problems)}), options)
+    return out
+
+
 def prepare(raw: Path, out: Path, options: Options) -> int:
+    if hub := find_split(raw, "test", "ScienceQA-FULL"):
+        raw = from_hub(hub, out, options)
     places = {name: find(raw, name, f"data/scienceqa/{name}") for name in (PROBLEMS, SPLITS)}
     images = find(raw, IMAGES, "test")
     problems = split_problems(read_json(places[PROBLEMS]), read_json(places[SPLITS]), "test")
@@ -66,7 +83,8 @@ def read_science_questions(path: str | Path, single_pred_prompt: bool = False) -
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             broken.append(f"entry {number} ({type(error).__name__}: {error})")
     if broken:
-        raise ScoringError(f"{path}: {len(broken)} entries are not questions with id and conversations: {some(broken)}")
+        entries = count(len(broken), "entry is no question", "entries are no questions")
+        raise ScoringError(f"{path}: {entries} with id and conversations: {some(broken)}")
     return questions
 
 
@@ -96,11 +114,11 @@ def split_problems(problems: Mapping[str, Any], splits: Mapping[str, Any], split
         raise ScoringError(f"split {split!r} of pid_splits.json is empty: there is nothing to score against")
     absent = [pid for pid in splits[split] if str(pid) not in problems]
     if absent:
-        raise ScoringError(f"problems.json lacks {len(absent)} problems of {split}: {some(map(str, absent))}")
+        raise ScoringError(f"problems.json lacks {count(len(absent), 'problem')} of {split}: {some(map(str, absent))}")
     found = {str(pid): problems[str(pid)] for pid in splits[split]}
     broken = [pid for pid, problem in found.items() if not _is_problem(problem)]
     if broken:
-        bare = f"{len(broken)} problems of {split} have no choices, or no answer among them"
+        bare = f"{count(len(broken), 'problem')} of {split} without choices, or without an answer among them"
         raise ScoringError(f"problems.json: {bare}: {some(broken)}")
     return found
 
@@ -125,7 +143,8 @@ def score(
     on_images = {reply.key: hit for reply, hit in zip(paired.replies, hits, strict=True) if has_image(reply)}
     blind = [reply.key for reply in paired.replies if reply.line and has_image(reply) and not _asked_with_image(reply)]
     if blind:
-        blind = [f"{len(blind)} questions with an image were asked without {DEFAULT_IMAGE_TOKEN}: {some(blind)}"]
+        asked = count(len(blind), "question with an image was", "questions with an image were")
+        blind = [f"{asked} asked without {DEFAULT_IMAGE_TOKEN}: {some(blind)}"]
     metrics, changes = {}, {}
     if on_images:
         metrics["image_accuracy"], changes["per_question"] = Measure.of(list(on_images.values())), on_images
@@ -193,6 +212,14 @@ def read_truths(args: argparse.Namespace) -> dict[str, Any]:
     return split_problems(read_json(base / PROBLEMS), read_json(base / SPLITS), args.split)
 
 
+SORTED = FileKind("a list of right and wrong answers", keys=frozenset({"correct", "incorrect"}))
+RESULT = FileKind("a result file", keys=frozenset({"acc", "results", "outputs"}))
+
+
+def outputs(args: argparse.Namespace) -> Outputs:
+    return {"--output-file": (args.output_file, SORTED), "--output-result": (args.output_result, RESULT)}
+
+
 def finish(args: argparse.Namespace, report: Report, file: str | Path) -> None:
     sorted_out, result = upstream_outputs(report.replies, args.options)
     if args.output_file:
@@ -223,5 +250,6 @@ SCIENCEQA = Benchmark(
     read_truths=read_truths,
     read_asked=lambda path: asked_ids(path, "id"),
     options=lambda args: {"options": args.options},
+    outputs=outputs,
     finish=finish,
 )

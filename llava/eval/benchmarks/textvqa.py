@@ -4,6 +4,7 @@ Image ids are not unique: an answer's question is found by the image and by the 
 """
 
 import argparse
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.eval.benchmarks.base import Benchmark, Published
+from llava.eval.benchmarks.parquet import Split, find_split, unpack, write_made
 from llava.eval.benchmarks.preparing import SHORT, Options, check_count, find, question, set_up
 from llava.eval.m4c_evaluator import TextVQAAccuracyEvaluator
 from llava.eval.scoring.pairing import Answers, Reply, ScoringError, expecting, pair, read_json, read_questions
@@ -21,14 +23,30 @@ QUESTIONS = "llava_textvqa_val_v051{}.jsonl"
 ANNOTATIONS, IMAGES = "TextVQA_0.5.1_val.json", "train_images"
 TOKENS = "TextVQA_Rosetta_OCR_v0.2_val.json"
 PUBLISHED = Published(5000, "questions")
+HUB = ("image_id", "question_id", "question", "answers", "set_name", "ocr_tokens")
+"""Columns of lmms-lab/textvqa."""
 OCR_LINE = "Reference OCR token:"
 _SHORT_ANSWER = re.compile(r"Question: (.*?) Short answer:", re.DOTALL)
 # Image, question in lower case, and which of several equal questions it is.
 Key = tuple[str, str, int]
 
 
+def from_hub(split: Split, out: Path, options: Options) -> Path:
+    """Writes the official files and the images from the Hub's lmms-lab/textvqa; returns their folder."""
+    check_count(PUBLISHED, len(split), options)
+    rows = unpack(split, HUB, out / IMAGES, lambda _, row: f"{row['image_id']}.jpg")
+    tokens = {row["image_id"]: row["ocr_tokens"] for row in rows}
+    entries = [{name: value for name, value in row.items() if name not in ("image", "ocr_tokens")} for row in rows]
+    tokens_of = [{"image_id": image, "ocr_tokens": found} for image, found in tokens.items()]
+    write_made(out / ANNOTATIONS, json.dumps({"data": entries}), options)
+    write_made(out / TOKENS, json.dumps({"data": tokens_of}), options)
+    return out
+
+
 def prepare(raw: Path, out: Path, options: Options) -> int:
     """Writes upstream's llava_textvqa_val_v051_ocr.jsonl, or without OCR tokens llava_textvqa_val_v051.jsonl."""
+    if hub := find_split(raw, "validation"):
+        raw = from_hub(hub, out, options)
     source = find(raw, ANNOTATIONS)
     images = find(raw, IMAGES, "train_val_images/train_images")
     tokens = load_tokens(find(raw, TOKENS)) if options.ocr else None

@@ -1,19 +1,16 @@
 """Boxes in replies: reads them, and maps them from the frame that a model writes in to pixels of the image.
 
-LLaVA-1.5 was trained on boxes [x1, y1, x2, y2] in shares of the square to which its images are padded, with the image
-in the middle; Bunny on shares of the original image.
+LLaVA-1.5's training data has boxes [x1, y1, x2, y2] in shares of the square to which its images are padded, with the
+image in the middle (LLaVA#606). Bunny's data takes these samples from LLaVA's.
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from llava.eval.scoring.pairing import ScoringError
 from llava.eval.scoring.rules import Box
-from llava.families import UnknownFamilyError, family_of
 
 FRAMES = ("padded", "original")
-"""Shares of the square of the longer side, with the image in its middle; or of the image."""
+"""Shares of the square of the longer side, with the image in its middle (the default); or of the image."""
 _NUMBER = r"\s*(-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*"
 _BOX = re.compile(r"\[" + ",".join([_NUMBER] * 4) + r"\]")
 
@@ -38,15 +35,3 @@ def to_pixels(box: Box, width: int, height: int, frame: str) -> Box:
 
     (left, right), (top, bottom) = corners(x1, x2, width), corners(y1, y2, height)
     return left, top, right, bottom
-
-
-def frame_of(config: Mapping[str, Any]) -> tuple[str, str]:
-    """The frame of a checkpoint's boxes, and why, by its config: its family's training data and image_aspect_ratio."""
-    try:
-        family = family_of(dict(config))
-    except (UnknownFamilyError, KeyError) as error:
-        raise ScoringError(f"the checkpoint does not tell the frame of its boxes ({error}); give --frame") from error
-    ratio = config.get("image_aspect_ratio")
-    padded = family.box_frame == "padded" and ratio == "pad"
-    why = f"family {family.model_type} writes boxes of the {family.box_frame} image, image_aspect_ratio is {ratio!r}"
-    return FRAMES[0] if padded else FRAMES[1], why

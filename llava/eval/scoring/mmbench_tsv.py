@@ -45,8 +45,10 @@ def read_tsv(path: str | Path) -> list[Row]:
         with open(path, encoding="utf-8", newline="") as file:
             # Not strict: a quote that is not doubled is read as pandas, and so upstream, reads it.
             rows = _whole_rows(path, csv.DictReader(file, dialect="excel-tab"))
-    except (FileNotFoundError, IsADirectoryError) as error:
+    except FileNotFoundError as error:
         raise ScoringError(f"{path} does not exist") from error
+    except IsADirectoryError as error:
+        raise ScoringError(f"{path} is a folder, not a file") from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise ScoringError(f"{path} is cut off or not a TSV: {error}") from error
     if not rows:

@@ -1,6 +1,5 @@
 """Reads answers and pairs them with annotations: every mismatch is an error, and whatever is left out is reported."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from llava import reading
 from llava.eval.answering.errors import EvaluationError
-from llava.names import some
+from llava.names import agree, count, some
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -45,31 +45,12 @@ def expecting(what: str) -> Iterator[None]:
 
 
 def read_json(path: str | Path) -> Any:
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ScoringError(f"{path} does not exist") from error
-    except ValueError as error:
-        raise ScoringError(f"{path} is not valid JSON ({error}); is it whole?") from error
+    return reading.read_json(path, error=ScoringError)
 
 
 def read_jsonl(path: str | Path, hint: str = "") -> list[dict[str, Any]]:
     """Lines of a JSON-lines file; the error about a line names its number and ends with the hint."""
-    rows = []
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ScoringError(f"{path} does not exist") from error
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ScoringError(f"{path}, line {number} is not valid JSON: {error}{hint}") from error
-            if not isinstance(row, dict):
-                raise ScoringError(f"{path}, line {number} is not a JSON object{hint}")
-            rows.append(row)
-    return rows
+    return [row for _, row in reading.read_json_lines(path, error=ScoringError, hint=hint)]
 
 
 def read_answers(path: str | Path) -> list[dict[str, Any]]:
@@ -147,7 +128,8 @@ def pair(
         "answered but not asked": [k for k in lines if k in annotations and k not in known],
         "not answered": unanswered if missing == "error" else [],
     }
-    found = [f"{len(bad)} question ids are {what}: {some(map(name, bad))}" for what, bad in problems.items() if bad]
+    ids = {what: count(len(bad), "question id is", "question ids are") for what, bad in problems.items()}
+    found = [f"{ids[what]} {what}: {some(map(name, bad))}" for what, bad in problems.items() if bad]
     if found:
         hint = f" ({SCORE_WITHOUT})" if problems["not answered"] else ""
         raise ScoringError("; ".join(found) + hint)
@@ -155,10 +137,13 @@ def pair(
         raise InputsFit
     warnings = []
     if len(wanted) < len(annotations):
-        warnings.append(f"a subset: {len(wanted)} of the {len(annotations)} annotated questions were asked")
+        asked_of = f"{len(wanted)} of the {count(len(annotations), 'annotated question')}"
+        warnings.append(f"a subset: {asked_of} {agree(len(wanted), 'was', 'were')} asked")
     if unanswered:
-        how = "count as wrong" if missing == "wrong" else "are left out"
-        warnings.append(f"{len(unanswered)} of {len(wanted)} questions have no answer and {how}")
+        many = len(unanswered)
+        wrong, left = f"{agree(many, 'counts', 'count')} as wrong", f"{agree(many, 'is', 'are')} left out"
+        of = f"{many} of {count(len(wanted), 'question')}"
+        warnings.append(f"{of} {agree(many, 'has', 'have')} no answer and {wrong if missing == 'wrong' else left}")
     kept = wanted if missing == "wrong" else [k for k in wanted if k in lines]
     if not kept:
         raise ScoringError("there are no answers to score")
@@ -174,8 +159,8 @@ def read_questions(path: str | Path, *needs: str) -> list[dict[str, Any]]:
     whole = [isinstance(row, dict) and set(needs) <= row.keys() for row in rows]
     without = [f"question {number}" for number, fits in enumerate(whole, start=1) if not fits]
     if without:
-        missing = f"have no {' and '.join(needs)}: {some(without)}"
-        raise ScoringError(f"question file {path}: {len(without)} questions {missing}")
+        lacking = count(len(without), "question has", "questions have")
+        raise ScoringError(f"question file {path}: {lacking} no {' and '.join(needs)}: {some(without)}")
     return rows
 
 

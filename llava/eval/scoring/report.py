@@ -16,6 +16,7 @@ import numpy as np
 from llava.eval.scoring.pairing import Paired, Reply, model_of
 from llava.eval.scoring.statistics import Interval, bootstrap_mean, wilson
 from llava.files import write_json
+from llava.names import count
 from llava.tables import text_table
 
 _ROUNDING = 1e-12
@@ -130,7 +131,7 @@ class Report:
         """The score as lines of text; shares in percent."""
         failures = f"{self.parse_failures} unreadable or empty ({100 * self.parse_failure_rate:.2f}%)"
         lines = [
-            f"{self.benchmark}: {self.answers} answers, {failures}",
+            f"{self.benchmark}: {count(self.answers, 'answer')}, {failures}",
             *(f"warning: {text}" for text in self.warnings),
         ]
         named = [("* " if name == self.metric else "  ", name, measure) for name, measure in self.metrics.items()]

@@ -2,16 +2,33 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
-from openpyxl import Workbook
+from openpyxl import Workbook, load_workbook
 from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE, WriteOnlyCell
+from openpyxl.utils.exceptions import InvalidFileException
 
 from llava.files import written_whole
+from llava.outputs import FileKind
 
 # The longest text that a cell takes.
 _CELL = 32767
+
+
+@dataclass(frozen=True)
+class _Sheet(FileKind):
+    def recognises(self, path: Path) -> bool:
+        try:
+            first = next(load_workbook(path, read_only=True).active.iter_rows(values_only=True), ())
+        except (InvalidFileException, BadZipFile, KeyError):
+            return not path.stat().st_size
+        return {"index", "prediction"} <= set(first)
+
+
+SHEET = _Sheet("a sheet of predictions", ".xlsx")
 
 
 def write_sheet(path: str | Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

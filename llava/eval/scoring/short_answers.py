@@ -7,6 +7,9 @@ from llava.eval.scoring.pairing import Answers, pair
 from llava.eval.scoring.report import Measure, Report
 from llava.eval.scoring.rules import best
 
+UNPUBLISHED = "the paper's rule for this benchmark is not published; every rule that may be meant is among the metrics"
+"""For the details of a score."""
+
 
 def score_short_answers(
     benchmark: str,

@@ -6,18 +6,19 @@ benchmark is skipped as long as the checkpoint, the flags and the questions are 
 
 import argparse
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llava.conversation import OWN_TEMPLATE
 from llava.eval.benchmarks import BENCHMARKS, BY_NAME, DATA, Benchmark
 from llava.eval.suite.program_flags import check_program_flags, checkpoint_flags
-from llava.eval.suite.summary import STATE, read_state, summarise
+from llava.eval.suite.summary import FILES, STATE, read_state, rule_of, summarise
 from llava.files import write_json
-from llava.flags import Parser, run_program
+from llava.flags import Parser, run_command, run_program
+from llava.outputs import REPORT, check_files
 
 if TYPE_CHECKING:
     # Flags are checked without waiting for torch.
@@ -39,11 +40,15 @@ def fingerprint(
     from llava.checkpoint.identity import file_state
 
     questions = [data / file for file in benchmark.data]
+    # Scores of plain language models from before they were asked in their own template are made again.
+    own = checkpoint.question_template == OWN_TEMPLATE and benchmark.score is not None
     return {
+        **({"question_template": OWN_TEMPLATE} if own else {}),
         "checkpoint": file_state(checkpoint, checkpoint_flags(flags).vision_tower),
         "questions": [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in questions],
         "flags": list(flags),
         "environment": {key: os.environ[key] for key in SETTINGS if key in os.environ},
+        **rule_of(benchmark),
     }
 
 
@@ -90,7 +95,8 @@ def run(
             print(f"{where}: done before", flush=True)
             continue
         if benchmark.name in read_state(results):
-            print(f"{where}: the checkpoint, the questions or the settings have changed since; once more", flush=True)
+            what = "the checkpoint, the questions, the settings or the rule"
+            print(f"{where}: {what} have changed since; once more", flush=True)
         print(f"{where}: begins", flush=True)
         begin = time.monotonic()
         report = results / f"{benchmark.name}.json"
@@ -105,7 +111,7 @@ def run(
         own = [str(script)] if script.is_file() else [str(SCRIPTS / "benchmark.sh"), benchmark.name]
         command = ["bash", *own, checkpoint.name, *flags]
         try:
-            code = subprocess.run(command, env=environment, check=False).returncode
+            code = run_command(command, env=environment)
             if code or not aside.is_file():
                 print(f"{where}: FAILED ({' '.join(command)} ended with {code}); going on with the rest", flush=True)
                 failed.append(benchmark.name)
@@ -146,6 +152,8 @@ def main() -> None:
     checkpoint = open_checkpoint(args.model_path, checkpoint_flags(flags).model_base)
     results = args.results or args.data / "results" / get_model_name_from_path(args.model_path)
     read_state(results)
+    files = {**FILES, **{f"{benchmark.name}.json": REPORT for benchmark in benchmarks}}
+    check_files({f"--results: {name}": (results / name, kind) for name, kind in files.items()})
     results.mkdir(parents=True, exist_ok=True)
     failed = run(checkpoint, benchmarks, results, flags, args.data)
     state = fingerprint(checkpoint, benchmarks[0], flags, args.data)["checkpoint"]

@@ -5,7 +5,7 @@ variables:
 
 NAME        name of the answers (default: the checkpoint's folder)
 RESULT      where the score goes (default: next to the answers)
-CONV        conversation template (default: what the checkpoint records)
+CONV        conversation template (default: what the checkpoint records; a plain language model's own)
 DATA        the benchmark's folder (default: under playground/data/eval)
 QUESTIONS   another question file of that folder, without its suffix
 IMAGES      another folder of images
@@ -21,14 +21,13 @@ DRY_RUN=1   print the commands
 import argparse
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from llava.eval.benchmarks import BY_NAME, Benchmark
 from llava.eval.benchmarks.base import LIMIT_PER_TASK
-from llava.eval.suite.program_flags import check_program_flags, checkpoint_flags
-from llava.flags import Parser, run_program
+from llava.eval.suite.program_flags import check_program_flags
+from llava.flags import Parser, run_command, run_program
 
 
 def commands(
@@ -49,7 +48,7 @@ def commands(
         return
     score = ["llava.eval.score", benchmark.name, "--result-file", places["answers"], "--report-file", places["report"]]
     score += _given("--missing", environment, "MISSING")
-    score += benchmark.flags_to_score(places, environment, checkpoint_flags(flags).model_base)
+    score += benchmark.flags_to_score(places, environment)
     if not environment.get("NO_SCORE"):
         yield [*score, "--check"]
     yield [
@@ -83,7 +82,7 @@ def main() -> None:
         command = [python, "-m", *command]
         if os.environ.get("DRY_RUN"):
             print(shlex.join(command))
-        elif code := subprocess.run(command, check=False).returncode:
+        elif code := run_command(command):
             # The program has said what is wrong.
             sys.exit(code)
 

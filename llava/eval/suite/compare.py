@@ -25,7 +25,14 @@ from llava.eval.suite.summary import left_out
 from llava.eval.suite.table import NONE, checkpoints_table, read_results, row
 from llava.files import write_json, written_whole
 from llava.flags import Parser, run_program
+from llava.outputs import PICTURE, FileKind, check_files
 from llava.tables import markdown_table
+
+FILES = {
+    "comparison.json": FileKind("a comparison", keys=frozenset({"reference", "rows", "differences"})),
+    "comparison.md": FileKind("a comparison as a table", ".md", begins=b"# Comparison"),
+    "comparison.png": PICTURE,
+}
 
 
 def compare(results: Mapping[str, Mapping[str, Report]], reference: str, notes: Sequence[str] = ()) -> dict[str, Any]:
@@ -184,6 +191,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=[b.name for b in BENCHMARKS], help="these benchmarks only")
     parser.add_argument("--output", type=Path, default=Path("comparison"), help="folder for the three files")
     args = parser.parse_args()
+    files = {f"--output: {kind.title}": (args.output / name, kind) for name, kind in FILES.items()}
+    check_files(files)
     folders = named_results(args.results)
     if len(folders) < 2:
         raise ComparisonError("a comparison needs at least two results")

@@ -7,12 +7,12 @@ from typing import Any
 
 from llava.eval.benchmarks import BENCHMARKS
 from llava.files import written_whole
+from llava.palette import PLAIN, SERIES
 
 PERPLEXITY = next(benchmark.column for benchmark in BENCHMARKS if benchmark.name == "perplexity")
 _MARKS = "osD^v"
 _NAME_WIDTH, _NAME_LINES = 72, 3
 """Letters per line of the legend, and lines per name."""
-_COLOURS = 10
 
 Entry = Mapping[str, Any]
 
@@ -45,7 +45,9 @@ def picture(comparison: Mapping[str, Any]) -> Any:
     kept = {name: entry for name, entry in comparison["kept"].items() if entry is not None}
     ratios = {name: found[PERPLEXITY]["ratio"] for name, found in differences.items() if PERPLEXITY in found}
     panels: list[tuple[float, Callable[[Any], None]]] = []
-    styles = {name: {"color": f"C{i % _COLOURS}", "marker": _MARKS[i // _COLOURS % 5]} for i, name in enumerate(names)}
+    styles = {
+        name: {"color": SERIES[i % len(SERIES)], "marker": _MARKS[i // len(SERIES) % 5]} for i, name in enumerate(names)
+    }
     if columns:
         panels.append((6.0, lambda axes: _draw_differences(axes, differences, columns, styles)))
     if kept:
@@ -71,7 +73,7 @@ def picture(comparison: Mapping[str, Any]) -> Any:
     figure, grid = plt.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False, width_ratios=widths)
     for axes, (_, fill) in zip(grid[0], panels, strict=True):
         fill(axes)
-    handles = [plt.Line2D([], [], color="grey", linewidth=1)]
+    handles = [plt.Line2D([], [], color=PLAIN, linewidth=1)]
     handles += [plt.Line2D([], [], linestyle="none", **styles[name]) for name in names]
     look = {"loc": "outside lower center", "ncols": legend_columns, "fontsize": 8, "frameon": False}
     legend = figure.legend(handles, list(map(str, range(len(handles)))), **look)
@@ -112,7 +114,7 @@ def _draw_rows(
 
 def _set_axis(axes: Any, even: float, label: str, margin: float) -> None:
     """The grey line is where a checkpoint equals the reference."""
-    axes.axvline(even, color="grey", linewidth=1)
+    axes.axvline(even, color=PLAIN, linewidth=1)
     axes.set_xlabel(label)
     axes.grid(axis="x", alpha=0.3)
     axes.margins(x=margin)

@@ -11,8 +11,8 @@ from llava.eval.scoring.statistics import RESAMPLES, Interval, draw_counts, perc
 from llava.names import some
 
 _SETTINGS = ("bos", "context", "shots", "stride")
-_PATHS = ("corpus",)
-"""Their content is compared by its sha256."""
+_FREE = ("asked_in", "corpus")
+"""Texts that may differ: each model is asked in its own template, and a corpus is compared by its sha256."""
 
 
 class ComparisonError(ValueError):
@@ -23,10 +23,11 @@ def check_comparable(benchmark: str, reports: Mapping[str, Report]) -> None:
     """Raises `ComparisonError` unless all reports (by checkpoint) are of the same questions and rules."""
     (first, reference), *others = reports.items()
     for name, report in others:
-        same = {"metric": (reference.metric, report.metric), "unit": (reference.unit, report.unit)}
+        frames = [r.details.get("frame", {}).get("boxes_are_shares_of") for r in (reference, report)]
+        same = {"metric": (reference.metric, report.metric), "unit": (reference.unit, report.unit), "frame": (*frames,)}
         for key in sorted(reference.details.keys() & report.details.keys()):
             # Rules, frames and methods are texts; most numbers among the details are results.
-            if key in _SETTINGS or (isinstance(reference.details[key], str) and key not in _PATHS):
+            if key in _SETTINGS or (isinstance(reference.details[key], str) and key not in _FREE):
                 same[key] = (reference.details[key], report.details[key])
         differing = [f"{key}: {a!r} and {b!r}" for key, (a, b) in same.items() if a != b]
         if differing:

@@ -5,13 +5,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llava.eval.benchmarks import BENCHMARKS
+from llava.eval.benchmarks import BENCHMARKS, Benchmark
 from llava.eval.scoring.report import Report, read_report
 from llava.eval.suite.table import checkpoints_table, row
 from llava.files import write_json, written_whole
+from llava.outputs import TABLE, FileKind
 
 STATE = "state.json"
 SUMMARY = "summary.json"
+TEXT = "summary.md"
+FILES = {SUMMARY: FileKind("a summary of scores", keys=frozenset({"model", "row"})), TEXT: TABLE}
+"""The files that `summarise` writes."""
 
 
 def read_state(results: Path) -> dict[str, dict[str, Any]]:
@@ -29,6 +33,11 @@ def read_state(results: Path) -> dict[str, dict[str, Any]]:
             "again: answers are kept, only the scores are made again"
         )
     return state
+
+
+def rule_of(benchmark: Benchmark) -> dict[str, str]:
+    """What state.json records of the rule of a benchmark."""
+    return {"rule": benchmark.rule} if benchmark.rule else {}
 
 
 def summarise(results: Path, checkpoint: Any, unfinished: Mapping[str, str]) -> str:
@@ -53,6 +62,8 @@ def summarise(results: Path, checkpoint: Any, unfinished: Mapping[str, str]) -> 
             lines.append(f"- {benchmark.column}: not in the row: {STATE} does not say what {file.name} was made from")
         elif state[name].get("checkpoint") != checkpoint:
             left_out[name] = f"{file.name} is of other files than the checkpoint has now"
+        elif state[name].get("rule", "") != benchmark.rule:
+            left_out[name] = f"{file.name} is by an older rule; run it again, which scores the same answers"
         else:
             report = reports[name] = read_report(file)
             scale, sign = (100, "%") if report.unit == "share" else (1, "")
@@ -67,7 +78,7 @@ def summarise(results: Path, checkpoint: Any, unfinished: Mapping[str, str]) -> 
             lines.append(f"- {benchmark.column}: not in the row: {left_out[name]}")
     values = row(reports)
     text = "\n".join([checkpoints_table({results.name: values}), *lines]) + "\n"
-    with written_whole(results / "summary.md") as aside:
+    with written_whole(results / TEXT) as aside:
         aside.write_text(text, encoding="utf-8")
     write_json(results / SUMMARY, {"model": results.name, "row": values, "left_out": left_out})
     return text

@@ -11,8 +11,12 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from llava.checkpoint.folder import local_folder
 from llava.checkpoint.hf_llava import TOWER_PREFIXES
-from llava.checkpoint.tensors import tensors_in
+from llava.checkpoint.opened import CheckpointError
+from llava.checkpoint.safe import without_code
+from llava.checkpoint.tensors import TensorFileError, Tensors, tensors_in, weight_files
 from llava.model.multimodal_encoder.tower_weights import put_tower_weights, read_tower_weights
+
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
 
 class VisionTower(nn.Module):
@@ -70,10 +74,23 @@ class VisionTower(nn.Module):
         """The settings that the features depend on (part of the feature cache's key)."""
         return {"config": self.cfg_only.to_dict()}
 
+    def check_files(self) -> None:
+        """Raises `CheckpointError` if the tower has no image processor or damaged weights; reads no weight."""
+        folder = Path(self.vision_tower_name)
+        if folder.is_dir() and not any((folder / name).is_file() for name in _PROCESSORS):
+            raise CheckpointError(f"vision tower {folder} has no {_PROCESSORS[0]}; copy it from the tower's source")
+        try:
+            self.load_processor()
+            _ = Tensors([file for file in weight_files(folder) if file.suffix == ".safetensors"]).shards
+        except (TensorFileError, OSError) as error:
+            why = str(error).partition("\n")[0]
+            raise CheckpointError(f"vision tower {folder} is not whole: {why}; copy it again") from error
+
     def load_processor(self) -> BaseImageProcessor:
         """The image processor; needs no weights."""
         if self.image_processor is None:
-            self.image_processor = AutoImageProcessor.from_pretrained(self.vision_tower_name, backend="pil")
+            read = AutoImageProcessor.from_pretrained
+            self.image_processor = without_code(read, self.vision_tower_name, backend="pil")
         return self.image_processor
 
     def load_model(self, device_map: Any = None, dtype: torch.dtype | None = None) -> None:
@@ -167,7 +184,7 @@ class PatchTower(VisionTower):
     def load_network(self, dtype: torch.dtype | None) -> nn.Module:
         """The network from the tower's own folder or hub id, or from transformers' own LLaVA."""
         if not self.inside_llava:
-            return self.network_class.from_pretrained(self.vision_tower_name, dtype=dtype or "auto")
+            return without_code(self.network_class.from_pretrained, self.vision_tower_name, dtype=dtype or "auto")
         weights = {
             stored.name.removeprefix(prefix): stored.tensor()
             for stored in tensors_in(local_folder(self.vision_tower_name))
@@ -175,8 +192,13 @@ class PatchTower(VisionTower):
             if stored.name.startswith(prefix)
         }
         dtype = dtype or next((value.dtype for value in weights.values()), None)
-        network, found = self.network_class.from_pretrained(
-            None, config=self.cfg_only, state_dict=weights, dtype=dtype, output_loading_info=True
+        network, found = without_code(
+            self.network_class.from_pretrained,
+            None,
+            config=self.cfg_only,
+            state_dict=weights,
+            dtype=dtype,
+            output_loading_info=True,
         )
         missing = sorted(found["missing_keys"])
         if missing:

@@ -5,6 +5,8 @@ from typing import Any
 
 from transformers import AutoConfig
 
+from llava.checkpoint.safe import TensorFileError, UntrustedError, check_pickles, without_code
+from llava.checkpoint.tensors import weight_files
 from llava.model.multimodal_encoder.base import VisionTower
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower, CLIPVisionTowerS2
 from llava.model.multimodal_encoder.efficientnet_encoder import EfficientNetLiteTower
@@ -37,7 +39,10 @@ def build_vision_tower(vision_tower_cfg: Any, delay_load: bool = False, **kwargs
     if not name:
         raise VisionTowerError("no vision tower is named: give --vision_tower a folder or a hub id")
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = without_code(AutoConfig.from_pretrained, name)
+        check_pickles([file for file in weight_files(Path(name)) if file.suffix == ".bin" and file.is_file()])
+    except (UntrustedError, TensorFileError) as error:
+        raise VisionTowerError(f"vision tower {error}") from error
     except (OSError, ValueError) as error:
         where = "has no readable config.json" if Path(name).is_dir() else "is neither a folder nor a known hub id"
         if Path(name).is_file():

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from llava.checkpoint.safe import load_pickled
 from llava.model.multimodal_projector.pixel_shuffle import PIXEL_SHUFFLE
 from llava.model.multimodal_projector.types import ProjectorError, ProjectorType, Shapes
 
@@ -75,12 +76,14 @@ def image_tokens(config: Any, tower_tokens: int) -> int:
 def read_projector(path: str | Path) -> dict[str, torch.Tensor]:
     """The projector's tensors in a file, by the module's own names ("0.weight"), whatever precedes `mm_projector.`."""
     path = Path(path)
+    if path.is_dir():
+        raise ProjectorError(f"projector file {path} is a folder; give mm_projector.bin in it")
     if not path.is_file():
         raise FileNotFoundError(f"projector file {path} does not exist")
     try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ProjectorError(f"projector file {path} cannot be read: {str(error).splitlines()[0]}") from error
+        tensors = load_pickled(path)
+    except ValueError as error:
+        raise ProjectorError(f"projector file {error}") from error
     if not isinstance(tensors, Mapping):
         raise ProjectorError(f"projector file {path} holds a {type(tensors).__name__}, not named tensors")
     return projector_weights(tensors, path)

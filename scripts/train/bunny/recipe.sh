@@ -9,13 +9,14 @@
 #   llama3-8b-s2  Bunny-v1.1-Llama-3-8B-V     0.42 0.58
 #   phi-3-s2      Bunny-v1.1-4B, Phi-3-mini   0.3  0.7
 #
+# "Activating Distributed Visual Region within LLMs" trains recipe 1 of llama3-8b alone; its Bunny is not the published one.
 # Recipe 2 trains the vision tower too. Merge each recipe with scripts/merge_lora_weights.py, then average both with
 # scripts/average_weights.py. TUNE_LAYERS selects the decoder layers of each recipe. Environment variables override these
 # values; the stage's own script lists them all. DRY_RUN=1 prints the command.
 set -euo pipefail
 here="$(dirname "$0")"
 usage() {
-    sed -n '2,15s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,16s/^# \{0,1\}//p' "$0" >&2
     exit 2
 }
 [ $# -ge 2 ] || usage

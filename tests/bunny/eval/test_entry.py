@@ -58,11 +58,14 @@ def test_model_type_is_checked(flags, tiny_llava, tmp_path):
 def test_defaults_of_bunny(monkeypatch):
     """A flag that is given is kept, in either spelling."""
     seen = []
-    monkeypatch.setattr("runpy.run_module", lambda *a, **k: seen.append(sys.argv[1:]))
+    monkeypatch.setattr("bunny.eval.entry._check", lambda *arguments: None)
+    monkeypatch.setattr("llava.eval.model_vqa_mmbench.main", lambda: seen.append(sys.argv[1:]))
+    needed = ["--model-path", "m", "--answers-file", "a"]
     for argv in ([], ["--max_new_tokens", "7"], ["--max_new_tokens=7"]):
-        monkeypatch.setattr(sys, "argv", ["model_vqa_mmbench", *argv])
+        monkeypatch.setattr(sys, "argv", ["model_vqa_mmbench", *needed, *argv])
         run("llava.eval.model_vqa_mmbench", max_new_tokens="128")
-    assert seen == [["--max_new_tokens", "128"], ["--max_new_tokens", "7"], ["--max_new_tokens=7"]]
+    given = (["--max_new_tokens", "128"], ["--max_new_tokens", "7"], ["--max_new_tokens=7"])
+    assert seen == [[*needed, *words] for words in given]
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "bunny/eval").glob("[a-z]*_*.py")), ids=lambda file: file.stem)

@@ -1,6 +1,8 @@
 """Folders that cannot be loaded say so in one clear error, before weights are read."""
 
+import json
 import shutil
+import subprocess
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ import torch
 from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.opened import CheckpointError, Kind
 from llava.model.builder import load_pretrained_model
+from tests.conftest import REPOSITORY
 
 
 @pytest.fixture
@@ -38,6 +41,43 @@ def test_interrupted_writes(folder):
         load_pretrained_model(str(folder), device="cpu")
     with pytest.raises(CheckpointError, match="does not exist"):
         load_pretrained_model(str(folder / "nothing"), device="cpu")
+
+
+VIEWS = {"image_aspect_ratio": "anyres", "mm_patch_merge_type": "spatial_unpad", "image_grid_pinpoints": [[336, 672]]}
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        ("llava.eval.model_vqa_loader", "--model-path", "{}", "--question-file", "none", "--answers-file", "new"),
+        ("visual_region", "score", "--model-path", "{}", "--data-path", "none", "--output", "new"),
+        ("llava.train.train", "--model_name_or_path", "{}", "--data_path", "none", "--output_dir", "new"),
+    ],
+    ids=lambda program: program[0],
+)
+def test_images_in_several_views(folder, python, program, tmp_path):
+    """LLaVA-1.6: one line that names what is supported."""
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | VIEWS))
+    command = [python, "-m", *(word.format(folder) for word in program)]
+    run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    (line,) = (line for line in run.stderr.splitlines() if "anyres" in line)
+    assert f"{folder}: its config.json has image_aspect_ratio 'anyres', mm_patch_merge_type 'spatial_unpad'" in line
+    assert "image_grid_pinpoints [[336, 672]], which is not supported; supported: square, pad (one view" in line
+    assert "Traceback" not in run.stderr
+
+
+def test_what_has_no_effect_on_one_view_is_accepted(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | VIEWS | {"image_aspect_ratio": "pad"}))
+    assert open_checkpoint(folder).kind is Kind.FULL
+
+
+def test_transformers_llava_of_several_views(folder):
+    (folder / "config.json").write_text('{"model_type": "llava_next"}')
+    with pytest.raises(ValueError, match=r"model_type 'llava_next': LLaVA-1\.6 cuts .* not supported; LLaVA-1\.5 is"):
+        open_checkpoint(folder)
 
 
 def test_lora_without_its_projector(parity, tmp_path):

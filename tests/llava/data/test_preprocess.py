@@ -8,6 +8,7 @@ from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.conversation import TemplateError, conv_templates, get_template
 from llava.data.preprocess import preprocess
 from llava.data.records import open_records
+from llava.mm_utils import tokenizer_image_token
 from llava.model.builder import load_tokenizer
 from llava.tokenization import check_template
 
@@ -107,3 +108,37 @@ def test_saved_tokenizer_gives_the_same_ids(parity, tmp_path, folder):
         )
         assert first[0].tolist() == second[0].tolist()
         assert first[1].tolist() == second[1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("turns", "supervised"),
+    [
+        (["<image>\nDescribe this. <image>", "a cat"], "a cat\n"),
+        (["<image>", ""], "\n"),
+    ],
+)
+def test_plain_is_one_image_and_the_caption(parity, turns, supervised):
+    """One `<image>` for one image, wherever and however often it stands; an empty caption is its line break."""
+    tokenizer = load_tokenizer(parity / "llava-tiny")
+    ids, labels = preprocess(turns, tokenizer, conv_templates["plain"], 1)
+    assert ids.tolist() == tokenizer_image_token(f"<image>{supervised}", tokenizer)
+    assert ids[:2].tolist() == [tokenizer.bos_token_id, IMAGE_TOKEN_INDEX]
+    # Upstream masks as many tokens as "<image>" alone has.
+    assert labels.tolist() == [IGNORE_INDEX, IGNORE_INDEX, *ids[2:].tolist()]
+
+
+def test_plain_keeps_the_marks_of_several_images(parity):
+    ids, _ = preprocess(["<image><image>", "two"], load_tokenizer(parity / "llava-tiny"), conv_templates["plain"], 2)
+    assert (ids == IMAGE_TOKEN_INDEX).sum() == 2
+
+
+def test_llama_2_leaves_an_empty_turn_out():
+    """As upstream; only the first turn keeps its frame, as it carries the system prompt (upstream refuses it)."""
+    for name, bos in (("llava_llama_2", "<s>"), ("mistral_instruct", "")):
+        conversation = get_template(name)
+        conversation.system = ""
+        for i, text in enumerate(["Q1", "A1", "", "A2", "Q3", ""]):
+            conversation.append_message(conversation.roles[i % 2], text)
+        assert conversation.get_prompt() == f"[INST] Q1 [/INST] A1 </s> A2 </s>{bos}[INST] Q3 [/INST]"
+        conversation.messages[0][1] = ""
+        assert conversation.get_prompt().startswith("[INST]  [/INST] A1 </s>")

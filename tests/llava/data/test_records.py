@@ -1,8 +1,10 @@
+import io
 import json
 import pickle
 
 import pytest
 
+from llava.data.json_items import json_items
 from llava.data.records import DataFormatError, open_records
 
 GOOD = {"id": "a", "conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]}
@@ -55,7 +57,18 @@ def test_json_lines(tmp_path):
         ([{"conversations": [{"from": "human", "value": 3}]}], "turn 0 is not an object"),
         ([{"conversations": [GOOD["conversations"][0]] * 2}], "turn 1 is from 'human' where 'gpt' should speak"),
         ([dict(GOOD, image=5)], "'image' is 5"),
+        ("", "it is empty"),
         (json.dumps([GOOD, GOOD])[:-40], "item 1 is not valid JSON"),
+        (json.dumps([GOOD]) + "\n garbage", "text after the list, at line 2, column 2"),
+        (json.dumps([GOOD]) + "[]", "text after the list, at line 1"),
+        (f"[{json.dumps(GOOD)}\n  {json.dumps(GOOD)}]", "item 0 is not .* '{' follows it, .* at line 2, column 3"),
+        (f"[{json.dumps(GOOD)}, ]", "item 1 is not valid JSON: .*line 1, column"),
+        (
+            f"[{json.dumps(GOOD)},\n,{json.dumps(GOOD)}]",
+            "item 1 is not valid JSON: Expecting value at line 2, column 1",
+        ),
+        (f"{json.dumps(GOOD)},\n{json.dumps(GOOD)}", "item 1 is not valid JSON: Expecting value at line 1, column"),
+        (f"[{json.dumps(GOOD)},\n{{'id': 1}}]", "item 1 is not valid JSON: .* at line 2, column 2"),
         (json.dumps([GOOD])[:-1], "ends inside the list"),
     ],
 )
@@ -63,3 +76,18 @@ def test_not_llava_json(tmp_path, content, words):
     with pytest.raises(DataFormatError, match=words):
         open_records(write(tmp_path, content), tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*"))
+
+
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_a_file_is_read_in_parts(tmp_path, monkeypatch, size):
+    """Items, places of errors and the end do not depend on how much is in memory."""
+    monkeypatch.setattr("llava.data.json_items._READ_CHARS", size)
+    rows = [dict(GOOD, id=f"{i}") for i in range(5)]
+    for text in (json.dumps(rows, indent=1), json.dumps(rows) + "\n", "\n".join(map(json.dumps, rows))):
+        assert list(json_items(io.StringIO(text))) == rows
+    broken = json.dumps(rows, indent=1).replace('"id": "3"', '"id" "3"')
+    with pytest.raises(ValueError, match="item 3") as error:
+        list(json_items(io.StringIO(broken)))
+    with pytest.raises(json.JSONDecodeError) as expected:
+        json.loads(broken)
+    assert f"at line {expected.value.lineno}, column {expected.value.colno}" in str(error.value)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.identity import BASE_FILE, base_values
 from llava.checkpoint.opened import CheckpointError
-from llava.model.builder import load_pretrained_model
+from llava.model.builder import load_pretrained_model, load_tokenizer
 from llava.model.multimodal_encoder.builder import VisionTowerError
 from llava.train.train import train
 
@@ -171,8 +171,40 @@ def test_hub_ids(tiny_llava, monkeypatch):
     assert asked == ["somebody/llava"]
     monkeypatch.undo()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(CheckpointError, match="not a local folder, and the hub has nothing"):
-        logits("/no/folder/like this")
+    with pytest.raises(CheckpointError, match="nobody/llava does not exist: it is not a local folder, and the hub has"):
+        logits("nobody/llava")
+
+
+def test_folders_that_are_not_there_or_not_whole(tiny, tiny_llava, tmp_path, monkeypatch):
+    """The folder and its file are named, before a weight of the language model is read."""
+    monkeypatch.setattr(
+        "llava.model.builder.from_pretrained_whole", lambda *more, **kw: pytest.fail("weights were read")
+    )
+    with pytest.raises(CheckpointError, match=r"^checkpoint /no/folder does not exist: there is no such folder$"):
+        logits("/no/folder")
+    with pytest.raises(CheckpointError, match=r"config\.json is a file; give the folder of the model"):
+        logits(tiny_llava / "config.json")
+    tower = shutil.copytree(tiny.tower, tmp_path / "tower")
+    weights = (tower / "model.safetensors").read_bytes()
+    for size in (0, 5, len(weights) // 2):
+        (tower / "model.safetensors").write_bytes(weights[:size])
+        with pytest.raises(CheckpointError, match=r"tower .*tower is not whole: model\.safetensors .*; copy it again"):
+            logits(tiny_llava, vision_tower=str(tower))
+    (tower / "preprocessor_config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"vision tower .*tower has no preprocessor_config\.json"):
+        logits(tiny_llava, vision_tower=str(tower))
+
+
+def test_a_folder_without_a_readable_tokenizer_is_named(tiny, tmp_path):
+    folder = shutil.copytree(tiny.llm, tmp_path / "model")
+    for file in folder.glob("token*.json"):
+        file.write_text("{")
+    with pytest.raises(ValueError, match=r"^the tokenizer of .*model cannot be read \(.*; copy its files again"):
+        load_tokenizer(folder)
+    for file in [*folder.glob("token*"), *folder.glob("vocab*")]:
+        file.unlink()
+    with pytest.raises(ValueError, match=r"^.*model has no tokenizer \(none of tokenizer\.json, tokenizer\.model"):
+        load_tokenizer(folder)
 
 
 def test_merged_equals_unmerged(tiny, lora):

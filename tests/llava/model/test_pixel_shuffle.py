@@ -1,6 +1,7 @@
 """A projector that changes the number of image tokens: built, trained, answered with, priced, and not exported."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -101,7 +102,7 @@ def test_text_only_model_has_no_image_tokens(runs, tiny):
     ],
 )
 def test_towers_that_do_not_fit_are_refused_before_weights(train_flags, tmp_path, monkeypatch, changes, words):
-    monkeypatch.setattr("llava.train.train.load_base", lambda *a, **k: pytest.fail("weights were about to be loaded"))
+    monkeypatch.setattr("llava.train.run.load_base", lambda *a, **k: pytest.fail("weights were about to be loaded"))
     with pytest.raises(SystemExit, match=words):
         train(argv=train_flags(tmp_path / "out", **SHUFFLE | changes))
 
@@ -177,6 +178,7 @@ def test_stock_transformers_cannot_hold_it(answerer):
 
 
 def test_another_tower_that_does_not_fit_is_refused_before_weights_are_read(runs, tiny, tmp_path, monkeypatch):
+    shutil.copytree(tiny.tower, tmp_path, dirs_exist_ok=True)
     config = json.loads((tiny.tower / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"image_size": 42}))
     monkeypatch.setattr(

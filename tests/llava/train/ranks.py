@@ -1,4 +1,5 @@
 """Runs trainings of several processes each: `python ranks.py JOBS.json`, as torchrun would start them on one machine.
+A job of one rank is a plain process, without torchrun.
 
 Imports once, trains once, and forks the ranks of every job, which is several times faster than starting python for
 each: a rank then imports nothing and builds none of the tables that transformers builds at the first use. JOBS.json:
@@ -59,8 +60,9 @@ def rank_of(job: dict, rank: int, port: int, log: Path) -> int:
         with open(log, "w", buffering=1) as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(job["ranks"])}
-        os.environ |= {"LOCAL_WORLD_SIZE": str(job["ranks"]), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        if job["ranks"] > 1:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(job["ranks"])}
+            os.environ |= {"LOCAL_WORLD_SIZE": str(job["ranks"]), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         llava.train.train.train(argv=job["argv"])
         code = 0
     except SystemExit as stop:

@@ -2,11 +2,13 @@
 
 import copy
 import dataclasses
+import json
 from collections import Counter
 
 import pytest
 
-from llava.checkpoint import folder
+from llava.checkpoint import folder, identity
+from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.opened import Kind
 from llava.train.arguments import parse_arguments
 from llava.train.plan import make_plan
@@ -60,3 +62,17 @@ def test_a_plan_changes_no_argument(tiny, tiny_llava, train_flags, tmp_path, bas
     assert plan.attention == "sdpa"
     with pytest.raises(dataclasses.FrozenInstanceError):
         plan.kind = Kind.FULL
+
+
+def test_scores_of_another_model_are_warned_of(tiny, train_flags, tmp_path, capsys):
+    """They may be of a model that was trained from this one; scores of the base itself are the usual case."""
+    for name, found in (("base", identity.digest(open_checkpoint(tiny.llm))), ("other", "?")):
+        scores = {"model": f"/models/{name}", "identity": found, "run": "", "num_layers": 6}
+        scores["metrics"] = {"bi": {"values": [0.1, 0.6, 0.2, 0.5, 0.4, 0.3]}}
+        (tmp_path / f"{name}.json").write_text(json.dumps(scores))
+        spec = f"{tmp_path / name}.json#bi:2"
+        plan = make_plan(*parse_arguments(train_flags(tmp_path / "out", **LORA | {"tune_layers": spec})))
+        assert plan.selection.layers == (1, 3)
+    said = capsys.readouterr().err
+    assert said.count("warning: --tune_layers:") == 1
+    assert "other.json holds the scores of another model (/models/other, 6 layers) than" in said

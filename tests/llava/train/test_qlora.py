@@ -28,7 +28,7 @@ def losses(output):
 @pytest.mark.parametrize("kind", BITS)
 def test_trains_the_selection_and_loads_on_the_whole_base(tiny, train_flags, tmp_path, kind, monkeypatch):
     seen = {}
-    from llava.train import train as module
+    from llava.train import run as module
 
     def look(model, *arguments):
         result = original(model, *arguments)

@@ -15,7 +15,8 @@ pytest.importorskip("deepspeed", reason="deepspeed is not installed")
 ROOT = Path(__file__).parents[3]
 SHARDING = {"ddp": None, "zero2": ROOT / "scripts/zero2.json", "zero3": ROOT / "scripts/zero3.json"}
 LORA = {"lora_enable": True, "lora_r": 4, "lora_alpha": 8, "tune_layers": "0,3", "mm_projector_lr": 5e-3}
-MIXED = {"per_device_train_batch_size": 1, "bad_samples": "skip", "model_max_length": 100}
+# Two of the four steps are of text only.
+MIXED = {"per_device_train_batch_size": 1, "bad_samples": "skip", "model_max_length": 100, "weight_decay": 0.1}
 MODES = {
     "lora": LORA,
     "full": {"tune_layers": "1,4", "gradient_checkpointing": True},
@@ -23,6 +24,7 @@ MODES = {
     "mixed": MIXED,
     "tower": LORA | MIXED | {"unfreeze_vision_tower": True},
     "cached": LORA | MIXED,
+    "frozen": LORA | MIXED | {"freeze_mm_mlp_adapter": True},
     "qlora": LORA | {"bits": 4},
 }
 RUNS = [(mode, sharding) for mode in ("lora", "full", "projector", "mixed") for sharding in SHARDING]
@@ -31,6 +33,8 @@ RUNS += [
     ("tower", "zero3"),
     ("cached", "ddp"),
     ("cached", "zero3"),
+    ("frozen", "ddp"),
+    ("frozen", "zero3"),
     ("qlora", "ddp"),
     ("qlora", "zero2"),
 ]
@@ -84,7 +88,7 @@ def runs(tiny, train_flags, mixed_data, tmp_path_factory):
         copy = [str(root / copy), str(root / name / Path(copy).name)] if copy else None
         jobs.append({"name": name, "ranks": ranks, "argv": argv, "seconds": SECONDS, "copy": copy})
 
-    data = {"projector": tiny.captions} | dict.fromkeys(("mixed", "tower", "cached"), mixed_data)
+    data = {"projector": tiny.captions} | dict.fromkeys(("mixed", "tower", "cached", "frozen"), mixed_data)
     for mode, changes in MODES.items():
         flags = {"per_device_train_batch_size": 2, "data_path": data.get(mode, tiny.data)} | changes
         job(f"{mode}-one", 1, **flags, gradient_accumulation_steps=2)

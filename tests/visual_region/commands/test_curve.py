@@ -39,6 +39,18 @@ def test_the_same_layers_are_measured_once(answerer, monkeypatch):
     assert depths[0] == depth == answerer.model.config.num_hidden_layers
 
 
+def test_one_removal_shows_its_progress_and_what_is_not_measured_again(answerer, capsys):
+    scores = [0.3, 0.1] + [0.5] * (answerer.model.config.num_hidden_layers - 2)
+    entries_of(answerer, [0], scores, 1)
+    printed = capsys.readouterr()
+    assert printed.err.count("0/1 ") == 2, "the whole model, and the one without layer 1"
+    assert [line.partition(":")[0] for line in printed.out.splitlines()] == [
+        "removed 0 layers",
+        "removed 1 layer outside the region (1)",
+        "removed 1 layer anywhere (1; the same layers as before)",
+    ]
+
+
 def test_a_curve_goes_on_where_it_stopped(answerer, monkeypatch):
     monkeypatch.setattr(pruning_curve, "_answers", lambda *_: [{"question_id": "a", "text": "no"}])
     scores = [0.3, 0.1] + [0.5] * (answerer.model.config.num_hidden_layers - 2)

@@ -1,6 +1,5 @@
 """`python -m visual_region score`, `select` and `picture` as users run them, on the tiny model."""
 
-import argparse
 import json
 import sys
 
@@ -20,8 +19,7 @@ from visual_region.scores import ScoreError, ScoreFile
 
 
 def call(module, *arguments):
-    parser = argparse.ArgumentParser()
-    module.add_arguments(parser)
+    parser = entry.make_parser(module.__name__.rpartition(".")[2])
     module.run(parser.parse_args([str(argument) for argument in arguments]))
 
 
@@ -69,6 +67,8 @@ def test_the_file_says_what_was_measured(scored, tiny, tiny_llava):
     assert len(content["data"]["sha256"]) == len(content["identity"]) == 64
     assert len(content["samples"]) == 24
     paper = ["bi", "multimodal-bi", "angular", "image-attention", "parameter-change", "angular-param"]
+    assert "angular-param-vector" in content["metrics"]
+    assert content["data"]["angular_at"] == "last token of the prompt"
     assert [name for name in content["metrics"] if name in paper] == paper
     for name in paper[:4]:
         entry_ = content["metrics"][name]
@@ -147,11 +147,69 @@ def test_a_finished_run_is_not_measured_again_and_another_is(flags, tiny_llava, 
     state = load_file(model / "model.safetensors")
     state["model.layers.4.mlp.up_proj.weight"] *= 2
     save_file(state, model / "model.safetensors", {"format": "pt"})
-    for changes in ({}, {"samples": 13}, {"resamples": 99}):
+    for changes, differ in (
+        ({}, ""),
+        ({"samples": 13}, " (samples was '12', now '13')"),
+        ({"resamples": 99}, " (samples was '13', now '12', resamples was 200, now 99)"),
+    ):
         call(score, *flags(output, model_path=model, **changes))
-        assert "nothing is measured again" not in capsys.readouterr().out
+        said = f"{output} holds scores of another model, data file or settings{differ}; they are replaced"
+        assert said in capsys.readouterr().out
         assert output.read_text() != before
         before = output.read_text()
+
+
+def test_a_file_of_an_earlier_version_is_not_read_as_todays_metrics(scored, tmp_path):
+    """`angular-param` was the angle of one vector; `angular` of captions was measured at the last image token."""
+    content = json.loads(scored.read_text())
+    old = content["metrics"]
+    vector = old["angular-param"] = old.pop("angular-param-vector") | {"values": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]}
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    found = ScoreFile.read(tmp_path / "old.json")
+    assert found.entry("angular-param-vector") == vector
+    with pytest.raises(
+        ValueError, match=r"earlier version wrote has angular-param-vector under that name: score again"
+    ):
+        LayerSelection.parse(f"{tmp_path}/old.json#angular-param:2", 6)
+    assert LayerSelection.parse(f"{tmp_path}/old.json#angular-param-vector:2", 6).layers == (4, 5)
+    assert found.entry("angular") == old["angular"], "prompts end with text here"
+    del content["data"]["angular_at"]
+    content["data"]["captions"] = True
+    (tmp_path / "old.json").write_text(json.dumps(content))
+    found = ScoreFile.read(tmp_path / "old.json")
+    assert found.entry("angular") == old["angular-last"] != old["angular"]
+    assert found.entry("angular-image") == old["angular"], "for those who ask for it"
+
+
+@pytest.mark.parametrize("metric", ["angular-param", "angular"])
+def test_what_an_earlier_version_measured_is_measured_again(metric, flags, tiny, tmp_path, monkeypatch, capsys):
+    data = {"data_path": None, "backbone": tiny.llm} if metric == "angular-param" else {"data_path": tiny.captions}
+    output, changes = tmp_path / "s.json", {"metrics": metric, "samples": "all", **data, "conv_mode": "plain"}
+    with monkeypatch.context() as patch:
+        patch.setattr(score, "_definitions", lambda settings: {})
+        call(score, *flags(output, **changes))
+    for again in (False, True):
+        capsys.readouterr()
+        call(score, *flags(output, **changes))
+        assert ("nothing is measured again" in capsys.readouterr().out) == again
+
+
+@pytest.mark.parametrize("form", ["pairs", "llava"])
+def test_the_angle_of_captions_is_that_of_their_last_token(form, flags, tiny, tmp_path, capsys):
+    pairs = [{"image": f"{i}.png", "caption": f"a red line {i}"} for i in range(8)]
+    (tmp_path / "pairs.json").write_text(json.dumps(pairs))
+    data = {
+        "pairs": {"data_path": tmp_path / "pairs.json"},
+        "llava": {"data_path": tiny.captions, "conv_mode": "plain"},
+    }
+    call(score, *flags(tmp_path / "s.json", metrics="angular", samples="all", **data[form]))
+    assert (
+        "angular: at the last token of the sample, because a caption's prompt is the image" in capsys.readouterr().out
+    )
+    found = json.loads((tmp_path / "s.json").read_text())
+    assert found["data"]["angular_at"] == "last token of the sample"
+    assert found["settings"]["template"] == "plain"
+    assert found["metrics"]["angular"]["values"] == found["metrics"]["angular-last"]["values"]
 
 
 def test_a_journal_of_another_run_is_refused(flags, tmp_path, monkeypatch):
@@ -165,8 +223,8 @@ def test_a_journal_of_another_run_is_refused(flags, tmp_path, monkeypatch):
     ("changes", "message"),
     [
         ({"metrics": "bi,bee"}, "there is no metric 'bee'; there are bi, multimodal-bi"),
-        ({"metrics": "angular-param"}, "angular-param need --backbone"),
-        ({"metrics": "bi", "data_path": None}, "bi need --data-path"),
+        ({"metrics": "angular-param"}, "angular-param needs --backbone"),
+        ({"metrics": "bi", "data_path": None}, "bi needs --data-path"),
         ({"data_path": None}, "give --data-path, .* or --backbone"),
         ({"samples": "0"}, "--samples is a whole number from 1 on, or 'all'"),
         ({"image_folder": "/nowhere"}, r"\d of \d images are missing"),
@@ -253,6 +311,9 @@ def test_selections_their_overlap_and_their_stability(scored, tmp_path, capsys):
     assert sum(first["share"]) == pytest.approx(2)
     assert first["low"] <= first["jaccard"] <= first["high"]
     assert last is None
+    assert first["of"] == "samples"
+    assert "stability over samples: overlap with resamples" in text
+    assert "It does not cover another training of the model" in text
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -265,7 +326,7 @@ def test_a_table_of_selections(scored, tmp_path, capsys):
     """Metrics of parameters have neither interval nor stability, and say so."""
     specs = (f"{scored}#parameter-change:2", f"{scored}#bi:2", "sparse-uniform:2")
     call(select, *specs, "--stability", "--markdown", tmp_path / "t.md")
-    assert "stability: none, as it does not come from several samples" in capsys.readouterr().out
+    assert "stability: none, because the selection does not come from several samples" in capsys.readouterr().out
     rows = [line.strip("| ").split(" | ") for line in (tmp_path / "t.md").read_text().splitlines()]
     bi = json.loads(scored.read_text())["metrics"]["bi"]
     layers = LayerSelection.parse(specs[1], 6).layers
@@ -302,7 +363,7 @@ def test_one_sample_is_no_certainty(flags, tmp_path, capsys):
     assert entry_["samples"] == 1
     assert not {"low", "high", "confidence"} & entry_.keys()
     call(select, f"{output}#angular:2", "--stability", "--markdown", tmp_path / "t.md")
-    assert "stability: none, as it does not come from several samples" in capsys.readouterr().out
+    assert "stability: none, because the selection does not come from several samples" in capsys.readouterr().out
 
 
 def test_pictures(scored, tmp_path):

@@ -46,5 +46,5 @@ def test_lowest_block():
     assert lowest_block(distances, 2, ()) == (1, 2)
     assert lowest_block(distances, 2, (2,)) == (4, 5)
     assert longest_stretch(6, (0, 3)) == 2
-    with pytest.raises(SurgeryError, match="longest stretch has 1 layers"):
+    with pytest.raises(SurgeryError, match="longest stretch has 1 layer;"):
         lowest_block(distances, 2, (1, 3, 5))

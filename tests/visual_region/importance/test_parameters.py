@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from llava.checkpoint.folder import open_checkpoint
-from visual_region.importance.angular_param import angular_param
+from visual_region.importance.angular_param import METRIC, angular_param
+from visual_region.importance.angular_param_vector import angular_param_vector
 from visual_region.importance.parameter_change import parameter_change
 from visual_region.importance.parameters import check_comparable, compare_layers
 from visual_region.importance.weights import decoder_weights
@@ -30,17 +31,23 @@ def score(trained, backbone):
 
 
 def naive(trained, backbone):
-    """Both metrics and the zeros of each layer, from two state dicts."""
-    ratios, angles, zeros = [], [], []
+    """The metrics and the zeros of each layer, from two state dicts."""
+    ratios, angles, vectors, zeros = [], [], [], []
+
+    def angle(new, old):
+        return math.acos(min(1.0, (new @ old / (new.norm() * old.norm())).item())) / math.pi
+
     for i in range(LAYERS):
         names = sorted(name for name in backbone if name.startswith(f"model.layers.{i}."))
         old = torch.cat([backbone[name].double().flatten() for name in names])
         new = torch.cat([trained[name].double().flatten() for name in names])
         kept = old != 0
         ratios.append(((new - old)[kept] / old[kept]).abs().mean().item())
-        angles.append(math.acos(min(1.0, (new @ old / (new.norm() * old.norm())).item())) / math.pi)
+        vectors.append(angle(new, old))
+        pairs = [(trained[name].double().flatten(), backbone[name].double().flatten()) for name in names]
+        angles.append(sum(angle(*pair) for pair in pairs) / len(names))
         zeros.append(int((~kept).sum()))
-    return ratios, angles, zeros
+    return ratios, angles, vectors, zeros
 
 
 def changed_copy(source, target, change):
@@ -70,10 +77,12 @@ def noisy(tiny, tmp_path_factory):
 
 def test_equals_the_formulas(tiny, noisy):
     folder, state = noisy
-    ratios, angles, zeros = naive(state, load_file(tiny.llm / "model.safetensors"))
+    ratios, angles, vectors, zeros = naive(state, load_file(tiny.llm / "model.safetensors"))
     sums = score(folder, tiny.llm)
     assert parameter_change(sums) == pytest.approx(ratios, rel=1e-6)
     assert angular_param(sums) == pytest.approx(angles, abs=1e-6)
+    assert angular_param_vector(sums) == pytest.approx(vectors, abs=1e-6)
+    assert abs(angles[0] - vectors[0]) > 1e-4, "the mean of the tensors' angles is not the angle of all weights"
     assert [s.zeros for s in sums] == zeros == [0] * LAYERS
 
 
@@ -110,7 +119,8 @@ def test_scaling_a_layer_gives_the_scale(tiny, tmp_path):
     changed_copy(tiny.llm, tmp_path / "scaled", lambda name, t: t * 1.25 if ".layers.2." in name else t)
     sums = score(tmp_path / "scaled", tiny.llm)
     assert parameter_change(sums) == pytest.approx([0, 0, 0.25, 0, 0, 0], abs=1e-7)
-    assert angular_param(sums) == pytest.approx([0] * LAYERS, abs=1e-7)
+    for metric in (angular_param, angular_param_vector):
+        assert metric(sums) == pytest.approx([0] * LAYERS, abs=1e-7)
 
 
 def test_zeros_are_left_out_and_counted(tiny, tmp_path):
@@ -124,8 +134,20 @@ def test_zeros_are_left_out_and_counted(tiny, tmp_path):
     new = changed_copy(tmp_path / "old", tmp_path / "new", lambda name, t: t * 1.5 + 0.1 * (t == 0))
     sums = score(tmp_path / "new", tmp_path / "old")
     assert parameter_change(sums) == pytest.approx([0.5] * LAYERS, rel=1e-6)
-    assert [s.zeros for s in sums] == naive(new, old)[2] == [0, 3 * 32, 0, 0, 0, 0]
+    assert [s.zeros for s in sums] == naive(new, old)[3] == [0, 3 * 32, 0, 0, 0, 0]
     assert all(math.isfinite(value) for value in angular_param(sums))
+
+
+def test_a_tensor_of_zeros_has_no_angle(tiny, tmp_path):
+    zeroed = "layers.1.mlp.up_proj.weight"
+    changed_copy(tiny.llm, tmp_path / "old", lambda name, t: t * 0 if name.endswith(zeroed) else t)
+    changed_copy(tmp_path / "old", tmp_path / "new", lambda name, t: torch.cat([-t[:1], t[1:]]) + (t == 0))
+    sums = score(tmp_path / "new", tmp_path / "old")
+    entry = METRIC.entry(sums)
+    assert (entry["tensors"], entry["left_out"]) == ([9] * LAYERS, [0, 1, 0, 0, 0, 0])
+    expected = [angle for angle in sums[1].angles if angle is not None]
+    assert entry["values"][1] == pytest.approx(sum(expected) / 8)
+    assert entry["values"][1] > 0
 
 
 LORA_SETTINGS = [{}, {"use_rslora": True, "rank_pattern": {"q_proj": 2}, "alpha_pattern": {"up_proj": 3}}]
@@ -151,7 +173,7 @@ def test_a_lora_scores_as_its_merged_twin(tiny, tmp_path, base_dtype, merged_dty
     lora = open_weights(tmp_path / "lora", dtype=merged_dtype)
     merged = open_weights(tmp_path / "merged")
     found, twin = (list(compare_layers(weights, backbone, range(LAYERS))) for weights in (lora, merged))
-    for metric in (parameter_change, angular_param):
+    for metric in (parameter_change, angular_param, angular_param_vector):
         assert metric(found) == pytest.approx(metric(twin), rel=1e-6, abs=1e-9)
         assert [value > 0 for value in metric(found)] == [True, False, False, True, False, False]
 

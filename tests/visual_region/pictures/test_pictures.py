@@ -1,12 +1,15 @@
 """What the pictures show: whole numbers of samples, marks at both ends, a panel for each file."""
 
 import json
+import re
 
 import pytest
 from matplotlib import pyplot
 
+from tests.conftest import REPOSITORY
+from visual_region.importance import METRICS
 from visual_region.layers import LayerSelection
-from visual_region.pictures import curves, figure, heatmap, stacks
+from visual_region.pictures import bars, curves, figure, heatmap, stacks
 from visual_region.scores import ScoreFile
 
 LAYERS = 6
@@ -47,12 +50,44 @@ def test_samples_are_counted_in_whole_numbers(drawn, tmp_path, samples):
 def test_marks_at_both_ends_are_whole(drawn, tmp_path):
     curves.draw_curves([("one", CURVE)], tmp_path / "c.png")
     axis = drawn[0].axes[0]
-    marker = axis.lines[0].get_markersize() / 72 * drawn[0].dpi / 2
+    marker = max(line.get_markersize() for line in axis.lines) / 72 * drawn[0].dpi / 2
     bottom, top = axis.bbox.y0, axis.bbox.y1
     for line in axis.lines:
         places = axis.transData.transform(line.get_xydata())[:, 1]
         assert places.min() - marker >= bottom
         assert places.max() + marker <= top
+
+
+def test_both_of_two_equal_lines_can_be_seen(drawn, tmp_path):
+    """The upper one is thinner, with gaps, and its marks are rings around those of the lower one."""
+    curves.draw_curves([("one", CURVE)], tmp_path / "c.png")
+    lower, upper = drawn[0].axes[0].lines
+    assert upper.get_zorder() >= lower.get_zorder()
+    assert upper.is_dashed()
+    assert not lower.is_dashed()
+    assert upper.get_linewidth() < lower.get_linewidth()
+    assert upper.get_markersize() > lower.get_markersize()
+    assert upper.get_markerfacecolor() == "none"
+
+
+def test_bars_begin_at_0_and_have_a_unit(drawn, tmp_path):
+    bars.draw_bars(score_file(tmp_path, 3), [1], tmp_path / "b.png")
+    axis = drawn[0].axes[0]
+    assert axis.get_ylim()[0] == 0
+    assert axis.get_ylabel() == "attention per image token"
+    assert {figure.unit_of(name) for name in METRICS} >= {"1 - cosine", "angle / π", "change / value"}
+    assert "" not in {figure.unit_of(name) for name in (*METRICS, "bi-text", "angular-last", "image-attention-prompt")}
+    assert figure.unit_of("my-own") == ""
+
+
+def test_one_palette():
+    """Colours are written down in one file."""
+    for folder in ("llava", "visual_region", "playground"):
+        for path in (REPOSITORY / folder).rglob("*.py"):
+            if path.name != "palette.py":
+                text = path.read_text()
+                found = re.findall(r"""["']#[0-9a-fA-F]{6}["']|color=["'](?!none|white)|["']C\d|["']C\{""", text)
+                assert not found, (path, found)
 
 
 def test_a_file_given_twice_keeps_both_panels(drawn, tmp_path):

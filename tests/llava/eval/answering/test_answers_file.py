@@ -185,3 +185,12 @@ def test_parts_of_two_runs_are_not_joined(tmp_path):
     one, two = write_parts(tmp_path / "one", 2), write_parts(tmp_path / "two", 2, model="other")
     with pytest.raises(EvaluationError, match=r"made with other settings than .* \(model\)"):
         merge([one[0], two[1]], tmp_path / "merge.jsonl")
+
+
+@pytest.mark.parametrize("row", ["[0, 5]", '["x", "{}"]', '[0, "{cut"]', '[0, "[]"]'])
+def test_a_journal_that_holds_no_answers_is_refused(tmp_path, row):
+    head = json.dumps({"settings": {"chunk": [1, 0]}})
+    (tmp_path / "a.jsonl.journal").write_text(f"{head}\n{row}\n")
+    for _ in range(2):
+        with pytest.raises(EvaluationError, match=r"^1 entry of .*a\.jsonl\.journal .* is no answer to a question"):
+            AnswersFile(tmp_path / "a.jsonl", {})

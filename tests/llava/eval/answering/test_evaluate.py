@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from llava.checkpoint.folder import open_checkpoint
-from llava.eval.answering import runner
+from llava.conversation import TemplateError
+from llava.eval.answering import arguments, program, runner
 from llava.eval.answering.answerer import Generation
 from llava.eval.answering.answers_file import AnswersFile, record_path
 from llava.eval.answering.arguments import open_model
@@ -302,7 +303,7 @@ def test_a_part_that_was_cut_is_mended_by_the_same_command(flags, questions, tmp
     def run(rank):
         monkeypatch.setenv("RANK", rank)
         monkeypatch.setenv("LOCAL_RANK", rank)
-        runner.main(question_parser("test", 128), lambda args: read_questions(args.question_file))
+        program.main(question_parser("test", 128), lambda args: read_questions(args.question_file))
 
     run("0")
     run("1")
@@ -323,7 +324,7 @@ def test_under_torchrun_each_process_takes_its_chunk_and_the_last_joins(flags, q
         monkeypatch.setenv("RANK", rank)
         monkeypatch.setenv("LOCAL_RANK", rank)
         monkeypatch.setattr(sys, "argv", ["model_vqa_loader", *flags(questions())])
-        runner.main(question_parser("test", 128), lambda args: read_questions(args.question_file))
+        program.main(question_parser("test", 128), lambda args: read_questions(args.question_file))
     lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     assert lines == whole
 
@@ -336,3 +337,33 @@ def test_errors_are_one_line(flags, questions):
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith(f"error: {path}: line 1 is not a question")
     assert "Traceback" not in result.stderr
+
+
+def test_a_template_that_training_refuses_is_refused(flags, questions, monkeypatch, capsys):
+    monkeypatch.setattr(arguments, "load", lambda *more: pytest.fail("weights were loaded first"))
+    with pytest.raises(TemplateError, match=r"^--conv-mode chatml does not fit .* '<\|im_end\|>' is .*Templates .* v1"):
+        answer(flags(questions(), "--conv-mode", "chatml"))
+
+
+def test_the_template_of_captions_is_warned_of(flags, questions, capsys):
+    answer(flags(questions(2)))
+    assert not capsys.readouterr().err.count("warning")
+    answer(flags(questions(2), "--conv-mode", "plain"))
+    assert "warning: plain is the template of captions" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a GPU that this machine has")
+def test_a_device_that_does_not_exist_is_told_first(flags, questions, capsys):
+    with pytest.raises(ValueError, match="--device cuda:3 does not exist: this machine has no GPU"):
+        answer(flags(questions(), "--device", "cuda:3"))
+    with pytest.raises(SystemExit, match="2"):
+        parse(flags(questions(), "--device", "banana"))
+    assert "argument --device: 'banana' is no device; cuda" in capsys.readouterr().err
+
+
+def test_a_question_with_an_image_token_is_asked_as_without(flags, questions, tmp_path):
+    plain = answer(flags(questions(2)))
+    rows = [json.loads(line) for line in (tmp_path / "q.jsonl").read_text().splitlines()]
+    marked = [row | {"text": f"<image>\n{row['text']}"} for row in rows]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in marked))
+    assert [line["text"] for line in answer(flags(tmp_path / "q.jsonl"))] == [line["text"] for line in plain]

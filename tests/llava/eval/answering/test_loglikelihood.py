@@ -10,6 +10,7 @@ from llava.eval.answering.loglikelihood import encode_pair
 from llava.eval.answering.loglikelihood import loglikelihoods as iterate
 from llava.eval.answering.questions import Question
 from llava.model.builder import load_checkpoint
+from llava.tokenization import ids_to_text
 
 SHOTS = "Which colour has the sky?\nA. blue\nB. red\nAnswer: A\n\n" * 3
 REQUESTS = [
@@ -111,7 +112,7 @@ def test_texts_equal_generate_and_need_no_tower(text_model):
     for prompt, text in zip(prompts, ours, strict=True):
         ids = torch.tensor([tokenizer(prompt).input_ids])
         output = model.generate(ids, max_new_tokens=10, do_sample=False, pad_token_id=0)
-        assert text == tokenizer.decode(output[0], skip_special_tokens=True).strip()
+        assert text == ids_to_text(tokenizer, output[0]).strip()
 
 
 def test_stop_strings_end_and_cut(text_model):

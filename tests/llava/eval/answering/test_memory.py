@@ -16,7 +16,7 @@ from llava.eval.answering.runner import evaluate
 ROOM = 24 << 20
 LIMITED = """
 import resource, sys
-from llava.eval.answering import runner
+from llava.eval.answering import program, runner
 from llava.eval.answering.flags import loader_parser
 from llava.eval.answering.questions import read_questions
 
@@ -31,7 +31,7 @@ def within_a_limit(answerer, questions, *more):
     return answer_all(answerer, questions, *more)
 
 runner.answer_all = within_a_limit
-runner.main(loader_parser(), lambda args: read_questions(args.question_file))
+program.main(loader_parser(), lambda args: read_questions(args.question_file))
 """
 
 

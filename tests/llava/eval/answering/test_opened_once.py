@@ -6,8 +6,8 @@ from collections import Counter
 
 from llava.checkpoint import folder
 from llava.eval.answering.flags import loader_parser
+from llava.eval.answering.program import main
 from llava.eval.answering.questions import read_questions
-from llava.eval.answering.runner import main
 
 
 def test_answering_with_a_lora_reads_each_file_once(tiny, tiny_lora, tmp_path, monkeypatch):

@@ -34,8 +34,23 @@ def test_broken_lines_are_all_named_by_number(tmp_path):
     )
     with pytest.raises(EvaluationError, match=r"line 3 is not a question with question_id and text; 4 such lines") as e:
         read_questions(path)
-    for line in ("line 3 (KeyError", "line 4 (JSONDecodeError", "line 5 (", "line 6 (TypeError"):
+    for line in (
+        "line 3 (KeyError",
+        "line 4 (not JSON: Unterminated string starting at at column 20",
+        "line 5 (",
+        "line 6 (TypeError",
+    ):
         assert line in str(e.value)
+
+
+def test_image_tokens_in_a_text(tmp_path):
+    """As in LLaVA's training data: upstream's programs put <image> before the text, and fail on a second one."""
+    rows = [{"question_id": i, "text": text, "image": "0.png"} for i, text in enumerate(("<image>\nWhere?", "Where?"))]
+    first, second = read_questions(write_lines(tmp_path / "q.jsonl", *rows))
+    assert (first.text, first.prompt, second.text) == ("Where?", "<image>\nWhere?", "Where?")
+    path = write_lines(tmp_path / "q.jsonl", rows[1], {"question_id": 2, "text": "<image>\nWhere?"})
+    with pytest.raises(EvaluationError, match=r"q\.jsonl: line 2 .*1 such line: .*has <image>, but it names no image"):
+        read_questions(path)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +128,7 @@ def test_science_questions_as_upstream_asks_them(tmp_path):
     assert (text.image, text.prompt) == (None, f"Which?\nA. x\nB. y\n{LETTER}")
     assert read_science_questions(path)[1].prompt == "Which?\nA. x\nB. y"
     path.write_text(json.dumps([*rows, {"id": "9"}]))
-    with pytest.raises(EvaluationError, match=r"1 entries are not questions.*entry 3"):
+    with pytest.raises(EvaluationError, match=r"1 entry is no question.*entry 3"):
         read_science_questions(path)
     path.write_text(json.dumps(rows)[:-9])
     with pytest.raises(EvaluationError, match=r"not valid JSON.*is it whole"):

@@ -17,6 +17,7 @@ from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.questions import read_questions
 from llava.eval.answering.runner import answer_all
 from llava.model.builder import load_pretrained_model
+from llava.tokenization import ids_to_text
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,7 +55,7 @@ def single(answerer, questions):
         output = answerer.model.generate(
             **answerer.inputs([question]), max_new_tokens=8, do_sample=False, pad_token_id=0, eos_token_id=2
         )
-        texts.append(answerer.tokenizer.decode(output[0], skip_special_tokens=True).strip())
+        texts.append(ids_to_text(answerer.tokenizer, output[0]).strip())
     assert len(set(texts)) > 20, "the answers must differ for a comparison to mean something"
     return texts
 
@@ -166,6 +167,29 @@ def test_ten_kills_leave_the_answers_of_an_unbroken_run(answerer, questions, tmp
     assert 0 < len(again.lines) < 200
     run(answerer, rows, again, "m", 16)
     assert path.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_a_resumed_run_asks_the_batches_of_an_unbroken_run(answerer, questions, tmp_path, monkeypatch):
+    """Also where prompts share a prefix: in bfloat16 an answer may depend on its batch."""
+    rows, asked, stop = read_questions(questions)[:60], [], []
+
+    def answer(self, batch, prompts, *rest):
+        if [len(asked)] == stop:
+            raise KeyboardInterrupt
+        asked.append([(question.index, prompt.shared) for question, prompt in zip(batch, prompts, strict=True)])
+        return [""] * len(batch)
+
+    monkeypatch.setattr(Answerer, "answer", answer)
+    run(answerer, rows, AnswersFile(tmp_path / "whole.jsonl", {}), "m", 4, True)
+    whole, asked[:] = list(asked), []
+    for stop[:] in ([1], [4], [5], [9], [12]):
+        answers = AnswersFile(tmp_path / "a.jsonl", {})
+        with pytest.raises(KeyboardInterrupt):
+            run(answerer, rows, answers, "m", 4, True)
+        answers.close()
+    stop.clear()
+    run(answerer, rows, AnswersFile(tmp_path / "a.jsonl", {}), "m", 4, True)
+    assert asked == whole
 
 
 def command(tiny, tiny_llava, questions, answers, *more, module="llava.eval.model_vqa_loader"):

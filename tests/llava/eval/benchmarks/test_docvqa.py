@@ -30,14 +30,17 @@ ANSWERS = [
 
 def test_by_hand():
     report = score(ANSWERS, ANNOTATIONS)
-    assert report.per_question == {"10": 1, "11": 1, "12": 0, "13": 0}
+    assert report.metric == "anls"
+    assert report.per_question == pytest.approx({"10": 1, "11": 0, "12": 7 / 8, "13": 5 / 6})
+    assert report.metrics["relaxed"].value == 0.5
     assert report.metrics["exact"].value == 0.25
+    assert "not published" in report.details["paper"]
     # 1, then "0.12" against "12%": 2 of 4 letters wrong at least, below one half; 7/8; one edit over 6 raw letters.
     assert report.metrics["anls"].value == pytest.approx((1 + 0 + 7 / 8 + 5 / 6) / 4)
     assert {kind: (m.value, m.samples) for kind, m in report.groups["question type"].items()} == {
-        "handwritten": (1, 1),
-        "layout": (pytest.approx(1 / 3), 3),
-        "table/list": (1, 1),
+        "handwritten": (0, 1),
+        "layout": (pytest.approx((1 + 7 / 8 + 5 / 6) / 3), 3),
+        "table/list": (0, 1),
     }
     assert score(ANSWERS[::-1], ANNOTATIONS) == report
 
@@ -52,7 +55,7 @@ def test_any_reference_scores_one_by_every_rule():
     ("annotations", "words"),
     [
         ({"data": [entry(1, ["x"], data_split="test")]}, "are of split test, not val"),
-        ({"data": [entry(1, [])]}, "1 annotations have no answers"),
+        ({"data": [entry(1, [])]}, "1 annotation has no answers"),
         ({"questions": []}, "not a DocVQA file"),
         ([], "not a DocVQA file"),
     ],
@@ -69,4 +72,4 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["x", *flags.split()])
     DOCVQA.score_main()
     assert "anls" in capsys.readouterr().out
-    assert json.loads((tmp_path / "r.json").read_text())["metric"] == "relaxed"
+    assert json.loads((tmp_path / "r.json").read_text())["metric"] == "anls"

@@ -45,7 +45,7 @@ def test_fewer_questions_are_said():
     assert report.warnings == ["a subset: 2 of the 4 annotated questions were asked"]
     report = as_report(answers(q1="circle"), ANNOTATIONS, ["1", "2"], "wrong")
     assert report.headline.value == 0.5
-    assert "1 of 2 questions have no answer and count as wrong" in report.warnings[1]
+    assert "1 of 2 questions has no answer and counts as wrong" in report.warnings[1]
     # A part of the answers, as the pruning curve scores them.
     assert score(answers(q1="circle"), ANNOTATIONS)["questions"] == 1
 
@@ -78,7 +78,7 @@ def test_command_line(command, capsys):
     assert command(first, "--missing", "skip")["counts"]["all"] == 1
     for text, words in (
         (lines[:-9], "line 2 is not valid JSON"),
-        (first, "1 question ids are not answered: 2"),
+        (first, "1 question id is not answered: 2"),
         (lines + '{"question_id": 77, "text": "a"}\n', "not among the annotations: 77"),
         ("", "holds no answers"),
     ):

@@ -51,8 +51,8 @@ def test_by_hand():
     assert {name: m.value for name, m in report.groups["semantic type"].items()} == {"attr": 0.5, "global": 1, "obj": 0}
     assert {name: m.samples for name, m in report.groups["steps"].items()} == {"02": 4}
     assert {name: m.samples for name, m in report.groups["words"].items()} == {"03": 1, "04": 3}
-    # Group colour: gold red 1, blue 1; given red 2, blue 0. (1 + 1) / 1 over one group.
-    assert report.details["distribution"] == pytest.approx(2)
+    # Group colour: gold red 1, blue 1; given red 2, blue 0. (1 + 1) / 1 over one group, divided by 100.
+    assert report.details["distribution"] == pytest.approx(0.02)
 
 
 def test_steps_leave_out_the_one_that_asks():
@@ -73,7 +73,7 @@ def test_no_group_no_distribution():
 @pytest.mark.parametrize(
     ("answers", "questions", "words"),
     [
-        (ANSWERS[:3], QUESTIONS, "1 question ids are not answered: 4"),
+        (ANSWERS[:3], QUESTIONS, "1 question id is not answered: 4"),
         (ANSWERS + said(q9="x"), QUESTIONS, "not among the annotations: 9"),
         (ANSWERS, {"1": {"question": "?"}}, "not in GQA's official form"),
         (ANSWERS, [], "not in GQA's official form"),
@@ -106,7 +106,7 @@ def test_from_answers_over_predictions_to_the_score(tmp_path, monkeypatch, capsy
     GQA.score_main()
     assert official == json.loads((tmp_path / "merge.score.json").read_text())
     assert official["value"] == 0.5
-    assert "Distribution: 2.00" in capsys.readouterr().out
+    assert "Distribution: 0.02" in capsys.readouterr().out
 
 
 def test_gqas_real_questions_become_llavas_line_for_line(tmp_path):

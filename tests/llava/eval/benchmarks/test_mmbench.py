@@ -4,6 +4,8 @@ import sys
 import openpyxl
 import pytest
 
+from llava.eval.benchmarks import mmbench
+from llava.eval.benchmarks.base import Published
 from llava.eval.benchmarks.mmbench import MMBENCH, convert_main, prepare, read_mmbench_questions, score, sheet
 from llava.eval.benchmarks.preparing import Options, PrepareError
 from llava.eval.scoring.mmbench_tsv import options_of, read_tsv
@@ -93,7 +95,7 @@ def test_one_order_is_no_circle():
 def test_a_circle_with_a_gap_is_left_out_and_said():
     report = score(said(ROWS[1:]), ROWS, missing="skip")
     assert report.metrics["circular"].samples == 2
-    assert "1 of 9 questions have no answer" in report.warnings[0]
+    assert "1 of 9 questions has no answer" in report.warnings[0]
     assert "1 questions lack the answer to an order" in report.warnings[1]
     assert "1 questions lack the first order" in report.warnings[2]
     assert report.metrics["vanilla"].samples == 2
@@ -131,7 +133,7 @@ def test_all_rounds_make_the_rotations_that_a_file_lacks():
     ("answers", "rows", "words"),
     [
         (said(ROWS[:-1]), ROWS, r"not answered: 2000243/0"),
-        (said(ROWS), [*ROWS[:-1], ROWS[-1] | {"answer": ""}], "1 rows have no answer letter .* the server"),
+        (said(ROWS), [*ROWS[:-1], ROWS[-1] | {"answer": ""}], "1 row has no answer letter .* the server"),
         (said([row(999, "A")]), ROWS[:1], "not among the annotations: 999/0"),
         ([{"question_id": 241, "text": "A", "options": ["x", "y"]}], ROWS[:1], "was given to the options"),
     ],
@@ -251,9 +253,7 @@ def test_a_test_split_gets_an_empty_answer_column(tmp_path):
 
 
 def test_an_incomplete_submission_is_refused():
-    with pytest.raises(
-        ScoringError, match=r"1 rows of the file have no answer: 1000241; 1 answers belong to no row: 9"
-    ):
+    with pytest.raises(ScoringError, match=r"1 row of the file has no answer: 1000241; 1 answer belongs to no row: 9"):
         sheet(ROWS[:2], [*said(ROWS[:1]), {"question_id": 9, "text": ""}])
 
 
@@ -271,11 +271,15 @@ def test_command_line(tmp_path, monkeypatch, capsys):
         MMBENCH.score_main()
 
 
-def test_mmbench_must_have_every_rotation(tmp_path):
+def test_the_rows_and_questions_of_the_published_file(tmp_path, monkeypatch):
     MAKERS["mmbench"](tmp_path / "raw")
     file = tmp_path / "raw/mmbench_dev_20230712.tsv"
+    monkeypatch.setattr(mmbench, "PUBLISHED", Published(9, "rows"))
+    with pytest.raises(PrepareError, match="3 questions; published are 1,164"):
+        prepare(tmp_path / "raw", tmp_path / "out", Options())
+    monkeypatch.setattr(mmbench, "QUESTIONS", Published(3, "questions"))
     assert prepare(tmp_path / "raw", tmp_path / "out", Options()) == 9
     file.write_text("\n".join(file.read_text().split("\n")[:-2]) + "\n")
-    with pytest.raises(PrepareError, match=r"1 of 3 questions have not one row for each rotation .*: 243"):
+    with pytest.raises(PrepareError, match="8 rows; published are 9"):
         prepare(tmp_path / "raw", tmp_path / "out", Options())
     assert prepare(tmp_path / "raw", tmp_path / "out", Options(check_counts=False)) == 8

@@ -171,7 +171,7 @@ def test_mmlu_counts_and_files(mmlu, tmp_path):
         text = (mmlu / f"data/{split}/anatomy_{split}.csv").read_text()
         for subject in SUBJECTS:
             (mmlu / f"data/{split}/{subject}_{split}.csv").write_text(text)
-    with pytest.raises(PrepareError, match="171 test questions; published are 14042"):
+    with pytest.raises(PrepareError, match="171 test questions; published are 14,042"):
         prepare(mmlu, tmp_path / "out", Options())
     (mmlu / "data/dev/virology_dev.csv").write_text("q,1,2,3,4,A\n")
     with pytest.raises(PrepareError, match=r"virology_dev\.csv holds 1 questions; 5 are needed"):

@@ -10,11 +10,11 @@ import torch
 
 from llava.eval.answering.arguments import open_model
 from llava.eval.answering.errors import EvaluationError
+from llava.eval.answering.mmlu import CONTINUATIONS, _most_probable, fitted, read_items
+from llava.eval.answering.mmlu import answer as answer_with
 from llava.eval.benchmarks.mmlu import LETTERS, Item, likelihood_prompt, score
 from llava.eval.benchmarks.mmlu import prepare as prepare_mmlu
 from llava.eval.benchmarks.preparing import Options
-from llava.eval.model_mmlu import CONTINUATIONS, _most_probable, fitted, read_items
-from llava.eval.model_mmlu import answer as answer_with
 from llava.model.builder import load_pretrained_model
 from llava.tokenization import encoder_for
 
@@ -133,7 +133,7 @@ def test_chunks_and_resumption(tiny_llava, data, tmp_path, capsys, monkeypatch):
                 raise KeyboardInterrupt
             yield found
 
-    monkeypatch.setattr("llava.eval.model_mmlu._most_probable", interrupted)
+    monkeypatch.setattr("llava.eval.answering.mmlu._most_probable", interrupted)
     with pytest.raises(KeyboardInterrupt):
         answer(arguments(tiny_llava, data, tmp_path / "again.jsonl", "loglikelihood"))
     monkeypatch.undo()

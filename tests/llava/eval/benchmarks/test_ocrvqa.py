@@ -32,6 +32,7 @@ def test_by_hand():
     assert report.metrics["relaxed"].value == 0.5
     assert report.metrics["exact"].value == 0.25
     assert (report.metric, report.headline.samples) == ("relaxed", 4)
+    assert "not published" in report.details["paper"]
     assert score(ANSWERS[::-1], BOOKS) == report
 
 
@@ -62,5 +63,5 @@ def test_command_line_on_a_subset(tmp_path, monkeypatch, capsys):
     flags = f"--annotation-file {tmp_path}/dataset.json --question-file {tmp_path}/q.jsonl"
     monkeypatch.setattr(sys, "argv", ["x", *flags.split(), "--result-file", f"{tmp_path}/a.jsonl"])
     OCRVQA.score_main()
-    assert "warning: a subset: 1 of the 4 annotated questions were asked" in capsys.readouterr().out
+    assert "warning: a subset: 1 of the 4 annotated questions was asked" in capsys.readouterr().out
     assert json.loads((tmp_path / "a.score.json").read_text())["value"] == 1

@@ -220,7 +220,7 @@ def test_killed_and_started_again(tiny_llava, loaded, run, tmp_path, monkeypatch
     run(*flags, "--report-file", straight)
     from llava.eval.answering import nll
 
-    original, calls = nll._window_nll, []
+    original, calls = nll.window_nll, []
 
     def dies(*args):
         if len(calls) == 2:
@@ -228,17 +228,17 @@ def test_killed_and_started_again(tiny_llava, loaded, run, tmp_path, monkeypatch
         calls.append(1)
         return original(*args)
 
-    monkeypatch.setattr(nll, "_window_nll", dies)
+    monkeypatch.setattr(nll, "window_nll", dies)
     with pytest.raises(SystemExit, match="130"):
         run(*flags, "--report-file", report)
     assert not report.exists()
-    monkeypatch.setattr(nll, "_window_nll", original)
+    monkeypatch.setattr(nll, "window_nll", original)
     run(*flags, "--report-file", report)
     assert report.read_text() == straight.read_text()
 
 
 def test_bad_input_before_the_model(tiny, tiny_llava, run, tmp_path, monkeypatch):
-    monkeypatch.setattr(perplexity, "load", None)
+    monkeypatch.setattr("llava.eval.answering.arguments.load", None)
     text, broken = tmp_path / "text.txt", tmp_path / "broken.jsonl"
     text.write_text(TEXT)
     empty = tmp_path / "empty.txt"
@@ -267,7 +267,7 @@ def test_bad_input_before_the_model(tiny, tiny_llava, run, tmp_path, monkeypatch
         check_flags(
             argparse.Namespace(
                 text_file=str(text), data_path=None, samples=0, max_tokens=None, context=None, stride=None,
-                batch_size=1, bos="auto",
+                batch_size=1, bos="auto", as_lm_eval=False,
             ),
             open_checkpoint(tiny_llava),
         )  # fmt: skip
@@ -279,7 +279,7 @@ def test_wikitext(tmp_path):
     with pytest.raises(PrepareError, match=r"has no wiki\.valid\.tokens nor valid\.txt"):
         prepare(tmp_path / "raw", out, Options(check_counts=False))
     (raw / "wiki.valid.tokens").write_text(" = Title = \n some words \n")
-    with pytest.raises(PrepareError, match=r"7 words and line ends in wiki\.valid\.tokens; published are 217646"):
+    with pytest.raises(PrepareError, match=r"7 words and line ends in wiki\.valid\.tokens; published are 217,646"):
         prepare(tmp_path / "raw", out, Options())
     assert prepare(tmp_path / "raw", out, Options(check_counts=False)) == 7
     assert (out / "wikitext-2-valid.txt").read_text() == " = Title = \n some words \n"
@@ -294,9 +294,9 @@ def test_wikitext(tmp_path):
 def test_a_text_cut_short_is_recognised_by_its_first_heading():
     text = " \n = Homarus gammarus = \n \n Homarus gammarus , known as the lobster . \n"
     assert words_and_line_ends(text) == 16
-    (warning,) = text_not_as_published(text)
+    (warning,) = text_not_as_published("a.txt", [text])
     assert "begins as wikitext-2-valid and holds 16 words and line ends, published are 217,646" in warning
     whole = text + "x " * (217646 - 16)
-    assert not text_not_as_published(whole)
-    assert not text_not_as_published("Any other text.\n")
-    assert not text_not_as_published("")
+    assert not text_not_as_published("a.txt", [whole])
+    assert not text_not_as_published("a.txt", ["Any other text.\n"])
+    assert not text_not_as_published("a.txt", [""])

@@ -1,13 +1,12 @@
 import json
 import pickle
 import random
-import sys
 
 import pytest
 
 from llava.eval.benchmarks.preparing import Options, PrepareError
 from llava.eval.benchmarks.refcocog import REFCOCOG, load_plain_pickle, prepare, score
-from llava.eval.scoring.boxes import frame_of, parse_box, to_pixels
+from llava.eval.scoring.boxes import parse_box, to_pixels
 from llava.eval.scoring.pairing import ScoringError
 from tests.made_benchmarks import MAKERS, rows_of
 
@@ -108,11 +107,15 @@ ANSWERS = [
 
 
 def test_by_hand():
-    report = score(ANSWERS, ANNOTATIONS, "padded")
+    report = score(ANSWERS, ANNOTATIONS)
     # Equal; exactly one half, which is a hit; no box; clipped to the whole image, again one half.
     assert report.per_question == pytest.approx({"1": 1, "2": 0.5, "3": 0, "4": 0.5})
     assert report.metrics["mean_iou"].value == pytest.approx(0.5)
     assert report.metrics["accuracy_at_0.5"].value == pytest.approx(0.75)
+    original = score(ANSWERS, ANNOTATIONS, "original")
+    for name in ("mean_iou", "accuracy_at_0.5"):
+        assert report.metrics[f"{name} (original frame)"] == original.metrics[name]
+        assert original.metrics[f"{name} (padded frame)"] == report.metrics[name]
     assert report.parse_failures == 1
     assert "1 boxes reach beyond 0..1" in report.warnings[0]
     assert report.details == {
@@ -137,16 +140,37 @@ def test_the_true_box_scores_one(frame):
     assert report.metrics["accuracy_at_0.5"].value == 1
 
 
-def test_the_checkpoint_says_its_frame():
-    assert frame_of({"model_type": "llava_llama", "image_aspect_ratio": "pad"})[0] == "padded"
-    assert frame_of({"model_type": "llava_llama", "image_aspect_ratio": None})[0] == "original"
-    assert "image_aspect_ratio is 'square'" in frame_of({"model_type": "llava", "image_aspect_ratio": "square"})[1]
-    # Bunny pads its images too, but its training boxes are shares of the original ones.
-    assert frame_of({"model_type": "bunny-llama", "image_aspect_ratio": "pad"})[0] == "original"
-    with pytest.raises(ScoringError, match="give --frame"):
-        frame_of({"model_type": "gpt9"})
-    with pytest.raises(ScoringError, match="give --frame"):
-        frame_of({})
+def perfect_in(frame, entries):
+    """What a model writes that knows every box, two decimals as in LLaVA's training data."""
+    lines = []
+    for e in entries:
+        x, y, w, h = e["bbox"]
+        shares = to_shares((x, y, x + w, y + h), e["width"], e["height"], frame)
+        lines.append({"question_id": e["question_id"], "text": str([round(share, 2) for share in shares])})
+    return lines
+
+
+@pytest.mark.parametrize(("wrote", "read"), [("padded", "original"), ("original", "padded")])
+def test_a_perfect_model_read_in_the_wrong_frame_is_noticed(wrote, read):
+    draw = random.Random(1)
+    entries = [
+        entry(i, (draw.randrange(100), draw.randrange(80), draw.randrange(90, 300), draw.randrange(90, 300)), size)
+        for i, size in enumerate([(640, 480), (480, 640), (640, 427), (500, 375)] * 30)
+    ]
+    answers = perfect_in(wrote, entries)
+    right, wrong = (score(answers, {"data": entries}, frame) for frame in (wrote, read))
+    assert right.headline.value > 0.96
+    assert not right.warnings
+    assert wrong.headline.value < 0.85
+    (warning,) = wrong.warnings
+    gain = 100 * (right.headline.value - wrong.headline.value)
+    assert warning.startswith(
+        f"the mean IoU is {gain:.2f} points higher as shares of the {wrote} image; --frame {wrote}"
+    )
+
+
+def test_padded_is_the_frame():
+    assert REFCOCOG.score_parser().parse_args(["--result-file", "a", "--annotation-file", "b"]).frame == "padded"
 
 
 @pytest.mark.parametrize(
@@ -162,29 +186,16 @@ def test_bad_input(answers, annotations, words):
         score(answers, annotations, "padded")
 
 
-def test_command_line(tmp_path, tiny_llava, monkeypatch, capsys):
+def test_command_line(tmp_path, capsys):
     (tmp_path / "ann.json").write_text(json.dumps(ANNOTATIONS))
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in ANSWERS))
-    flags = ["x", "--annotation-file", f"{tmp_path}/ann.json", "--result-file", f"{tmp_path}/a.jsonl"]
-    monkeypatch.setattr(sys, "argv", flags)
-    with pytest.raises(ScoringError, match="--model-path"):
-        REFCOCOG.score_main()
-    # A name that says something else: the config decides.
-    named = tmp_path / "bunny-original"
-    named.symlink_to(tiny_llava)
-    monkeypatch.setattr(sys, "argv", [*flags, "--model-path", str(named)])
-    REFCOCOG.score_main()
-    assert "shares of the padded image: family llava_llama" in capsys.readouterr().out
-    frame = json.loads((tmp_path / "a.score.json").read_text())["details"]["frame"]
-    assert frame["boxes_are_shares_of"] == "padded"
-    assert "image_aspect_ratio is 'pad'" in frame["because"]
-    monkeypatch.setattr(sys, "argv", [*flags, "--frame", "original"])
-    REFCOCOG.score_main()
-    frame = json.loads((tmp_path / "a.score.json").read_text())["details"]["frame"]
-    assert frame == {"boxes_are_shares_of": "original", "because": "given as --frame"}
-    monkeypatch.setattr(sys, "argv", [*flags, "--model-path", str(tmp_path / "no")])
-    with pytest.raises(ScoringError, match="or give --frame"):
-        REFCOCOG.score_main()
+    flags = ["--annotation-file", f"{tmp_path}/ann.json", "--result-file", f"{tmp_path}/a.jsonl"]
+    for more, frame, other in (([], "padded", "original"), (["--frame", "original"], "original", "padded")):
+        REFCOCOG.score_main([*flags, *more])
+        report = json.loads((tmp_path / "a.score.json").read_text())
+        assert report["details"]["frame"] == {"boxes_are_shares_of": frame}
+        assert f"mean_iou ({other} frame)" in report["metrics"]
+    assert "* mean_iou" in capsys.readouterr().out
 
 
 def test_refcocog_keeps_what_the_scorer_needs(tmp_path):

@@ -81,14 +81,14 @@ def test_missing_answers():
 
 def test_images_that_were_not_shown_are_told():
     report = score([said("1", "A"), *ANSWERS[1:]], PROBLEMS)
-    assert report.warnings == ["1 questions with an image were asked without <image>: 1"]
+    assert report.warnings == ["1 question with an image was asked without <image>: 1"]
 
 
 def test_splits():
     assert list(split_problems(PROBLEMS, {"test": ["2", "1"]}, "test")) == ["2", "1"]
     with pytest.raises(ScoringError, match="no split 'minitest'; it has test"):
         split_problems(PROBLEMS, {"test": ["1"]}, "minitest")
-    with pytest.raises(ScoringError, match="lacks 1 problems of test: 9"):
+    with pytest.raises(ScoringError, match="lacks 1 problem of test: 9"):
         split_problems(PROBLEMS, {"test": ["9"]}, "test")
 
 
@@ -96,8 +96,12 @@ def test_splits():
     ("problems", "splits", "words"),
     [
         (PROBLEMS, {"test": []}, "split 'test' of pid_splits.json is empty"),
-        ({"1": {"answer": 0}}, {"test": ["1"]}, "1 problems of test have no choices, or no answer among them: 1"),
-        ({"1": problem(3)}, {"test": ["1"]}, "no answer among them: 1"),
+        (
+            {"1": {"answer": 0}},
+            {"test": ["1"]},
+            "1 problem of test without choices, or without an answer among them: 1",
+        ),
+        ({"1": problem(3)}, {"test": ["1"]}, "without an answer among them: 1"),
         ([1], {"test": ["1"]}, "not ScienceQA's"),
         (PROBLEMS, ["1"], "not ScienceQA's"),
     ],
@@ -110,7 +114,7 @@ def test_broken_files(problems, splits, words):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ([1], "1 questions have no id: question 1"),
+        ([1], "1 question has no id: question 1"),
         ({}, "holds no questions; expected a list"),
         ([], "holds no questions"),
     ],

@@ -85,13 +85,13 @@ def test_subset():
     questions = [{"question_id": "img2", "text": prompt("What brand?")}]
     report = score(ANSWERS[:1], ANNOTATIONS, questions)
     assert report.headline.value == pytest.approx(0.9)
-    assert report.warnings == ["a subset: 1 of the 3 annotated questions were asked"]
+    assert report.warnings == ["a subset: 1 of the 3 annotated questions was asked"]
 
 
 @pytest.mark.parametrize(
     ("answers", "annotations", "words"),
     [
-        (ANSWERS[:2], ANNOTATIONS, "1 question ids are not answered: 1"),
+        (ANSWERS[:2], ANNOTATIONS, "1 question id is not answered: 1"),
         ([*ANSWERS, said("img9", "Who?", "x")], ANNOTATIONS, "not among the annotations: img9"),
         (ANSWERS, [ANNOTATIONS[0] | {"answers": ["x"] * 9}, *ANNOTATIONS[1:]], "annotation 1: .* exactly 10"),
         (ANSWERS, [{k: v for k, v in a.items() if k != "answers"} for a in ANNOTATIONS], "test split holds none"),

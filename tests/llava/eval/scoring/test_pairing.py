@@ -19,8 +19,8 @@ def test_pairs_follow_the_annotations_whatever_the_order():
 @pytest.mark.parametrize(
     ("answers", "options", "words"),
     [
-        (said(1, 1, 2, 3), {}, "1 question ids are answered more than once: 1"),
-        (said(1, 2, 3, 9), {}, "1 question ids are not among the annotations: 9"),
+        (said(1, 1, 2, 3), {}, "1 question id is answered more than once: 1"),
+        (said(1, 2, 3, 9), {}, "1 question id is not among the annotations: 9"),
         (
             said(1),
             {},
@@ -40,7 +40,7 @@ def test_what_does_not_belong_together(answers, options, words):
 
 def test_fewer_samples_are_said():
     subset = pair(said(1), ANNOTATIONS, asked=["1"])
-    assert subset.warnings == ["a subset: 1 of the 3 annotated questions were asked"]
+    assert subset.warnings == ["a subset: 1 of the 3 annotated questions was asked"]
     skipped = pair(said(1), ANNOTATIONS, missing="skip")
     assert len(skipped.replies) == 1
     assert skipped.warnings == ["2 of 3 questions have no answer and are left out"]
@@ -81,7 +81,7 @@ def test_ids_of_questions(tmp_path):
     path.write_text('{"question_id": 1}\n{"question_id": "b"}\n')
     assert asked_ids(path) == ["1", "b"]
     path.write_text('{"question_id": 1}\n{"id": 2}\n')
-    with pytest.raises(ScoringError, match=r"question file .*q\.jsonl: 1 questions have no question_id: question 2"):
+    with pytest.raises(ScoringError, match=r"question file .*q\.jsonl: 1 question has no question_id: question 2"):
         asked_ids(path)
     path.write_text("\n")
     with pytest.raises(ScoringError, match="holds no questions"):

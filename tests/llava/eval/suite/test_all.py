@@ -73,7 +73,7 @@ def test_runs_what_has_data_and_ends_in_the_row(bench, capsys):
     said = capsys.readouterr().out
     assert "NO DATA for textvqa: " in said
     assert "textvqa/TextVQA_0.5.1_val.json is missing" in said
-    assert f"{len(BENCHMARKS) - 3} of 11 benchmarks have no data" in said
+    assert f"{sum(benchmark.paper for benchmark in BENCHMARKS) - 2} of 11 benchmarks have no data" in said
     assert "--batch-size 7" in (bench / "log").read_text()
     assert calls(bench) == ["gqa", "bbh"]
     folder = bench / "data/results/model"
@@ -106,6 +106,32 @@ def test_passes_over_what_is_finished_while_nothing_changed(bench, capsys):
     (bench / "data/results/model/gqa.json").unlink()
     run(bench, "--max_new_tokens", "3")
     assert calls(bench) == ["gqa"]
+
+
+def test_a_score_by_an_older_rule_is_made_again(bench, capsys):
+    """DocVQA was scored by another rule before; its state.json has none."""
+    for file in everything.BY_NAME["docvqa"].data:
+        (bench / "data" / file).parent.mkdir(parents=True, exist_ok=True)
+        (bench / "data" / file).write_text("questions")
+    (bench / "scripts/docvqa.sh").write_text(SCRIPT)
+    Report("docvqa", "anls", {"anls": Measure.of([1.0, 0.5])}, 2, 0, {"a": 1.0, "b": 0.5}).write(
+        bench / "scores/docvqa.json"
+    )
+    run(bench)
+    folder = bench / "data/results/model"
+    state = json.loads((folder / "state.json").read_text())
+    assert [name for name, entry in state.items() if "rule" in entry] == ["docvqa"]
+    del state["docvqa"]["rule"]
+    (folder / "state.json").write_text(json.dumps(state))
+    calls(bench)
+    run(bench, "--only", "gqa")
+    assert calls(bench) == []
+    assert left_out(folder) == {
+        "docvqa": "docvqa.json is by an older rule; run it again, which scores the same answers"
+    }
+    run(bench)
+    assert calls(bench) == ["docvqa"]
+    assert left_out(folder) == {}
 
 
 def test_a_checkpoint_is_what_the_answers_go_by(bench, tiny):
@@ -177,7 +203,7 @@ def test_a_run_that_is_cut_off_leaves_no_summary_that_looks_current(bench, monke
         raise KeyboardInterrupt
 
     os.utime(next((bench / "model").glob("*.safetensors")), ns=(1, 1))
-    monkeypatch.setattr(everything.subprocess, "run", interrupted)
+    monkeypatch.setattr(everything, "run_command", interrupted)
     with pytest.raises(SystemExit, match="130"):
         run(bench, "--only", "gqa")
     summary = (folder / "summary.md").read_text()

@@ -119,6 +119,15 @@ def test_what_does_not_compare_is_refused(other, words):
         compare({"a": {"gqa": report("gqa", [1, 1, 0, 0])}, "b": {"gqa": other}}, "a")
 
 
+def test_boxes_in_different_frames_do_not_compare():
+    padded, original = (
+        report("refcocog", [1, 0], details={"frame": {"boxes_are_shares_of": frame}})
+        for frame in ("padded", "original")
+    )
+    with pytest.raises(ComparisonError, match="frame: 'padded' and 'original'"):
+        compare({"a": {"refcocog": padded}, "b": {"refcocog": original}}, "a")
+
+
 def test_nothing_in_common():
     with pytest.raises(ComparisonError, match="no benchmark in common"):
         compare({"a": {"gqa": report("gqa", [1, 0])}, "b": {"bbh": report("bbh", [1, 0])}}, "a")

@@ -1,0 +1,71 @@
+"""What is wrong with a run's flags, whatever they name."""
+
+import math
+from typing import Any
+
+from llava.mm_utils import IMAGE_ASPECT_RATIOS
+from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
+
+_LEAST = {
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "model_max_length": 1,
+    "dataloader_num_workers": 0,
+    "learning_rate": 0,
+    "mm_projector_lr": 0,
+    "weight_decay": 0,
+    "max_grad_norm": 0,
+}
+_LEAST_OF_LORA = {"lora_r": 1, "lora_alpha": 1, "lora_dropout": 0}
+
+
+def wrong_flags(model: ModelArguments, data: DataArguments, training: TrainingArguments) -> list[str]:
+    """What is wrong with the flags alone."""
+    errors = [*training.refused, *_wrong_numbers(training)]
+    if model.freeze_backbone:
+        errors.append("--freeze_backbone left lm_head training in upstream; use --tune_mm_mlp_adapter True instead")
+    if model.tune_mm_mlp_adapter and model.tune_layers is not None:
+        errors.append("--tune_layers with --tune_mm_mlp_adapter True: stage 1 trains the projector only; give one")
+    if model.tune_mm_mlp_adapter and training.lora_enable:
+        errors.append("--lora_enable with --tune_mm_mlp_adapter True: stage 1 trains the projector only; give one")
+    if model.tune_mm_mlp_adapter and training.freeze_mm_mlp_adapter:
+        errors.append("--freeze_mm_mlp_adapter with --tune_mm_mlp_adapter leaves nothing to train; give one")
+    if model.unfreeze_vision_tower and data.vision_feature_cache:
+        errors.append("--vision_feature_cache with --unfreeze_vision_tower: features of a tower that trains change")
+    if model.mm_use_im_start_end or model.mm_use_im_patch_token:
+        errors.append("--mm_use_im_start_end and --mm_use_im_patch_token are not supported (LLaVA-1.5 uses neither)")
+    if training.bits != 16 and not training.lora_enable:
+        errors.append(f"--bits {training.bits} freezes the language model; it needs --lora_enable True")
+    if training.bits != 16 and training.zero_stage == 3:
+        errors.append(
+            f"--bits {training.bits} with ZeRO-3: quantised weights cannot be sharded; use ./scripts/zero2.json"
+        )
+    if training.lora_bias != "none":
+        errors.append(f"--lora_bias {training.lora_bias} is not supported; allowed: none")
+    if model.mm_patch_merge_type not in (None, "flat"):
+        errors.append(f"--mm_patch_merge_type {model.mm_patch_merge_type!r}; allowed: flat (one view per image)")
+    if data.image_aspect_ratio not in IMAGE_ASPECT_RATIOS:
+        errors.append(f"--image_aspect_ratio {data.image_aspect_ratio!r}; allowed: {', '.join(IMAGE_ASPECT_RATIOS)}")
+    if data.bad_samples not in ("fail", "skip"):
+        errors.append(f"--bad_samples {data.bad_samples!r}; allowed: fail, skip")
+    return errors
+
+
+def _wrong_numbers(training: TrainingArguments) -> list[str]:
+    least: dict[str, Any] = _LEAST | (_LEAST_OF_LORA if training.lora_enable else {})
+    given = {name: getattr(training, name) for name in least}
+    errors = [
+        f"--{name} {value} must be at least {least[name]}"
+        for name, value in given.items()
+        if value is not None and not least[name] <= value < math.inf
+    ]
+    if training.lora_enable and training.lora_dropout >= 1:
+        errors.append(f"--lora_dropout {training.lora_dropout:g} must be below 1")
+    if training.max_steps == 0 or training.max_steps < -1:
+        errors.append(f"--max_steps {training.max_steps}: give at least 1 step, or -1 to count --num_train_epochs")
+    elif training.max_steps == -1 and not 0 < training.num_train_epochs < math.inf:
+        errors.append(f"--num_train_epochs {training.num_train_epochs:g} trains nothing; give more than 0")
+    if training.save_strategy == "steps" and training.save_steps <= 0:
+        errors.append(f"--save_steps {training.save_steps:g} must be above 0")
+    return errors

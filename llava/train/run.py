@@ -1,0 +1,224 @@
+"""One training run, from the arguments to the written folder."""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import set_seed
+
+from llava.checkpoint.identity import base_values
+from llava.checkpoint.opened import Kind
+from llava.data.collate import DataCollatorForSupervisedDataset
+from llava.data.dataset import LazySupervisedDataset
+from llava.data.feature_cache import FeatureCache
+from llava.model.builder import load_base
+from llava.model.multimodal_encoder.tower_weights import trained_tower_files
+from llava.train.arguments import DataArguments, TrainingArguments, parse_arguments
+from llava.train.attention import computes_padding
+from llava.train.checkpoint import describe_output, move_files
+from llava.train.flag_names import ConfigurationError
+from llava.train.llava_trainer import LLaVATrainer
+from llava.train.model_config import configure
+from llava.train.plan import RunPlan, make_plan
+from llava.train.report import training_table
+from llava.train.resume import starting_point
+from llava.train.run_record import RunRecord
+from llava.train.tower_check import describe_tower
+from llava.train.zero import weights_whole
+from visual_region.tuning import apply_lora, assert_trains_exactly, train_layers
+
+
+def run(
+    attn_implementation: str | None,
+    argv: Sequence[str],
+    arguments: Sequence[type],
+    make_trainer: Callable[..., LLaVATrainer] | None,
+    settings: Mapping[str, Any],
+) -> None:
+    """See `llava.train.train.train`."""
+    transformers.logging.set_verbosity_warning()
+    model_args, data_args, training_args = parse_arguments(argv, arguments)
+    with training_args.main_process_first(desc="reading the data"):
+        plan = make_plan(model_args, data_args, training_args, attn_implementation)
+        try:
+            record = RunRecord.of(plan, model_args, data_args, training_args, settings)
+            start = starting_point(record, plan, training_args)
+        except (ValueError, OSError) as error:
+            # Such as a tower file that is cut off; every process finds it.
+            raise ConfigurationError(str(error)) from error
+    if start.done:
+        if training_args.should_log:
+            print(f"done before, with the same settings: {describe_output(plan.kind, training_args.output_dir)}")
+        return
+    if training_args.should_save:
+        record.write(training_args.output_dir)
+    if training_args.should_log:
+        print(plan.attention_line)
+
+    base = load_model(plan, training_args)
+    configure(base.config, plan, model_args, data_args, training_args)
+    add_vision(base, plan, training_args)
+    model = choose_what_trains(base, plan, training_args)
+    data = load_data(model, plan, data_args, training_args)
+    parts = {"model": model, "kind": plan.kind, "processing_class": plan.tokenizer, "args": training_args, **data}
+    trainer = (make_trainer or LLaVATrainer)(**parts)
+    if training_args.should_log:
+        print(training_table(model, trainer.parameter_groups(model), plan.selection), flush=True)
+        if start.checkpoint:
+            print(f"resuming from {start.checkpoint}")
+
+    trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
+    trainer.check_learned()
+    save_result(trainer, plan, training_args)
+    if training_args.should_save:
+        record.write(training_args.output_dir, finished=True)
+
+
+def load_model(plan: RunPlan, training_args: TrainingArguments) -> Any:
+    """The base as it is stored, with a tower stub and a projector if it is a LLaVA."""
+    kwargs: dict[str, Any] = {"attn_implementation": plan.attention} if plan.attention else {}
+    if plan.quantization is not None:
+        kwargs |= {"quantization_config": plan.quantization, "device_map": {"": training_args.device}}
+    # A LLaVA may record a tower folder of another machine.
+    config = plan.base.model_config(plan.vision.vision_tower if plan.base.tower else None)
+    model = load_base(plan.base, config, training_args.compute_dtype, cache_dir=training_args.cache_dir, **kwargs)
+    if plan.kind is not Kind.FULL:
+        model.base_fingerprint = base_values(plan.base.tensors)
+    model.label_only_logits = training_args.label_only_logits
+    if not computes_padding(plan.attention, training_args.padding_free):
+        model.compute_without_padding()
+    if training_args.gradient_checkpointing:
+        model.enable_input_require_grads()
+    return model
+
+
+def add_vision(model: Any, plan: RunPlan, training_args: TrainingArguments) -> None:
+    """Adds the tower stub and the projector that the config names."""
+    # Loading draws random numbers, and the count depends on the dtype; new weights must not depend on it.
+    set_seed(training_args.seed)
+    model.get_model().build_vision_modules(plan.vision.pretrain_mm_mlp_adapter)
+    model.get_vision_tower().trained_files = trained_tower_files(plan.base)
+
+
+def choose_what_trains(model: Any, plan: RunPlan, training_args: TrainingArguments) -> Any:
+    """Freezes and unfreezes parameters; the result trains exactly the selected layers.
+
+    Trained weights are kept in float32 and computed in the run's dtype: at a learning rate of 1e-5 a bfloat16 weight
+    often cannot change. DeepSpeed makes such copies itself and takes weights in the run's dtype.
+    """
+    model.requires_grad_(False)
+    layer_path = plan.base.family.layer_path
+    wrapped = model
+    if plan.kind is Kind.FULL:
+        train_layers(model, plan.selection, layer_path)
+    elif plan.kind is Kind.LORA:
+        wrapped = apply_lora(
+            model,
+            plan.selection,
+            layer_path,
+            r=training_args.lora_r,
+            lora_alpha=training_args.lora_alpha,
+            lora_dropout=training_args.lora_dropout,
+        )
+    model.get_model().mm_projector.requires_grad_(not training_args.freeze_mm_mlp_adapter)
+    if plan.trains_tower:
+        tower = model.get_vision_tower()
+        with weights_whole(training_args):
+            tower.load_model(device_map=training_args.device, dtype=training_args.compute_dtype)
+        tower.unfreeze()
+    assert_trains_exactly(wrapped, plan.selection or (), layer_path)
+    kept_in = training_args.compute_dtype if training_args.deepspeed else torch.float32
+    for parameter in wrapped.parameters():
+        # Parameters that ZeRO-3 sharded while loading are in the run's dtype already.
+        if parameter.requires_grad and not hasattr(parameter, "ds_id"):
+            parameter.data = parameter.data.to(kept_in)
+    return wrapped
+
+
+def load_data(model: Any, plan: RunPlan, data_args: DataArguments, training_args: TrainingArguments) -> dict[str, Any]:
+    """Datasets to train on and to evaluate, and their collator, as the trainer's arguments."""
+    base = model.get_base_model() if plan.kind is Kind.LORA else model
+    tower = base.get_vision_tower()
+    processor = tower.load_processor()
+    dtype = training_args.compute_dtype
+    cache = None
+    with weights_whole(training_args):
+        if data_args.vision_feature_cache:
+            cache = FeatureCache(data_args.vision_feature_cache, tower, data_args.image_aspect_ratio, dtype)
+            folder = Path(data_args.image_folder or "")
+            used = [records for records in (plan.records, plan.eval_records) if records]
+            images = [folder / name for records in used for name in records.unique_images()]
+            with training_args.main_process_first(desc="vision features"):
+                cache.ensure(images, tower, training_args.device)
+            tower.unload()
+        else:
+            tower.load_model(device_map=training_args.device, dtype=dtype)
+
+    dataset = partial(
+        LazySupervisedDataset,
+        tokenizer=plan.tokenizer,
+        template=plan.template,
+        image_folder=data_args.image_folder,
+        image_processor=processor,
+        image_aspect_ratio=data_args.image_aspect_ratio,
+        model_max_length=training_args.model_max_length,
+        feature_cache=cache,
+    )
+    empty = empty_image(base, training_args.zero_stage == 3)
+    return {
+        "train_dataset": dataset(plan.records, indices=plan.indices),
+        "eval_dataset": dataset(plan.eval_records) if plan.eval_records else None,
+        "data_collator": DataCollatorForSupervisedDataset(plan.tokenizer, training_args.model_max_length, empty),
+    }
+
+
+def empty_image(model: Any, sharded: bool) -> tuple[str, torch.Tensor] | None:
+    """What a batch without images sends through the modules in front of the language model, as the collator's `empty`.
+
+    Upstream sends an image of zeros for each text sample. Its features are not used, but what made them has a gradient
+    of zero instead of none: AdamW decays it and moves it by its momentum, and DDP waits for it. A frozen tower need not
+    run for that: the projector has the same gradient with features of zeros. Where neither trains, nothing is sent.
+
+    Args:
+        sharded: ZeRO-3; a rank that leaves out a module that other ranks run, also a frozen one, would block them.
+    """
+    tower, projector = model.get_vision_tower(), model.get_model().mm_projector
+    # With a feature cache the tower is not loaded, and no rank runs it.
+    if tower.trains or (sharded and tower.is_loaded):
+        processor = tower.load_processor()
+        crop = processor.crop_size or processor.size
+        return "images", torch.zeros(3, crop["height"], crop["width"])
+    if sharded or any(parameter.requires_grad for parameter in projector.parameters()):
+        return "image_features", torch.zeros(tower.num_patches, tower.hidden_size)
+    return None
+
+
+def save_result(trainer: LLaVATrainer, plan: RunPlan, training_args: TrainingArguments) -> None:
+    """Writes the final folder: upstream's files and the tokenizer. `config.json` comes last."""
+    trainer.save_state()
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    config = model.get_base_model().config if plan.kind is Kind.LORA else model.config
+    # Training needs no key-value cache; generation does.
+    config.use_cache = True
+    if plan.kind is Kind.FULL and not training_args.deepspeed:
+        model.to(training_args.compute_dtype)
+    output_dir = Path(training_args.output_dir)
+    aside = output_dir / ".final.partial"
+    if training_args.should_save:
+        shutil.rmtree(aside, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    trainer.save_model(str(aside))
+    trainer.accelerator.wait_for_everyone()
+    if training_args.should_save:
+        move_files(aside, output_dir)
+        aside.rmdir()
+        # A run that was killed after its last checkpoint may not have come to this.
+        trainer.remove_old_checkpoints(output_dir)
+    if training_args.should_log:
+        print(f"done: {describe_output(plan.kind, training_args.output_dir)}")
+        if plan.trains_tower and not trainer.is_deepspeed_enabled:
+            print(describe_tower(model.get_vision_tower()))

@@ -1,0 +1,81 @@
+"""The stages of scripts/quickstart.sh with a false Python: finished ones are skipped, other settings are refused."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STAGES = ("install", "prepare", "pretrain", "finetune", "evaluate", "wrong_image", "score", "prune", "curve")
+FALSE_PYTHON = """#!/bin/bash
+# Prints its arguments in a dry run, and else notes them. At its call KILL_AT it kills its process group.
+[ -z "$DRY_RUN" ] || { echo "python $*"; exit; }
+echo "$*" >> "$LOG"
+[ "$(wc -l < "$LOG")" != "${KILL_AT:-0}" ] || kill -KILL 0
+"""
+
+
+@pytest.fixture
+def quickstart(tmp_path):
+    python = tmp_path / "venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(FALSE_PYTHON)
+    python.chmod(0o755)
+
+    def run(out="out", log="log", **changes):
+        """Exit status, the programs that ran, and the errors."""
+        own = {"OUT": str(tmp_path / out), "VENV": str(tmp_path / "venv"), "LOG": str(tmp_path / log)}
+        command = ["bash", ROOT / "scripts/quickstart.sh"]
+        environment = {**os.environ, **own, **changes}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, start_new_session=True)
+        path = tmp_path / log
+        ran = path.read_text().splitlines() if path.exists() else []
+        path.unlink(missing_ok=True)
+        ran = [line.replace(own["OUT"], "OUT") for line in ran if not line.startswith("-c import")]
+        return done.returncode, ran, done.stderr
+
+    return run
+
+
+def test_other_settings_are_refused(quickstart, tmp_path):
+    status, ran, _ = quickstart()
+    assert status == 0
+    assert "--tune_layers sparse-uniform:25%" in "\n".join(ran)
+    status, ran, _ = quickstart()
+    assert (status, [line.split()[:2] for line in ran]) == (0, [["-m", "playground.embedded.report"]])
+    for changes, names in (
+        ({"TUNE_LAYERS": "top:25%"}, "finetune {} --tune_layers sparse-uniform:25% before, --tune_layers top:25% now"),
+        ({"EPOCHS": "3"}, "pretrain {} --num_train_epochs 1 before, --num_train_epochs 3 now"),
+    ):
+        status, ran, errors = quickstart(**changes)
+        assert (status, ran) == (1, [])
+        stage, _, settings = names.partition(" {} ")
+        begun = f"the stage {stage} in {tmp_path}/out was begun with other settings: {settings}."
+        out = tmp_path / "out"
+        assert errors == f"error: {begun} Set OUT to another folder, such as OUT={out}-2, or delete {out}\n"
+
+
+def test_stages_of_earlier_versions_and_a_moved_folder_are_finished(quickstart, tmp_path):
+    quickstart()
+    (tmp_path / "out").rename(tmp_path / "moved")
+    assert len(quickstart("moved")[1]) == 1
+    for record in (tmp_path / "moved/stages").glob("*.settings"):
+        record.unlink()
+    assert len(quickstart("moved", TUNE_LAYERS="top:25%")[1]) == 1
+
+
+def test_killed_in_any_stage_it_goes_on(quickstart, tmp_path):
+    _, whole, _ = quickstart("whole")
+    stages = {path.name for path in (tmp_path / "whole/stages").iterdir()}
+    assert stages == {*STAGES, *(f"{name}.settings" for name in STAGES)}
+    # The installation is over.
+    calls = [line for line in whole if "pip" not in line]
+    for call in range(1, len(calls) + 1):
+        status, before, _ = quickstart(f"out{call}", KILL_AT=str(call))
+        assert (status, before) == (-signal.SIGKILL, calls[:call])
+        status, after, _ = quickstart(f"out{call}")
+        assert status == 0
+        assert after == calls[call - 1 :]
+        assert {path.name for path in (tmp_path / f"out{call}/stages").iterdir()} == stages
