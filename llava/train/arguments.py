@@ -14,7 +14,7 @@ from transformers import HfArgumentParser
 
 from llava.families import ModelFamily
 from llava.flags import Parser
-from llava.train.flag_names import ConfigurationError, modern_argv, no_such_flag
+from llava.train.flag_names import AUTO, ConfigurationError, modern_argv, no_such_flag
 from llava.train.zero import join_group_on_cpu, read_zero_config, start_deepspeed
 from visual_region.layers import GRAMMAR
 
@@ -94,12 +94,24 @@ class TrainingArguments(transformers.TrainingArguments):
     )
     group_by_modality_length: bool = False
     label_only_logits: bool = flag(True, "compute logits only where a label exists; the loss is the same")
+    gradient_checkpointing: str = field(
+        default="False",
+        metadata={
+            "help": "True | False | auto: recompute only as many decoder layers as the device's memory asks for",
+            **{"nargs": "?", "const": "True"},
+        },
+    )
     padding_free: bool = flag(
         True, "compute the rows of a batch without padding; the loss is the same. Not with --attn_implementation eager"
     )
 
     def __post_init__(self) -> None:
         self.refused = []
+        checkpointing = str(self.gradient_checkpointing).lower()
+        if checkpointing not in ("true", "false", AUTO):
+            self.refused.append(f"--gradient_checkpointing {self.gradient_checkpointing}; allowed: True, False, {AUTO}")
+        self.chooses_recomputation = checkpointing == AUTO
+        self.gradient_checkpointing = checkpointing == "true"
         if self.fp16 and self.bf16:
             # transformers ends here; the plan reports it with everything else that is wrong.
             self.refused.append("--fp16 True with --bf16 True: a run computes in one of them; give one")

@@ -1,19 +1,23 @@
 """`--gradient_checkpointing auto`: recomputes as few decoder layers as the device's memory asks for."""
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from llava.checkpoint.opened import Kind
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.data.preprocess import preprocess
-from llava.devices import free_memory
+from llava.devices import free_memory, is_out_of_memory
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_projector.builder import image_tokens
 from llava.model.vision_modules import write_vision_settings
 from llava.train.arguments import DataArguments, TrainingArguments
 from llava.train.attention import computes_padding
+from llava.train.flag_names import ConfigurationError
 from llava.train.plan import RunPlan
 from visual_region.memory import Recipe, StepMemory, shape_and_meter, tower_cost
 
@@ -36,7 +40,7 @@ def choose_recomputation(plan: RunPlan, data: DataArguments, training: TrainingA
         return Recomputation(
             tuple(range(depth)), f"gradient checkpointing: all {depth} layers (the tower trains; no estimate)"
         )
-    memory, free = step_memory(plan, data, training), free_memory(training.device)
+    memory, free = step_memory(plan, data, training), _least_free(training)
     layers, needed = memory.fewest_recomputed(free)
     whole, depth = memory.needed(), plan.base.depth
     chosen = f"{len(layers)} of {depth} layers" if layers else "no layer"
@@ -48,6 +52,14 @@ def choose_recomputation(plan: RunPlan, data: DataArguments, training: TrainingA
     if needed > free:
         line += "; it may not fit: use a smaller --per_device_train_batch_size and more --gradient_accumulation_steps"
     return Recomputation(layers, line)
+
+
+def _least_free(training: TrainingArguments) -> int:
+    """The free memory of the process that has least: under ZeRO-3 all processes must recompute the same layers."""
+    free = torch.tensor(free_memory(training.device), device=training.device)
+    if torch.distributed.is_initialized():
+        torch.distributed.all_reduce(free, torch.distributed.ReduceOp.MIN)
+    return int(free)
 
 
 def step_memory(plan: RunPlan, data: DataArguments, training: TrainingArguments) -> StepMemory:
@@ -99,20 +111,31 @@ def _largest_batch(
     return text, image, min(labels, text)
 
 
-def out_of_memory_advice(training: TrainingArguments, recomputed: int, depth: int) -> str:
-    """What to change after memory ran out."""
+@contextlib.contextmanager
+def memory_explained(plan: RunPlan, training: TrainingArguments, chosen: Recomputation | None) -> Iterator[None]:
+    """Turns an error about memory into a `ConfigurationError` that says which settings to take."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        depth = plan.base.depth
+        recomputed = depth if training.gradient_checkpointing else len(chosen.layers) if chosen else 0
+        raise ConfigurationError(_advice(training, recomputed, depth)) from error
+
+
+def _advice(training: TrainingArguments, recomputed: int, depth: int) -> str:
     rows, steps = training.per_device_train_batch_size, training.gradient_accumulation_steps
     advice = []
     if recomputed < depth:
         advice.append(f"--gradient_checkpointing True (now {recomputed} of {depth} layers are recomputed)")
     if rows > 1:
-        smaller = max(1, rows // 2)
-        advice.append(
-            f"--per_device_train_batch_size {smaller} --gradient_accumulation_steps {math.ceil(rows / smaller) * steps}"
-        )
+        smaller = rows // 2
+        more = math.ceil(rows / smaller) * steps
+        advice.append(f"--per_device_train_batch_size {smaller} --gradient_accumulation_steps {more}")
     if training.bits == 16 and training.lora_enable:
         advice.append("--bits 4 (QLoRA)")
-    advice.append("a smaller --model_max_length")
+    advice.append(f"a --model_max_length below {training.model_max_length}")
     if training.zero_stage < 3:
         advice.append("several devices with --deepspeed ./scripts/zero3.json")
-    return "memory ran out; what helps, in this order: " + "; ".join(advice)
+    return "memory ran out; what helps:\n" + "\n".join(f"- {line}" for line in advice)

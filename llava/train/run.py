@@ -22,6 +22,7 @@ from llava.train.attention import computes_padding
 from llava.train.checkpoint import describe_output, move_files
 from llava.train.flag_names import ConfigurationError
 from llava.train.llava_trainer import LLaVATrainer
+from llava.train.memory import choose_recomputation, memory_explained
 from llava.train.model_config import configure
 from llava.train.plan import RunPlan, make_plan
 from llava.train.report import training_table
@@ -29,7 +30,7 @@ from llava.train.resume import starting_point
 from llava.train.run_record import RunRecord
 from llava.train.tower_check import describe_tower
 from llava.train.zero import weights_whole
-from visual_region.tuning import apply_lora, assert_trains_exactly, train_layers
+from visual_region.tuning import apply_lora, assert_trains_exactly, recompute_layers, train_layers
 
 
 def run(
@@ -56,13 +57,20 @@ def run(
         return
     if training_args.should_save:
         record.write(training_args.output_dir)
+    recomputation = None
+    if training_args.chooses_recomputation:
+        recomputation = choose_recomputation(plan, data_args, training_args)
     if training_args.should_log:
         print(plan.attention_line)
+        if recomputation:
+            print(recomputation.line)
 
     base = load_model(plan, training_args)
     configure(base.config, plan, model_args, data_args, training_args)
     add_vision(base, plan, training_args)
     model = choose_what_trains(base, plan, training_args)
+    if recomputation and recomputation.layers:
+        recompute_layers(base, recomputation.layers, plan.base.family.layer_path)
     data = load_data(model, plan, data_args, training_args)
     parts = {"model": model, "kind": plan.kind, "processing_class": plan.tokenizer, "args": training_args, **data}
     trainer = (make_trainer or LLaVATrainer)(**parts)
@@ -71,7 +79,8 @@ def run(
         if start.checkpoint:
             print(f"resuming from {start.checkpoint}")
 
-    trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
+    with memory_explained(plan, training_args, recomputation):
+        trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
     trainer.check_learned()
     save_result(trainer, plan, training_args)
     if training_args.should_save:

@@ -163,7 +163,8 @@ EVERYWHERE = {
     "warmup_steps": 0.03,
     "lr_scheduler_type": "cosine",
     "logging_steps": 1,
-    "gradient_checkpointing": True,
+    # Not upstream's: as few layers are recomputed as the memory allows.
+    "chooses_recomputation": True,
     "dataloader_num_workers": 4,
     "lazy_preprocess": True,
     "model_max_length": 2048,

@@ -1,0 +1,103 @@
+"""--gradient_checkpointing auto: which layers are recomputed, that the losses stay, and what to do without memory."""
+
+import json
+
+import pytest
+import torch
+
+from llava.train.llava_trainer import LLaVATrainer
+from llava.train.memory import _largest_batch
+from llava.train.train import train
+
+LORA = {"lora_enable": True, "lora_dropout": 0, "tune_layers": "0,3"}
+
+
+def losses(output):
+    history = json.loads((output / "trainer_state.json").read_text())["log_history"]
+    return [entry["loss"] for entry in history if "loss" in entry]
+
+
+@pytest.fixture
+def free(monkeypatch):
+    def set_free(nbytes):
+        monkeypatch.setattr("llava.train.memory.free_memory", lambda device: nbytes)
+
+    return set_free
+
+
+def test_the_losses_stay(train_flags, tmp_path, free, capsys):
+    train(argv=train_flags(tmp_path / "plain", **LORA, gradient_checkpointing=False))
+    wanted = losses(tmp_path / "plain")
+    said = {}
+    # Enough for everything, for a part, and for nothing.
+    for nbytes in (1 << 40, 1_900_000, 1):
+        free(nbytes)
+        output = tmp_path / f"free{nbytes}"
+        capsys.readouterr()
+        train(argv=train_flags(output, **LORA, gradient_checkpointing="auto"))
+        said[nbytes] = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("gradient check"))
+        assert losses(output) == pytest.approx(wanted, rel=1e-5)
+    assert "no layer; a step takes about 0.00 GB" in said[1 << 40]
+    assert "of 6 layers" in said[1_900_000]
+    assert "6 of 6" not in said[1_900_000]
+    assert "6 of 6 layers" in said[1]
+    assert "may not fit: use a smaller --per_device_train_batch_size" in said[1]
+
+
+@pytest.mark.parametrize("mode", ["projector", "full"])
+def test_other_modes(tiny, train_flags, tmp_path, free, mode):
+    changes = (
+        {"tune_mm_mlp_adapter": True, "version": "plain", "data_path": tiny.captions} if mode == "projector" else {}
+    )
+    results = []
+    for choice in (False, "auto"):
+        free(1)
+        output = tmp_path / str(choice)
+        train(argv=train_flags(output, gradient_checkpointing=choice, **changes))
+        results.append(losses(output))
+    assert results[1] == pytest.approx(results[0], rel=1e-5)
+
+
+def test_the_largest_batch_is_the_longest_samples(train_flags, tmp_path, monkeypatch):
+    """Its tokens are those of the rows that the model sees."""
+    seen, found = [], []
+    original = LLaVATrainer.compute_loss
+
+    def spy(self, model, inputs, *args, **kwargs):
+        images = inputs["images"].shape[0] if "images" in inputs else 0
+        patches = model.get_base_model().image_tokens
+        rows = inputs["attention_mask"].sum(1) + (inputs["input_ids"] == -200).sum(1) * (patches - 1)
+        seen.append((len(rows), int(rows.sum()), images))
+        return original(self, model, inputs, *args, **kwargs)
+
+    def keep(*args):
+        found.append(_largest_batch(*args))
+        return found[-1]
+
+    monkeypatch.setattr(LLaVATrainer, "compute_loss", spy)
+    monkeypatch.setattr("llava.train.memory._largest_batch", keep)
+    flags = train_flags(tmp_path / "out", **LORA, gradient_checkpointing="auto", num_train_epochs=1, max_steps=-1)
+    train(argv=flags)
+    text, image, labels = found[0]
+    tokens = max(total for rows, total, _ in seen if rows == 3)
+    assert 3 * (text + image) >= tokens
+    assert 0 < labels <= text
+
+
+def test_what_to_do_when_memory_runs_out(train_flags, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(LLaVATrainer, "compute_loss", fail)
+    with pytest.raises(SystemExit) as stop:
+        train(argv=train_flags(tmp_path / "out", **LORA, gradient_checkpointing="auto", per_device_train_batch_size=4))
+    text = str(stop.value)
+    assert "memory ran out" in text
+    assert "--gradient_checkpointing True (now 0 of 6 layers are recomputed)" in text
+    assert "--per_device_train_batch_size 2 --gradient_accumulation_steps 2" in text
+    assert "--bits 4" in text
+
+
+def test_another_word(train_flags, tmp_path):
+    with pytest.raises(SystemExit, match="--gradient_checkpointing maybe; allowed: True, False, auto"):
+        train(argv=train_flags(tmp_path / "out", **LORA, gradient_checkpointing="maybe"))
