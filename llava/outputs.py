@@ -60,7 +60,7 @@ class FileKind:
         except ValueError:
             return False
         if isinstance(value, list) and self.suffix == ".json":
-            value = value[0] if value else dict.fromkeys(self.keys)
+            value = value[0] if value else {}
         return isinstance(value, dict) and self.keys <= value.keys() and not self.lacks & value.keys()
 
 

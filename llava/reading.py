@@ -1,4 +1,4 @@
-"""Reads text and JSON of the user's: an error names the file, and line and column in it."""
+"""Reads the user's text and JSON files: an error names the file, and line and column in it."""
 
 import json
 from collections.abc import Iterator

@@ -123,7 +123,7 @@ def test_annotations_of_another_split(whole, tmp_path, capsys, monkeypatch):
     said = refusal("visual_region curve", PROGRAMS["visual_region curve"].split(), capsys, monkeypatch)
     assert "list.json has no answer to 1 of the 1 questions: 0; is it of another split?" in said
     said = refusal("llava.eval.eval_easy_vqa", [*SCORE.split(), "--check"], capsys, monkeypatch)
-    assert said == "error: 1 question ids are not among the annotations: 0"
+    assert said == "error: 1 question id is not among the annotations: 0"
 
 
 def inputs(words):

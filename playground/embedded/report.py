@@ -12,8 +12,6 @@ from llava.outputs import PICTURE, FileKind, check_files
 from llava.palette import MARKED, PLAIN, SERIES
 from llava.tables import markdown_table
 from visual_region.layers import LayerSelection
-from visual_region.pictures.curves import pruning_curve
-from visual_region.pictures.figure import new_figure, save
 
 STAGES = ("install", "prepare", "pretrain", "finetune", "evaluate", "wrong_image", "score", "prune", "curve")
 FILES = {
@@ -84,6 +82,10 @@ def markdown(report: dict[str, Any]) -> str:
 
 def picture(report: dict[str, Any], path: Path) -> None:
     """Left: accuracy per kind of question. Right: accuracy against the number of removed layers."""
+    # These import torch, so they wait until the flags have been read.
+    from visual_region.pictures.curves import pruning_curve
+    from visual_region.pictures.figure import new_figure, save
+
     figure, (bars, lines) = new_figure(1, 2, 11, 4.2)
     series = (
         ("accuracy", "this model", MARKED),

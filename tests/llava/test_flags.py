@@ -77,6 +77,8 @@ def test_ctrl_c_ends_a_program_and_what_it_started_with_one_line():
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A shell lets its background jobs ignore Ctrl-C, and so would the programs that the tests start there.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert parent.stdout.readline() == "up\n"
     # As a terminal does: to all processes of the group.

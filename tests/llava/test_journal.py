@@ -84,7 +84,7 @@ def test_an_entry_that_does_not_fit_on_the_disk_leaves_no_part(tmp_path, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(journal, "_file", Full(journal._file))
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match="the disk is full"):
             journal.add({"layer 1": 2})
     assert journal.path.read_bytes() == before
     journal.add({"layer 2": 3})

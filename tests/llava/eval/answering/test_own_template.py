@@ -10,10 +10,10 @@ from llava.checkpoint.folder import open_checkpoint
 from llava.conversation import OWN_TEMPLATE
 from llava.eval.answering.arguments import make_answerer, question_template, settings
 from llava.eval.answering.flags import loader_parser, mmlu_parser
+from llava.eval.answering.mmlu import answer
 from llava.eval.answering.questions import Question
 from llava.eval.benchmarks.mmlu import MMLU, prepare
 from llava.eval.benchmarks.preparing import Options
-from llava.eval.model_mmlu import answer
 from llava.eval.suite.all import fingerprint
 from llava.model.builder import load_tokenizer
 

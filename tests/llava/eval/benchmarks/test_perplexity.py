@@ -253,7 +253,7 @@ def test_bad_input_before_the_model(tiny, tiny_llava, run, tmp_path, monkeypatch
         (("--text-file", text, "--context", 1, "--bos", "none"), "--context 1 is too small: a window holds two tokens"),
         (("--text-file", empty), r"empty\.txt holds no text"),
         (("--text-file", tmp_path / "no.txt", "--samples", 0), "does not exist"),
-        (("--text-file", broken), "line 2 is not a JSON object with a text"),
+        (("--text-file", broken), "line 2 has no 'text'"),
         (("--data-path", tiny.data, "--image-folder", tmp_path), "images are missing under"),
         (("--data-path", tiny.data, "--stride", 4), "are of --text-file"),
     ]
