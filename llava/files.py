@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from llava.names import size_text
+
 _PARTIAL, _OLD = ".partial", ".old"
 _RANDOM = "?" * 8
 """A pattern for the random letters in tempfile's names."""
@@ -107,11 +109,11 @@ def full_disk_explained(path: Path, aside: Path | None, nbytes: int = 0) -> Iter
             _remove(aside)
         place = next(folder for folder in path.resolve().parents if folder.exists())
         free = shutil.disk_usage(place).free
-        missing = f", {_size(need - free)} too little" if need > free else ""
+        missing = f", {size_text(need - free)} too little" if need > free else ""
         left = "what was finished is kept" if aside is None else "nothing of it was left"
         raise DiskFullError(
-            f"the disk is full: {path} needs more than {_size(need)}, and {place} has {_size(free)} free{missing}; "
-            f"{left}. Make room and run the same command again, or write to another disk"
+            f"the disk is full: {path} needs more than {size_text(need)}, and {place} has {size_text(free)} "
+            f"free{missing}; {left}. Make room and run the same command again, or write to another disk"
         ) from error
 
 
@@ -125,11 +127,6 @@ def _says_full(error: BaseException | None) -> bool:
 def _files(path: Path) -> list[Path]:
     """A file itself, or all files of a folder."""
     return [file for file in (path, *path.rglob("*")) if file.is_file() and not file.is_symlink()]
-
-
-def _size(nbytes: int) -> str:
-    unit, name = next(((u, n) for u, n in ((1e9, "GB"), (1e6, "MB")) if abs(nbytes) >= u), (1e3, "kB"))
-    return f"{nbytes / unit:.1f} {name}"
 
 
 def give_usual_modes(path: Path) -> None:

@@ -77,3 +77,9 @@ def did_you_mean(*suggestions: str) -> str:
 
 def _form(word: str) -> str:
     return word.lower().replace("_", "-")
+
+
+def size_text(nbytes: float) -> str:
+    """Bytes as text, such as "1.2 GB"."""
+    unit, name = next(((u, n) for u, n in ((1e9, "GB"), (1e6, "MB")) if abs(nbytes) >= u), (1e3, "kB"))
+    return f"{nbytes / unit:.1f} {name}"

@@ -15,6 +15,7 @@ from llava.devices import free_memory, is_out_of_memory
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_projector.builder import image_tokens
 from llava.model.vision_modules import write_vision_settings
+from llava.names import size_text
 from llava.train.arguments import DataArguments, TrainingArguments
 from llava.train.attention import computes_padding
 from llava.train.flag_names import ConfigurationError
@@ -45,9 +46,9 @@ def choose_recomputation(plan: RunPlan, data: DataArguments, training: TrainingA
     whole, depth = memory.needed(), plan.base.depth
     chosen = f"{len(layers)} of {depth} layers" if layers else "no layer"
     line = (
-        f"gradient checkpointing: {chosen}; a step takes about {needed / 1e9:.2f} GB"
-        + (f" ({whole / 1e9:.2f} GB without)" if layers else "")
-        + f", {training.device.type} has {free / 1e9:.2f} GB free"
+        f"gradient checkpointing: {chosen}; a step takes about {size_text(needed)}"
+        + (f" ({size_text(whole)} without)" if layers else "")
+        + f", {training.device.type} has {size_text(free)} free"
     )
     if needed > free:
         line += "; it may not fit: use a smaller --per_device_train_batch_size and more --gradient_accumulation_steps"
