@@ -25,8 +25,9 @@ stage() {
     shift
     settings=$(settings_of "$@")
     if [ -e "$record" ] && [ "$settings" != "$(cat "$record")" ]; then
-        before=$(grep -vxFf <(echo "$settings") "$record" | paste -sd ' ')
-        now=$(grep -vxFf "$record" <<< "$settings" | paste -sd ' ')
+        # grep fails if no line is left: a flag may only have been added, or removed.
+        before=$({ grep -vxFf <(echo "$settings") "$record" || true; } | paste -sd ' ')
+        now=$({ grep -vxFf "$record" <<< "$settings" || true; } | paste -sd ' ')
         echo "error: the stage $name in $OUT was begun with other settings: ${before:-nothing} before, ${now:-nothing} now." \
             "Set OUT to another folder, such as OUT=$OUT-2, or delete $OUT" >&2
         exit 1

@@ -48,6 +48,7 @@ def test_other_settings_are_refused(quickstart, tmp_path):
     for changes, names in (
         ({"TUNE_LAYERS": "top:25%"}, "finetune {} --tune_layers sparse-uniform:25% before, --tune_layers top:25% now"),
         ({"EPOCHS": "3"}, "pretrain {} --num_train_epochs 1 before, --num_train_epochs 3 now"),
+        ({"EVAL_DATA": "e.json"}, "pretrain {} nothing before, --eval_data_path e.json now"),
     ):
         status, ran, errors = quickstart(**changes)
         assert (status, ran) == (1, [])
