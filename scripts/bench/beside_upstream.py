@@ -5,7 +5,8 @@
 Makes a venv with PyPI's llava-torch in FOLDER once (about 2 GB), then a Vicuna-like model with random weights, a CLIP
 tower, images and conversations of mixed length. Both trainers get the same files and the flags of upstream's
 finetune_lora.sh; they run in turn, each in a new process. The table gives medians over rounds and ratios of each round.
-Upstream is run as it is on PyPI; on a CPU, in float32, by scripts/bench/upstream_on_cpu.py.
+Upstream is run as it is on PyPI; on a CPU, in float32, by scripts/bench/upstream_on_cpu.py. The first losses differ,
+because each trainer draws its own projector and its own order of samples.
 """
 
 import json
@@ -22,7 +23,7 @@ from typing import Any
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
+from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -99,7 +100,7 @@ def make_inputs(folder: Path, size: dict[str, int], samples: int) -> None:
     named = {f"vision_model.{name.removeprefix('vision_model.')}": value for name, value in weights.items()}
     save_file(named, tower / "model.safetensors", {"format": "pt"})
     sizes = {"size": {"shortest_edge": _IMAGE}, "crop_size": {"height": _IMAGE, "width": _IMAGE}}
-    CLIPImageProcessor(**sizes).save_pretrained(tower)
+    CLIPImageProcessorPil(**sizes).save_pretrained(tower)
 
     images.mkdir()
     draw, data = random.Random(0), []
@@ -157,8 +158,9 @@ def flags(folder: Path, output: Path, args: Any) -> list[str]:
 def measure(command: list[str], output: Path) -> dict[str, float]:
     """Runs a trainer in a new process: `samples_per_second` of the training alone, `peak_gib`, the first `loss`."""
     log = output.with_suffix(".log")
-    # Without its own variables: ours would be found before upstream's package.
+    # Only ours: our package would be found before upstream's.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"PYTHONPATH": str(ROOT)} if command[0] == sys.executable else {}
     with open(log, "w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env=environment, cwd=log.parent)
         _, status, used = os.wait4(process.pid, 0)
