@@ -149,7 +149,7 @@ def one_line(stop):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_code_in_a_folder_never_runs(name, program, parts, tiny, train_flags, asked):
-    """Our own folders load with planted code beside them; folders that need their code are refused in one line."""
+    """Our own folders load although they hold planted code; folders that need their code are refused in one line."""
     mark = parts / "ran"
     for folder in ("tower", "llm", "llava", "lora"):
         plant(parts / folder, mark, unknown=True)
@@ -175,7 +175,7 @@ def test_known_classes_load_beside_code(name, program, parts, tiny, train_flags,
 
 
 def spoil(file, mark, old=False):
-    """Puts something beside the tensors of a file that would leave a mark; safetensors become a .bin file."""
+    """Adds an object that would leave a mark to the tensors of a file; safetensors become a .bin file."""
     source = file.with_name(file.name.replace("pytorch_model.bin", "model.safetensors").replace(".bin", ".safetensors"))
     held = load_file(source) if source != file and source.exists() else {}
     if held:

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from llava.checkpoint.identity import digest, digest_of
-from llava.checkpoint.tensors import TensorFileError, Tensors
+from llava.checkpoint.tensors import Tensors
 from llava.conversation import get_template
 from llava.files import sha256_of, write_json
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
-from llava.train.flag_names import ConfigurationError
 from llava.train.plan import RunPlan
 
 RUN_FILE = "run_settings.json"
@@ -114,10 +113,7 @@ def _contents(plan: RunPlan, data: DataArguments, training: TrainingArguments) -
         "deepspeed": f"ZeRO stage {training.zero_stage}" if training.deepspeed else None,
     }
     files = build_vision_tower(vision, delay_load=True).weight_files
-    try:
-        settings["vision_tower"] = _named(vision.vision_tower, digest_of(Tensors(files)) if files else None)
-    except TensorFileError as error:
-        raise ConfigurationError(f"--vision_tower {vision.vision_tower} is damaged: {error}") from error
+    settings["vision_tower"] = _named(vision.vision_tower, digest_of(Tensors(files)) if files else None)
     if vision.pretrain_mm_mlp_adapter:
         settings["pretrain_mm_mlp_adapter"] = _named(
             vision.pretrain_mm_mlp_adapter, sha256_of(vision.pretrain_mm_mlp_adapter)

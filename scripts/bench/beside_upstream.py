@@ -2,7 +2,7 @@
 
 `python scripts/bench/beside_upstream.py --folder FOLDER [--rounds 3]`
 
-Makes a venv with PyPI's llava-torch in FOLDER once (about 2 GB), then a Vicuna-like model with random weights, a CLIP
+Makes a venv with PyPI's llava-torch in FOLDER once, then a Vicuna-like model with random weights, a CLIP
 tower, images and conversations of mixed length. Both trainers get the same files and the flags of upstream's
 finetune_lora.sh; they run in turn, each in a new process. The table gives medians over rounds and ratios of each round.
 Upstream is run as it is on PyPI; on a CPU, in float32, by scripts/bench/upstream_on_cpu.py. The first losses differ,

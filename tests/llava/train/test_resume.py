@@ -87,7 +87,7 @@ def test_another_mode(tiny, output, refused, mode):
 
 
 def test_the_same_path_with_another_content(tiny, train_flags, refused, tmp_path):
-    """Tower, data and images are told apart by content."""
+    """Towers, data files and images are compared by content."""
     copies = tmp_path / "copies"
     shutil.copytree(tiny.root, copies)
     paths = {"vision_tower": copies / "tower", "data_path": copies / "data.json", "image_folder": copies / "images"}
