@@ -7,6 +7,7 @@ names (the paper's Figure 1): single documents, perplexity by word, by byte, and
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from llava.eval.benchmarks.base import Benchmark, Published, Setting
@@ -189,15 +190,4 @@ WIKITEXT = Benchmark(
     answers="answers/{stem}/{name}.jsonl",
     settings=_ROLLING_SETTINGS,
 )
-PILE_10K = Benchmark(
-    name="pile_10k",
-    column="Pile-10k",
-    questions="pile-10k.jsonl",
-    prepare=prepare_pile,
-    visual=False,
-    paper=False,
-    program="perplexity",
-    answer_flags=_AS_LM_EVAL,
-    answers="answers/{stem}/{name}.jsonl",
-    settings=_ROLLING_SETTINGS,
-)
+PILE_10K = replace(WIKITEXT, name="pile_10k", column="Pile-10k", questions="pile-10k.jsonl", prepare=prepare_pile)
