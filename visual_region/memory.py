@@ -21,6 +21,8 @@ from visual_region.layers import LayerSelection
 
 USABLE = 0.9
 """The share of free memory that an estimate may fill; the rest is for the allocator and for kernels."""
+_GATHERED = 1_000_000_000
+"""Parameters that ZeRO-3 keeps whole for their next use: `stage3_max_live_parameters` of scripts/zero3.json."""
 
 
 def shape_and_meter(
@@ -60,7 +62,8 @@ class StepMemory:
         recipe: of an average sample of the largest micro-batch.
         rows: samples of a micro-batch.
         weight_bits: of the frozen language model; 8 and 4 for QLoRA.
-        zero_stage: of DeepSpeed; 1 shards the optimizer, 2 gradients too, 3 weights too, over `ranks` devices.
+        zero_stage: of DeepSpeed; 1 shards the optimizer, 2 gradients too, 3 weights too, over `ranks` devices. 0 is
+            plain DDP, or DeepSpeed without sharding.
     """
 
     shape: ModelShape
@@ -86,7 +89,11 @@ class StepMemory:
         optimizer //= self.ranks if self.zero_stage >= 1 else 1
         temporary //= self.ranks if self.zero_stage >= 1 else 1
         gradients //= self.ranks if self.zero_stage >= 2 else 1
-        weights //= self.ranks if self.zero_stage >= 3 else 1
+        if self.zero_stage >= 3:
+            weights = weights // self.ranks + min(weights, _GATHERED * self.meter.dtype.itemsize)
+        if self.zero_stage == 0 and self.ranks > 1:
+            # DDP exchanges gradients in buckets, which are a second copy of them.
+            gradients *= 2
         activations = self.meter.peak(self.shape, self.selection, self.recipe, self.rows, recomputed)
         return weights + optimizer + gradients + max(activations, temporary)
 

@@ -101,11 +101,20 @@ class TrainingArguments(transformers.TrainingArguments):
             **{"nargs": "?", "const": "True"},
         },
     )
+    deepspeed: str | None = flag(
+        None,
+        "DeepSpeed config, such as ./scripts/zero2.json | auto: plain DDP if a step fits a device, else ZeRO-2, else "
+        "ZeRO-3",
+    )
     padding_free: bool = flag(
         True, "compute the rows of a batch without padding; the loss is the same. Not with --attn_implementation eager"
     )
 
     def __post_init__(self) -> None:
+        given = dict(vars(self))
+        self.chooses_sharding = self.deepspeed == AUTO
+        if self.chooses_sharding:
+            self._given, self.deepspeed = given, None
         self.refused = []
         checkpointing = str(self.gradient_checkpointing).lower()
         if checkpointing not in ("true", "false", AUTO):
@@ -137,6 +146,13 @@ class TrainingArguments(transformers.TrainingArguments):
             join_group_on_cpu()
         if self.eval_strategy != "no":
             self.prediction_loss_only = True
+
+    def with_deepspeed(self, config: dict[str, Any]) -> "TrainingArguments":
+        """The same arguments with a DeepSpeed config in place of `auto`.
+
+        They are made again, because transformers reads the config while it makes them.
+        """
+        return type(self)(**self._given | {"deepspeed": config})
 
     @property
     def compute_dtype(self) -> torch.dtype:

@@ -110,6 +110,13 @@ def sharding_problem(folder: Path, zero_ranks: int | None) -> str | None:
     return None
 
 
+def held_zero_stage(folder: Path) -> int | None:
+    """The ZeRO stage of the run that wrote a checkpoint-N, by its files: 3 or 2; None without DeepSpeed."""
+    if not list(folder.glob("global_step*")):
+        return None
+    return 3 if list(folder.glob("global_step*/zero_pp_rank_*_model_states.pt")) else 2
+
+
 def held_kind(folder: Path) -> Kind:
     """What kind of run wrote a checkpoint-N or a result."""
     lora = any((folder / name).is_file() for name in ADAPTER_WEIGHTS)

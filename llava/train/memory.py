@@ -1,9 +1,11 @@
-"""`--gradient_checkpointing auto`: recomputes as few decoder layers as the device's memory asks for."""
+"""What the memory of a device decides: `--gradient_checkpointing auto` and `--deepspeed auto`."""
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,7 +22,8 @@ from llava.train.arguments import DataArguments, TrainingArguments
 from llava.train.attention import computes_padding
 from llava.train.flag_names import ConfigurationError
 from llava.train.plan import RunPlan
-from visual_region.memory import Recipe, StepMemory, shape_and_meter, tower_cost
+from llava.train.zero import weights_whole
+from visual_region.memory import USABLE, Recipe, StepMemory, shape_and_meter, tower_cost
 
 _CANDIDATES = 4
 """Samples that are encoded to find the longest ones, per row of a micro-batch; words only estimate tokens."""
@@ -55,6 +58,56 @@ def choose_recomputation(plan: RunPlan, data: DataArguments, training: TrainingA
     return Recomputation(layers, line)
 
 
+@dataclass(frozen=True)
+class Sharding:
+    """The ZeRO stage, None without DeepSpeed, and the line that says why."""
+
+    stage: int | None
+    line: str
+
+
+def choose_sharding(plan: RunPlan, data: DataArguments, training: TrainingArguments) -> Sharding:
+    """Plain DDP if a step fits a device, else ZeRO-2, else ZeRO-3; less sharding exchanges less.
+
+    Recomputing layers is preferred to more sharding: a stage fits if it does with as many layers as the flags allow.
+    The process group exists already, so that the process with the least free memory decides for all.
+    """
+    processes = training.world_size
+    if processes == 1:
+        return Sharding(None, "deepspeed: none (one process has nobody to share with)")
+    stages = [None, 2] if training.bits < 16 else [None, 2, 3]
+    if plan.trains_tower:
+        return Sharding(stages[-1], f"deepspeed: {_named(stages[-1])} (the tower trains; no estimate)")
+    memory, free = step_memory(plan, data, training), _least_free(training)
+    needed = [_least_needed(dataclasses.replace(memory, zero_stage=stage or 0), training, free) for stage in stages]
+    i = next((i for i, size in enumerate(needed) if size <= USABLE * free), len(stages) - 1)
+    line = (
+        f"deepspeed: {_named(stages[i])}; a step takes about {size_text(needed[i])} on each of {processes} devices"
+        + (f" ({size_text(needed[0])} without)" if i else "")
+        + f", {training.device.type} has {size_text(free)} free"
+    )
+    if needed[i] > free:
+        line += "; it may not fit"
+        line += ": --deepspeed ./scripts/zero3_offload.json also uses the machine's memory" if stages[i] == 3 else ""
+    return Sharding(stages[i], line)
+
+
+def _named(stage: int | None) -> str:
+    return "none" if stage is None else f"ZeRO-{stage}"
+
+
+def _least_needed(memory: StepMemory, training: TrainingArguments, free: int) -> int:
+    """What a step takes with as many recomputed layers as the flags allow, and no more than it needs."""
+    if training.chooses_recomputation:
+        return memory.fewest_recomputed(free)[1]
+    return memory.needed(memory.recomputable() if training.gradient_checkpointing else ())
+
+
+def sharding_as_before(stage: int | None, folder: Path) -> Sharding:
+    """The sharding of the run that wrote `folder`: a checkpoint can only be resumed as it was sharded."""
+    return Sharding(stage, f"deepspeed: {_named(stage)}, as in the run that wrote {folder}")
+
+
 def _least_free(training: TrainingArguments) -> int:
     """The free memory of the process that has least: under ZeRO-3 all processes must recompute the same layers."""
     free = torch.tensor(free_memory(training.device), device=training.device)
@@ -68,7 +121,11 @@ def step_memory(plan: RunPlan, data: DataArguments, training: TrainingArguments)
     tower = build_vision_tower(plan.vision, delay_load=True)
     config = plan.base.model_config()
     write_vision_settings(config, plan.vision)
-    flops, parameters = (None, None) if data.vision_feature_cache else tower_cost(tower)
+    flops = parameters = None
+    if not data.vision_feature_cache:
+        # Under ZeRO-3, transformers would shard the network, which has no weights here.
+        with weights_whole(training):
+            flops, parameters = tower_cost(tower)
     dtype = training.compute_dtype
     shape, meter = shape_and_meter(
         plan.base, config, dtype, training.lora_dropout, tower_flops=flops, tower_parameters=parameters

@@ -18,10 +18,17 @@ from llava.checkpoint.record import LayerRecord
 from llava.checkpoint.safe import load_pickled
 from llava.conversation import TemplateError
 from llava.train.arguments import TrainingArguments
-from llava.train.checkpoint import checkpoints, held_kind, last_checkpoint, missing_to_resume, sharding_problem
+from llava.train.checkpoint import (
+    checkpoints,
+    held_kind,
+    held_zero_stage,
+    last_checkpoint,
+    missing_to_resume,
+    sharding_problem,
+)
 from llava.train.flag_names import ConfigurationError
 from llava.train.plan import RunPlan
-from llava.train.run_record import RUN_FILE, RunRecord, template_text
+from llava.train.run_record import RUN_FILE, RunRecord, template_text, zero_stage_of
 
 _STATE = "trainer_state.json"
 _SAME_NAME = ("mm_vision_select_layer", "mm_vision_select_feature", "mm_projector_lr", "image_aspect_ratio")
@@ -37,14 +44,35 @@ class Start:
     done: bool = False
 
 
-def starting_point(record: RunRecord, plan: RunPlan, training: TrainingArguments) -> Start:
-    """Where the run starts. Raises `ConfigurationError` if its output folder holds another run."""
+@dataclass(frozen=True)
+class Earlier:
+    """What an earlier run left: the checkpoint-N to go on from, whether there is a result, and the folders of both."""
+
+    checkpoint: Path | None
+    result: bool
+    folders: tuple[Path, ...]
+
+    @property
+    def deepspeed(self) -> int | None:
+        """The ZeRO stage of the first folder's run; None without DeepSpeed."""
+        begun = _recorded(self.folders[0])
+        return zero_stage_of(begun["settings"]["deepspeed"]) if begun else held_zero_stage(self.folders[0])
+
+
+def earlier_run(training: TrainingArguments) -> Earlier:
+    """What the run goes on from. Raises `ConfigurationError` if it is not what --resume_from_checkpoint asks for."""
     output = Path(training.output_dir)
     result = (output / "config.json").is_file() and (output / _STATE).is_file()
     checkpoint = _checkpoint(training, result)
-    held = [checkpoint] if checkpoint else []
+    folders = [checkpoint] if checkpoint else []
     if result and (checkpoint is None or checkpoint.resolve().parent != output.resolve()):
-        held.append(output)
+        folders.append(output)
+    return Earlier(checkpoint, result, tuple(folders))
+
+
+def starting_point(record: RunRecord, plan: RunPlan, training: TrainingArguments, earlier: Earlier) -> Start:
+    """Where the run starts. Raises `ConfigurationError` if its output folder holds another run."""
+    output, checkpoint, result, held = Path(training.output_dir), earlier.checkpoint, earlier.result, earlier.folders
     problems = [line for folder in held for line in _differences(folder, record, plan, training)]
     zero_ranks = training.world_size if training.deepspeed else None
     if checkpoint and (sharding := sharding_problem(checkpoint, zero_ranks)):

@@ -22,14 +22,14 @@ from llava.train.attention import computes_padding
 from llava.train.checkpoint import describe_output, move_files
 from llava.train.flag_names import ConfigurationError
 from llava.train.llava_trainer import LLaVATrainer
-from llava.train.memory import choose_recomputation, memory_explained
+from llava.train.memory import choose_recomputation, choose_sharding, memory_explained, sharding_as_before
 from llava.train.model_config import configure
 from llava.train.plan import RunPlan, make_plan
 from llava.train.report import training_table
-from llava.train.resume import starting_point
+from llava.train.resume import Earlier, earlier_run, starting_point
 from llava.train.run_record import RunRecord
 from llava.train.tower_check import describe_tower
-from llava.train.zero import weights_whole
+from llava.train.zero import config_of_stage, weights_whole
 from visual_region.tuning import apply_lora, assert_trains_exactly, recompute_layers, train_layers
 
 
@@ -45,9 +45,13 @@ def run(
     model_args, data_args, training_args = parse_arguments(argv, arguments)
     with training_args.main_process_first(desc="reading the data"):
         plan = make_plan(model_args, data_args, training_args, attn_implementation)
+    earlier = earlier_run(training_args)
+    if training_args.chooses_sharding:
+        training_args = shard(plan, data_args, training_args, earlier)
+    with training_args.main_process_first(desc="comparing with an earlier run"):
         try:
             record = RunRecord.of(plan, model_args, data_args, training_args, settings)
-            start = starting_point(record, plan, training_args)
+            start = starting_point(record, plan, training_args, earlier)
         except (ValueError, OSError) as error:
             # Such as a tower file that is cut off; every process finds it.
             raise ConfigurationError(str(error)) from error
@@ -85,6 +89,19 @@ def run(
     save_result(trainer, plan, training_args)
     if training_args.should_save:
         record.write(training_args.output_dir, finished=True)
+
+
+def shard(
+    plan: RunPlan, data_args: DataArguments, training_args: TrainingArguments, earlier: Earlier
+) -> TrainingArguments:
+    """The arguments with what `--deepspeed auto` means for this run, or meant for the run that is resumed."""
+    if earlier.folders:
+        sharding = sharding_as_before(earlier.deepspeed, earlier.folders[0])
+    else:
+        sharding = choose_sharding(plan, data_args, training_args)
+    if training_args.should_log:
+        print(sharding.line, flush=True)
+    return training_args if sharding.stage is None else training_args.with_deepspeed(config_of_stage(sharding.stage))
 
 
 def load_model(plan: RunPlan, training_args: TrainingArguments) -> Any:

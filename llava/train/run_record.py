@@ -53,6 +53,7 @@ _BY_CONTENT = (
     *("model_name_or_path", "version", "vision_tower", "pretrain_mm_mlp_adapter", "data_path", "image_folder"),
     *("tune_layers", "deepspeed"),
 )
+_STAGE = "ZeRO stage "
 _IMAGES = 64
 """Images whose sizes tell image folders apart."""
 
@@ -110,7 +111,7 @@ def _contents(plan: RunPlan, data: DataArguments, training: TrainingArguments) -
         "samples used": _named(f"{len(plan.indices)}", hashlib.sha256(plan.indices.tobytes()).hexdigest()[:16]),
         "image_folder": _named(data.image_folder, _sizes(plan.records.unique_images(), data.image_folder)),
         "tune_layers": _layers(plan),
-        "deepspeed": f"ZeRO stage {training.zero_stage}" if training.deepspeed else None,
+        "deepspeed": f"{_STAGE}{training.zero_stage}" if training.deepspeed else None,
     }
     files = build_vision_tower(vision, delay_load=True).weight_files
     settings["vision_tower"] = _named(vision.vision_tower, digest_of(Tensors(files)) if files else None)
@@ -119,6 +120,11 @@ def _contents(plan: RunPlan, data: DataArguments, training: TrainingArguments) -
             vision.pretrain_mm_mlp_adapter, sha256_of(vision.pretrain_mm_mlp_adapter)
         )
     return {"pretrain_mm_mlp_adapter": None} | settings
+
+
+def zero_stage_of(recorded: str | None) -> int | None:
+    """The ZeRO stage that a record names; None without DeepSpeed."""
+    return int(recorded.removeprefix(_STAGE)) if recorded else None
 
 
 def _layers(plan: RunPlan) -> dict[str, Any] | None:

@@ -23,6 +23,13 @@ class ZeroConfigError(ConfigurationError):
     """A `--deepspeed` that cannot be used; the message says what to type instead."""
 
 
+def config_of_stage(stage: int) -> dict[str, Any]:
+    """The config that `--deepspeed auto` takes for a ZeRO stage: scripts/zero3.json, below stage 3 scripts/zero2.json."""
+    config = _read_json(Path(__file__).parents[2] / f"scripts/zero{3 if stage == 3 else 2}.json")
+    config["zero_optimization"]["stage"] = stage
+    return config
+
+
 def read_zero_config(deepspeed: str | dict[str, Any]) -> dict[str, Any]:
     """The DeepSpeed config of a JSON file; settings that contradict the trainer's flags are corrected, with a note.
 

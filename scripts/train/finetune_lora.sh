@@ -7,7 +7,7 @@
 set -euo pipefail
 source "$(dirname "$0")/common.sh"
 SIZE=${SIZE:-13b}
-DEEPSPEED=${DEEPSPEED-./scripts/zero3.json}
+DEEPSPEED=${DEEPSPEED-auto}
 
 launch llava/train/train_mem.py \
     --lora_enable True --lora_r "${LORA_R:-128}" --lora_alpha "${LORA_ALPHA:-256}" \

@@ -8,7 +8,7 @@ set -euo pipefail
 source "$(dirname "$0")/common.sh"
 MODEL_VERSION=${MODEL_VERSION:-vicuna-v1-3-7b}
 PROMPT_VERSION=${PROMPT_VERSION:-v1}
-DEEPSPEED=${DEEPSPEED-./scripts/zero2.json}
+DEEPSPEED=${DEEPSPEED-auto}
 
 launch llava/train/train_mem.py \
     --lora_enable True --lora_r "${LORA_R:-64}" --lora_alpha "${LORA_ALPHA:-16}" \

@@ -8,7 +8,7 @@ set -euo pipefail
 ACCUMULATION=${ACCUMULATION:-2}
 source "$(dirname "$0")/../common.sh"
 MODEL_TYPE=${MODEL_TYPE:-phi-2}
-DEEPSPEED=${DEEPSPEED-./scripts/zero3.json}
+DEEPSPEED=${DEEPSPEED-auto}
 
 launch bunny/train/train.py \
     --lora_enable True --lora_r "${LORA_R:-128}" --lora_alpha "${LORA_ALPHA:-256}" \

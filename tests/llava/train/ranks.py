@@ -3,9 +3,9 @@ A job of one rank is a plain process, without torchrun.
 
 Imports once, trains once, and forks the ranks of every job, which is several times faster than starting python for
 each: a rank then imports nothing and builds none of the tables that transformers builds at the first use. JOBS.json:
-a list of {"name", "ranks", "argv", "seconds", "copy"}, where copy is a pair of folders or null: the first is copied to
-the second before the start. The first job has one rank. A rank's output goes to NAME.RANK.log next to JOBS.json, exit
-statuses to statuses.json.
+a list of {"name", "ranks", "argv", "seconds", "copy", "free"}, where copy is a pair of folders or null: the first is
+copied to the second before the start; free is the memory that each rank finds free, or null. The first job has one
+rank. A rank's output goes to NAME.RANK.log next to JOBS.json, exit statuses to statuses.json.
 """
 
 import contextlib
@@ -33,6 +33,7 @@ import tqdm
 import transformers.trainer  # noqa: F401
 from accelerate.state import AcceleratorState, GradientState
 
+import llava.train.memory
 import llava.train.train
 
 
@@ -63,6 +64,8 @@ def rank_of(job: dict, rank: int, port: int, log: Path) -> int:
         if job["ranks"] > 1:
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(job["ranks"])}
             os.environ |= {"LOCAL_WORLD_SIZE": str(job["ranks"]), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        if job["free"]:
+            llava.train.memory.free_memory = lambda device: job["free"]
         llava.train.train.train(argv=job["argv"])
         code = 0
     except SystemExit as stop:

@@ -1,5 +1,10 @@
-"""Training in several processes: DDP, ZeRO-2 and ZeRO-3 give what one process gives, and resume as if never stopped."""
+"""Training in several processes: DDP, ZeRO-2 and ZeRO-3 give what one process gives, and resume as if never stopped.
 
+The one process computes padded rows and every logit, and recomputes nothing: what the others do to be faster or smaller
+changes nothing either.
+"""
+
+import dataclasses
 import json
 import os
 import subprocess
@@ -10,6 +15,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from llava.train.arguments import parse_arguments
+from llava.train.memory import step_memory
+from llava.train.plan import make_plan
+from llava.train.run_record import RUN_FILE
+from visual_region.memory import USABLE
+
 pytest.importorskip("deepspeed", reason="deepspeed is not installed")
 
 ROOT = Path(__file__).parents[3]
@@ -17,9 +28,10 @@ SHARDING = {"ddp": None, "zero2": ROOT / "scripts/zero2.json", "zero3": ROOT / "
 LORA = {"lora_enable": True, "lora_r": 4, "lora_alpha": 8, "tune_layers": "0,3", "mm_projector_lr": 5e-3}
 # Two of the four steps are of text only.
 MIXED = {"per_device_train_batch_size": 1, "bad_samples": "skip", "model_max_length": 100, "weight_decay": 0.1}
+PLAIN = {"padding_free": False, "label_only_logits": False}
 MODES = {
     "lora": LORA,
-    "full": {"tune_layers": "1,4", "gradient_checkpointing": True},
+    "full": {"tune_layers": "1,4"},
     "projector": {"tune_mm_mlp_adapter": True, "version": "plain"},
     "mixed": MIXED,
     "tower": LORA | MIXED | {"unfreeze_vision_tower": True},
@@ -38,6 +50,18 @@ RUNS += [
     ("qlora", "ddp"),
     ("qlora", "zero2"),
 ]
+CHECKPOINTING = {
+    ("lora", "ddp"): True,
+    ("lora", "zero3"): True,
+    ("full", "ddp"): "auto",
+    ("full", "zero2"): True,
+    ("full", "zero3"): "auto",
+    ("qlora", "ddp"): "auto",
+    ("qlora", "zero2"): True,
+}
+"""What is recomputed; "auto": half of the layers, because the ranks find as little memory free as that takes."""
+CHOSEN = {"ddp": None, "zero2": 2, "zero3": 3}
+"""ZeRO stages; those of mode "lora" are chosen by `--deepspeed auto`, because of the memory that the ranks find free."""
 RESUMED = [("lora", "ddp"), ("lora", "zero2"), ("lora", "zero3"), ("full", "zero3"), ("projector", "zero2")]
 SECONDS = 300
 
@@ -77,30 +101,44 @@ def mixed_data(tiny, tmp_path_factory):
     return file
 
 
+def free_for(argv, stage, recomputed):
+    """The free memory that suffices for a step on each of two devices, sharded so, with so many recomputed layers."""
+    arguments = parse_arguments(argv)
+    alone = step_memory(make_plan(*arguments), *arguments[1:])
+    memory = dataclasses.replace(alone, zero_stage=stage or 0, ranks=2)
+    return int(memory.needed(memory.recomputable()[:recomputed]) / USABLE) + 1
+
+
 @pytest.fixture(scope="module")
 def runs(tiny, train_flags, mixed_data, tmp_path_factory):
     """Output folders of every mode, sharded in every way by two ranks, and by one process, by name."""
     root = tmp_path_factory.mktemp("ranks")
     jobs = []
 
-    def job(name, ranks, copy=None, **flags):
+    def job(name, ranks, copy=None, free=None, **flags):
         argv = [str(word) for word in train_flags(root / name, logging_steps=1, lora_dropout=0, **flags)]
         copy = [str(root / copy), str(root / name / Path(copy).name)] if copy else None
-        jobs.append({"name": name, "ranks": ranks, "argv": argv, "seconds": SECONDS, "copy": copy})
+        jobs.append({"name": name, "ranks": ranks, "argv": argv, "seconds": SECONDS, "copy": copy, "free": free})
 
     data = {"projector": tiny.captions} | dict.fromkeys(("mixed", "tower", "cached", "frozen"), mixed_data)
     for mode, changes in MODES.items():
         flags = {"per_device_train_batch_size": 2, "data_path": data.get(mode, tiny.data)} | changes
-        job(f"{mode}-one", 1, **flags, gradient_accumulation_steps=2)
+        job(f"{mode}-one", 1, **flags | PLAIN, gradient_accumulation_steps=2)
         for sharding in (sharding for of, sharding in RUNS if of == mode):
-            config = SHARDING[sharding]
+            checkpointing = CHECKPOINTING.get((mode, sharding), False)
+            flags["gradient_checkpointing"] = checkpointing
+            recomputed = {True: 6, "auto": 3, False: 0}[checkpointing]
+            free = free_for(train_flags(root / "unused", **flags), CHOSEN[sharding], recomputed)
+            config = "auto" if mode == "lora" else SHARDING[sharding]
             if mode == "cached":
                 flags["vision_feature_cache"] = root / f"{mode}-{sharding}-features"
             saving = {"save_strategy": "steps", "save_steps": 2} if (mode, sharding) in RESUMED else {}
-            job(f"{mode}-{sharding}", 2, **flags, **saving, deepspeed=config)
+            job(f"{mode}-{sharding}", 2, free=free, **flags, **saving, deepspeed=config)
             if saving:
+                # A run that is resumed is sharded as before, whatever memory is free now.
+                free = 1 if sharding == "ddp" else 1 << 50
                 whole = f"{mode}-{sharding}"
-                job(f"{whole}-resumed", 2, f"{whole}/checkpoint-2", **flags, **saving, deepspeed=config)
+                job(f"{whole}-resumed", 2, f"{whole}/checkpoint-2", free, **flags, **saving, deepspeed=config)
     grouped = LORA | {"group_by_modality_length": True, "per_device_train_batch_size": 1}
     job("grouped-one", 1, **grouped, gradient_accumulation_steps=4)
     job("grouped-ddp", 2, **grouped, gradient_accumulation_steps=2)
@@ -115,6 +153,25 @@ def runs(tiny, train_flags, mixed_data, tmp_path_factory):
         logs = "".join((root / f"{name}.{rank}.log").read_text()[-3000:] for rank in range(len(codes)))
         assert set(codes) == {0}, f"{name}: {codes}\n{logs}"
     return root
+
+
+@pytest.mark.parametrize("sharding", SHARDING)
+def test_the_free_memory_decides_how_a_run_is_sharded(runs, sharding):
+    name = {"ddp": "none", "zero2": "ZeRO-2", "zero3": "ZeRO-3"}[sharding]
+    found, resumed = (
+        [line for line in (runs / f"lora-{sharding}{again}.0.log").read_text().splitlines() if "deepspeed: " in line]
+        for again in ("", "-resumed")
+    )
+    assert len(found) == 1
+    assert found[0].startswith(f"deepspeed: {name}; a step takes about ")
+    assert resumed == [f"deepspeed: {name}, as in the run that wrote {runs / f'lora-{sharding}-resumed/checkpoint-2'}"]
+    stage = f"ZeRO stage {CHOSEN[sharding]}" if CHOSEN[sharding] else None
+    assert json.loads((runs / f"lora-{sharding}" / RUN_FILE).read_text())["settings"]["deepspeed"] == stage
+
+
+@pytest.mark.parametrize(("mode", "sharding"), [run for run, chosen in CHECKPOINTING.items() if chosen == "auto"])
+def test_half_of_the_layers_are_recomputed(runs, mode, sharding):
+    assert "gradient checkpointing: 3 of 6 layers" in (runs / f"{mode}-{sharding}.0.log").read_text()
 
 
 @pytest.mark.parametrize(("mode", "sharding"), RUNS)
