@@ -24,7 +24,7 @@ class ZeroConfigError(ConfigurationError):
 
 
 def config_of_stage(stage: int) -> dict[str, Any]:
-    """The config that `--deepspeed auto` takes for a ZeRO stage: scripts/zero3.json, below stage 3 scripts/zero2.json."""
+    """What `--deepspeed auto` takes for a ZeRO stage: scripts/zero3.json, below stage 3 scripts/zero2.json."""
     config = _read_json(Path(__file__).parents[2] / f"scripts/zero{3 if stage == 3 else 2}.json")
     config["zero_optimization"]["stage"] = stage
     return config
@@ -129,7 +129,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ZeroConfigError(
-            f"--deepspeed {path} cannot be read ({error.strerror}); try ./scripts/zero2.json"
+            f"--deepspeed {path} cannot be read ({error.strerror}); try ./scripts/zero2.json or auto"
         ) from error
     except ValueError as error:
         raise ZeroConfigError(f"--deepspeed {path} is not valid JSON ({error})") from error

@@ -3,7 +3,8 @@
 # GPUS: number of processes on this machine (default: the number of visible GPUs). One process runs as plain python,
 # several run with torchrun.
 # NNODES, NODE_RANK, MASTER_ADDR, MASTER_PORT: for several machines. Start the same script on each; NODE_RANK counts from 0.
-# DEEPSPEED: a DeepSpeed config (the default of each recipe is upstream's). DEEPSPEED= runs without it, as plain DDP.
+# DEEPSPEED: a DeepSpeed config (the default of full tuning and of stage 1 is upstream's), or auto (the default of LoRA):
+# plain DDP if a step fits a device, else ZeRO-2, else ZeRO-3. DEEPSPEED= runs without it, as plain DDP.
 # REPORT_TO: upstream's scripts report to wandb; here the default is none.
 # ATTENTION: auto (flash attention if it is installed and supported), flash_attention_2, sdpa, eager.
 # CHECKPOINTING: auto (recompute only as many layers as the device's memory asks for), True (upstream's), False.

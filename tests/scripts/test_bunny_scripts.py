@@ -37,7 +37,7 @@ def dry_run(*command, **variables):
     ("script", "expected"),
     [
         ("pretrain.sh", (5e-4, 8, 4, 24000, "plain", False, None, 2)),
-        ("finetune_lora.sh", (2e-4, 8, 2, 500, "bunny", True, "sparse-uniform:25%", 3)),
+        ("finetune_lora.sh", (2e-4, 8, 2, 500, "bunny", True, "sparse-uniform:25%", "auto")),
         ("finetune_full.sh", (2e-5, 8, 2, 500, "bunny", False, "sparse-uniform:25%", 3)),
     ],
 )
@@ -45,7 +45,7 @@ def test_upstreams_values(script, expected, tmp_path):
     output = str(tmp_path / "a b")
     model, data, training, zero = dry_run(script, "--seed", "3", TUNE_LAYERS="sparse-uniform:25%", OUTPUT=output)
     rate, batch, accumulation, save_steps, version, lora, layers, stage = expected
-    assert zero == f"./scripts/zero{stage}.json"
+    assert zero == (stage if stage == "auto" else f"./scripts/zero{stage}.json")
     assert (training.learning_rate, training.per_device_train_batch_size) == (rate, batch)
     assert (training.gradient_accumulation_steps, training.save_steps) == (accumulation, save_steps)
     assert (model.version, training.lora_enable, model.tune_layers) == (version, lora, layers)
@@ -73,7 +73,8 @@ def test_upstreams_values(script, expected, tmp_path):
 )
 def test_recipes(model, stage, expected):
     arguments, data, training, zero = dry_run("recipe.sh", model, stage)
-    assert zero == f"./scripts/zero{2 if stage == 'pretrain' and model != 'llama3-8b-s2' else 3}.json"
+    default = {"llama3-8b-s2": "./scripts/zero3.json"}.get(model, "./scripts/zero2.json")
+    assert zero == (default if stage == "pretrain" else "auto")
     rate, projector_rate, batch, accumulation, length, s2, tower, version = expected
     assert (training.learning_rate, training.mm_projector_lr) == (rate, projector_rate)
     assert (training.per_device_train_batch_size, training.gradient_accumulation_steps) == (batch, accumulation)

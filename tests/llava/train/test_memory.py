@@ -1,13 +1,18 @@
-"""--gradient_checkpointing auto: which layers are recomputed, that the losses stay, and what to do without memory."""
+"""What free memory decides: which layers are recomputed, how far a run is sharded, and what to do without memory."""
 
+import dataclasses
+import importlib.util
 import json
 
 import pytest
 import torch
 
+from llava.train.arguments import TrainingArguments, parse_arguments
 from llava.train.llava_trainer import LLaVATrainer
-from llava.train.memory import _largest_batch
+from llava.train.memory import _largest_batch, choose_sharding, step_memory
+from llava.train.plan import make_plan
 from llava.train.train import train
+from llava.train.zero import ZeroConfigError, config_of_stage
 from visual_region.memory import USABLE, StepMemory
 
 LORA = {"lora_enable": True, "lora_dropout": 0, "tune_layers": "0,3"}
@@ -109,3 +114,79 @@ def test_what_to_do_when_memory_runs_out(train_flags, tmp_path, monkeypatch):
 def test_another_word(train_flags, tmp_path):
     with pytest.raises(SystemExit, match="--gradient_checkpointing maybe; allowed: True, False, auto"):
         train(argv=train_flags(tmp_path / "out", **LORA, gradient_checkpointing="maybe"))
+
+
+PROCESSES = 4
+
+
+@pytest.fixture
+def sharding(train_flags, tmp_path, monkeypatch, free):
+    """What `--deepspeed auto` chooses, by the memory that each of the processes finds free; and the estimate."""
+
+    def choices(processes=PROCESSES, **flags):
+        model, data, training = parse_arguments(train_flags(tmp_path / "out", deepspeed="auto", **flags))
+        plan = make_plan(model, data, training)
+        monkeypatch.setattr(TrainingArguments, "world_size", processes)
+        memory = step_memory(plan, data, training)
+        monkeypatch.setattr("llava.train.memory.step_memory", lambda *arguments: memory)
+
+        def choose(nbytes):
+            free(nbytes)
+            return choose_sharding(plan, data, training)
+
+        return choose, memory
+
+    return choices
+
+
+@pytest.mark.parametrize(
+    ("mode", "checkpointing"), [("lora", "auto"), ("lora", False), ("full", True), ("projector", False)]
+)
+def test_a_run_is_sharded_only_as_far_as_it_must_be(tiny, sharding, mode, checkpointing):
+    flags = {
+        "lora": LORA,
+        "full": {"tune_layers": "1,4"},
+        "projector": {"tune_mm_mlp_adapter": True, "version": "plain", "data_path": tiny.captions},
+    }[mode]
+    choose, memory = sharding(**flags, gradient_checkpointing=checkpointing)
+    assert memory.ranks == PROCESSES
+    plenty = choose(1 << 40)
+    assert plenty.stage is None
+    assert plenty.line.startswith("deepspeed: none; a step takes about ")
+    recomputed = memory.recomputable() if checkpointing else ()
+    ddp, two = (dataclasses.replace(memory, zero_stage=stage).needed(recomputed) / USABLE for stage in (0, 2))
+    for free, stage in ((ddp + 1, None), (ddp - 2, 2), (two + 1, 2), (two - 2, 3)):
+        assert choose(free).stage == stage
+    nothing = choose(1)
+    assert nothing.stage == 3
+    assert "without), cpu has" in nothing.line
+    assert "may not fit: --deepspeed ./scripts/zero3_offload.json" in nothing.line
+
+
+@pytest.mark.parametrize(
+    ("flags", "stages"),
+    [
+        ({"processes": 1}, (None, None)),
+        ({"bits": 4}, (None, 2)),
+        ({"unfreeze_vision_tower": True}, (3, 3)),
+        ({"bits": 4, "unfreeze_vision_tower": True}, (2, 2)),
+    ],
+)
+def test_what_the_estimate_does_not_decide(sharding, flags, stages):
+    """One process shares with nobody, quantised weights cannot be sharded, and of a tower there is no estimate."""
+    choose, _ = sharding(**LORA, **flags)
+    assert tuple(choose(nbytes).stage for nbytes in (1 << 40, 1)) == stages
+
+
+def test_without_the_package(train_flags, tmp_path, free, monkeypatch, capsys):
+    """DeepSpeed is needed only if it is chosen, and then one error says what to install."""
+    found = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "deepspeed" else found(name))
+    free(1)
+    flags = LORA | {"max_steps": 1, "deepspeed": "auto"}
+    with pytest.raises(SystemExit, match="this run cannot start:\n- --lora_r 0 must be at least 1"):
+        train(argv=train_flags(tmp_path / "wrong", **flags, lora_r=0))
+    train(argv=train_flags(tmp_path / "alone", **flags))
+    assert "deepspeed: none (one process" in capsys.readouterr().out
+    with pytest.raises(ZeroConfigError, match="pip install"):
+        parse_arguments(train_flags(tmp_path / "out", **flags))[2].with_deepspeed(config_of_stage(2))
