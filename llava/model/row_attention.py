@@ -53,7 +53,8 @@ def row_attention(
 ) -> tuple[torch.Tensor, None]:
     """Causal attention; query `(batch, heads, length, size)`, key and value with their own number of heads.
 
-    Rows end as `row_lengths` says; without it, where positions jump (StableLM's layers pass nothing else on). Returns `(batch, length, heads, size)` and None.
+    Rows end as `row_lengths` says; without it, where positions jump (StableLM's layers pass nothing else
+    on). Returns `(batch, length, heads, size)` and None.
     """
     options: dict[str, Any] = {"scale": scaling, "enable_gqa": query.shape[1] != key.shape[1]}
     if attention_mask is not None or key.shape[2] > query.shape[2]:

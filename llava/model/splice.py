@@ -68,7 +68,7 @@ def pad_rows(
 def shared_length(ids: list[torch.Tensor], labels: list[torch.Tensor]) -> int:
     """How many text ids all rows begin with, before any image and before the position that predicts a first label.
 
-    `ids` are the rows' ids without padding, `labels` those of the spliced rows. At least one position per row is its own.
+    `ids` are the rows' ids without padding, `labels` those of the spliced rows. Each row keeps at least one position.
     """
     first, shared = ids[0], min(len(row) for row in labels) - 1
     for row in ids:
