@@ -236,7 +236,11 @@ class LlavaMetaForCausalLM:
             "inputs_embeds": inputs_embeds,
         }
         if labels is None or not self.label_only_logits:
-            return super().forward(**arguments, labels=labels, **kwargs)
+            output = super().forward(**arguments, labels=labels, **kwargs)
+            if labels is not None:
+                # Without a label, the mean over none is NaN.
+                output.loss = output.loss.masked_fill((labels[:, 1:] == IGNORE_INDEX).all(), 0.0)
+            return output
         output = self.model(**arguments, **kwargs)
         loss, logits = loss_where_labelled(output.last_hidden_state, labels, self.get_output_embeddings())
         return CausalLMOutputWithPast(

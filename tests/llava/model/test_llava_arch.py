@@ -116,13 +116,18 @@ def test_label_only_logits_give_the_same_loss_and_gradients(model):
     torch.testing.assert_close(results[0][1], results[1][1])
 
 
-def test_batch_without_labels_has_loss_zero(model):
-    model.label_only_logits = True
+@pytest.mark.parametrize("label_only", [True, False])
+def test_batch_without_labels_has_loss_zero(model, label_only):
+    model.label_only_logits = label_only
     ids = row(1, 5, 6)
-    loss = model(input_ids=ids, labels=torch.full_like(ids, IGNORE_INDEX)).loss
+    labels = torch.full_like(ids, IGNORE_INDEX)
+    # The first id is never predicted.
+    labels[:, 0] = 1
+    loss = model(input_ids=ids, labels=labels).loss
     model.label_only_logits = False
     assert loss.item() == 0
-    loss.backward()
+    weights = [*model.model.layers.parameters(), model.lm_head.weight]
+    assert not any(grad.any() for grad in torch.autograd.grad(loss, weights))
 
 
 def test_cached_generation_equals_uncached(model):

@@ -28,9 +28,7 @@ SHARDING = {"ddp": None, "zero2": ROOT / "scripts/zero2.json", "zero3": ROOT / "
 LORA = {"lora_enable": True, "lora_r": 4, "lora_alpha": 8, "tune_layers": "0,3", "mm_projector_lr": 5e-3}
 # Two of the four steps are of text only.
 MIXED = {"per_device_train_batch_size": 1, "bad_samples": "skip", "model_max_length": 100, "weight_decay": 0.1}
-PLAIN = {"padding_free": False}
-WHOLE_LOGITS = ("lora", "full", "projector", "qlora")
-"""The modes whose one process computes every logit. The others have a micro-batch without a label."""
+PLAIN = {"padding_free": False, "label_only_logits": False}
 MODES = {
     "lora": LORA,
     "full": {"tune_layers": "1,4"},
@@ -125,8 +123,7 @@ def runs(tiny, train_flags, mixed_data, tmp_path_factory):
     data = {"projector": tiny.captions} | dict.fromkeys(("mixed", "tower", "cached", "frozen"), mixed_data)
     for mode, changes in MODES.items():
         flags = {"per_device_train_batch_size": 2, "lora_dropout": 0, "data_path": data.get(mode, tiny.data)} | changes
-        plain = PLAIN | {"label_only_logits": mode not in WHOLE_LOGITS}
-        job(f"{mode}-one", 1, **flags | plain, gradient_accumulation_steps=2)
+        job(f"{mode}-one", 1, **flags | PLAIN, gradient_accumulation_steps=2)
         for sharding in (sharding for of, sharding in RUNS if of == mode):
             checkpointing = CHECKPOINTING.get((mode, sharding), False)
             flags["gradient_checkpointing"] = checkpointing
