@@ -154,7 +154,8 @@ class TrainingArguments(transformers.TrainingArguments):
     def with_deepspeed(self, config: dict[str, Any]) -> "TrainingArguments":
         """The same arguments with a DeepSpeed config in place of `auto`.
 
-        They are made again, because transformers reads the config while it makes them.
+        They are made again, because transformers reads the config while it makes them; DeepSpeed then takes the process
+        group that exists.
         """
         return type(self)(**self._given | {"deepspeed": config})
 
