@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from llava.train.arguments import parse_arguments
+from llava.train.checkpoint import held_zero_stage
 from llava.train.memory import step_memory
 from llava.train.plan import make_plan
 from llava.train.run_record import RUN_FILE
@@ -222,6 +223,8 @@ def test_checkpoints_are_whole_and_hold_no_frozen_weights(runs, tiny, mode, shar
     folder = runs / f"{mode}-{sharding}"
     assert tensors(folder / "checkpoint-4").keys() == tensors(folder).keys()
     assert not list(folder.glob(".*"))
+    # For a folder of an earlier version, which has no record of the run.
+    assert held_zero_stage(folder / "checkpoint-4") == CHOSEN[sharding]
     if sharding != "ddp":
         saved = torch.load(
             next((folder / "checkpoint-4" / "global_step4").glob("*_model_states.pt")),
