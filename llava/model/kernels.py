@@ -37,10 +37,7 @@ def choose_kernels(wanted: str, family: ModelFamily, device: torch.device, zero_
         raise ValueError(f"--kernels {wanted!r}; allowed: {', '.join(CHOICES)}")
     if wanted == "none":
         return Kernels("none", "kernels: none")
-    if wanted == "compile":
-        reason = why_not_compile(device, zero_stage)
-    else:
-        reason = why_not_liger(family, device)
+    reason = why_not_compile(device, zero_stage) if wanted == "compile" else why_not_liger(family, device)
     if reason is None:
         name = "liger" if wanted == "auto" else wanted
         return Kernels(name, f"kernels: {name}")
