@@ -16,6 +16,7 @@ import torch
 from llava.families import ModelFamily, family_of
 
 CHOICES = ("auto", "none", "liger", "compile")
+_COMPILED_AT_MOST = 64
 _INSTALL = "pip install -e '.[kernels]'"
 
 
@@ -76,6 +77,9 @@ def apply_kernels(model: Any, name: str) -> None:
     if name == "liger":
         _apply_liger(model)
     elif name == "compile":
+        # Layers share their compiled code; it is another one for layers that train or are recomputed, and for each
+        # number of rows of a micro-batch. Beyond the limit, which is 8, torch would not compile.
+        torch._dynamo.config.recompile_limit = _COMPILED_AT_MOST
         for layer in _layers(model):
             layer.compile(dynamic=True)
 
