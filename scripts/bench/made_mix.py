@@ -3,8 +3,9 @@
 import json
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -21,7 +22,7 @@ _WORDS = (
 _PAGE = 1 << 18
 """Words of the text that all turns are taken from."""
 _POOL = 64
-"""JPEG files; all image names are hard links to one of them, so that the disk is not filled."""
+"""JPEG files at most; all image names are hard links to one of them, so that the disk is not filled."""
 _SIZES = ((640, 480), (480, 640), (640, 427), (500, 375), (427, 640), (800, 600))
 
 
@@ -64,7 +65,7 @@ def _names(kind: _Kind, samples: int) -> list[str]:
     return [f"{kind.folder}/{number:012d}.jpg" for number in range(count)] if kind.folder else []
 
 
-def _items(samples: int, seed: int) -> "list[dict]":
+def _items(samples: int, seed: int) -> Iterator[dict[str, Any]]:
     draw = random.Random(seed)
     page = draw.choices(_WORDS, k=_PAGE)
     names = {kind.folder: _names(kind, samples) for kind in _KINDS}
@@ -94,7 +95,7 @@ def _make_images(folder: Path, samples: int, seed: int) -> None:
     pool = folder / "pool"
     pool.mkdir(parents=True, exist_ok=True)
     files = []
-    for number in range(_POOL):
+    for number in range(min(_POOL, 1 + samples // 100)):
         width, height = _SIZES[number % len(_SIZES)]
         coarse = Image.fromarray(draw.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8))
         fine = Image.fromarray(draw.integers(0, 256, (height, width, 3), dtype=np.uint8))
@@ -105,4 +106,4 @@ def _make_images(folder: Path, samples: int, seed: int) -> None:
         (folder / kind.folder).mkdir(parents=True, exist_ok=True)
         for number, name in enumerate(_names(kind, samples)):
             if not (folder / name).exists():
-                os.link(files[number % _POOL], folder / name)
+                os.link(files[number % len(files)], folder / name)
