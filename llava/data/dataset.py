@@ -83,6 +83,9 @@ class LazySupervisedDataset(Dataset):
 
     @property
     def modality_lengths(self) -> np.ndarray:
-        """int `(n,)`: words per sample, negative for text only: upstream's key for grouping. A sample without words counts 1."""
+        """int `(n,)`: words per sample, negative for text only: upstream's key for grouping.
+
+        A sample without words counts 1.
+        """
         words = np.maximum(self.records.words[self.indices], 1)
         return np.where(self.records.has_image[self.indices], words, -words)
