@@ -128,6 +128,9 @@ class TrainingArguments(transformers.TrainingArguments):
         if not torch.accelerator.is_available():
             self.use_cpu = True
             self.tf32 = None
+        if self.accelerator_config is None and self.dataloader_pin_memory and torch.cuda.is_available():
+            # A batch is copied while the device computes; else the copy waits until the step before has ended.
+            self.accelerator_config = {"non_blocking": True}
         if self.deepspeed:
             start_deepspeed(self.use_cpu)
             self.deepspeed = read_zero_config(self.deepspeed)

@@ -19,6 +19,7 @@ from llava.data.sampler import EpochSampler
 from llava.files import full_disk_explained
 from llava.train.checkpoint import check_trusted, restore_trained, save_trained, trainable_state
 from llava.train.report import Printer, Progress
+from llava.train.waiting import DataWait, waiting_line
 
 STAGING = ".partial"
 
@@ -42,6 +43,19 @@ class LLaVATrainer(Trainer):
                 self.add_callback(ours)
         self._staging = False
         self._learned: torch.Tensor | None = None
+        self._data_wait = DataWait()
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        with self._data_wait.timed():
+            return super().get_batch_samples(*args, **kwargs)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Adds to the summary of a run the share of time that steps waited for data."""
+        if "train_runtime" in logs:
+            share = torch.tensor([self._data_wait.measured()], device=self.args.device)
+            # Steps take as long as those of the process that waits most.
+            logs["train_data_wait"] = round(self.accelerator.gather(share).max().item(), 4)
+        super().log(logs, *args, **kwargs)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
@@ -59,10 +73,16 @@ class LLaVATrainer(Trainer):
             )
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
-        """Refuses a checkpoint-N with code in it: transformers and DeepSpeed read most of its files themselves."""
+        """Refuses a checkpoint-N with code in it: transformers and DeepSpeed read most of its files themselves.
+
+        Prints at the end how long steps waited for data.
+        """
         if resume_from_checkpoint:
             check_trusted(Path(resume_from_checkpoint))
-        return super().train(resume_from_checkpoint, **kwargs)
+        output = super().train(resume_from_checkpoint, **kwargs)
+        if self.args.should_log:
+            print(waiting_line(output.metrics["train_data_wait"], self.args.dataloader_num_workers))
+        return output
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
         dataset = self.train_dataset if train_dataset is None else train_dataset
