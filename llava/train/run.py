@@ -15,8 +15,10 @@ from llava.checkpoint.opened import Kind
 from llava.data.collate import DataCollatorForSupervisedDataset
 from llava.data.dataset import LazySupervisedDataset
 from llava.data.feature_cache import FeatureCache
+from llava.data.share import WHOLE
 from llava.model.builder import load_base
 from llava.model.multimodal_encoder.tower_weights import trained_tower_files
+from llava.names import count
 from llava.train.arguments import DataArguments, TrainingArguments, parse_arguments
 from llava.train.attention import computes_padding
 from llava.train.checkpoint import describe_output, move_files
@@ -61,6 +63,8 @@ def run(
     if training_args.chooses_recomputation:
         recomputation = choose_recomputation(plan, data_args, training_args)
     if training_args.should_log:
+        if data_args.data_share != WHOLE:
+            print(f"training on {data_args.data_share} of {data_args.data_path}: {count(len(plan.indices), 'sample')}")
         print(plan.attention_line)
         if recomputation:
             print(recomputation.line)

@@ -99,6 +99,26 @@ def test_gradient_accumulation_is_the_mean_of_the_means(tiny, train_flags, tmp_p
     assert runs["accumulated"][0] == pytest.approx(sum(runs["single"]) / 2, abs=2e-4)
 
 
+def test_a_share_of_the_data(tiny, train_flags, tmp_path, capsys):
+    """The trainer sees the drawn samples only; another seed draws others; a resumed run keeps its share."""
+    seen = {}
+    for name, changes in {
+        "whole": {},
+        "half": {"data_share": "50%", "data_seed": 1},
+        "again": {"data_share": "50%", "data_seed": 1, "seed": 7},
+        "other": {"data_share": "50%", "seed": 2},
+    }.items():
+        train(argv=train_flags(tmp_path / name, tune_mm_mlp_adapter=True, max_steps=1, **changes))
+        seen[name] = json.loads((tmp_path / name / "run_settings.json").read_text())["settings"]["samples used"]
+    assert 2 * int(seen["half"]["name"]) == int(seen["whole"]["name"])
+    assert seen["half"] == seen["again"] != seen["other"]
+    assert "training on 50% of" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="samples used"):
+        train(argv=train_flags(tmp_path / "half", tune_mm_mlp_adapter=True, max_steps=1, data_seed=1))
+    with pytest.raises(SystemExit, match="did you mean .50%"):
+        train(argv=train_flags(tmp_path / "wrong", tune_mm_mlp_adapter=True, max_steps=1, data_share="0.5"))
+
+
 def test_speed_options_leave_the_loss_alone(tiny, train_flags, tmp_path):
     common = {"lora_enable": True, "lora_dropout": 0, "tune_layers": "0,3"}
     variants = {
