@@ -115,7 +115,7 @@ def test_a_share_of_the_data(tiny, train_flags, tmp_path, capsys):
     assert "training on 50% of" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="samples used"):
         train(argv=train_flags(tmp_path / "half", tune_mm_mlp_adapter=True, max_steps=1, data_seed=1))
-    with pytest.raises(SystemExit, match="did you mean .50%"):
+    with pytest.raises(SystemExit, match="did you mean '50%'"):
         train(argv=train_flags(tmp_path / "wrong", tune_mm_mlp_adapter=True, max_steps=1, data_share="0.5"))
 
 
