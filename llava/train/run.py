@@ -29,6 +29,7 @@ from llava.train.model_config import configure
 from llava.train.plan import RunPlan, make_plan
 from llava.train.report import training_table
 from llava.train.resume import starting_point
+from llava.train.run_meter import RunMeter, facts_of
 from llava.train.run_record import RunRecord
 from llava.train.tower_check import describe_tower
 from llava.train.zero import weights_whole
@@ -77,7 +78,8 @@ def run(
         recompute_layers(base, recomputation.layers, plan.base.family.layer_path)
     data = load_data(model, plan, data_args, training_args)
     parts = {"model": model, "kind": plan.kind, "processing_class": plan.tokenizer, "args": training_args, **data}
-    trainer = (make_trainer or LLaVATrainer)(**parts)
+    trainer = (make_trainer or LLaVATrainer)(**parts, image_tokens=base.image_tokens)
+    trainer.add_callback(RunMeter(trainer, facts_of(plan, data_args, training_args, model)))
     if training_args.should_log:
         print(training_table(model, trainer.parameter_groups(model), plan.selection), flush=True)
         if start.checkpoint:

@@ -21,18 +21,25 @@ MODES = {
     "full": {"tune_layers": "1,4"},
     "full-all": {},
 }
+COMMON = ("trainer_state.json", "run.json", "tokenizer.json", "tokenizer_config.json")
 FILES = {
-    "projector": {"config.json", "mm_projector.bin", "trainer_state.json", "tokenizer.json", "tokenizer_config.json"},
+    "projector": {
+        "config.json",
+        "mm_projector.bin",
+        *COMMON,
+    },
     "lora": {
         "config.json",
         "adapter_config.json",
         "adapter_model.safetensors",
         "non_lora_trainables.bin",
-        "trainer_state.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
+        *COMMON,
     },
-    "full": {"config.json", "model.safetensors", "trainer_state.json", "tokenizer.json", "tokenizer_config.json"},
+    "full": {
+        "config.json",
+        "model.safetensors",
+        *COMMON,
+    },
 }
 
 
