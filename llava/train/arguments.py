@@ -12,6 +12,7 @@ import torch
 import transformers
 from transformers import HfArgumentParser
 
+from llava.data.share import WHOLE
 from llava.families import ModelFamily
 from llava.flags import Parser
 from llava.train.flag_names import AUTO, ConfigurationError, modern_argv, no_such_flag
@@ -69,6 +70,9 @@ class DataArguments:
     image_folder: str | None = None
     image_aspect_ratio: str = "square"
     bad_samples: str = flag("fail", "fail | skip: what to do with samples that the preflight finds broken")
+    data_share: str = flag(
+        WHOLE, "share of the samples to train on, such as 25%%, drawn with --data_seed (default: --seed)"
+    )
     vision_feature_cache: str | None = flag(None, "folder for features of the frozen tower")
 
 
