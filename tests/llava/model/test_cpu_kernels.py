@@ -1,4 +1,4 @@
-"""Decoder layers with fewer passes over memory give the loss and the gradients of transformers' own, in every family."""
+"""Decoder layers with fewer passes over memory give the loss and gradients of transformers' own, in every family."""
 
 import copy
 
