@@ -23,14 +23,10 @@ _SILU = ("SiLU", "SiLUActivation")
 _ROTARY = "apply_rotary_pos_emb"
 
 
-def apply_cpu_kernels(model: Any) -> str | None:
-    """Makes the decoder of a model compute with them, after LoRA was added; says what was changed.
-
-    Returns None if the model has nothing that they know.
-    """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+def apply_cpu_kernels(model: Any) -> tuple[str, ...]:
+    """Makes the decoder layers of a model compute with them, after LoRA was added; the kinds that were changed."""
     changed = []
-    for module in base.get_submodule(family_of(base.config).layer_path).modules():
+    for module in model.get_submodule(family_of(model.config).layer_path).modules():
         names = vars(sys.modules[type(module).__module__])
         if type(module).__name__ in _RMS_NORMS:
             module.forward = partial(_norm, module)
@@ -44,7 +40,7 @@ def apply_cpu_kernels(model: Any) -> str | None:
         elif _is_plain_lora(module):
             module.forward = partial(_lora, module)
             changed.append("LoRA")
-    return ", ".join(dict.fromkeys(changed)) or None
+    return tuple(dict.fromkeys(changed))
 
 
 def _norm(module: nn.Module, states: torch.Tensor) -> torch.Tensor:

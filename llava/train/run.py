@@ -71,6 +71,7 @@ def run(
     configure(base.config, plan, model_args, data_args, training_args)
     add_vision(base, plan, training_args)
     model = choose_what_trains(base, plan, training_args)
+    apply_kernels(base, plan.kernels.name)
     if recomputation and recomputation.layers:
         recompute_layers(base, recomputation.layers, plan.base.family.layer_path)
     data = load_data(model, plan, data_args, training_args)
@@ -103,7 +104,6 @@ def load_model(plan: RunPlan, training_args: TrainingArguments) -> Any:
     if not computes_padding(plan.attention, training_args.padding_free):
         model.compute_without_padding()
         model.share_prefix = training_args.share_prefix
-    apply_kernels(model, plan.kernels.name)
     if training_args.gradient_checkpointing:
         model.enable_input_require_grads()
     return model
