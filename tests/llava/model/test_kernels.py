@@ -62,7 +62,7 @@ def test_on_a_cpu(machine):
     family = FAMILIES["llava_llama"]
     assert choose_kernels("auto", family, CPU) == choose_kernels("cpu", family, CPU)
     assert choose_kernels("auto", family, CPU).line == "kernels: cpu"
-    with pytest.raises(ValueError, match="--kernels liger cannot run: .*need a GPU"):
+    with pytest.raises(ValueError, match=r"--kernels liger cannot run: .*need a GPU"):
         choose_kernels("liger", family, CPU)
     with pytest.raises(ValueError, match="--kernels cpu cannot run: they are for a CPU"):
         choose_kernels("cpu", family, GPU)
