@@ -34,6 +34,9 @@ def apply_cpu_kernels(model: Any) -> tuple[str, ...]:
         elif type(module).__name__ in _MLPS and type(module.act_fn).__name__ in _SILU:
             module.forward = partial(_mlp, module)
             changed.append("MLPs")
+        elif type(module).__name__ == "Phi3MLP" and type(module.activation_fn).__name__ in _SILU:
+            module.forward = partial(_mlp_of_one_product, module)
+            changed.append("MLPs")
         elif type(module).__name__.endswith("Attention") and _ROTARY in names:
             module.forward = partial(_with_rotary, module, names)
             changed.append("rotary embedding")
@@ -49,6 +52,10 @@ def _norm(module: nn.Module, states: torch.Tensor) -> torch.Tensor:
 
 def _mlp(module: nn.Module, states: torch.Tensor) -> torch.Tensor:
     return module.down_proj(_SwiGLU.apply(module.gate_proj(states), module.up_proj(states)))
+
+
+def _mlp_of_one_product(module: nn.Module, states: torch.Tensor) -> torch.Tensor:
+    return module.down_proj(_SwiGLU.apply(*module.gate_up_proj(states).chunk(2, dim=-1)))
 
 
 def _with_rotary(module: nn.Module, names: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
