@@ -1,5 +1,6 @@
 """One training run, from the arguments to the written folder."""
 
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -21,7 +22,7 @@ from llava.model.multimodal_encoder.tower_weights import trained_tower_files
 from llava.train.arguments import DataArguments, TrainingArguments, parse_arguments
 from llava.train.attention import computes_padding
 from llava.train.checkpoint import describe_output, move_files
-from llava.train.flag_names import ConfigurationError
+from llava.train.flag_names import HUGE_PAGES, ConfigurationError
 from llava.train.llava_trainer import LLaVATrainer
 from llava.train.memory import choose_recomputation, memory_explained
 from llava.train.model_config import configure
@@ -64,6 +65,8 @@ def run(
     if training_args.should_log:
         print(plan.attention_line)
         print(plan.kernels.line)
+        if training_args.device.type == "cpu" and os.environ.get(HUGE_PAGES) == "1":
+            print(f"memory: large tensors in huge pages where the system has them ({HUGE_PAGES}=0: off)")
         if recomputation:
             print(recomputation.line)
 
