@@ -18,7 +18,7 @@ LLAVA = "llava.train.arguments"
 AUTO = "auto"
 """`--attn_implementation auto`."""
 HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
-"""The environment variable with which torch asks Linux for huge pages, for tensors in the CPU's memory from 2 MiB on."""
+"""The environment variable with which torch asks Linux for huge pages, for tensors of a CPU from 2 MiB on."""
 _RENAMED = {
     "--evaluation_strategy": "--eval_strategy",
     "--warmup_ratio": "--warmup_steps",
