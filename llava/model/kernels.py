@@ -1,4 +1,4 @@
-"""Faster kernels for the decoder layers of one model: Liger's, or compiled layers. The loss stays the same.
+"""Faster kernels for the decoder layers of one model: Liger's, compiled layers, or ours for a CPU; the same loss.
 
 Only the model that is given changes: neither the classes of transformers nor other models.
 """
@@ -14,22 +14,23 @@ from typing import Any
 import torch
 
 from llava.families import ModelFamily, family_of
+from llava.model.cpu_kernels import apply_cpu_kernels
 
-CHOICES = ("auto", "none", "liger", "compile")
+CHOICES = ("auto", "none", "liger", "cpu", "compile")
 _COMPILED_AT_MOST = 64
 _INSTALL = "pip install -e '.[kernels]'"
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """The kernels of a run, `none`, `liger` or `compile`, and the line that says why."""
+    """The kernels of a run, `none`, `liger`, `cpu` or `compile`, and the line that says why."""
 
     name: str
     line: str
 
 
 def choose_kernels(wanted: str, family: ModelFamily, device: torch.device, zero_stage: int = 0) -> Kernels:
-    """The kernels that a run uses. "auto" takes Liger's if they can run here, else plain torch.
+    """The kernels that a run uses. "auto" takes ours on a CPU, Liger's on a GPU if they can run there, else none.
 
     Raises:
         ValueError: an unknown name, or kernels that cannot run here.
@@ -38,9 +39,12 @@ def choose_kernels(wanted: str, family: ModelFamily, device: torch.device, zero_
         raise ValueError(f"--kernels {wanted!r}; allowed: {', '.join(CHOICES)}")
     if wanted == "none":
         return Kernels("none", "kernels: none")
-    reason = why_not_compile(device, zero_stage) if wanted == "compile" else why_not_liger(family, device)
+    name = {"auto": "cpu" if device.type == "cpu" else "liger"}.get(wanted, wanted)
+    if name == "cpu":
+        reason = None if device.type == "cpu" else "they are for a CPU"
+    else:
+        reason = why_not_compile(device, zero_stage) if name == "compile" else why_not_liger(family, device)
     if reason is None:
-        name = "liger" if wanted == "auto" else wanted
         return Kernels(name, f"kernels: {name}")
     if wanted == "auto":
         return Kernels("none", f"kernels: none ({reason})")
@@ -73,8 +77,10 @@ def why_not_compile(device: torch.device, zero_stage: int) -> str | None:
 
 
 def apply_kernels(model: Any, name: str) -> None:
-    """Makes the model compute with the kernels that `choose_kernels` returned; before LoRA or after it."""
-    if name == "liger":
+    """Makes the model compute with the kernels that `choose_kernels` returned; call it after LoRA was added."""
+    if name == "cpu":
+        apply_cpu_kernels(model)
+    elif name == "liger":
         _apply_liger(model)
     elif name == "compile":
         # Layers share their compiled code; it is another one for layers that train or are recomputed, and for each

@@ -110,8 +110,8 @@ class TrainingArguments(transformers.TrainingArguments):
     )
     kernels: str = flag(
         "none",
-        "none | liger: Liger's kernels, on a GPU | compile: torch.compile of each decoder layer | auto: liger where it "
-        "can run, else none. The loss is the same",
+        "none | liger: Liger's kernels, on a GPU | cpu: fewer passes over memory, on a CPU | compile: torch.compile of "
+        "each decoder layer | auto: cpu, or liger where it can run, else none. The loss is the same",
     )
     share_prefix: bool = flag(
         True,

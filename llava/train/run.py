@@ -1,5 +1,6 @@
 """One training run, from the arguments to the written folder."""
 
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -23,7 +24,7 @@ from llava.names import count
 from llava.train.arguments import DataArguments, TrainingArguments, parse_arguments
 from llava.train.attention import computes_padding
 from llava.train.checkpoint import describe_output, move_files
-from llava.train.flag_names import ConfigurationError
+from llava.train.flag_names import HUGE_PAGES, ConfigurationError
 from llava.train.llava_trainer import LLaVATrainer
 from llava.train.memory import choose_recomputation, memory_explained
 from llava.train.model_config import configure
@@ -69,6 +70,8 @@ def run(
             print(f"training on {data_args.data_share} of {data_args.data_path}: {count(len(plan.indices), 'sample')}")
         print(plan.attention_line)
         print(plan.kernels.line)
+        if training_args.device.type == "cpu" and os.environ.get(HUGE_PAGES) == "1":
+            print(f"memory: large tensors in huge pages where the system has them ({HUGE_PAGES}=0: off)")
         if recomputation:
             print(recomputation.line)
 
@@ -76,6 +79,7 @@ def run(
     configure(base.config, plan, model_args, data_args, training_args)
     add_vision(base, plan, training_args)
     model = choose_what_trains(base, plan, training_args)
+    apply_kernels(base, plan.kernels.name)
     if recomputation and recomputation.layers:
         recompute_layers(base, recomputation.layers, plan.base.family.layer_path)
     data = load_data(model, plan, data_args, training_args)
@@ -109,7 +113,6 @@ def load_model(plan: RunPlan, training_args: TrainingArguments) -> Any:
     if not computes_padding(plan.attention, training_args.padding_free):
         model.compute_without_padding()
         model.share_prefix = training_args.share_prefix
-    apply_kernels(model, plan.kernels.name)
     if training_args.gradient_checkpointing:
         model.enable_input_require_grads()
     return model

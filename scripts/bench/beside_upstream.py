@@ -48,12 +48,15 @@ MODELS = {
 _IMAGE, _PATCH = 168, 14
 _WORDS = ("the", "red", "large", "shape", "circle", "image", "shows", "there", "is", "what", "colour", "left", "blue")
 
+# As in our scripts.
+_AUTO = ("--kernels", "auto")
+_QUARTER = ("--tune_layers", "sparse-uniform:25%")
 WAYS: dict[str, tuple[str, list[str]]] = {
     "upstream, all layers": ("upstream", ["--gradient_checkpointing", "True"]),
-    "ours, all layers": ("ours", ["--gradient_checkpointing", "auto"]),
-    "ours, 25% of layers": ("ours", ["--gradient_checkpointing", "auto", "--tune_layers", "sparse-uniform:25%"]),
-    "ours, all layers, recomputed": ("ours", ["--gradient_checkpointing", "True"]),
-    "ours, 25%, recomputed": ("ours", ["--gradient_checkpointing", "True", "--tune_layers", "sparse-uniform:25%"]),
+    "ours, all layers": ("ours", [*_AUTO, "--gradient_checkpointing", "auto"]),
+    "ours, 25% of layers": ("ours", [*_AUTO, "--gradient_checkpointing", "auto", *_QUARTER]),
+    "ours, all layers, recomputed": ("ours", [*_AUTO, "--gradient_checkpointing", "True"]),
+    "ours, 25%, recomputed": ("ours", [*_AUTO, "--gradient_checkpointing", "True", *_QUARTER]),
 }
 
 

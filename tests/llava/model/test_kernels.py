@@ -41,7 +41,6 @@ def machine(monkeypatch):
         (GPU, ("liger_kernel",), "llava_llama", "liger", None),
         (GPU, ("liger_kernel",), "bunny-stablelm", "none", "has none for stablelm"),
         (GPU, (), "llava_llama", "none", "not installed; pip install"),
-        (CPU, ("liger_kernel",), "llava_llama", "none", "need a GPU"),
     ],
 )
 def test_auto_and_liger(machine, device, packages, family, chosen, reason):
@@ -56,6 +55,17 @@ def test_auto_and_liger(machine, device, packages, family, chosen, reason):
         assert reason in found.line
         with pytest.raises(ValueError, match=f"--kernels liger cannot run: .*{reason}.*use none, or auto"):
             choose_kernels("liger", family, device)
+
+
+def test_on_a_cpu(machine):
+    machine("liger_kernel")
+    family = FAMILIES["llava_llama"]
+    assert choose_kernels("auto", family, CPU) == choose_kernels("cpu", family, CPU)
+    assert choose_kernels("auto", family, CPU).line == "kernels: cpu"
+    with pytest.raises(ValueError, match=r"--kernels liger cannot run: .*need a GPU"):
+        choose_kernels("liger", family, CPU)
+    with pytest.raises(ValueError, match="--kernels cpu cannot run: they are for a CPU"):
+        choose_kernels("cpu", family, GPU)
 
 
 def test_a_liger_that_cannot_be_imported(machine, monkeypatch):
@@ -91,7 +101,7 @@ def test_compile(machine, monkeypatch, device, packages, compiler, stage, reason
 def test_none_and_unknown_names():
     family = FAMILIES["llava_llama"]
     assert choose_kernels("none", family, GPU).line == "kernels: none"
-    with pytest.raises(ValueError, match="'ligr'; allowed: auto, none, liger, compile"):
+    with pytest.raises(ValueError, match="'ligr'; allowed: auto, none, liger, cpu, compile"):
         choose_kernels("ligr", family, GPU)
 
 

@@ -64,6 +64,26 @@ def test_chunks_give_the_same_loss_and_gradients(states, labels, trains):
     torch.testing.assert_close(found, [wanted[0] * 3, *wanted[1:]], rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_frozen_head_on_a_cpu(states, labels, dtype, monkeypatch):
+    """Its gradient comes with the loss: the head is not called, and no logits are kept."""
+    monkeypatch.setattr(label_loss, "_ON_A_CPU", 7 * VOCABULARY)
+    head = nn.Linear(HIDDEN, VOCABULARY, bias=False).requires_grad_(False)
+    wanted = gradients(reference(states, labels, head), states)
+    head.to(dtype)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.shape) or tensor, lambda t: t):
+        loss, logits = loss_where_labelled(states.to(dtype), labels, head)
+    assert logits is None
+    assert not [shape for shape in kept if VOCABULARY in shape]
+    found = gradients(loss * 3, states)
+    exact = {"rtol": 1e-5, "atol": 1e-7} if dtype is torch.float32 else {"rtol": 2e-2, "atol": 2e-3}
+    torch.testing.assert_close(found, [value * 3 for value in wanted], **exact)
+    # Without a gradient the logits are computed as before.
+    with torch.no_grad():
+        torch.testing.assert_close(loss_where_labelled(states.to(dtype), labels, head)[0], loss)
+
+
 def test_a_head_inside_peft(states, labels):
     plain = nn.Linear(HIDDEN, VOCABULARY, bias=False)
     wanted = gradients(reference(states, labels, plain), states, plain.weight)
