@@ -49,7 +49,7 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 """Runs a module and sends itself a signal at its n-th change of a file in the working folder."""
 LEFT = re.compile(r"\.partial$|\.old$|\.lock$|\.journal$|^tmp")
-CHANGING = re.compile(r'^\s*"(train_loss|train_runtime|\w+_per_second)": .*|^Time: .*', re.M)
+CHANGING = re.compile(r'^\s*"(train_loss|train_runtime|train_data_wait|\w+_per_second)": .*|^Time: .*', re.M)
 """Lines of results that hold times, and the mean loss of the steps since the last start, as transformers counts it."""
 
 

@@ -94,7 +94,9 @@ class StepMemory:
         if self.zero_stage == 0 and self.ranks > 1:
             # DDP exchanges gradients in buckets, which are a second copy of them.
             gradients *= 2
-        activations = self.meter.peak(self.shape, self.selection, self.recipe, self.rows, recomputed)
+        # Under ZeRO-3 the head is called once: llava/model/label_loss.py.
+        chunked = self.zero_stage < 3
+        activations = self.meter.peak(self.shape, self.selection, self.recipe, self.rows, recomputed, chunked)
         return weights + optimizer + gradients + max(activations, temporary)
 
     def recomputable(self) -> list[int]:

@@ -242,10 +242,11 @@ class LlavaMetaForCausalLM:
                 output.loss = output.loss.masked_fill((labels[:, 1:] == IGNORE_INDEX).all(), 0.0)
             return output
         output = self.model(**arguments, **kwargs)
-        loss, logits = loss_where_labelled(output.last_hidden_state, labels, self.get_output_embeddings())
+        head, keep = self.get_output_embeddings(), self.keep_label_logits
+        loss, logits = loss_where_labelled(output.last_hidden_state, labels, head, keep)
         return CausalLMOutputWithPast(
             loss=loss,
-            logits=logits if self.keep_label_logits else None,
+            logits=logits,
             past_key_values=output.past_key_values,
             hidden_states=output.hidden_states,
             attentions=output.attentions,

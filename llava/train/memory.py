@@ -75,7 +75,8 @@ def choose_sharding(plan: RunPlan, data: DataArguments, training: TrainingArgume
     processes = training.world_size
     if processes == 1:
         return Sharding(None, "deepspeed: none (one process has nobody to share with)")
-    stages = [None, 2] if training.bits < 16 else [None, 2, 3]
+    # Neither quantised weights nor compiled layers run under ZeRO-3.
+    stages = [None, 2] if training.bits < 16 or plan.kernels.name == "compile" else [None, 2, 3]
     if plan.trains_tower:
         return Sharding(stages[-1], f"deepspeed: {_named(stages[-1])} (the tower trains; no estimate)")
     memory, free = step_memory(plan, data, training), _least_free(training)

@@ -7,6 +7,7 @@
 # plain DDP if a step fits a device, else ZeRO-2, else ZeRO-3. DEEPSPEED= runs without it, as plain DDP.
 # REPORT_TO: upstream's scripts report to wandb; here the default is none.
 # ATTENTION: auto (flash attention if it is installed and supported), flash_attention_2, sdpa, eager.
+# KERNELS: auto (liger on a GPU where liger-kernel is installed; cpu on a CPU), none, liger, cpu, compile (torch.compile).
 # CHECKPOINTING: auto (recompute only as many layers as the device's memory asks for), True (upstream's), False.
 # DRY_RUN=1 prints the whole command and runs nothing.
 export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}."
@@ -27,6 +28,7 @@ COMMON=(
     --tf32 "${TF32:-True}"
     --model_max_length "${MAX_LENGTH:-2048}"
     --gradient_checkpointing "${CHECKPOINTING:-auto}"
+    --kernels "${KERNELS:-auto}"
     --dataloader_num_workers "${WORKERS:-4}"
     --lazy_preprocess True
     --report_to "${REPORT_TO:-none}"

@@ -3,16 +3,21 @@
 import dataclasses
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from llava.train.arguments import TrainingArguments, parse_arguments
+from llava.train.flag_names import HUGE_PAGES
 from llava.train.llava_trainer import LLaVATrainer
 from llava.train.memory import _largest_batch, choose_sharding, step_memory
 from llava.train.plan import make_plan
 from llava.train.train import train
 from llava.train.zero import ZeroConfigError, config_of_stage
+from tests.conftest import REPOSITORY
 from visual_region.memory import USABLE, StepMemory
 
 LORA = {"lora_enable": True, "lora_dropout": 0, "tune_layers": "0,3"}
@@ -170,10 +175,12 @@ def test_a_run_is_sharded_only_as_far_as_it_must_be(tiny, sharding, mode, checkp
         ({"bits": 4}, (None, 2)),
         ({"unfreeze_vision_tower": True}, (3, 3)),
         ({"bits": 4, "unfreeze_vision_tower": True}, (2, 2)),
+        ({"kernels": "compile"}, (None, 2)),
     ],
 )
-def test_what_the_estimate_does_not_decide(sharding, flags, stages):
-    """One process shares with nobody, quantised weights cannot be sharded, and of a tower there is no estimate."""
+def test_what_the_estimate_does_not_decide(sharding, flags, stages, monkeypatch):
+    """One process shares with nobody; ZeRO-3 takes no quantised weights and no compiled layers; towers are unknown."""
+    monkeypatch.setattr("llava.model.kernels.why_not_compile", lambda *arguments: None)
     choose, _ = sharding(**LORA, **flags)
     assert tuple(choose(nbytes).stage for nbytes in (1 << 40, 1)) == stages
 
@@ -190,3 +197,21 @@ def test_without_the_package(train_flags, tmp_path, free, monkeypatch, capsys):
     assert "deepspeed: none (one process" in capsys.readouterr().out
     with pytest.raises(ZeroConfigError, match="pip install"):
         parse_arguments(train_flags(tmp_path / "out", **flags))[2].with_deepspeed(config_of_stage(2))
+
+
+@pytest.mark.parametrize(("before", "after"), [({}, "1"), ({HUGE_PAGES: "0"}, "0")])
+def test_huge_pages_are_asked_for_before_torch_is_imported(before, after):
+    """Torch reads the variable once."""
+    code = """
+import os, sys
+sys.modules["torch"] = None  # Its import fails.
+from llava.train.train import train
+try:
+    train(argv=[])
+except ImportError:
+    print(os.environ[sys.argv[1]])
+"""
+    unset = {name: value for name, value in os.environ.items() if name != HUGE_PAGES}
+    command = [sys.executable, "-c", code, HUGE_PAGES]
+    done = subprocess.run(command, env=unset | before, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.stdout.split() == [after], done.stderr
