@@ -15,6 +15,7 @@ from llava.checkpoint.opened import Kind
 from llava.data.collate import DataCollatorForSupervisedDataset
 from llava.data.dataset import LazySupervisedDataset
 from llava.data.feature_cache import FeatureCache
+from llava.devices import threads_line
 from llava.model.builder import load_base
 from llava.model.multimodal_encoder.tower_weights import trained_tower_files
 from llava.train.arguments import DataArguments, TrainingArguments, parse_arguments
@@ -62,6 +63,8 @@ def run(
         recomputation = choose_recomputation(plan, data_args, training_args)
     if training_args.should_log:
         print(plan.attention_line)
+        if training_args.device.type == "cpu":
+            print(threads_line())
         if recomputation:
             print(recomputation.line)
 
