@@ -1,6 +1,6 @@
 """Seconds per step of the quickstart's stage 2 in this checkout and in another one, rounds in turn.
 
-`python scripts/bench/quickstart.py ../before [--steps 8] [--rounds 3]`
+`python scripts/bench/quickstart.py --other ../before [--steps 8] [--rounds 3]`
 
 The other checkout is made by `git worktree add ../before COMMIT`. The command of stage 2 is read from each checkout's
 own scripts/quickstart.sh. Model, data and projector are those of this checkout, after stage 1 of its quickstart. Both
@@ -23,7 +23,7 @@ from scripts.bench.stage2 import ROOT, Stage2, add_flags
 
 def main() -> None:
     parser = Parser(description=__doc__)
-    parser.add_argument("other", type=Path, help="folder of the other checkout")
+    parser.add_argument("--other", type=Path, required=True, help="folder of the other checkout")
     add_flags(parser, rounds=3)
     args = parser.parse_args()
     checkouts = {"before": args.other.resolve(), "now": ROOT}
