@@ -44,7 +44,7 @@ def collect(out: Path, blind: Path) -> dict[str, Any]:
     ]
     return {
         **{name: {key: score[key] for key in (*KINDS, "questions")} for name, score in scores.items()},
-        "removed_layers": removed,
+        "without": removed,
         "tuned_layers": list(region.layers),
         "num_layers": region.num_layers,
         "unpruned": next(entry for entry in curve if not entry["removed"]),
@@ -67,7 +67,7 @@ def markdown(report: dict[str, Any]) -> str:
         "blind": "blind: the most common answer to each question",
         "blind_whole_test": "blind, whole test set",
     }
-    gone = listed("layer", report["removed_layers"])
+    gone = listed("layer", report["without"])
     kept = {"before": "unpruned", "removed": f"without {gone}", "healed": f"without {gone}, healed"}
     whole = report["unpruned"]
     accuracy = f"{100 * whole['accuracy']:.1f}"
@@ -103,7 +103,7 @@ def _accuracies(report: dict[str, Any], names: dict[str, str]) -> str:
 
 def models(report: dict[str, Any], out: Path) -> str:
     """The folders of models, their accuracies, which one to use, and how to chat with it."""
-    gone, depth = len(report["removed_layers"]), report["num_layers"]
+    gone, depth = len(report["without"]), report["num_layers"]
     rows = [
         (f"{out}/lora", "before", depth, "a LoRA"),
         (f"{out}/pruned2", "removed", depth - gone, "a full model; healed needs it"),
@@ -145,7 +145,7 @@ def picture(report: dict[str, Any], path: Path) -> None:
     bars.legend(ncols=3, fontsize=8, loc="upper center")
     whole = {"removed": 0, "protected": True, **report["unpruned"]}
     pruning_curve(lines, [whole, *report["pruned"]], floor=report["blind"]["all"])
-    point = [len(report["removed_layers"])], [100 * report["healed"]["all"]]
+    point = [len(report["without"])], [100 * report["healed"]["all"]]
     lines.plot(*point, label="healed", color=SERIES[3], marker="*", markersize=14, linestyle="none")
     lines.legend(fontsize=8)
     lines.set_title(f"removed layers of {report['num_layers']}, {report['unpruned']['questions']} test questions")
