@@ -9,7 +9,7 @@ from llava.checkpoint.record import LayerRecord
 from llava.eval.benchmarks.easy_vqa import KINDS
 from llava.files import write_json, written_whole
 from llava.flags import Parser, run_program
-from llava.names import count, listed
+from llava.names import listed
 from llava.outputs import PICTURE, FileKind, check_files
 from llava.palette import MARKED, PLAIN, SERIES
 from llava.tables import markdown_table, text_table
@@ -115,7 +115,7 @@ def models(report: dict[str, Any], out: Path) -> str:
         [
             f"Models, and their accuracy on the same {report['before']['questions']} questions:",
             text_table(table, "<>><"),
-            f"Use {out}/lora, or {out}/healed if {count(gone, 'layer')} less is worth the difference. Chat with it:",
+            f"Use {out}/lora, or {out}/healed where fewer layers matter more than the difference. Chat with it:",
             f"  {sys.executable} -m llava.serve.cli --model-path {out}/lora --image-file {image}",
         ]
     )
