@@ -2,10 +2,11 @@
 
 import argparse
 import json
+import sys
 
 import pytest
 
-from scripts.bench import stage2
+from scripts.bench import busy, quickstart, stage2
 from scripts.bench.stage2 import Stage2, stage2_flags
 from tests.conftest import REPOSITORY
 
@@ -22,7 +23,9 @@ output, steps = Path(flags["--output_dir"]), int(flags["--max_steps"])
 output.mkdir()
 history = []
 for step in range(steps):
-    time.sleep(0.01)
+    until = time.process_time() + 0.05
+    while time.process_time() < until:
+        pass
     history.append({"loss": 1 / (step + 1)})
     print(history[-1])
 (output / "trainer_state.json").write_text(json.dumps({"log_history": [*history, {"train_loss": 1}]}))
@@ -40,12 +43,13 @@ def checkout(tmp_path, monkeypatch):
     for name, text in texts.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
-    monkeypatch.setattr(stage2, "ROOT", root)
+    for module in (stage2, quickstart, busy):
+        monkeypatch.setattr(module, "ROOT", root)
+    monkeypatch.setenv("SEEN", str(tmp_path / "seen.json"))
     return root
 
 
 def test_the_trainer_runs_with_a_checkouts_own_flags_on_the_same_samples(checkout, tmp_path, monkeypatch):
-    monkeypatch.setenv("SEEN", str(tmp_path / "seen.json"))
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     work = tmp_path / "work"
     work.mkdir()
@@ -78,3 +82,20 @@ def test_without_a_projector_it_says_what_to_run(checkout, tmp_path):
     args = argparse.Namespace(out=tmp_path, steps=4, flags=[])
     with pytest.raises(ValueError, match=r"mm_projector.bin does not exist; run bash scripts/quickstart.sh"):
         Stage2(args, tmp_path)
+
+
+def test_two_checkouts_are_compared(checkout, monkeypatch, capsys):
+    words = ["--other", str(checkout), "--out", str(checkout / "out"), "--steps", "3", "--rounds", "1"]
+    monkeypatch.setattr(sys, "argv", ["quickstart", *words, "--", "--version", "v1"])
+    quickstart.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[-3:-1]] == ["before", "now"]
+    assert lines[-1] == "losses differ by at most 0%: 1.0000, 0.5000, 0.3333"
+
+
+def test_each_way_of_waiting_is_measured_alone_and_with_a_busy_loop(checkout, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["busy", "--out", str(checkout / "out"), "--steps", "2", "--rounds", "1"])
+    busy.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(")")[0] + ")" for line in lines[-len(busy.WAYS) :]] == list(busy.WAYS)
+    assert sum("with a busy loop:" in line for line in lines) == len(busy.WAYS)
