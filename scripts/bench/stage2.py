@@ -21,9 +21,10 @@ from llava.flags import positive
 ROOT = Path(__file__).parents[2]
 _REQUIREMENTS = ("setup.py", "constraints.txt", "playground/requirements.txt")
 _FALSE_PYTHON = """#!/bin/bash
-# Notes its arguments, one call per line.
+# Notes its arguments, one call per line, and what stage 2 tells the allocator.
 IFS=$'\\t'
 [ -n "$DRY_RUN" ] || echo "$*" >> "$CALLS"
+[[ "$*" != *--lora_enable* ]] || env | grep ^MALLOC_ > "$CALLS.malloc" || true
 """
 _BATCH = 8
 _STEP = re.compile(r"\{'loss'")
@@ -46,10 +47,10 @@ def add_flags(parser: argparse.ArgumentParser, rounds: int) -> None:
     parser.add_argument("flags", nargs="*", metavar="-- FLAGS", help="further flags of the trainer")
 
 
-def stage2_flags(checkout: Path) -> list[str]:
-    """The trainer's flags in a checkout's scripts/quickstart.sh: it is run with a Python that only notes its calls.
+def stage2_command(checkout: Path) -> tuple[dict[str, str], list[str]]:
+    """The trainer's MALLOC_ variables and flags in a checkout's scripts/quickstart.sh.
 
-    The folder of its results is the word OUT.
+    The script is run with a Python that only notes its calls. In the flags, the folder of its results is the word OUT.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -65,7 +66,8 @@ def stage2_flags(checkout: Path) -> list[str]:
         made = [line for line in calls.read_text().splitlines() if "--lora_enable" in line] if calls.exists() else []
         if done.returncode or not made:
             raise ValueError(f"{checkout}/scripts/quickstart.sh has no stage 2 with LoRA: {done.stderr.strip()}")
-        return [word.replace(str(out), "OUT") for word in made[0].split("\t")[1:]]
+        malloc = (line.split("=", 1) for line in Path(f"{calls}.malloc").read_text().splitlines())
+        return dict(malloc), [word.replace(str(out), "OUT") for word in made[0].split("\t")[1:]]
 
 
 class Stage2:
@@ -85,7 +87,8 @@ class Stage2:
         self._runs += 1
         output = self._work / f"run{self._runs}"
         out = str(self._args.out.resolve())
-        flags = [re.sub("^OUT(?=/)", out, word) for word in stage2_flags(checkout)]
+        malloc, flags = stage2_command(checkout)
+        flags = [re.sub("^OUT(?=/)", out, word) for word in flags]
         flags = [str(ROOT / word) if word.startswith("playground/") else word for word in flags]
         own = {
             "data_path": self._work / "data.json",
@@ -103,7 +106,7 @@ class Stage2:
         inherited = {name: value for name, value in os.environ.items() if name not in dropped}
         # A cache of records of its own, too.
         inherited |= {"PYTHONPATH": str(checkout), "LLAVA_CACHE": str(self._work / "cache"), "PYTHONUNBUFFERED": "1"}
-        marks = self._marks(command, inherited | dict(environment or {}), output.with_suffix(".log"))
+        marks = self._marks(command, inherited | malloc | dict(environment or {}), output.with_suffix(".log"))
         history = json.loads((output / "trainer_state.json").read_text())["log_history"]
         losses = tuple(entry["loss"] for entry in history if "loss" in entry)
         clock, processor = (_median_step(values) for values in zip(*marks, strict=True))

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from scripts.bench import busy, quickstart, stage2
-from scripts.bench.stage2 import Stage2, stage2_flags
+from scripts.bench.stage2 import Stage2, stage2_command
 from tests.conftest import REPOSITORY
 
 QUICKSTART = """
@@ -71,8 +71,10 @@ def test_the_trainer_runs_with_a_checkouts_own_flags_on_the_same_samples(checkou
     assert wanted.items() <= seen["flags"].items()
 
 
-def test_the_quickstart_has_a_stage_2():
-    flags = stage2_flags(REPOSITORY)
+def test_the_quickstart_has_a_stage_2(monkeypatch):
+    monkeypatch.setenv("GPUS", "0")
+    malloc, flags = stage2_command(REPOSITORY)
+    assert int(malloc["MALLOC_MMAP_THRESHOLD_"]) == 32 * 2**20
     values = dict(zip(flags[::2], flags[1::2], strict=True))
     assert values["--tune_layers"] == "sparse-uniform:25%"
     assert values["--pretrain_mm_mlp_adapter"] == "OUT/pretrain/mm_projector.bin"
