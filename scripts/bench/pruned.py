@@ -22,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.dtypes import dtype_of
-from llava.eval.answering.decoding import Prompt, decode, read_prompts
+from llava.eval.answering.decoding import decode, read_prompts
+from llava.eval.answering.forest import Prompt
 from llava.families import FAMILIES
 from llava.flags import Parser, run_program
 from llava.tables import text_table

@@ -67,9 +67,9 @@ class Forest:
     """The positions of prompts, each computed once.
 
     Attributes:
-        ids: of each position; -200 for a position of an image.
+        ids: the id at each position; -200 for a position of an image.
         blocks: `(first position, image key)` of each image.
-        depths: of each position in its prompt.
+        depths: the place of each position in its prompt.
         paths: of each prompt, its positions in order.
         chains: `(start, end)` of each tree's chain.
     """
@@ -170,6 +170,10 @@ class Forest:
         """Attention of all positions, `(1, total, heads, size)`; arguments as transformers gives them."""
         window = options.get("sliding_window")
         attend = functools.partial(row_attention, module, scaling=options.get("scaling"))
+        if not self.groups:
+            # One kernel for all, where there is one.
+            lengths = [end - start for start, end in self.chains]
+            return attend(query, key, value, attention_mask=None, sliding_window=window, row_lengths=lengths)
         found = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
         for start, end in self.chains:
             states = (part[:, :, start:end] for part in (query, key, value))
