@@ -17,6 +17,8 @@ LLAVA = "llava.train.arguments"
 """The module with llava's argument classes; its `ARGUMENTS` are the classes."""
 AUTO = "auto"
 """`--attn_implementation auto`."""
+HUGE_PAGES = "THP_MEM_ALLOC_ENABLE"
+"""The environment variable with which torch asks Linux for huge pages, for tensors of a CPU from 2 MiB on."""
 _RENAMED = {
     "--evaluation_strategy": "--eval_strategy",
     "--warmup_ratio": "--warmup_steps",

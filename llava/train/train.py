@@ -4,13 +4,14 @@ Imports torch only after the names of the flags were checked.
 """
 
 import importlib
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llava.flags import run_program
-from llava.train.flag_names import LLAVA, ConfigurationError, check_names, is_main_process
+from llava.train.flag_names import HUGE_PAGES, LLAVA, ConfigurationError, check_names, is_main_process
 
 _GRACE = 10
 """Seconds that the other processes leave to the first to report an error that all of them find."""
@@ -36,6 +37,8 @@ def train(
     words = list(sys.argv[1:] if argv is None else argv)
 
     def main() -> None:
+        # Torch reads it when it first needs memory. Without it, glibc cannot use much of what is freed again.
+        os.environ.setdefault(HUGE_PAGES, "1")
         classes = arguments
         if isinstance(arguments, str):
             check_names(words, arguments)

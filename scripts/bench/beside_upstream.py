@@ -48,12 +48,15 @@ MODELS = {
 _IMAGE, _PATCH = 168, 14
 _WORDS = ("the", "red", "large", "shape", "circle", "image", "shows", "there", "is", "what", "colour", "left", "blue")
 
+# As in our scripts.
+_AUTO = ("--kernels", "auto")
+_QUARTER = ("--tune_layers", "sparse-uniform:25%")
 WAYS: dict[str, tuple[str, list[str]]] = {
     "upstream, all layers": ("upstream", ["--gradient_checkpointing", "True"]),
-    "ours, all layers": ("ours", ["--gradient_checkpointing", "auto"]),
-    "ours, 25% of layers": ("ours", ["--gradient_checkpointing", "auto", "--tune_layers", "sparse-uniform:25%"]),
-    "ours, all layers, recomputed": ("ours", ["--gradient_checkpointing", "True"]),
-    "ours, 25%, recomputed": ("ours", ["--gradient_checkpointing", "True", "--tune_layers", "sparse-uniform:25%"]),
+    "ours, all layers": ("ours", [*_AUTO, "--gradient_checkpointing", "auto"]),
+    "ours, 25% of layers": ("ours", [*_AUTO, "--gradient_checkpointing", "auto", *_QUARTER]),
+    "ours, all layers, recomputed": ("ours", [*_AUTO, "--gradient_checkpointing", "True"]),
+    "ours, 25%, recomputed": ("ours", [*_AUTO, "--gradient_checkpointing", "True", *_QUARTER]),
 }
 
 
@@ -72,10 +75,10 @@ def install(folder: Path) -> Path:
     return python
 
 
-def make_inputs(folder: Path, size: dict[str, int], samples: int) -> None:
-    """A language model, a tower, images and LLaVA JSON that both trainers read."""
+def make_models(folder: Path, size: dict[str, int], image: int = _IMAGE) -> None:
+    """A language model and a tower with random weights, which both trainers read: the folders `llm` and `tower`."""
     torch.manual_seed(0)
-    llm, tower, images = (folder / name for name in ("llm", "tower", "images"))
+    llm, tower = folder / "llm", folder / "tower"
     shape = {"vocab_size": 32000, "hidden_size": size["hidden"], "intermediate_size": size["hidden"] * 11 // 4}
     config = LlamaConfig(**shape, num_hidden_layers=size["layers"], num_attention_heads=size["heads"])
     LlamaForCausalLM(config).save_pretrained(llm)
@@ -91,7 +94,7 @@ def make_inputs(folder: Path, size: dict[str, int], samples: int) -> None:
         **widths,
         num_hidden_layers=size["tower_layers"],
         num_attention_heads=size["tower"] // 16,
-        image_size=_IMAGE,
+        image_size=image,
         patch_size=_PATCH,
     )
     CLIPVisionModel(vision).save_pretrained(tower)
@@ -99,9 +102,13 @@ def make_inputs(folder: Path, size: dict[str, int], samples: int) -> None:
     weights = load_file(tower / "model.safetensors")
     named = {f"vision_model.{name.removeprefix('vision_model.')}": value for name, value in weights.items()}
     save_file(named, tower / "model.safetensors", {"format": "pt"})
-    sizes = {"size": {"shortest_edge": _IMAGE}, "crop_size": {"height": _IMAGE, "width": _IMAGE}}
+    sizes = {"size": {"shortest_edge": image}, "crop_size": {"height": image, "width": image}}
     CLIPImageProcessorPil(**sizes).save_pretrained(tower)
 
+
+def make_data(folder: Path, samples: int) -> None:
+    """Images and LLaVA JSON."""
+    images = folder / "images"
     images.mkdir()
     draw, data = random.Random(0), []
     for number in range(samples):
@@ -190,7 +197,8 @@ def run(args: Any) -> None:
     python = install(args.folder / "venv")
     work = args.folder / f"{args.model}-{time.strftime('%Y%m%d-%H%M%S')}"
     work.mkdir()
-    make_inputs(work, MODELS[args.model], args.samples)
+    make_models(work, MODELS[args.model])
+    make_data(work, args.samples)
     print(f"{args.model} {MODELS[args.model]}, {args.samples} samples, batch {args.batch}, LoRA r {args.rank}, float32")
     programs = {
         "upstream": [str(python), str(ROOT / "scripts/bench/upstream_on_cpu.py")],

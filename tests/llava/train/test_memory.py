@@ -1,13 +1,18 @@
 """--gradient_checkpointing auto: which layers are recomputed, that the losses stay, and what to do without memory."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 
+from llava.train.flag_names import HUGE_PAGES
 from llava.train.llava_trainer import LLaVATrainer
 from llava.train.memory import _largest_batch
 from llava.train.train import train
+from tests.conftest import REPOSITORY
 from visual_region.memory import USABLE, StepMemory
 
 LORA = {"lora_enable": True, "lora_dropout": 0, "tune_layers": "0,3"}
@@ -109,3 +114,21 @@ def test_what_to_do_when_memory_runs_out(train_flags, tmp_path, monkeypatch):
 def test_another_word(train_flags, tmp_path):
     with pytest.raises(SystemExit, match="--gradient_checkpointing maybe; allowed: True, False, auto"):
         train(argv=train_flags(tmp_path / "out", **LORA, gradient_checkpointing="maybe"))
+
+
+@pytest.mark.parametrize(("before", "after"), [({}, "1"), ({HUGE_PAGES: "0"}, "0")])
+def test_huge_pages_are_asked_for_before_torch_is_imported(before, after):
+    """Torch reads the variable once."""
+    code = """
+import os, sys
+sys.modules["torch"] = None  # Its import fails.
+from llava.train.train import train
+try:
+    train(argv=[])
+except ImportError:
+    print(os.environ[sys.argv[1]])
+"""
+    unset = {name: value for name, value in os.environ.items() if name != HUGE_PAGES}
+    command = [sys.executable, "-c", code, HUGE_PAGES]
+    done = subprocess.run(command, env=unset | before, capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.stdout.split() == [after], done.stderr
