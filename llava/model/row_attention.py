@@ -5,6 +5,9 @@ takes such rows from `cu_seq_lens_q`; its sdpa would build a mask of total x tot
 transformers as "rows", computes each row by itself.
 """
 
+import importlib.util
+import inspect
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -85,11 +88,22 @@ def _causal(
 
 
 def _has_varlen(query: torch.Tensor) -> bool:
-    """Whether torch's kernel for rows of different lengths can run."""
+    """Whether torch's kernel for rows of different lengths can run; before torch 2.11 it takes no window."""
     multiple, largest = _VARLEN_HEADS
     sizes = query.shape[-1] % multiple == 0 and query.shape[-1] <= largest
     half = query.dtype in (torch.float16, torch.bfloat16)
-    return query.is_cuda and half and sizes and torch.cuda.get_device_capability(query.device)[0] >= 8
+    able = query.is_cuda and half and sizes and torch.cuda.get_device_capability(query.device)[0] >= 8
+    return able and "window_size" in _varlen_arguments()
+
+
+@cache
+def _varlen_arguments() -> frozenset[str]:
+    """The names of the arguments of torch's kernel; none if this torch has no such kernel."""
+    if importlib.util.find_spec("torch.nn.attention.varlen") is None:
+        return frozenset()
+    from torch.nn.attention.varlen import varlen_attn
+
+    return frozenset(inspect.signature(varlen_attn).parameters)
 
 
 def _varlen(
@@ -103,6 +117,10 @@ def _varlen(
 ) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
+    if "enable_gqa" not in _varlen_arguments():
+        # torch 2.11 wants as many heads of keys as of queries.
+        options = {"scale": options["scale"]}
+        key, value = (states.repeat_interleave(query.shape[1] // states.shape[1], dim=1) for states in (key, value))
     rows = (states[0].transpose(0, 1) for states in (query, key, value))
     # The window counts earlier positions, without the position itself.
     before = -1 if window is None else window - 1
