@@ -1,0 +1,127 @@
+"""Faster kernels for the decoder layers of one model: Liger's, or compiled layers. The loss stays the same.
+
+Only the model that is given changes: neither the classes of transformers nor other models.
+"""
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from llava.families import ModelFamily, family_of
+
+CHOICES = ("auto", "none", "liger", "compile")
+_INSTALL = "pip install -e '.[kernels]'"
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The kernels of a run, `none`, `liger` or `compile`, and the line that says why."""
+
+    name: str
+    line: str
+
+
+def choose_kernels(wanted: str, family: ModelFamily, device: torch.device, zero_stage: int = 0) -> Kernels:
+    """The kernels that a run uses. "auto" takes Liger's if they can run here, else plain torch.
+
+    Raises:
+        ValueError: an unknown name, or kernels that cannot run here.
+    """
+    if wanted not in CHOICES:
+        raise ValueError(f"--kernels {wanted!r}; allowed: {', '.join(CHOICES)}")
+    if wanted == "none":
+        return Kernels("none", "kernels: none")
+    if wanted == "compile":
+        reason = why_not_compile(device, zero_stage)
+    else:
+        reason = why_not_liger(family, device)
+    if reason is None:
+        name = "liger" if wanted == "auto" else wanted
+        return Kernels(name, f"kernels: {name}")
+    if wanted == "auto":
+        return Kernels("none", f"kernels: none ({reason})")
+    raise ValueError(f"--kernels {wanted} cannot run: {reason}; use none, or auto to fall back by itself")
+
+
+def why_not_liger(family: ModelFamily, device: torch.device) -> str | None:
+    """Why Liger's kernels cannot run; None if they can."""
+    if device.type != "cuda":
+        return "Liger's kernels need a GPU"
+    if importlib.util.find_spec("liger_kernel") is None:
+        return f"liger-kernel is not installed; {_INSTALL}"
+    try:
+        known = _liger_functions()
+    except ImportError as error:
+        return f"liger-kernel cannot be imported: {error}"
+    if family.backbone_type not in known:
+        return f"liger-kernel has none for {family.backbone_type}"
+    return None
+
+
+def why_not_compile(device: torch.device, zero_stage: int) -> str | None:
+    """Why decoder layers cannot be compiled; None if they can."""
+    if zero_stage == 3:
+        return "ZeRO-3 gathers the weights of each module by hooks, which a compiled layer does not run"
+    if device.type == "cuda":
+        return None if importlib.util.find_spec("triton") else "it needs triton"
+    compiler = os.environ.get("CXX", "g++")
+    return None if shutil.which(compiler) else f"it needs a C++ compiler; {compiler} is not there"
+
+
+def apply_kernels(model: Any, name: str) -> None:
+    """Makes the model compute with the kernels that `choose_kernels` returned; before LoRA or after it."""
+    if name == "liger":
+        _apply_liger(model)
+    elif name == "compile":
+        for layer in _layers(model):
+            layer.compile(dynamic=True)
+
+
+def _layers(model: Any) -> Any:
+    return model.get_submodule(family_of(model.config).layer_path)
+
+
+def _liger_functions() -> dict[str, Callable[..., None]]:
+    """Liger's functions that change a model, by the `model_type` of transformers."""
+    from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
+
+    return MODEL_TYPE_TO_APPLY_LIGER_FN
+
+
+def _apply_liger(model: Any) -> None:
+    """Liger's norms, MLPs and rotary embedding; the loss stays ours.
+
+    Liger also replaces names in transformers' module, which would change every model that is built later. They are
+    set back; the rotary embedding, which attention finds by its name, is replaced only while this model's attention
+    runs.
+    """
+    layers = _layers(model)
+    names = vars(sys.modules[layers[0].self_attn.forward.__func__.__module__])
+    before = dict(names)
+    _liger_functions()[family_of(model.config).backbone_type](
+        model=model, cross_entropy=False, fused_linear_cross_entropy=False
+    )
+    rotary = names["apply_rotary_pos_emb"]
+    names.update(before)
+    for layer in layers:
+        _replace_rotary(layer.self_attn, names, rotary)
+
+
+def _replace_rotary(attention: torch.nn.Module, names: dict[str, Any], rotary: Callable[..., Any]) -> None:
+    plain = attention.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        before = names["apply_rotary_pos_emb"]
+        names["apply_rotary_pos_emb"] = rotary
+        try:
+            return plain(*args, **kwargs)
+        finally:
+            names["apply_rotary_pos_emb"] = before
+
+    attention.forward = forward
