@@ -30,6 +30,7 @@ from llava.devices import free_memory
 from llava.dtypes import dtype_of
 from llava.families import FAMILIES
 from llava.flags import Parser, positive, run_program
+from llava.model.kernels import CHOICES, apply_kernels, choose_kernels
 from llava.model.multimodal_projector.builder import build_vision_projector
 from llava.tables import text_table
 from scripts.bench.shared import in_process, peak_memory, wait
@@ -43,7 +44,7 @@ TOWER = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24
 _SMALL_TOWER = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 # "length" counts all tokens of a sample with --lengths equal, "text" is the range of text tokens with --lengths mixed.
 PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"hidden": 64, "layers": 4, "heads": 4, "vocabulary": 500, "length": 32, "batch": 2, "image": 56}
+    "tiny": {"hidden": 64, "layers": 8, "heads": 4, "vocabulary": 500, "length": 32, "batch": 2, "image": 56}
     | {"text": (4, 40), "tower": _SMALL_TOWER},
     "laptop": {"hidden": 512, "layers": 16, "heads": 8, "vocabulary": 32000, "length": 192, "batch": 4, "image": 112}
     | {"text": (16, 256), "tower": TOWER},
@@ -51,7 +52,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     | {"text": (30, 700), "tower": TOWER},
 }
 _PATCH = 14
-_FAMILY = FAMILIES["llava_llama"]
+FAMILY = FAMILIES["llava_llama"]
 _WARM_UP = 2
 LAYERS = {"all layers": "all", "25% of layers": "sparse-uniform:25%"}
 VARIANTS = {
@@ -63,7 +64,7 @@ VARIANTS = {
 
 def language_config(preset: str) -> Any:
     shape = PRESETS[preset]
-    return _FAMILY.load_config_class()(
+    return FAMILY.load_config_class()(
         vocab_size=shape["vocabulary"],
         hidden_size=shape["hidden"],
         intermediate_size=shape["hidden"] * 11 // 4,
@@ -84,8 +85,9 @@ def language_model(preset: str, device: torch.device, dtype: torch.dtype) -> Any
     config = language_config(preset)
     with torch.device(device):
         torch.set_default_dtype(dtype)
-        model = _FAMILY.load_model_class()(config)
+        model = FAMILY.load_model_class()(config)
         torch.set_default_dtype(torch.float32)
+    model.model.mm_projector = build_vision_projector(config).to(device)
     return model
 
 
@@ -133,13 +135,13 @@ def _labelled(text: int) -> int:
 
 
 @cache
-def _shape_and_meter(preset: str, dtype: torch.dtype, cached: bool) -> tuple[ModelShape, ActivationMeter]:
-    config, build = language_config(preset), _FAMILY.load_model_class()
+def shape_and_meter(preset: str, dtype: torch.dtype, cached: bool) -> tuple[ModelShape, ActivationMeter]:
+    config, build = language_config(preset), FAMILY.load_model_class()
     flops, parameters = (None, None) if cached else tower_cost(SimpleNamespace(cfg_only=tower_config(preset)))
     with torch.device("meta"):
         model, projector = build(config), build_vision_projector(config)
-    shape = ModelShape.of(model, _FAMILY.layer_path, projector, tower_flops=flops, tower_parameters=parameters)
-    return shape, ActivationMeter(build, config, _FAMILY.layer_path, dtype, 0.0)
+    shape = ModelShape.of(model, FAMILY.layer_path, projector, tower_flops=flops, tower_parameters=parameters)
+    return shape, ActivationMeter(build, config, FAMILY.layer_path, dtype, 0.0)
 
 
 def recomputation(args: argparse.Namespace, memory: StepMemory) -> tuple[int, ...]:
@@ -159,12 +161,13 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     preset, device, dtype = PRESETS[args.preset], torch.device(args.device), dtype_of(args.dtype)
     selection = LayerSelection.parse(args.tune_layers, preset["layers"])
     rows, on_gpu = Rows.of(args), device.type == "cuda"
-    shape, meter = _shape_and_meter(args.preset, dtype, args.cached)
+    shape, meter = shape_and_meter(args.preset, dtype, args.cached)
     memory = StepMemory(shape, meter, selection, rows.recipe([rows.largest()], args), preset["batch"])
     if on_gpu:
         limit = args.memory * 2**30 / torch.cuda.get_device_properties(device).total_memory if args.memory else 1.0
         torch.cuda.set_per_process_memory_fraction(min(1.0, limit), device)
     recomputed = recomputation(args, memory)
+    kernels = choose_kernels(args.kernels, FAMILY, device).name
 
     torch.manual_seed(0)
     model = language_model(args.preset, device, dtype)
@@ -172,7 +175,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         torch.set_default_dtype(dtype)
         tower = CLIPVisionModel(tower_config(args.preset)).eval()
         torch.set_default_dtype(torch.float32)
-    model.model.mm_projector = build_vision_projector(model.config).to(device)
     model.label_only_logits = args.label_only
     if args.padding_free:
         model.compute_without_padding()
@@ -180,10 +182,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         model.enable_input_require_grads()
     model.requires_grad_(False)
     lora = {"r": args.rank, "lora_alpha": 2 * args.rank, "lora_dropout": 0.0}
-    wrapped = apply_lora(model, selection, _FAMILY.layer_path, **lora).train()
+    wrapped = apply_lora(model, selection, FAMILY.layer_path, **lora).train()
     model.model.mm_projector.requires_grad_(True)
     if recomputed:
-        recompute_layers(model, recomputed, _FAMILY.layer_path)
+        recompute_layers(model, recomputed, FAMILY.layer_path)
+    apply_kernels(model, kernels)
     optimizer = torch.optim.AdamW([p for p in wrapped.parameters() if p.requires_grad], lr=1e-4)
 
     batches = [_batch(text, preset["vocabulary"], device) for text in rows.text]
@@ -246,9 +249,8 @@ def make_parser() -> Parser:
     parser.add_argument("--lengths", choices=("equal", "mixed"), default="equal", help=lengths_help)
     parser.add_argument("--padding-free", action="store_true", help="compute the rows without padding")
     checkpointing_help = "recompute all layers, none, or as few as the memory asks for"
-    parser.add_argument(
-        "--checkpointing", choices=("true", "false", "auto"), default="false", help=checkpointing_help
-    )
+    parser.add_argument("--checkpointing", choices=("true", "false", "auto"), default="false", help=checkpointing_help)
+    parser.add_argument("--kernels", choices=CHOICES, default="none", help="of the decoder layers")
     parser.add_argument("--memory", type=float, metavar="GIB", help="as on a device with this much memory")
     parser.add_argument("--tune-layers", help="measure one variant, with LoRA in these layers")
     parser.add_argument("--label-only", action="store_true", help="of one variant: label-only logits")
