@@ -181,10 +181,10 @@ def run(args: argparse.Namespace) -> None:
             known = entries.get(row.key)
             if not re.search(args.only, row.key) or (known and not (args.retry and "error" in known)):
                 continue
-            # The first row of a kind is not known; later ones take about as long.
+            # As long as the one before it, which says little after the first of a process.
             usual = [entries[r.key]["seconds"] for r in ROWS if r.kind == row.kind and r.key in entries]
             left = end - time.monotonic()
-            if left < max([_SHORTEST, *usual]):
+            if left < max([_SHORTEST, *usual[-1:]]):
                 continue
             if worker is None or worker.kind != row.kind:
                 if worker:
@@ -249,8 +249,8 @@ def write(output: Path, settings: dict[str, Any], entries: dict[str, dict[str, A
     chosen = ", ".join(f"{name} {settings[name]}" for name in _SETTINGS)
     lines = (
         f"{settings['hardware']}; {packages}; {time.strftime('%Y-%m-%d')}",
-        f"`python {shlex.join(sys.argv)}`: {chosen}. Ratios are to the first row of a part; TFLOP/s count what the rows "
-        "need without padding and without recomputing; the estimate is that of `--gradient_checkpointing auto`.",
+        f"`python {shlex.join(sys.argv)}`: {chosen}. Ratios are to the first measured row of a part. TFLOP/s count what is "
+        "needed without padding and recomputing. The estimate is that of `--gradient_checkpointing auto`.",
         markdown_table(head, rows),
     )
     with written_whole(output / "gpu.md") as aside:

@@ -5,6 +5,7 @@ Images are random features, so that neither the tower nor a disk is part of the 
 
 import argparse
 import random
+import statistics
 import time
 from collections.abc import Callable
 from functools import cache, partial
@@ -16,11 +17,10 @@ from llava.constants import IMAGE_TOKEN_INDEX
 from llava.dtypes import dtype_of
 from llava.eval.answering.batching import BatchSize, plan
 from llava.eval.answering.decoding import Prompt, decode
-from scripts.bench.shared import wait
-from scripts.bench.train_step import FAMILY, PRESETS, language_model, shape_and_meter
+from scripts.bench.pruned import Variant
+from scripts.bench.shared import in_turn, wait
+from scripts.bench.train_step import PRESETS, language_model, shape_and_meter
 from visual_region.cost import Recipe, flops_per_sample
-from visual_region.layers import LayerSelection
-from visual_region.surgery import layers_removed
 
 _TEXT = 24
 """Ids of a prompt, with the image's; those before the image and its own are the same in all prompts."""
@@ -37,6 +37,10 @@ def _model(preset: str, device: str, dtype: torch.dtype) -> Any:
     # Random weights never end an answer.
     model.generation_config.eos_token_id = None
     return model
+
+
+def _on_gpu(args: argparse.Namespace) -> bool:
+    return args.device.startswith("cuda")
 
 
 def _prompts(preset: str, count: int, per_image: int) -> list[Prompt]:
@@ -62,10 +66,10 @@ def _one_by_one(args: argparse.Namespace, prompts: list[Prompt], new_tokens: int
 
 
 @torch.inference_mode()
-def _runner(args: argparse.Namespace, prompts: list[Prompt], new_tokens: int, size: int | None = None) -> None:
+def _runner(args: argparse.Namespace, prompts: list[Prompt], new_tokens: int) -> None:
     """The runner's way: as many prompts at once as fit, what they share is read once."""
     model, features = _model(args.preset, args.device, dtype_of(args.dtype)), _features(args)
-    batches = plan(prompts, len(features), BatchSize.of(size, model, new_tokens), None, new_tokens)
+    batches = plan(prompts, len(features), BatchSize.of(None, model, new_tokens), None, new_tokens)
     for batch in batches:
         keys = list(dict.fromkeys(key for prompt in batch.prompts for key in prompt.images))
         blocks = dict(zip(keys, model.project_features(features.expand(len(keys), -1, -1)), strict=True))
@@ -75,7 +79,7 @@ def _runner(args: argparse.Namespace, prompts: list[Prompt], new_tokens: int, si
 def _timed(args: argparse.Namespace, run: Callable[[], None]) -> float:
     """Seconds of the second run: the first one loads kernels."""
     run()
-    if args.device.startswith("cuda"):
+    if _on_gpu(args):
         torch.cuda.reset_peak_memory_stats(args.device)
     wait(args.device)
     begin = time.perf_counter()
@@ -85,7 +89,7 @@ def _timed(args: argparse.Namespace, run: Callable[[], None]) -> float:
 
 
 def _answers(way: Callable[..., None], count: int, per_image: int, args: argparse.Namespace) -> dict[str, Any]:
-    count = count if args.device.startswith("cuda") else max(2, count // 32)
+    count = count if _on_gpu(args) else max(2, count // 32)
     prompts = _prompts(args.preset, count, per_image)
     speed = count / _timed(args, partial(way, args, prompts, _SHORT))
     image = len(_features(args))
@@ -98,19 +102,23 @@ def _answers(way: Callable[..., None], count: int, per_image: int, args: argpars
 
 
 def _pruned(part: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Speed without some layers of the middle: which ones does not matter for it."""
-    model = _model(args.preset, args.device, dtype_of(args.dtype))
-    depth = PRESETS[args.preset]["layers"]
-    removed = depth * part // 8
-    count = 32 if args.device.startswith("cuda") else 2
-    layers = LayerSelection.parse(f"{depth // 2}-{depth // 2 + removed - 1}", depth).layers if removed else ()
-    with layers_removed(model, layers, FAMILY.layer_path):
-        one = _prompts(args.preset, 1, 1)
-        first = min(_timed(args, partial(_runner, args, one, 1)) for _ in range(3))
-        alone = _timed(args, partial(_runner, args, one, _LONG))
-        many = _timed(args, partial(_runner, args, _prompts(args.preset, count, 1), _LONG, count))
-    note = f"first token after {1000 * first:.1f} ms; {count} prompts at once: {count * _LONG / many:.1f} tokens/s"
-    return {"speed": _LONG / alone, "unit": "tokens/s", "note": note}
+    """Speed without some eighths of the layers."""
+    model, features = _model(args.preset, args.device, dtype_of(args.dtype)), _features(args)
+    removed = PRESETS[args.preset]["layers"] * part // 8
+    with torch.inference_mode():
+        block = model.project_features(features.unsqueeze(0))[0]
+    alone, many = (
+        Variant(model, removed, prompts, dict.fromkeys(range(len(prompts)), block), _LONG)
+        for prompts in (_prompts(args.preset, count, 1) for count in (1, 32 if _on_gpu(args) else 2))
+    )
+    in_turn({"alone": alone.answer, "many": many.answer}, 4, args.device)
+    # The first round loads kernels.
+    first, later, together = (statistics.median(times[1:]) for times in (alone.first, alone.later, many.later))
+    count = len(many.prompts)
+    note = (
+        f"{removed} layers; first token after {1000 * first:.1f} ms; {count} at once: {count / together:.1f} tokens/s"
+    )
+    return {"speed": 1 / later, "unit": "tokens/s", "note": note}
 
 
 ANSWERS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {

@@ -16,9 +16,9 @@ from llava.checkpoint.folder import open_checkpoint
 from llava.constants import IGNORE_INDEX
 from llava.dtypes import dtype_of
 from llava.families import FAMILIES
+from llava.model import row_attention
 from llava.model.builder import load_base
 from llava.model.kernels import apply_kernels, choose_kernels
-from llava.model import row_attention
 from llava.model.quantization import quantization_for
 from llava.train.attention import choose_attention
 from scripts.bench.shared import wait
