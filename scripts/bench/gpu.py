@@ -113,10 +113,13 @@ def work(args: argparse.Namespace) -> None:
     """Measures the rows whose keys come in, a line each; ends after an error that may leave the device unusable."""
     transformers.utils.logging.disable_progress_bar()
     rows = {row.key: row for row in ROWS}
+    on_gpu = args.device.startswith("cuda")
     for line in sys.stdin:
         try:
+            if on_gpu:
+                torch.cuda.reset_peak_memory_stats()
             found = rows[line.strip()].measure(args)
-            if args.device.startswith("cuda"):
+            if on_gpu:
                 found = {"peak_gib": torch.cuda.max_memory_allocated() / 2**30} | found
         except Exception as error:
             text = next(iter(str(error).strip().splitlines()), "")
@@ -129,7 +132,7 @@ def work(args: argparse.Namespace) -> None:
         if "ended" in found:
             return
         gc.collect()
-        if torch.cuda.is_available():
+        if on_gpu:
             torch.cuda.empty_cache()
         # What was compiled for one model counts against the limit of the next.
         torch.compiler.reset()
@@ -249,8 +252,8 @@ def write(output: Path, settings: dict[str, Any], entries: dict[str, dict[str, A
     chosen = ", ".join(f"{name} {settings[name]}" for name in _SETTINGS)
     lines = (
         f"{settings['hardware']}; {packages}; {time.strftime('%Y-%m-%d')}",
-        f"`python {shlex.join(sys.argv)}`: {chosen}. Ratios are to the first measured row of a part. TFLOP/s count what is "
-        "needed without padding and recomputing. The estimate is that of `--gradient_checkpointing auto`.",
+        f"`python {shlex.join(sys.argv)}`: {chosen}. Ratios are to the first measured row of a part. TFLOP/s count "
+        "what is needed without padding and recomputing. The estimate is that of `--gradient_checkpointing auto`.",
         markdown_table(head, rows),
     )
     with written_whole(output / "gpu.md") as aside:

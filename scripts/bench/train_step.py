@@ -164,7 +164,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     memory = StepMemory(shape, meter, selection, rows.recipe([rows.largest()], args), preset["batch"])
     if on_gpu:
         limit = args.memory * 2**30 / torch.cuda.get_device_properties(device).total_memory if args.memory else 1.0
-        torch.cuda.set_per_process_memory_fraction(min(1.0, limit), device)
+        torch.cuda.set_per_process_memory_fraction(min(1.0, limit), device.index or 0)
     recomputed = recomputation(args, memory)
     kernels = choose_kernels(args.kernels, FAMILY, device).name
 
