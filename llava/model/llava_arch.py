@@ -13,8 +13,8 @@ from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.model.label_loss import loss_where_labelled
 from llava.model.multimodal_encoder.base import VisionTower
 from llava.model.multimodal_projector.builder import image_tokens
-from llava.model.row_attention import ROWS, row_arguments
-from llava.model.splice import deal_blocks, join_rows, pad_rows, splice_row
+from llava.model.row_attention import ROWS, row_arguments, shares_positions
+from llava.model.splice import deal_blocks, join_rows, pad_rows, shared_length, splice_row
 from llava.model.vision_modules import LlavaMetaModel
 
 Images = torch.Tensor | list[torch.Tensor]
@@ -36,6 +36,8 @@ class LlavaMetaForCausalLM:
     """With `label_only_logits`: return those logits too, float32 `(labels, vocabulary)` in reading order."""
     padding_free = False
     """With labels: compute the rows of a batch without padding. The loss is the same; `logits` are the joined rows'."""
+    share_prefix = True
+    """With `padding_free`, where the attention can: compute ids that all rows begin with only once."""
 
     def compute_without_padding(self) -> None:
         """Switches `padding_free` on. Flash attention can do it by itself; others are replaced by `row_attention`."""
@@ -142,6 +144,15 @@ class LlavaMetaForCausalLM:
             spliced[0] = (torch.cat([vectors, blocks[0][:0].to(vectors.dtype)]), targets)
         return spliced
 
+    def _shared_positions(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, labels: list[torch.Tensor]
+    ) -> int:
+        """How many positions all rows begin with and are computed once; `labels` are the spliced rows'."""
+        if not self.share_prefix or not shares_positions(input_ids.device):
+            return 0
+        keep = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        return shared_length([ids[row.bool()] for ids, row in zip(input_ids, keep, strict=True)], labels)
+
     def prepare_inputs_labels_for_multimodal(
         self,
         input_ids: torch.Tensor,
@@ -207,9 +218,11 @@ class LlavaMetaForCausalLM:
         """The language model's forward, with images; arguments as in `prepare_inputs_labels_for_multimodal`."""
         if inputs_embeds is None and labels is not None and self.padding_free:
             rows = self._rows(input_ids, attention_mask, labels, images, image_features)
-            inputs_embeds, labels, position_ids = join_rows(rows)
+            shared = self._shared_positions(input_ids, attention_mask, [targets for _, targets in rows])
+            inputs_embeds, labels, position_ids = join_rows(rows, shared)
+            lengths = [len(targets) - shared * (index > 0) for index, (_, targets) in enumerate(rows)]
+            kwargs |= row_arguments(lengths, labels.device, shared)
             input_ids = attention_mask = None
-            kwargs |= row_arguments([len(targets) for _, targets in rows], labels.device)
         elif inputs_embeds is None:
             prepared = self.prepare_inputs_labels_for_multimodal(
                 input_ids, position_ids, attention_mask, past_key_values, labels, images, image_sizes, image_features

@@ -23,12 +23,20 @@ _VARLEN_HEADS = (8, 256)
 """`varlen_attn` takes heads whose size is a multiple of the first and at most the second."""
 
 
-def row_arguments(lengths: list[int], device: torch.device) -> dict[str, Any]:
-    """The keyword arguments that tell the decoder's attention where rows of these lengths end."""
+def row_arguments(lengths: list[int], device: torch.device, shared: int = 0) -> dict[str, Any]:
+    """The keyword arguments that tell the decoder's attention where rows of these lengths end.
+
+    `shared`: how many positions of the first row the other rows begin with; their lengths do not count them.
+    """
     ends = torch.tensor([0, *lengths], device=device).cumsum(0).to(torch.int32)
     longest = max(lengths)
     kernel = {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
-    return kernel | {"row_lengths": lengths}
+    return kernel | {"row_lengths": lengths, "shared_positions": shared}
+
+
+def shares_positions(device: torch.device) -> bool:
+    """Whether the attention for this device lets rows share their first positions; torch's CUDA kernel cannot."""
+    return device.type == "cpu"
 
 
 def row_attention(
@@ -41,13 +49,14 @@ def row_attention(
     scaling: float | None = None,
     sliding_window: int | None = None,
     row_lengths: list[int] | None = None,
+    shared_positions: int = 0,
     cu_seq_lens_q: torch.Tensor | None = None,
     position_ids: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention; query `(batch, heads, length, size)`, key and value with their own number of heads.
 
-    Rows end as `row_lengths` says; without it, where positions begin at 0 again (StableLM's layers pass nothing else
+    Rows end as `row_lengths` says; without it, where positions jump (StableLM's layers pass nothing else
     on). Returns `(batch, length, heads, size)` and None.
     """
     options: dict[str, Any] = {"scale": scaling, "enable_gqa": query.shape[1] != key.shape[1]}
@@ -58,8 +67,7 @@ def row_attention(
         )
         return found.transpose(1, 2).contiguous(), None
     if row_lengths is None and position_ids is not None and len(query) == len(position_ids) == 1:
-        starts = (position_ids[0] == 0).nonzero().flatten().tolist()
-        row_lengths = [end - start for start, end in pairwise([*starts, query.shape[2]])]
+        row_lengths, shared_positions = _rows_of(position_ids[0])
     if row_lengths is None:
         rows = [(query, key, value)]
     elif not dropout and _has_varlen(query):
@@ -67,8 +75,20 @@ def row_attention(
         return _varlen(query, key, value, ends, max(row_lengths), sliding_window, options), None
     else:
         rows = list(zip(*(states.split(row_lengths, dim=2) for states in (query, key, value)), strict=True))
+    if shared_positions:
+        begin = [states[:, :, :shared_positions] for states in rows[0]]
+        rows[1:] = [[torch.cat(parts, dim=2) for parts in zip(begin, row, strict=True)] for row in rows[1:]]
     found = [_causal(*row, sliding_window, dropout, options) for row in rows]
+    # The shared positions are the first row's results.
+    found[1:] = [states[:, :, shared_positions:] for states in found[1:]]
     return (found[0] if len(found) == 1 else torch.cat(found, dim=2)).transpose(1, 2).contiguous(), None
+
+
+def _rows_of(positions: torch.Tensor) -> tuple[list[int], int]:
+    """The lengths of joined rows, and how many positions they share, from their positions `(total,)`."""
+    starts = [0, *((positions.diff() != 1).nonzero().flatten() + 1).tolist()]
+    lengths = [end - start for start, end in pairwise([*starts, len(positions)])]
+    return lengths, int(positions[starts[-1]])
 
 
 def _causal(

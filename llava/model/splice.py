@@ -65,13 +65,34 @@ def pad_rows(
     return torch.stack(embeds), torch.stack(labels), torch.stack(masks), torch.stack(positions)
 
 
-def join_rows(rows: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def shared_length(ids: list[torch.Tensor], labels: list[torch.Tensor]) -> int:
+    """How many text ids all rows begin with, before any image and before the position that predicts a first label.
+
+    `ids` are the rows' ids without padding, `labels` those of the spliced rows. Each row keeps at least one position.
+    """
+    first, shared = ids[0], min(len(row) for row in labels) - 1
+    for row in ids:
+        both = min(len(first), len(row))
+        ends = (first[:both] != row[:both]) | (row[:both] == IMAGE_TOKEN_INDEX)
+        shared = min([shared, both, *ends.nonzero().flatten()[:1].tolist()])
+    for row in labels:
+        # The label of a row's first own position would be predicted by a position that is another row's too.
+        shared = min([shared, *((row[1:] != IGNORE_INDEX).nonzero().flatten()[:1]).tolist()])
+    return max(0, shared)
+
+
+def join_rows(
+    rows: list[tuple[torch.Tensor, torch.Tensor]], shared: int = 0
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Joins rows of vectors and labels to one row without padding: embeds, labels, positions; each `(1, total, ...)`.
 
-    Positions count from 0 in each row. A row's first label is -100: the position before it is of another row.
+    The first `shared` positions, with which all rows begin, are in the first row only. Positions count from 0 in the
+    first row and from `shared` in the others. A row's first label is -100: the position before it is of another row.
     """
-    embeds = torch.cat([vectors for vectors, _ in rows])
-    first = [targets.new_full((min(1, len(targets)),), IGNORE_INDEX) for _, targets in rows]
-    labels = torch.cat([part for start, (_, targets) in zip(first, rows, strict=True) for part in (start, targets[1:])])
-    positions = torch.cat([torch.arange(len(targets), device=targets.device) for _, targets in rows])
-    return embeds.unsqueeze(0), labels.unsqueeze(0), positions.unsqueeze(0)
+    starts = [0] + [shared] * (len(rows) - 1)
+    embeds, labels, positions = [], [], []
+    for start, (vectors, targets) in zip(starts, rows, strict=True):
+        embeds.append(vectors[start:])
+        labels += [targets.new_full((min(1, len(targets)),), IGNORE_INDEX), targets[start + 1 :]]
+        positions.append(torch.arange(start, len(targets), device=targets.device))
+    return torch.cat(embeds).unsqueeze(0), torch.cat(labels).unsqueeze(0), torch.cat(positions).unsqueeze(0)

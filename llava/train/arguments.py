@@ -104,6 +104,10 @@ class TrainingArguments(transformers.TrainingArguments):
     padding_free: bool = flag(
         True, "compute the rows of a batch without padding; the loss is the same. Not with --attn_implementation eager"
     )
+    share_prefix: bool = flag(
+        True,
+        "with --padding_free on a CPU: compute what all rows of a batch begin with only once; the loss is the same",
+    )
 
     def __post_init__(self) -> None:
         self.refused = []

@@ -50,8 +50,11 @@ def computes_padding(chosen: str | None, padding_free: bool) -> bool:
     return chosen == "eager" or not padding_free
 
 
-def describe_attention(wanted: str | None, chosen: str | None, dtype: torch.dtype, padding_free: bool) -> str:
-    """The line that is printed before a run."""
+def describe_attention(
+    wanted: str | None, chosen: str | None, dtype: torch.dtype, padding_free: bool, shares: bool = False
+) -> str:
+    """The line that is printed before a run; `shares`: rows compute once what all of them begin with."""
     reason = f" ({why_not_flash(dtype)})" if wanted == AUTO and chosen == "sdpa" else ""
     rows = "padded to the longest" if computes_padding(chosen, padding_free) else "without padding"
+    rows += ", their common first text computed once" if shares and not computes_padding(chosen, padding_free) else ""
     return f"attention: {chosen or 'sdpa'}{reason}; rows {rows}"

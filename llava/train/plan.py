@@ -112,7 +112,9 @@ def make_plan(
         vision=vision[0],
         trains_tower=model.unfreeze_vision_tower,
         attention=attention,
-        attention_line=describe_attention(wanted, attention, dtype, training.padding_free),
+        attention_line=describe_attention(
+            wanted, attention, dtype, training.padding_free, training.share_prefix and training.device.type == "cpu"
+        ),
         quantization=quantization,
         selection=selection,
         tokenizer=prompts[1],

@@ -100,6 +100,7 @@ def load_model(plan: RunPlan, training_args: TrainingArguments) -> Any:
     model.label_only_logits = training_args.label_only_logits
     if not computes_padding(plan.attention, training_args.padding_free):
         model.compute_without_padding()
+        model.share_prefix = training_args.share_prefix
     if training_args.gradient_checkpointing:
         model.enable_input_require_grads()
     return model

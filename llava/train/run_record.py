@@ -40,7 +40,7 @@ MAY_CHANGE = {
         *("dataloader_prefetch_factor", "dataloader_multiprocessing_context", "dataloader_in_order"),
     ),
     "memory and speed": (
-        *("gradient_checkpointing*", "activation_checkpointing*", "label_only_logits", "padding_free"),
+        *("gradient_checkpointing*", "activation_checkpointing*", "label_only_logits", "padding_free", "share_prefix"),
         *("vision_feature_cache", "attn_implementation", "tf32", "torch_compile*", "use_liger_kernel"),
         *("liger_kernel_config", "use_cache"),
         *("torch_empty_cache_steps", "full_determinism", "ddp_*", "fsdp*", "parallelism_config", "accelerator_config"),

@@ -10,6 +10,7 @@ from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.families import known_families
 from llava.model.builder import load_pretrained_model
 from llava.model.row_attention import _varlen_arguments, row_attention
+from llava.model.splice import shared_length
 from visual_region.layers import LayerSelection
 from visual_region.tuning import apply_lora, train_layers
 
@@ -75,6 +76,63 @@ def load(make_bunny):
         return copy.deepcopy(loaded[family])
 
     return of
+
+
+@pytest.fixture(scope="module")
+def alike(batch):
+    """The batch without its row of one id; all rows begin with the same five ids. Images start behind them."""
+    few = {name: value[:3].clone() if name != "images" else value for name, value in batch.items()}
+    few["input_ids"][:, :5] = torch.arange(10, 15)
+    few["labels"][:, :7] = IGNORE_INDEX
+    few["input_ids"][0, 6] = few["input_ids"][1, 5] = IMAGE_TOKEN_INDEX
+    return few
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_shared_beginning_changes_nothing(load, alike, family, mode):
+    model, counted = load(family), []
+    model.label_only_logits = model.keep_label_logits = True
+    wanted = result(model, alike, mode)
+    model.compute_without_padding()
+    model.model.layers[0].register_forward_pre_hook(lambda module, args: counted.append(args[0].shape[1]))
+    found = result(model, alike, mode, checkpointing=mode == "full")
+    assert_same(found, wanted)
+    torch.testing.assert_close(found[0].logits, wanted[0].logits, rtol=1e-4, atol=1e-4)
+    model.share_prefix = False
+    assert_same(result(model, alike, mode), wanted)
+    assert counted[-1] - counted[0] == 2 * 5
+
+
+def test_a_shared_beginning_with_a_window(load, alike):
+    model = load("llava_mistral")
+    model.config.sliding_window = 7
+    wanted = result(model, alike, "lora")
+    model.compute_without_padding()
+    assert_same(result(model, alike, "lora"), wanted)
+
+
+@pytest.mark.parametrize(
+    ("rows", "labelled", "shared"),
+    [
+        (([1, 2, 3, 4], [1, 2, 3, 5, 6]), (None, None), 3),
+        (([1, 2, 3], [1, 2, 3, 5]), (None, None), 2),
+        (([1, 2, 3, 4], [1, 2, 3, 5]), (None, 2), 1),
+        (([1, 2, 3, 4], [1, 2, 3, 5]), (0, 1), 0),
+        (([1, IMAGE_TOKEN_INDEX, 3, 4], [1, IMAGE_TOKEN_INDEX, 3, 5]), (None, None), 1),
+        (([1, 2], [3, 4]), (None, None), 0),
+        (([1], [1, 2]), (None, None), 0),
+        (([], [1, 2]), (None, None), 0),
+    ],
+)
+def test_how_much_rows_share(rows, labelled, shared):
+    """At least one position is a row's own, and the position before a row's first label is its own too."""
+    ids = [torch.tensor(row, dtype=torch.long) for row in rows]
+    labels = [torch.full_like(row, IGNORE_INDEX) for row in ids]
+    for row, place in zip(labels, labelled, strict=True):
+        if place is not None:
+            row[place] = 7
+    assert shared_length(ids, labels) == shared
 
 
 @pytest.mark.parametrize("mode", MODES)

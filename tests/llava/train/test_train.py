@@ -105,6 +105,7 @@ def test_speed_options_leave_the_loss_alone(tiny, train_flags, tmp_path):
         "plain": {"label_only_logits": False, "padding_free": False, "attn_implementation": "eager"},
         "padded": {"padding_free": False},
         "padding_free": {"padding_free": True},
+        "nothing_shared": {"share_prefix": False},
         "padding_free_whole_logits": {"padding_free": True, "label_only_logits": False},
         "label_only": {"label_only_logits": True},
         "cached": {"vision_feature_cache": tmp_path / "features"},
