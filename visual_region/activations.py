@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface
 
+from llava.model.label_loss import positions_at_once
 from visual_region.cost import ModelShape, Recipe, lowest_with_gradient
 from visual_region.layers import LayerSelection
 from visual_region.tuning import apply_lora, train_layers
@@ -111,11 +112,20 @@ class ActivationMeter:
         recipe: Recipe,
         rows: int,
         recomputed: Collection[int] = (),
+        chunked: bool = True,
     ) -> int:
-        """The most bytes of activations during a step of `rows` samples: what is kept, and the head's gradient."""
-        # Logits in the run's dtype, and their gradient in float32.
-        passing = rows * recipe.head_positions * shape.vocab_size * (self.dtype.itemsize + 4)
-        return self.kept(shape, selection, recipe, rows, recomputed) + passing
+        """The most bytes of activations during a step of `rows` samples: what is kept, and the head's gradient.
+
+        Args:
+            chunked: the logits of many labelled positions are computed in chunks (llava/model/label_loss.py).
+        """
+        positions = rows * recipe.head_positions
+        at_once = positions
+        if chunked and recipe.label_only_logits:
+            at_once = min(positions, positions_at_once(shape.vocab_size))
+        # Logits in the run's dtype, and their gradient in float32. Chunks exist only during the head's backward.
+        passing = at_once * (self.dtype.itemsize + 4) - (positions - at_once) * 4
+        return self.kept(shape, selection, recipe, rows, recomputed) + passing * shape.vocab_size
 
     def kept(
         self,
@@ -125,7 +135,7 @@ class ActivationMeter:
         rows: int,
         recomputed: Collection[int] = (),
     ) -> int:
-        """Bytes kept from forward to backward.
+        """Bytes kept from forward to backward, with the logits of all labelled positions.
 
         Text-only samples keep nothing in layers with nothing trained in or below them. A layer that is recomputed
         keeps its input, and one of them, while it is recomputed, everything. `recipe.gradient_checkpointing`

@@ -87,7 +87,9 @@ class StepMemory:
         temporary //= self.ranks if self.zero_stage >= 1 else 1
         gradients //= self.ranks if self.zero_stage >= 2 else 1
         weights //= self.ranks if self.zero_stage >= 3 else 1
-        activations = self.meter.peak(self.shape, self.selection, self.recipe, self.rows, recomputed)
+        # Under ZeRO-3 the head is called once: llava/model/label_loss.py.
+        chunked = self.zero_stage < 3
+        activations = self.meter.peak(self.shape, self.selection, self.recipe, self.rows, recomputed, chunked)
         return weights + optimizer + gradients + max(activations, temporary)
 
     def recomputable(self) -> list[int]:

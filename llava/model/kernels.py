@@ -16,6 +16,7 @@ import torch
 from llava.families import ModelFamily, family_of
 
 CHOICES = ("auto", "none", "liger", "compile")
+_COMPILED_AT_MOST = 64
 _INSTALL = "pip install -e '.[kernels]'"
 
 
@@ -37,10 +38,7 @@ def choose_kernels(wanted: str, family: ModelFamily, device: torch.device, zero_
         raise ValueError(f"--kernels {wanted!r}; allowed: {', '.join(CHOICES)}")
     if wanted == "none":
         return Kernels("none", "kernels: none")
-    if wanted == "compile":
-        reason = why_not_compile(device, zero_stage)
-    else:
-        reason = why_not_liger(family, device)
+    reason = why_not_compile(device, zero_stage) if wanted == "compile" else why_not_liger(family, device)
     if reason is None:
         name = "liger" if wanted == "auto" else wanted
         return Kernels(name, f"kernels: {name}")
@@ -79,6 +77,9 @@ def apply_kernels(model: Any, name: str) -> None:
     if name == "liger":
         _apply_liger(model)
     elif name == "compile":
+        # Layers share their compiled code; it is another one for layers that train or are recomputed, and for each
+        # number of rows of a micro-batch. Beyond the limit, which is 8, torch would not compile.
+        torch._dynamo.config.recompile_limit = _COMPILED_AT_MOST
         for layer in _layers(model):
             layer.compile(dynamic=True)
 

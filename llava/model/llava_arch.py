@@ -238,10 +238,11 @@ class LlavaMetaForCausalLM:
         if labels is None or not self.label_only_logits:
             return super().forward(**arguments, labels=labels, **kwargs)
         output = self.model(**arguments, **kwargs)
-        loss, logits = loss_where_labelled(output.last_hidden_state, labels, self.get_output_embeddings())
+        head, keep = self.get_output_embeddings(), self.keep_label_logits
+        loss, logits = loss_where_labelled(output.last_hidden_state, labels, head, keep)
         return CausalLMOutputWithPast(
             loss=loss,
-            logits=logits if self.keep_label_logits else None,
+            logits=logits,
             past_key_values=output.past_key_values,
             hidden_states=output.hidden_states,
             attentions=output.attentions,

@@ -104,6 +104,11 @@ class TrainingArguments(transformers.TrainingArguments):
     padding_free: bool = flag(
         True, "compute the rows of a batch without padding; the loss is the same. Not with --attn_implementation eager"
     )
+    kernels: str = flag(
+        "none",
+        "none | liger: Liger's kernels, on a GPU | compile: torch.compile of each decoder layer | auto: liger where it "
+        "can run, else none. The loss is the same",
+    )
     share_prefix: bool = flag(
         True,
         "with --padding_free on a CPU: compute what all rows of a batch begin with only once; the loss is the same",

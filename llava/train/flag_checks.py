@@ -41,6 +41,8 @@ def wrong_flags(model: ModelArguments, data: DataArguments, training: TrainingAr
         errors.append(
             f"--bits {training.bits} with ZeRO-3: quantised weights cannot be sharded; use ./scripts/zero2.json"
         )
+    if training.use_liger_kernel:
+        errors.append("--use_liger_kernel True knows none of this project's models; use --kernels liger")
     if training.lora_bias != "none":
         errors.append(f"--lora_bias {training.lora_bias} is not supported; allowed: none")
     if model.mm_patch_merge_type not in (None, "flat"):

@@ -17,6 +17,7 @@ from llava.conversation import Conversation, get_template
 from llava.data.check import Problems, cheap_problems, label_problem
 from llava.data.records import Records, open_records
 from llava.model.builder import load_tokenizer
+from llava.model.kernels import Kernels, choose_kernels
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_projector.builder import (
     build_vision_projector,
@@ -59,6 +60,7 @@ class RunPlan:
     trains_tower: bool
     attention: str | None
     attention_line: str
+    kernels: Kernels
     quantization: BitsAndBytesConfig | None
     selection: LayerSelection | None
     tokenizer: PreTrainedTokenizerBase
@@ -93,9 +95,10 @@ def make_plan(
     options = {"double_quant": training.double_quant, "quant_type": training.quant_type}
     quantization = errors.of(quantization_for, training.bits, dtype, **options)
     base = errors.of(_open_base, model, training.cache_dir)
-    vision = selection = prompts = None
+    kernels = vision = selection = prompts = None
     if base is not None:
         errors.of(model.check_family, base.family)
+        kernels = errors.of(choose_kernels, training.kernels, base.family, training.device, training.zero_stage)
         selection = errors.of(_selection, model, base)
         vision = errors.of(_vision, model, base)
         prompts = errors.of(_prompts, model.template_name(base.family), base)
@@ -115,6 +118,7 @@ def make_plan(
         attention_line=describe_attention(
             wanted, attention, dtype, training.padding_free, training.share_prefix and training.device.type == "cpu"
         ),
+        kernels=kernels,
         quantization=quantization,
         selection=selection,
         tokenizer=prompts[1],

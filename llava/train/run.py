@@ -16,6 +16,7 @@ from llava.data.collate import DataCollatorForSupervisedDataset
 from llava.data.dataset import LazySupervisedDataset
 from llava.data.feature_cache import FeatureCache
 from llava.model.builder import load_base
+from llava.model.kernels import apply_kernels
 from llava.model.multimodal_encoder.tower_weights import trained_tower_files
 from llava.train.arguments import DataArguments, TrainingArguments, parse_arguments
 from llava.train.attention import computes_padding
@@ -62,6 +63,7 @@ def run(
         recomputation = choose_recomputation(plan, data_args, training_args)
     if training_args.should_log:
         print(plan.attention_line)
+        print(plan.kernels.line)
         if recomputation:
             print(recomputation.line)
 
@@ -101,6 +103,7 @@ def load_model(plan: RunPlan, training_args: TrainingArguments) -> Any:
     if not computes_padding(plan.attention, training_args.padding_free):
         model.compute_without_padding()
         model.share_prefix = training_args.share_prefix
+    apply_kernels(model, plan.kernels.name)
     if training_args.gradient_checkpointing:
         model.enable_input_require_grads()
     return model

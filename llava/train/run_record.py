@@ -41,7 +41,7 @@ MAY_CHANGE = {
     ),
     "memory and speed": (
         *("gradient_checkpointing*", "activation_checkpointing*", "label_only_logits", "padding_free", "share_prefix"),
-        *("vision_feature_cache", "attn_implementation", "tf32", "torch_compile*", "use_liger_kernel"),
+        *("kernels", "vision_feature_cache", "attn_implementation", "tf32", "torch_compile*", "use_liger_kernel"),
         *("liger_kernel_config", "use_cache"),
         *("torch_empty_cache_steps", "full_determinism", "ddp_*", "fsdp*", "parallelism_config", "accelerator_config"),
     ),

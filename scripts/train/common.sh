@@ -6,6 +6,7 @@
 # DEEPSPEED: a DeepSpeed config (the default of each recipe is upstream's). DEEPSPEED= runs without it, as plain DDP.
 # REPORT_TO: upstream's scripts report to wandb; here the default is none.
 # ATTENTION: auto (flash attention if it is installed and supported), flash_attention_2, sdpa, eager.
+# KERNELS: auto (Liger's kernels where liger-kernel is installed, on a GPU), none, liger, compile (torch.compile of layers).
 # CHECKPOINTING: auto (recompute only as many layers as the device's memory asks for), True (upstream's), False.
 # DRY_RUN=1 prints the whole command and runs nothing.
 export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}."
@@ -26,6 +27,7 @@ COMMON=(
     --tf32 "${TF32:-True}"
     --model_max_length "${MAX_LENGTH:-2048}"
     --gradient_checkpointing "${CHECKPOINTING:-auto}"
+    --kernels "${KERNELS:-auto}"
     --dataloader_num_workers "${WORKERS:-4}"
     --lazy_preprocess True
     --report_to "${REPORT_TO:-none}"
