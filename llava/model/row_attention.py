@@ -5,9 +5,7 @@ takes such rows from `cu_seq_lens_q`; its sdpa would build a mask of total x tot
 transformers as "rows", computes each row by itself.
 """
 
-import importlib.util
 import inspect
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -17,10 +15,18 @@ from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:
+    # Before torch 2.10.
+    varlen_attn = None
+
 ROWS = "rows"
 """The name of this attention for `set_attn_implementation`."""
 _VARLEN_HEADS = (8, 256)
 """`varlen_attn` takes heads whose size is a multiple of the first and at most the second."""
+_VARLEN_ARGUMENTS = frozenset(inspect.signature(varlen_attn).parameters if varlen_attn else ())
+"""What this release's kernel takes."""
 
 
 def row_arguments(lengths: list[int], device: torch.device, shared: int = 0) -> dict[str, Any]:
@@ -113,17 +119,7 @@ def _has_varlen(query: torch.Tensor) -> bool:
     sizes = query.shape[-1] % multiple == 0 and query.shape[-1] <= largest
     half = query.dtype in (torch.float16, torch.bfloat16)
     able = query.is_cuda and half and sizes and torch.cuda.get_device_capability(query.device)[0] >= 8
-    return able and "window_size" in _varlen_arguments()
-
-
-@cache
-def _varlen_arguments() -> frozenset[str]:
-    """The names of the arguments of torch's kernel; none if this torch has no such kernel."""
-    if importlib.util.find_spec("torch.nn.attention.varlen") is None:
-        return frozenset()
-    from torch.nn.attention.varlen import varlen_attn
-
-    return frozenset(inspect.signature(varlen_attn).parameters)
+    return able and "window_size" in _VARLEN_ARGUMENTS
 
 
 def _varlen(
@@ -135,9 +131,7 @@ def _varlen(
     window: int | None,
     options: dict[str, Any],
 ) -> torch.Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
-    if "enable_gqa" not in _varlen_arguments():
+    if "enable_gqa" not in _VARLEN_ARGUMENTS:
         # torch 2.11 wants as many heads of keys as of queries.
         options = {"scale": options["scale"]}
         key, value = (states.repeat_interleave(query.shape[1] // states.shape[1], dim=1) for states in (key, value))

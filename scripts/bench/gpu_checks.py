@@ -100,7 +100,9 @@ def _compare(args: argparse.Namespace, model: Any, change: Callable[[Any], None]
         ((other - gradients).norm() / gradients.norm()).item() for other in (changed_gradients, _run(model, batch)[1])
     )
     kernel = changed.config._attn_implementation
-    if kernel == ROWS and _has_varlen(torch.empty(1, 1, 1, model.config.head_dim, device=args.device, dtype=model.dtype)):
+    if kernel == ROWS and _has_varlen(
+        torch.empty(1, 1, 1, model.config.head_dim, device=args.device, dtype=model.dtype)
+    ):
         kernel = "torch's varlen kernel"
     note = f"{kernel}; loss {found:.5f} for {loss:.5f}; gradients off by {off:.1e}, padded ones by {usual:.1e}"
     if not (abs(found - loss) <= _ROUNDING[args.dtype] * loss and off <= 2 * usual + 1e-5):

@@ -177,6 +177,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     model.label_only_logits = args.label_only
     if args.padding_free:
         model.compute_without_padding()
+    apply_kernels(model, kernels)
     if args.checkpointing == "true":
         model.enable_input_require_grads()
     model.requires_grad_(False)
@@ -185,7 +186,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     model.model.mm_projector.requires_grad_(True)
     if recomputed:
         recompute_layers(model, recomputed, FAMILY.layer_path)
-    apply_kernels(model, kernels)
     optimizer = torch.optim.AdamW([p for p in wrapped.parameters() if p.requires_grad], lr=1e-4)
 
     batches = [_batch(text, preset["vocabulary"], device) for text in rows.text]

@@ -1,6 +1,7 @@
 """Rows without padding give the padded rows' loss and gradients, in every family."""
 
 import copy
+import inspect
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch.nn import functional
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.families import known_families
 from llava.model.builder import load_pretrained_model
-from llava.model.row_attention import _varlen_arguments, row_attention
+from llava.model.row_attention import row_attention
 from llava.model.splice import shared_length
 from visual_region.layers import LayerSelection
 from visual_region.tuning import apply_lora, train_layers
@@ -259,9 +260,9 @@ def test_torch_kernel_gets_what_its_release_takes(monkeypatch, grouped, window):
     states = [torch.randn(1, count, sum(lengths), 8) for count in (heads[0], heads[1], heads[1])]
     arguments = {"scaling": 0.3, "sliding_window": window, "row_lengths": lengths}
     wanted = row_attention(None, *states, None, **arguments)[0]
-    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", newer if grouped else older)
+    kernel = newer if grouped else older
+    monkeypatch.setattr("llava.model.row_attention.varlen_attn", kernel)
+    monkeypatch.setattr("llava.model.row_attention._VARLEN_ARGUMENTS", frozenset(inspect.signature(kernel).parameters))
     monkeypatch.setattr("llava.model.row_attention._has_varlen", lambda query: True)
-    _varlen_arguments.cache_clear()
     found = row_attention(None, *states, None, **arguments)[0]
-    _varlen_arguments.cache_clear()
     torch.testing.assert_close(found, wanted)
