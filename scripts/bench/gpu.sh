@@ -16,11 +16,11 @@ if [ -z "${PYTHON:-}" ]; then
     PYTHON=python3
     [ ! -x .venv/bin/python ] || PYTHON=.venv/bin/python
 fi
-if [ -n "${WHEELS:-}" ]; then
-    SITE=$(mktemp -d)
-    trap 'rm -rf "$SITE"' EXIT
-    "$PYTHON" -m pip install --quiet --no-index --no-deps --no-compile --target "$SITE" "$WHEELS"/*.whl
-    export PYTHONPATH=$SITE${PYTHONPATH:+:$PYTHONPATH}
-fi
 export TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
-"$PYTHON" scripts/bench/gpu.py --output "$OUT" --budget "${BUDGET:-560}" "$@"
+run=("$PYTHON" scripts/bench/gpu.py --output "$OUT" --budget "${BUDGET:-560}" "$@")
+[ -n "${WHEELS:-}" ] || exec "${run[@]}"
+SITE=$(mktemp -d)
+trap 'rm -rf "$SITE"' EXIT
+"$PYTHON" -m pip install --quiet --no-index --no-deps --no-compile --target "$SITE" "$WHEELS"/*.whl
+export PYTHONPATH=$SITE${PYTHONPATH:+:$PYTHONPATH}
+"${run[@]}"
