@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from llava.families import FAMILIES
+from llava.model import label_loss
 from llava.model.multimodal_projector.builder import build_vision_projector
 from visual_region.activations import ActivationMeter, saved_bytes
 from visual_region.cost import CostError, ModelShape, Recipe, bytes_needed, flops_per_sample, trained_parameters
@@ -234,6 +235,33 @@ def test_activation_memory_is_what_autograd_keeps(mode, spec, dropout):
     whole = max(meter.layer(kind[i], recipe, rows)[0] for i in again)
     inputs = len(again) * rows * recipe.length * SIZES["hidden_size"] * 4
     assert meter.kept(shape, selection, recipe, rows, again) - whole - inputs == pytest.approx(less, rel=0.05)
+
+
+def test_logits_in_chunks_take_the_memory_of_one_chunk(monkeypatch):
+    rows, text, labelled = 2, 60, 40
+    recipe, selection = Recipe("lora", text, 0, labelled, lora_r=4), LayerSelection.parse("0,2", DEPTH)
+    model = llava()
+    shape = shape_of(model)
+    meter = ActivationMeter(LlamaForCausalLM, LlamaConfig(**SIZES), PATH, torch.float32, 0.0)
+    whole = meter.peak(shape, selection, recipe, rows)
+    model.label_only_logits = True
+    wrapped, _ = prepare(model, "lora", "0,2")
+    ids = torch.full((rows, text), 5)
+    labels = torch.full_like(ids, -100)
+    labels[:, -labelled:] = 7
+    weights = {p.untyped_storage()._cdata for p in wrapped.parameters()}
+    kept = saved_bytes(lambda: wrapped(input_ids=ids, labels=labels).loss, weights)
+
+    monkeypatch.setattr(label_loss, "LOGITS_AT_ONCE", 16 * shape.vocab_size)
+    chunked = saved_bytes(lambda: wrapped(input_ids=ids, labels=labels).loss, weights)
+    logits = rows * labelled * shape.vocab_size * 4
+    # Frozen, the head keeps logits only; the chunks keep its inputs.
+    inputs = rows * labelled * SIZES["hidden_size"] * 4
+    assert kept - chunked == pytest.approx(logits - inputs, rel=0.01)
+    # Float32: logits, their softmax and their gradient.
+    less = (rows * labelled - 16) * shape.vocab_size * 12
+    assert whole - meter.peak(shape, selection, recipe, rows) == less
+    assert meter.peak(shape, selection, recipe, rows, chunked=False) == whole
 
 
 def test_checkpointing_trades_memory_for_flops():

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.model import label_loss
 from llava.model.builder import load_pretrained_model
 
 IMG = IMAGE_TOKEN_INDEX
@@ -100,20 +101,22 @@ def test_features_in_place_of_pixels(model):
     )
 
 
-def test_label_only_logits_give_the_same_loss_and_gradients(model):
+def test_label_only_logits_give_the_same_loss_and_gradients(model, monkeypatch):
     ids = torch.tensor([[1, IMG, 5, 6, 7], [1, 8, 9, 10, 11]])
     labels = torch.tensor([[-100, -100, -100, 6, 7], [-100, -100, 9, -100, 11]])
     results = []
-    for setting in (False, True):
-        model.label_only_logits = setting
+    for setting in (False, True, "in chunks"):
+        if setting == "in chunks":
+            monkeypatch.setattr(label_loss, "LOGITS_AT_ONCE", 2 * model.vocab_size)
+        model.label_only_logits = bool(setting)
         model.zero_grad()
         output = model(input_ids=ids, labels=labels, images=pixels(1), attention_mask=torch.ones_like(ids))
         output.loss.backward()
         gradient = model.model.layers[2].self_attn.q_proj.weight.grad.clone()
         results.append((output.loss.detach(), gradient))
     model.label_only_logits = False
-    torch.testing.assert_close(results[0][0], results[1][0])
-    torch.testing.assert_close(results[0][1], results[1][1])
+    for found in results[1:]:
+        torch.testing.assert_close(found, results[0])
 
 
 def test_batch_without_labels_has_loss_zero(model):

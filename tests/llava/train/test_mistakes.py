@@ -150,6 +150,8 @@ def test_numbers_and_places_are_told_all_at_once(refused, tmp_path):
         ({"save_strategy": "steps", "save_steps": 0}, "--save_steps 0 must be above 0"),
         ({"data_path": REPOSITORY}, "is a folder; give the JSON file in it"),
         ({"pretrain_mm_mlp_adapter": REPOSITORY}, "is a folder; give mm_projector.bin in it"),
+        ({"kernels": "liger"}, "--kernels liger cannot run: Liger's kernels need a GPU; use none, or auto"),
+        ({"use_liger_kernel": True}, "use --kernels liger"),
         ({"model_max_length": 4}, "every label lies past model_max_length 4"),
     ],
 )
