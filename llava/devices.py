@@ -1,4 +1,4 @@
-"""The name and the memory of a device."""
+"""The name and the memory of a device, and the threads of a CPU."""
 
 import os
 import platform
@@ -8,7 +8,15 @@ import psutil
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
+from llava.names import count
+
 _CGROUP = Path("/sys/fs/cgroup")
+
+
+def threads_line() -> str:
+    """How many threads compute on a CPU, and how they wait for each other: see llava/__init__.py."""
+    waits = os.environ.get("OMP_WAIT_POLICY", "not set")
+    return f"CPU: {count(torch.get_num_threads(), 'thread')}, OMP_WAIT_POLICY={waits}"
 
 
 def free_memory(device: torch.device) -> int:

@@ -17,6 +17,7 @@ from llava.data.collate import DataCollatorForSupervisedDataset
 from llava.data.dataset import LazySupervisedDataset
 from llava.data.feature_cache import FeatureCache
 from llava.data.share import WHOLE
+from llava.devices import threads_line
 from llava.model.builder import load_base
 from llava.model.kernels import apply_kernels
 from llava.model.multimodal_encoder.tower_weights import trained_tower_files
@@ -76,6 +77,8 @@ def run(
         print(plan.kernels.line)
         if training_args.device.type == "cpu" and os.environ.get(HUGE_PAGES) == "1":
             print(f"memory: large tensors in huge pages where the system has them ({HUGE_PAGES}=0: off)")
+        if training_args.device.type == "cpu":
+            print(threads_line())
         if recomputation:
             print(recomputation.line)
 
