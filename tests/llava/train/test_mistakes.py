@@ -264,7 +264,7 @@ def test_a_full_disk(train_flags, tmp_path, name, monkeypatch):
         train(argv=train_flags(output, **changes))
     assert f"error: the disk is full: {output}/checkpoint-1 needs more than " in str(stop.value)
     assert "1.0 kB free" in str(stop.value)
-    assert [file.name for file in output.iterdir()] == ["run_settings.json"]
+    assert sorted(file.name for file in output.iterdir()) == ["run.json", "run_settings.json"]
     monkeypatch.undo()
     monkeypatch.setattr(writers[name], fail)
     monkeypatch.setitem(errors, name, RuntimeError("another error"))
