@@ -1,7 +1,14 @@
 """LLaVA-style vision-language models on today's torch, transformers and peft."""
 
 import logging
+import os
+import sys
 import warnings
+
+# OpenMP's threads sleep while they wait for each other. By default they spin, and where another program uses a core as
+# well, the threads that spin take the time of those that compute. OpenMP reads this when torch is loaded.
+if "torch" not in sys.modules and not {"GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Peft 0.21 asks transformers 5 by this name; a user cannot change that.
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.* is deprecated", category=FutureWarning)

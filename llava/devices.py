@@ -1,13 +1,22 @@
-"""The memory of a device."""
+"""The name and the memory of a device, and the threads of a CPU."""
 
 import os
+import platform
 from pathlib import Path
 
 import psutil
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
+from llava.names import count
+
 _CGROUP = Path("/sys/fs/cgroup")
+
+
+def threads_line() -> str:
+    """How many threads compute on a CPU, and how they wait for each other: see llava/__init__.py."""
+    waits = os.environ.get("OMP_WAIT_POLICY", "not set")
+    return f"CPU: {count(torch.get_num_threads(), 'thread')}, OMP_WAIT_POLICY={waits}"
 
 
 def free_memory(device: torch.device) -> int:
@@ -20,6 +29,32 @@ def free_memory(device: torch.device) -> int:
     if (limit := _container_limit()) is not None:
         free = min(free, limit)
     return free // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes that this process has held: of the GPU's memory, or resident (VmHWM) on a CPU.
+
+    Not getrusage: it includes what the parent process held before it started this program.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return psutil.Process().memory_info().rss
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
+
+
+def device_name(device: torch.device) -> str:
+    """The model of a GPU or of the processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def is_out_of_memory(error: Exception) -> bool:

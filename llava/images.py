@@ -61,16 +61,17 @@ def missing_images(names: Iterable[str], folder: str | Path) -> list[str]:
 
     Each folder is listed once: checking 665,000 files one by one takes minutes on a network disk.
     """
-    listings: dict[Path, set[str]] = {}
+    listings: dict[str, set[str]] = {}
     missing = []
     for name in dict.fromkeys(names):
-        path = Path(folder) / name
-        if path.parent not in listings:
+        # Texts, as a `Path` per name would take longer than all the rest.
+        parent, last = os.path.split(name)
+        if parent not in listings:
             try:
-                listings[path.parent] = {entry.name for entry in os.scandir(path.parent) if not entry.is_dir()}
+                listings[parent] = {entry.name for entry in os.scandir(Path(folder, parent)) if not entry.is_dir()}
             except OSError:
-                listings[path.parent] = set()
-        if path.name not in listings[path.parent]:
+                listings[parent] = set()
+        if last not in listings[parent]:
             missing.append(name)
     return missing
 

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Trains a vision-language model in 25% of its layers, evaluates it, prunes it and evaluates it again: on a laptop, without
-# a GPU or a model hub. docs/results.md has the time of one run; without bfloat16 instructions (AVX512-BF16, AMX) it takes
-# longer. If you run it again, it continues where it stopped.
+# Trains a vision-language model in 25% of its layers, evaluates it, removes layers, heals what is left and evaluates it
+# again: on a laptop, without a GPU or a model hub. docs/results.md has the time of one run; without bfloat16 instructions
+# (AVX512-BF16, AMX) it takes longer. If you run it again, it continues where it stopped.
 # OUT: folder of the results (default: checkpoints/quickstart). TUNE_LAYERS: the layers to tune (default:
 # sparse-uniform:25%). A run with other settings needs another OUT.
 set -euo pipefail
@@ -77,10 +77,18 @@ stage wrong_image env QUESTIONS=questions_wrong_image NAME="$(basename "$OUT")" 
 # Find the layers that change the angle of the last prompt token's state least, and measure the accuracy without them.
 stage score "$PYTHON" -m visual_region score --model-path "$OUT/lora" --data-path playground/data/easy_vqa/finetune.json \
     --image-folder "$IMAGES" --samples 64 --output "$OUT/scores.json" "${EVALUATE[@]}"
-stage prune "$PYTHON" -m visual_region prune --model-path "$OUT/lora" --scores "$OUT/scores.json" --remove 1 \
-    --dtype "$DTYPE" --output "$OUT/pruned" --overwrite
-stage curve "$PYTHON" -m visual_region curve --model-path "$OUT/lora" --scores "$OUT/scores.json" \
-    --question-file "$QUESTIONS_DIR/questions_1200.jsonl" --annotation-file "$QUESTIONS_DIR/annotations.json" \
-    --image-folder "$IMAGES" --limit 600 --output "$OUT/curve.json" "${EVALUATE[@]}"
+CURVE=(--scores "$OUT/scores.json" --question-file "$QUESTIONS_DIR/questions_1200.jsonl"
+    --annotation-file "$QUESTIONS_DIR/annotations.json" --image-folder "$IMAGES" --limit 600)
+stage curve "$PYTHON" -m visual_region curve --model-path "$OUT/lora" "${CURVE[@]}" --output "$OUT/curve.json" "${EVALUATE[@]}"
+
+# Remove two layers, let the rest learn the whole model's answers on training data, and measure the same questions.
+stage remove "$PYTHON" -m visual_region prune --model-path "$OUT/lora" --scores "$OUT/scores.json" --remove 2 \
+    --dtype "$DTYPE" --output "$OUT/pruned2" --overwrite
+stage heal "$PYTHON" -m visual_region heal --model-path "$OUT/pruned2" --teacher "$OUT/lora" \
+    --data-path playground/data/easy_vqa/finetune.json --image-folder "$IMAGES" --tune-layers sparse-uniform:25% --lora-r 32 \
+    --steps 30 --batch-size 8 --learning-rate 1e-3 --save-steps 10 --dtype "$DTYPE" --vision-feature-cache "$OUT/features" \
+    --output "$OUT/healed"
+stage healed "$PYTHON" -m visual_region curve --model-path "$OUT/healed" --most 0 "${CURVE[@]}" --output "$OUT/healed.json" \
+    "${EVALUATE[@]}"
 
 "$PYTHON" -m playground.embedded.report --out "$OUT" --blind "$QUESTIONS_DIR/blind.json"

@@ -25,7 +25,11 @@ make_venv() {
     "${PYTHON311:-python3.11}" -m venv "$VENV"
 }
 
-pip_install() { "$PYTHON" -m pip install --quiet --disable-pip-version-check "$@"; }
+# Most modules are never imported, so Python compiles each one when it first imports it; pip would compile all of them.
+# Where Python may not write what it compiled, pip does it.
+pip_install() {
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check $([ -n "${PYTHONDONTWRITEBYTECODE:-}" ] || echo --no-compile) "$@"
+}
 
 # In a subshell, which holds a lock on the folder: a second process waits for the first.
 install_all() (

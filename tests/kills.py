@@ -48,8 +48,9 @@ sys.argv = sys.argv[4:]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 """Runs a module and sends itself a signal at its n-th change of a file in the working folder."""
+_METER = "run.json"
 LEFT = re.compile(r"\.partial$|\.old$|\.lock$|\.journal$|^tmp")
-CHANGING = re.compile(r'^\s*"(train_loss|train_runtime|\w+_per_second)": .*|^Time: .*', re.M)
+CHANGING = re.compile(r'^\s*"(train_loss|train_runtime|train_data_wait|\w+_per_second)": .*|^Time: .*', re.M)
 """Lines of results that hold times, and the mean loss of the steps since the last start, as transformers counts it."""
 
 
@@ -58,7 +59,7 @@ class Case:
     """A program: a module with its flags, or a shell script, run in a folder that `fill` has filled.
 
     Args:
-        times: the names of files with durations, or with the times of other files.
+        times: the names of files with durations, or with the times of other files; run.json is always one.
         done: what the program says, as an error, if its output is complete.
         counted: whether changes of files can be counted: the module makes them, not a process that it starts.
     """
@@ -153,7 +154,7 @@ class Runner:
                 found[name] = "folder" if path.is_dir() else str(path.readlink())
                 continue
             content = path.read_bytes()
-            if re.search(self.case.times, name):
+            if re.search(self.case.times, name) or path.name == _METER:
                 content = b""
             elif path.suffix in (".json", ".md"):
                 content = CHANGING.sub("", content.decode()).encode()

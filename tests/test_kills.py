@@ -27,7 +27,10 @@ SMALLER = {
     "LORA_R=32 LORA_ALPHA=64": "LORA_R=4 LORA_ALPHA=8",
     "--samples 64": "--samples 8",
     "--limit 600": "--limit 10",
-    "--batch-size 64": "--batch-size 4",
+    "--batch-size (64|8) ": "--batch-size 4 ",
+    "--lora-r 32 ": "--lora-r 4 ",
+    "--steps 30 ": "--steps 4 ",
+    "--save-steps 10 ": "--save-steps 2 ",
 }
 """Settings of the quickstart for a tiny model."""
 LORA = {"lora_enable": True, "lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "tune_layers": "0,3"}

@@ -9,14 +9,23 @@ from fractions import Fraction
 from llava.checkpoint.record import LayerRecord
 from llava.names import close, did_you_mean, listed
 from visual_region.scores import ScoreError, ScoreFile
-from visual_region.strategies import PAPER_LAYERS, PAPER_LISTS, STRATEGIES, LayerSelectionError
+from visual_region.strategies import (
+    ORDERS,
+    PAPER_LAYERS,
+    PAPER_LISTS,
+    STRATEGIES,
+    LayerSelectionError,
+    random_layers,
+)
 
 # The help of argparse needs GRAMMAR.replace("%", "%%").
 GRAMMAR = (
     "'all'; layers and ranges '0,4,8-11' (also '8~11'); slices '0:32:4'; a strategy with a count or a share, "
-    f"'sparse-uniform:8' or 'sparse-uniform:25%' ({', '.join(STRATEGIES)}); a list of the paper, 'paper:NAME' "
-    f"({', '.join(PAPER_LISTS)}); a metric of a score file, 'scores.json#bi:8' (highest) or "
-    "'scores.json#bi:lowest:8'. Layers are 0-based; parts joined by commas are united."
+    f"'sparse-uniform:8' or 'sparse-uniform:25%' ({', '.join(STRATEGIES)}); "
+    "'random:8@0', drawn with seed 0; a list of the paper, 'paper:NAME' "
+    f"({', '.join(PAPER_LISTS)}); a metric of a score file, 'scores.json#bi:8' (highest), 'scores.json#bi:lowest:8' or "
+    "'scores.json#bi:spread:8' (the highest of each of 8 segments of the depth). "
+    "Layers are 0-based; parts joined by commas are united."
 )
 
 
@@ -134,6 +143,8 @@ def _parse_part(part: str, n: int) -> Iterable[int]:
     head, colon, tail = (piece.strip() for piece in part.partition(":"))
     if head == "paper":
         return _from_paper(tail, n)
+    if head == "random":
+        return _from_seed(tail, n)
     if head in STRATEGIES:
         if not colon:
             raise LayerSelectionError("how many layers" + did_you_mean(f"{head}:25%"))
@@ -188,14 +199,39 @@ def _from_paper(name: str, n: int) -> tuple[int, ...]:
     return PAPER_LISTS[name]
 
 
+def _from_seed(text: str, n: int) -> list[int]:
+    amount, at, seed = (piece.strip() for piece in text.partition("@"))
+    if not (at and re.fullmatch(r"[0-9]{1,9}", seed)):
+        raise LayerSelectionError(f"layers are drawn with a seed{did_you_mean(f'random:{amount or 8}@0')}")
+    return random_layers(n, _amount(amount, n), int(seed))
+
+
+@dataclass(frozen=True)
+class ScoreQuery:
+    """A part of a spec that takes layers from a score file: FILE#METRIC:COUNT, or FILE#METRIC:ORDER:COUNT."""
+
+    path: str
+    metric: str
+    order: str
+    amount: str
+
+    @classmethod
+    def parse(cls, part: str) -> "ScoreQuery":
+        path, _, query = (piece.strip() for piece in part.rpartition("#"))
+        metric, *order = (piece.strip() for piece in query.split(":"))
+        amount = order.pop() if order else ""
+        order = order or ["highest"]
+        if not amount or len(order) > 1 or order[0] not in ORDERS:
+            hint = [f"{path}#{metric}:{near}:{amount}" for near in close(order[-1], ORDERS, 1)] if amount else []
+            uses = f"FILE#METRIC:COUNT or FILE#METRIC:ORDER:COUNT, where ORDER is {' or '.join(ORDERS)}"
+            raise LayerSelectionError(f"a score file is used as {uses}{did_you_mean(*hint)}")
+        return cls(path, metric, order[0], amount)
+
+
 def _from_scores(part: str, n: int) -> list[int]:
-    """Rank the layers by a metric of a score file; the lower of equal ones comes first."""
-    path, _, query = (piece.strip() for piece in part.rpartition("#"))
-    metric, *order = (piece.strip() for piece in query.split(":"))
-    amount = order.pop() if order else ""
-    if not amount or order not in ([], ["lowest"], ["highest"]):
-        raise LayerSelectionError("a score file is used as FILE#METRIC:COUNT or FILE#METRIC:lowest:COUNT")
-    count = _amount(amount, n)
+    """Layers by a metric of a score file."""
+    query = ScoreQuery.parse(part)
+    path, metric, count = query.path, query.metric, _amount(query.amount, n)
     try:
         scores = ScoreFile.read(path)
         values = scores.entry(metric)["values"]
@@ -209,7 +245,7 @@ def _from_scores(part: str, n: int) -> list[int]:
         raise LayerSelectionError(
             f"{metric!r} in {path!r} is not a finite number (NaN, null, ...) at {listed('layer', wrong)}"
         )
-    return sorted(range(n), key=values.__getitem__, reverse=order != ["lowest"])[:count]
+    return ORDERS[query.order](values, count)
 
 
 def _not_understood(part: str, n: int) -> str:
@@ -231,7 +267,8 @@ def _not_understood(part: str, n: int) -> str:
         _amount(amount or "", n)
     except LayerSelectionError:
         amount = "25%"
-    near = [word if word == "all" else f"{word}:{amount}" for word in close(name, ["all", *STRATEGIES], 2)]
+    endings = {"all": "", "random": f":{amount}@0"}
+    near = [word + endings.get(word, f":{amount}") for word in close(name, ["all", "random", *STRATEGIES], 2)]
     return f"neither a layer, a range, a slice, nor a strategy ({', '.join(STRATEGIES)}){did_you_mean(*near)}"
 
 

@@ -3,7 +3,8 @@
 Layers are 0-based, as in its table of selections.
 """
 
-from collections.abc import Callable, Iterable
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
 
 
 class LayerSelectionError(ValueError):
@@ -44,6 +45,33 @@ STRATEGIES: dict[str, Callable[[int, int], Iterable[int]]] = {
     "hybrid": lambda n, k: [*range(k - k // 2), *range(n - k // 2, n)],
 }
 """Name -> function of the number of layers and the count (paper, table of selections)."""
+
+
+def random_layers(n: int, k: int, seed: int) -> list[int]:
+    """Draws k of n layers, as a control. The layers of a smaller k are among those of a larger one.
+
+    Ranked by a hash instead of a generator, so that a spec means the same layers on every machine and release.
+    """
+    return sorted(range(n), key=lambda layer: hashlib.sha256(f"{seed}:{layer}".encode()).digest())[:k]
+
+
+def _ranked(values: Sequence[float], k: int, lowest: bool) -> list[int]:
+    """The first k layers by value; the lower layer of equal ones comes first."""
+    return sorted(range(len(values)), key=values.__getitem__, reverse=not lowest)[:k]
+
+
+def _spread(values: Sequence[float], k: int) -> list[int]:
+    """The highest layer of each of k segments of the depth, as equal as possible. Not in the paper."""
+    ends = [len(values) * segment // k for segment in range(k + 1)]
+    return [max(range(*ends[i : i + 2]), key=values.__getitem__) for i in range(k)]
+
+
+ORDERS: dict[str, Callable[[Sequence[float], int], list[int]]] = {
+    "highest": lambda values, k: _ranked(values, k, lowest=False),
+    "lowest": lambda values, k: _ranked(values, k, lowest=True),
+    "spread": _spread,
+}
+"""Name -> function of a metric's values per layer and the count; a score file is used as FILE#METRIC:ORDER:COUNT."""
 
 PAPER_LAYERS = 32
 PAPER_LISTS: dict[str, tuple[int, ...]] = {

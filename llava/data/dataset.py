@@ -82,7 +82,10 @@ class LazySupervisedDataset(Dataset):
         return item
 
     @property
-    def modality_lengths(self) -> list[int]:
-        """Words per sample, negative for text only: upstream's key for grouping. A sample without words counts 1."""
+    def modality_lengths(self) -> np.ndarray:
+        """int `(n,)`: words per sample, negative for text only: upstream's key for grouping.
+
+        A sample without words counts 1.
+        """
         words = np.maximum(self.records.words[self.indices], 1)
-        return np.where(self.records.has_image[self.indices], words, -words).tolist()
+        return np.where(self.records.has_image[self.indices], words, -words)

@@ -164,35 +164,47 @@ def _row(item: Any, index: int, data_path: Path) -> dict[str, Any]:
     conversations = item.get("conversations")
     if not isinstance(conversations, list) or not conversations:
         raise wrong("has no list 'conversations' with at least one turn")
+    before = None
     for t, turn in enumerate(conversations):
         if not isinstance(turn, dict) or not isinstance(turn.get("value"), str):
             raise wrong(f"turn {t} is not an object with 'from' and a text 'value'")
-        if turn.get("from") not in ROLES:
-            raise wrong(f"turn {t} is from {turn.get('from')!r}; allowed: {', '.join(ROLES)}")
+        speaker = turn.get("from")
+        if speaker not in ROLES:
+            raise wrong(f"turn {t} is from {speaker!r}; allowed: {', '.join(ROLES)}")
+        if speaker == before:
+            raise wrong(f"turn {t} is from {speaker!r} where {ROLES[speaker == ROLES[0]]!r} should speak")
+        before = speaker
     # A leading gpt turn is left out of the conversation, as upstream does.
     skip = int(conversations[0]["from"] == "gpt")
-    for t, turn in enumerate(conversations[skip:]):
-        if turn["from"] != ROLES[t % 2]:
-            raise wrong(f"turn {t + skip} is from {turn['from']!r} where {ROLES[t % 2]!r} should speak")
     image = item.get("image")
     images = [] if image is None else [image] if isinstance(image, str) else image
     if not isinstance(images, list) or not all(isinstance(path, str) and path for path in images):
         raise wrong(f"'image' is {image!r}, not a path or a list of paths")
     values = [turn["value"] for turn in conversations]
-    for name, text in [("'id'", str(item.get("id", index))), *(("'image'", path) for path in images)]:
-        _check_text(text, name, wrong)
-    for t, value in enumerate(values):
-        _check_text(value, f"turn {t}", wrong)
-    per_turn = [value.count(DEFAULT_IMAGE_TOKEN) for value in values[skip:]]
+    # All turns at once: a file has millions of them. A line break joins no words and makes no <image>.
+    text, name = "\n".join(values), str(item.get("id", index))
+    if not _is_utf8(text, name, *images):
+        for where, part in [("'id'", name), *(("'image'", path) for path in images)]:
+            _check_text(part, where, wrong)
+        for t, value in enumerate(values):
+            _check_text(value, f"turn {t}", wrong)
+    tokens = text.count(DEFAULT_IMAGE_TOKEN)
+    if tokens:
+        # Upstream joins the <image> of a turn into one; with a list of images each one counts.
+        per_turn = [value.count(DEFAULT_IMAGE_TOKEN) for value in values[skip:]]
+        tokens = sum(per_turn) if len(images) > 1 else sum(min(count, 1) for count in per_turn)
     return {
-        "id": str(item.get("id", index)),
+        "id": name,
         "images": images,
         "turns": values,
         "first_is_human": not skip,
-        "words": sum(len(value.split()) for value in values),
-        # Upstream joins the <image> of a turn into one; with a list of images each one counts.
-        "image_tokens": sum(per_turn) if len(images) > 1 else sum(min(count, 1) for count in per_turn),
+        "words": len(text.split()),
+        "image_tokens": tokens,
     }
+
+
+def _is_utf8(*texts: str) -> bool:
+    return all(text.isascii() or not _HALF.search(text) for text in texts)
 
 
 def _check_text(text: str, where: str, wrong: Callable[[str], DataFormatError]) -> None:

@@ -3,65 +3,74 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.utils.data import Sampler
 
 
 def length_grouped_indices(
-    lengths: Sequence[int], batch_size: int, world_size: int, generator: torch.Generator | None = None
-) -> list[int]:
+    lengths: np.ndarray, batch_size: int, world_size: int, generator: torch.Generator | None = None
+) -> np.ndarray:
     """Shuffled, with samples of similar length in the same global batch.
 
     Random megabatches of `world_size * batch_size` are sorted by length and dealt to the ranks so that each gets
     about as many words.
     """
-    order = torch.randperm(len(lengths), generator=generator).tolist()
+    order = torch.randperm(len(lengths), generator=generator).numpy()
     size = world_size * batch_size
-    megabatches = [
-        sorted(order[i : i + size], key=lambda j: lengths[j], reverse=True) for i in range(0, len(order), size)
-    ]
-    return [i for megabatch in megabatches for chunk in _deal(megabatch, lengths, world_size) for i in chunk]
+    # The longest first; samples of one length stay in the shuffled order.
+    order = order[np.lexsort((-lengths[order], np.arange(len(order)) // size))]
+    whole = len(order) // size * size
+    dealt = _deal(order[:whole].reshape(-1, size), lengths, world_size).reshape(-1)
+    rest = order[whole:]
+    if len(rest) % world_size:
+        ends = [rest[start::world_size] for start in range(world_size)]
+    else:
+        ends = [_deal(rest[None], lengths, world_size)[0]]
+    return np.concatenate([dealt, *ends])
 
 
 def modality_length_grouped_indices(
-    lengths: Sequence[int], batch_size: int, world_size: int, generator: torch.Generator | None = None
+    lengths: Sequence[int] | np.ndarray, batch_size: int, world_size: int, generator: torch.Generator | None = None
 ) -> list[int]:
     """As `length_grouped_indices`, with image samples (positive lengths) and text (negative) in separate batches.
 
     Only the last megabatches of both are joined; they come last. If all samples are text, their lengths stay negative,
     as upstream's do: each megabatch then begins with its shortest sample.
     """
-    if any(length == 0 for length in lengths):
+    lengths = np.asarray(lengths)
+    if not lengths.all():
         raise ValueError("a sample has length 0; give text-only samples a negative length, others a positive one")
-    images = [i for i, length in enumerate(lengths) if length > 0]
-    texts = [i for i, length in enumerate(lengths) if length < 0]
-    if not images or not texts:
-        return length_grouped_indices(lengths, batch_size, world_size, generator)
+    images, texts = np.flatnonzero(lengths > 0), np.flatnonzero(lengths < 0)
+    if not len(images) or not len(texts):
+        return length_grouped_indices(lengths, batch_size, world_size, generator).tolist()
     size = world_size * batch_size
-    whole: list[list[int]] = []
-    rest: list[int] = []
+    whole, rest = [], []
     for members in (images, texts):
-        within = length_grouped_indices([abs(lengths[i]) for i in members], batch_size, world_size, generator)
-        order = [members[i] for i in within]
-        cuts = [order[i : i + size] for i in range(0, len(order), size)]
-        whole += cuts[:-1]
-        rest += cuts[-1]
-    shuffled = [whole[i] for i in torch.randperm(len(whole), generator=generator).tolist()]
-    return [i for megabatch in [*shuffled, sorted(rest)] for i in megabatch]
+        order = members[length_grouped_indices(abs(lengths[members]), batch_size, world_size, generator)]
+        last = (len(order) - 1) // size * size
+        whole.append(order[:last].reshape(-1, size))
+        rest.append(order[last:])
+    megabatches = np.concatenate(whole)
+    shuffled = megabatches[torch.randperm(len(megabatches), generator=generator).numpy()]
+    return np.concatenate([shuffled.reshape(-1), np.sort(np.concatenate(rest))]).tolist()
 
 
-def _deal(indices: list[int], lengths: Sequence[int], chunks: int) -> list[list[int]]:
-    if len(indices) % chunks:
-        return [indices[start::chunks] for start in range(chunks)]
-    size = len(indices) // chunks
-    dealt: list[list[int]] = [[] for _ in range(chunks)]
-    totals = [0.0] * chunks
-    for index in indices:
-        lightest = totals.index(min(totals))
-        dealt[lightest].append(index)
-        totals[lightest] += lengths[index]
-        if len(dealt[lightest]) == size:
-            totals[lightest] = float("inf")
+def _deal(megabatches: np.ndarray, lengths: np.ndarray, chunks: int) -> np.ndarray:
+    """Each row of indices, dealt in its order to chunks of equal size: always to the first of the lightest.
+
+    All rows at once: a loop over each of 665,000 samples takes seconds.
+    """
+    count, size = megabatches.shape
+    rows, room = np.arange(count), size // chunks
+    totals, held = np.zeros((count, chunks)), np.zeros((count, chunks), dtype=int)
+    dealt = np.empty_like(megabatches)
+    for column in megabatches.T:
+        lightest = totals.argmin(axis=1)
+        dealt[rows, lightest * room + held[rows, lightest]] = column
+        totals[rows, lightest] += lengths[column]
+        held[rows, lightest] += 1
+        totals[held == room] = np.inf
     return dealt
 
 
@@ -76,7 +85,7 @@ class EpochSampler(Sampler[int]):
 
     size: int
     seed: int
-    lengths: Sequence[int] | None = None
+    lengths: Sequence[int] | np.ndarray | None = None
     batch_size: int = 1
     world_size: int = 1
     epoch: int = 0

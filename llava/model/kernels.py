@@ -69,7 +69,7 @@ def why_not_liger(family: ModelFamily, device: torch.device) -> str | None:
 def why_not_compile(device: torch.device, zero_stage: int) -> str | None:
     """Why decoder layers cannot be compiled; None if they can."""
     if zero_stage == 3:
-        return "ZeRO-3 gathers the weights of each module by hooks, which a compiled layer does not run"
+        return "ZeRO-3 gathers weights in the hooks of each module, which is not tested with compiled layers"
     if device.type == "cuda":
         return None if importlib.util.find_spec("triton") else "it needs triton"
     compiler = os.environ.get("CXX", "g++")

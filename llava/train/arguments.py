@@ -12,6 +12,7 @@ import torch
 import transformers
 from transformers import HfArgumentParser
 
+from llava.data.share import WHOLE
 from llava.families import ModelFamily
 from llava.flags import Parser
 from llava.train.flag_names import AUTO, ConfigurationError, modern_argv, no_such_flag
@@ -69,6 +70,9 @@ class DataArguments:
     image_folder: str | None = None
     image_aspect_ratio: str = "square"
     bad_samples: str = flag("fail", "fail | skip: what to do with samples that the preflight finds broken")
+    data_share: str = flag(
+        WHOLE, "share of the samples to train on, such as 25%%, drawn with --data_seed (default: --seed)"
+    )
     vision_feature_cache: str | None = flag(None, "folder for features of the frozen tower")
 
 
@@ -128,6 +132,9 @@ class TrainingArguments(transformers.TrainingArguments):
         if not torch.accelerator.is_available():
             self.use_cpu = True
             self.tf32 = None
+        if self.accelerator_config is None and self.dataloader_pin_memory and torch.cuda.is_available():
+            # A batch is copied while the device computes; else the copy waits until the step before has ended.
+            self.accelerator_config = {"non_blocking": True}
         if self.deepspeed:
             start_deepspeed(self.use_cpu)
             self.deepspeed = read_zero_config(self.deepspeed)

@@ -15,10 +15,12 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from llava.checkpoint.opened import Kind
 from llava.checkpoint.write import finish_folder
+from llava.constants import IMAGE_TOKEN_INDEX
 from llava.data.sampler import EpochSampler
 from llava.files import full_disk_explained
 from llava.train.checkpoint import check_trusted, restore_trained, save_trained, trainable_state
 from llava.train.report import Printer, Progress
+from llava.train.waiting import DataWait, waiting_line
 
 STAGING = ".partial"
 
@@ -32,19 +34,39 @@ class LLaVATrainer(Trainer):
 
     Args:
         kind: what is trained, which decides what a checkpoint holds.
+        image_tokens: positions of the decoder that an image takes.
     """
 
-    def __init__(self, *args: Any, kind: Kind, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, kind: Kind, image_tokens: int = 0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.kind = kind
+        self.kind, self.image_tokens = kind, image_tokens
         for theirs, ours in ((ProgressCallback, Progress), (PrinterCallback, Printer)):
             if self.pop_callback(theirs) is not None:
                 self.add_callback(ours)
         self._staging = False
         self._learned: torch.Tensor | None = None
+        self._data_wait = DataWait()
+        # Samples and positions of the decoder that this process has seen.
+        self.seen = torch.zeros(2, dtype=torch.int64, device=self.args.device)
 
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        loss = super().training_step(*args, **kwargs)
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        with self._data_wait.timed():
+            return super().get_batch_samples(*args, **kwargs)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Adds to the summary of a run the share of time that steps waited for data."""
+        if "train_runtime" in logs:
+            share = torch.tensor([self._data_wait.measured()], device=self.args.device)
+            # Steps take as long as those of the process that waits most.
+            logs["train_data_wait"] = round(self.accelerator.gather(share).max().item(), 4)
+        super().log(logs, *args, **kwargs)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        ids = inputs["input_ids"]
+        images = (ids == IMAGE_TOKEN_INDEX).sum()
+        positions = inputs["attention_mask"].sum() + images * (self.image_tokens - 1)
+        self.seen += torch.stack([positions.new_tensor(len(ids)), positions])
+        loss = super().training_step(model, inputs, *args, **kwargs)
         # Without any label the loss is exactly 0. Read at the end only, as reading waits for the GPU.
         learned = loss.detach() != 0
         self._learned = learned if self._learned is None else self._learned | learned
@@ -59,10 +81,16 @@ class LLaVATrainer(Trainer):
             )
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
-        """Refuses a checkpoint-N with code in it: transformers and DeepSpeed read most of its files themselves."""
+        """Refuses a checkpoint-N with code in it: transformers and DeepSpeed read most of its files themselves.
+
+        Prints at the end how long steps waited for data.
+        """
         if resume_from_checkpoint:
             check_trusted(Path(resume_from_checkpoint))
-        return super().train(resume_from_checkpoint, **kwargs)
+        output = super().train(resume_from_checkpoint, **kwargs)
+        if self.args.should_log:
+            print(waiting_line(output.metrics["train_data_wait"], self.args.dataloader_num_workers))
+        return output
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler:
         dataset = self.train_dataset if train_dataset is None else train_dataset

@@ -16,6 +16,7 @@ from llava.checkpoint.opened import Checkpoint, Kind
 from llava.conversation import Conversation, get_template
 from llava.data.check import Problems, cheap_problems, label_problem
 from llava.data.records import Records, open_records
+from llava.data.share import draw_share, parse_share
 from llava.model.builder import load_tokenizer
 from llava.model.kernels import Kernels, choose_kernels
 from llava.model.multimodal_encoder.builder import build_vision_tower
@@ -103,7 +104,7 @@ def make_plan(
         vision = errors.of(_vision, model, base)
         prompts = errors.of(_prompts, model.template_name(base.family), base)
     errors.of(_check_outputs, model, data, training, base)
-    used = errors.of(_records, data)
+    used = errors.of(_records, data, training.seed if training.data_seed is None else training.data_seed)
     eval_records = errors.of(_eval_records, data, training)
     if vision and prompts and used and training.model_max_length > 0:
         errors.of(_check_labels, *prompts, *used, training.model_max_length, vision[1], data.data_path)
@@ -215,8 +216,9 @@ def _vision(model: ModelArguments, base: Checkpoint) -> tuple[VisionSettings, in
     return vision, tokens
 
 
-def _records(data: DataArguments) -> tuple[Records, np.ndarray]:
-    """The samples of --data_path, and the indices of those to train on."""
+def _records(data: DataArguments, seed: int) -> tuple[Records, np.ndarray]:
+    """The samples of --data_path, and the indices of those to train on; --data_share is drawn with the seed."""
+    share = parse_share(data.data_share)
     if not data.data_path:
         raise ValueError("--data_path is missing: give a LLaVA JSON file")
     records = open_records(data.data_path)
@@ -233,7 +235,7 @@ def _records(data: DataArguments) -> tuple[Records, np.ndarray]:
         print(f"leaving out {len(records) - len(left)} of {count(len(records), 'sample')}:\n{found}")
     if not len(left):
         raise ValueError(f"{data.data_path} has no sample left to train on")
-    return records, left
+    return records, draw_share(left, share, seed)
 
 
 def _eval_records(data: DataArguments, training: TrainingArguments) -> Records | None:

@@ -39,9 +39,9 @@ def training_table(model: nn.Module, groups: list[dict[str, Any]], selection: La
     sizes: dict[tuple[str, float], int] = defaultdict(int)
     total = 0
     for name, parameter in model.named_parameters():
-        total += _size(parameter)
+        total += size_of(parameter)
         if parameter.requires_grad:
-            sizes[(_group_of(name), rates[id(parameter)])] += _size(parameter)
+            sizes[(_group_of(name), rates[id(parameter)])] += size_of(parameter)
     rows = [("group", "parameters", "learning rate")]
     rows += [(group, f"{size:,}", f"{rate:g}") for (group, rate), size in sizes.items()]
     trained = sum(sizes.values())
@@ -52,7 +52,8 @@ def training_table(model: nn.Module, groups: list[dict[str, Any]], selection: La
     return "\n".join(lines)
 
 
-def _size(parameter: nn.Parameter) -> int:
+def size_of(parameter: nn.Parameter) -> int:
+    """The number of elements of a parameter, also of a sharded one."""
     # Under ZeRO-3 a parameter is empty here; `ds_numel` is its true size.
     return getattr(parameter, "ds_numel", parameter.numel())
 

@@ -16,9 +16,12 @@ from llava.checkpoint.opened import Kind
 from llava.data.collate import DataCollatorForSupervisedDataset
 from llava.data.dataset import LazySupervisedDataset
 from llava.data.feature_cache import FeatureCache
+from llava.data.share import WHOLE
+from llava.devices import threads_line
 from llava.model.builder import load_base
 from llava.model.kernels import apply_kernels
 from llava.model.multimodal_encoder.tower_weights import trained_tower_files
+from llava.names import count
 from llava.train.arguments import DataArguments, TrainingArguments, parse_arguments
 from llava.train.attention import computes_padding
 from llava.train.checkpoint import describe_output, move_files
@@ -29,6 +32,7 @@ from llava.train.model_config import configure
 from llava.train.plan import RunPlan, make_plan
 from llava.train.report import training_table
 from llava.train.resume import starting_point
+from llava.train.run_meter import RunMeter, facts_of
 from llava.train.run_record import RunRecord
 from llava.train.tower_check import describe_tower
 from llava.train.zero import weights_whole
@@ -63,10 +67,14 @@ def run(
     if training_args.chooses_recomputation:
         recomputation = choose_recomputation(plan, data_args, training_args)
     if training_args.should_log:
+        if data_args.data_share != WHOLE:
+            print(f"training on {data_args.data_share} of {data_args.data_path}: {count(len(plan.indices), 'sample')}")
         print(plan.attention_line)
         print(plan.kernels.line)
         if training_args.device.type == "cpu" and os.environ.get(HUGE_PAGES) == "1":
             print(f"memory: large tensors in huge pages where the system has them ({HUGE_PAGES}=0: off)")
+        if training_args.device.type == "cpu":
+            print(threads_line())
         if recomputation:
             print(recomputation.line)
 
@@ -79,7 +87,8 @@ def run(
         recompute_layers(base, recomputation.layers, plan.base.family.layer_path)
     data = load_data(model, plan, data_args, training_args)
     parts = {"model": model, "kind": plan.kind, "processing_class": plan.tokenizer, "args": training_args, **data}
-    trainer = (make_trainer or LLaVATrainer)(**parts)
+    trainer = (make_trainer or LLaVATrainer)(**parts, image_tokens=base.image_tokens)
+    trainer.add_callback(RunMeter(trainer, facts_of(plan, data_args, training_args, model)))
     if training_args.should_log:
         print(training_table(model, trainer.parameter_groups(model), plan.selection), flush=True)
         if start.checkpoint:

@@ -1,6 +1,7 @@
 """Writes the results of the quickstart to report.json, report.md and report.png."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,16 @@ from llava.checkpoint.record import LayerRecord
 from llava.eval.benchmarks.easy_vqa import KINDS
 from llava.files import write_json, written_whole
 from llava.flags import Parser, run_program
+from llava.names import listed
 from llava.outputs import PICTURE, FileKind, check_files
 from llava.palette import MARKED, PLAIN, SERIES
-from llava.tables import markdown_table
+from llava.tables import markdown_table, text_table
 from visual_region.layers import LayerSelection
 
-STAGES = ("install", "prepare", "pretrain", "finetune", "evaluate", "wrong_image", "score", "prune", "curve")
+STAGES = (
+    *("install", "prepare", "pretrain", "finetune", "evaluate", "wrong_image", "score"),
+    *("curve", "remove", "heal", "healed"),
+)
 FILES = {
     "report.json": FileKind("a report of the quickstart", keys=frozenset({"accuracy", "wrong_image", "blind"})),
     "report.md": FileKind("a report of the quickstart as text", ".md", begins=b"# Quickstart"),
@@ -26,13 +31,20 @@ def collect(out: Path, blind: Path) -> dict[str, Any]:
     region = LayerSelection.of_record(LayerRecord.of(_read(out / "lora/config.json")))
     scores = {"accuracy": _read(out / "accuracy.json"), "wrong_image": _read(out / "wrong_image.json")}
     scores |= {"blind": _read(blind)["sample"], "blind_whole_test": _read(blind)["test"]}
+    points = _read(out / "curve.json")
+    removed = LayerRecord.of(_read(out / "healed/config.json")).removed
+    # The same layers may have been measured as "anywhere" too, with the same result.
+    measured = {tuple(entry["layers"]): entry["scores"] for entry in points}
+    scores |= {"before": measured[()], "removed": measured[tuple(removed)]}
+    scores |= {"healed": _read(out / "healed.json")[0]["scores"]}
     curve = [
         {key: entry[key] for key in ("removed", "layers", "protected", "accuracy")}
         | {"questions": entry["scores"]["questions"]}
-        for entry in _read(out / "curve.json")
+        for entry in points
     ]
     return {
         **{name: {key: score[key] for key in (*KINDS, "questions")} for name, score in scores.items()},
+        "without": removed,
         "tuned_layers": list(region.layers),
         "num_layers": region.num_layers,
         "unpruned": next(entry for entry in curve if not entry["removed"]),
@@ -55,29 +67,58 @@ def markdown(report: dict[str, Any]) -> str:
         "blind": "blind: the most common answer to each question",
         "blind_whole_test": "blind, whole test set",
     }
-    scores = [
-        [name, report[key]["questions"], *(f"{100 * report[key][kind]:.1f}" for kind in KINDS)]
-        for key, name in names.items()
-    ]
+    gone = listed("layer", report["without"])
+    kept = {"before": "unpruned", "removed": f"without {gone}", "healed": f"without {gone}, healed"}
     whole = report["unpruned"]
     accuracy = f"{100 * whole['accuracy']:.1f}"
     removed = [[0, "", accuracy, "", accuracy]]
     by_key = {(entry["protected"], entry["removed"]): entry for entry in report["pruned"]}
-    for count in sorted({entry["removed"] for entry in report["pruned"]}):
-        entries = [by_key[(protected, count)] for protected in (True, False)]
+    for number in sorted({entry["removed"] for entry in report["pruned"]}):
+        entries = [by_key[(protected, number)] for protected in (True, False)]
         cells = [(", ".join(map(str, e["layers"])), f"{100 * e['accuracy']:.1f}") for e in entries]
-        removed.append([count, *cells[0], *cells[1]])
+        removed.append([number, *cells[0], *cells[1]])
     spent = ", ".join(f"{name} {seconds} s" for name, seconds in report["seconds"].items())
     parts = [
         "# Quickstart",
         f"Tuned: {layers.describe()}".replace("\n", "\n\n"),
-        markdown_table(["easy-VQA", "questions", "all", "shape", "colour", "yes/no"], scores),
+        _accuracies(report, names),
         f"Accuracy without some layers, on {whole['questions']} of the questions. After another training, other layers "
         "can have the least distance, and their removal can cost more or less:",
         markdown_table(["removed layers", "outside the tuned region", "accuracy", "anywhere", "accuracy"], removed),
+        "Healing: the model without these layers learned the unpruned model's answers on training data. The same "
+        f"{whole['questions']} questions:",
+        _accuracies(report, kept),
         f"Time: {sum(report['seconds'].values())} s ({spent}).",
     ]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def _accuracies(report: dict[str, Any], names: dict[str, str]) -> str:
+    rows = [
+        [name, report[key]["questions"], *(f"{100 * report[key][kind]:.1f}" for kind in KINDS)]
+        for key, name in names.items()
+    ]
+    return markdown_table(["easy-VQA", "questions", "all", "shape", "colour", "yes/no"], rows)
+
+
+def models(report: dict[str, Any], out: Path) -> str:
+    """The folders of models, their accuracies, which one to use, and how to chat with it."""
+    gone, depth = len(report["without"]), report["num_layers"]
+    rows = [
+        (f"{out}/lora", "before", depth, "a LoRA"),
+        (f"{out}/pruned2", "removed", depth - gone, "a full model; healed needs it"),
+        (f"{out}/healed", "healed", depth - gone, "a LoRA on pruned2"),
+    ]
+    table = [(folder, f"{n} layers", f"{100 * report[key]['all']:.1f}%", what) for folder, key, n, what in rows]
+    image = "playground/data/easy_vqa/images/test/0.png"
+    return "\n".join(
+        [
+            f"Models, and their accuracy on the same {report['before']['questions']} questions:",
+            text_table(table, "<>><"),
+            f"Use {out}/lora, or {out}/healed where fewer layers matter more than the difference. Chat with it:",
+            f"  {sys.executable} -m llava.serve.cli --model-path {out}/lora --image-file {image}",
+        ]
+    )
 
 
 def picture(report: dict[str, Any], path: Path) -> None:
@@ -104,6 +145,9 @@ def picture(report: dict[str, Any], path: Path) -> None:
     bars.legend(ncols=3, fontsize=8, loc="upper center")
     whole = {"removed": 0, "protected": True, **report["unpruned"]}
     pruning_curve(lines, [whole, *report["pruned"]], floor=report["blind"]["all"])
+    point = [len(report["without"])], [100 * report["healed"]["all"]]
+    lines.plot(*point, label="healed", color=SERIES[3], marker="*", markersize=14, linestyle="none")
+    lines.legend(fontsize=8)
     lines.set_title(f"removed layers of {report['num_layers']}, {report['unpruned']['questions']} test questions")
     save(figure, path)
 
@@ -122,7 +166,7 @@ def main() -> None:
         aside.write_text(text, encoding="utf-8")
     picture(report, args.out / "report.png")
     print(f"\n{text}")
-    print(f"Model: {args.out}/lora (a LoRA). Without its least important layer: {args.out}/pruned (a full model).")
+    print(models(report, args.out))
     print(f"Report: {args.out}/report.md, report.json and report.png.")
     print("With a GPU and LLaVA's data in playground/data, the same scripts train LLaVA-1.5-7B:")
     print("  SIZE=7b bash scripts/train/pretrain.sh")

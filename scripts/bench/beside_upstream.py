@@ -75,10 +75,10 @@ def install(folder: Path) -> Path:
     return python
 
 
-def make_inputs(folder: Path, size: dict[str, int], samples: int) -> None:
-    """A language model, a tower, images and LLaVA JSON that both trainers read."""
+def make_models(folder: Path, size: dict[str, int], image: int = _IMAGE) -> None:
+    """A language model and a tower with random weights, which both trainers read: the folders `llm` and `tower`."""
     torch.manual_seed(0)
-    llm, tower, images = (folder / name for name in ("llm", "tower", "images"))
+    llm, tower = folder / "llm", folder / "tower"
     shape = {"vocab_size": 32000, "hidden_size": size["hidden"], "intermediate_size": size["hidden"] * 11 // 4}
     config = LlamaConfig(**shape, num_hidden_layers=size["layers"], num_attention_heads=size["heads"])
     LlamaForCausalLM(config).save_pretrained(llm)
@@ -94,7 +94,7 @@ def make_inputs(folder: Path, size: dict[str, int], samples: int) -> None:
         **widths,
         num_hidden_layers=size["tower_layers"],
         num_attention_heads=size["tower"] // 16,
-        image_size=_IMAGE,
+        image_size=image,
         patch_size=_PATCH,
     )
     CLIPVisionModel(vision).save_pretrained(tower)
@@ -102,9 +102,13 @@ def make_inputs(folder: Path, size: dict[str, int], samples: int) -> None:
     weights = load_file(tower / "model.safetensors")
     named = {f"vision_model.{name.removeprefix('vision_model.')}": value for name, value in weights.items()}
     save_file(named, tower / "model.safetensors", {"format": "pt"})
-    sizes = {"size": {"shortest_edge": _IMAGE}, "crop_size": {"height": _IMAGE, "width": _IMAGE}}
+    sizes = {"size": {"shortest_edge": image}, "crop_size": {"height": image, "width": image}}
     CLIPImageProcessorPil(**sizes).save_pretrained(tower)
 
+
+def make_data(folder: Path, samples: int) -> None:
+    """Images and LLaVA JSON."""
+    images = folder / "images"
     images.mkdir()
     draw, data = random.Random(0), []
     for number in range(samples):
@@ -193,7 +197,8 @@ def run(args: Any) -> None:
     python = install(args.folder / "venv")
     work = args.folder / f"{args.model}-{time.strftime('%Y%m%d-%H%M%S')}"
     work.mkdir()
-    make_inputs(work, MODELS[args.model], args.samples)
+    make_models(work, MODELS[args.model])
+    make_data(work, args.samples)
     print(f"{args.model} {MODELS[args.model]}, {args.samples} samples, batch {args.batch}, LoRA r {args.rank}, float32")
     programs = {
         "upstream": [str(python), str(ROOT / "scripts/bench/upstream_on_cpu.py")],

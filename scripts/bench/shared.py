@@ -60,8 +60,13 @@ def in_process(file: str, *arguments: object, **environment: str) -> Any:
 
 def peak_memory() -> int:
     """Peak resident bytes of this process (VmHWM). getrusage would include the parent's memory from before the exec."""
+    return status_bytes("VmHWM")
+
+
+def status_bytes(name: str) -> int:
+    """A size of this process in /proc/self/status."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 1024
 
 
 def synthetic_checkpoint(

@@ -48,6 +48,12 @@ launch() {
         echo "error: NNODES=$nodes needs NODE_RANK (0 on the first machine) and MASTER_ADDR (its address)" >&2
         exit 2
     fi
+    if [ "$gpus" -eq 0 ]; then
+        # glibc keeps memory that was freed, as each step takes as much again, and fresh pages cost time.
+        export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_-33554432}"
+        export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_-17179869184}"
+        export MALLOC_TOP_PAD_="${MALLOC_TOP_PAD_-536870912}"
+    fi
     local command=("${PYTHON:-python}")
     if [ "$nodes" -gt 1 ]; then
         command+=(-m llava.train.launch --nnodes "$nodes" --nproc_per_node "$((gpus > 0 ? gpus : 1))"

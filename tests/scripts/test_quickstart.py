@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-STAGES = ("install", "prepare", "pretrain", "finetune", "evaluate", "wrong_image", "score", "prune", "curve")
+STAGES = (
+    *("install", "prepare", "pretrain", "finetune", "evaluate", "wrong_image", "score"),
+    *("curve", "remove", "heal", "healed"),
+)
 FALSE_PYTHON = """#!/bin/bash
 # Prints its arguments in a dry run, and else notes them. At its call KILL_AT it kills its process group.
 [ -z "$DRY_RUN" ] || { echo "python $*"; exit; }

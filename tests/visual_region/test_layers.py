@@ -9,6 +9,8 @@ from llava.checkpoint.record import LayerRecord
 from visual_region.layers import GRAMMAR, LayerSelection, LayerSelectionError
 from visual_region.strategies import STRATEGIES
 
+RANDOM_8 = [4, 7, 9, 15, 18, 20, 21, 25]
+
 
 def layers(spec, n=32):
     return list(LayerSelection.parse(spec, n))
@@ -200,7 +202,10 @@ def test_paper_lists_are_for_32_layers():
 
 @pytest.mark.parametrize(
     ("query", "expected"),
-    [("bi:2", [1, 3]), ("bi:50%", [1, 3]), ("bi:lowest:1", [0]), ("bi:lowest:2", [0, 2]), ("bi:4", [0, 1, 2, 3])],
+    [
+        *[("bi:2", [1, 3]), ("bi:50%", [1, 3]), ("bi:lowest:1", [0]), ("bi:lowest:2", [0, 2]), ("bi:4", [0, 1, 2, 3])],
+        *[("bi:highest:2", [1, 3]), ("bi:spread:2", [1, 3]), ("bi:spread:3", [0, 1, 3]), ("bi:spread:1", [3])],
+    ],
 )
 def test_score_file(scores, query, expected):
     path = scores([0.1, 0.9, 0.3, 1])
@@ -211,6 +216,45 @@ def test_score_file(scores, query, expected):
 def test_equal_scores_take_the_lower_layer(scores):
     path = scores([1.0, 1.0, 1.0, 1.0])
     assert layers(f"{path}#bi:2", 4) == layers(f"{path}#bi:lowest:2", 4) == [0, 1]
+    assert layers(f"{path}#bi:spread:2", 4) == [0, 2]
+
+
+@pytest.mark.parametrize(("n", "k"), [(32, 8), (30, 8), (7, 3), (4, 4)])
+def test_spread_takes_one_layer_of_each_segment(scores, n, k):
+    """One layer of each segment, and among them the highest of all."""
+    values = [(31 * layer) % n / n for layer in range(n)]
+    chosen = layers(f"{scores(values, n)}#bi:spread:{k}", n)
+    assert values.index(max(values)) in chosen
+    assert [sum(n * i // k <= layer < n * (i + 1) // k for layer in chosen) for i in range(k)] == [1] * k
+
+
+def test_random_layers_are_fixed_by_the_seed():
+    # Written down once: a spec in a paper or a plan must mean the same layers for ever.
+    assert layers("random:8@0") == RANDOM_8
+    assert layers("random:25%@0") == layers("random: 8 @ 0") == RANDOM_8
+    assert set(RANDOM_8) < set(layers("random:16@0"))
+    drawn = [layers(f"random:8@{seed}") for seed in range(400)]
+    counts = [sum(layer in selection for selection in drawn) for layer in range(32)]
+    # 400 draws of a quarter: 100 each, with a standard deviation of 8.7.
+    assert min(counts) > 65
+    assert max(counts) < 135
+    assert len({tuple(selection) for selection in drawn}) > 390
+
+
+@pytest.mark.parametrize("spec", ["random:8", "random", "random:8@", "random:8@x", "random:8@-1", "random:8@1.5"])
+def test_random_layers_need_a_seed(spec):
+    assert "did you mean 'random:8@0'" in error(spec)
+
+
+def test_random_layers_need_a_count():
+    assert "33 of 32" in error("random:33@0")
+    assert "did you mean 'random:8@0'" in error("randm:8")
+
+
+def test_an_unknown_order_names_the_known_ones(scores):
+    message = error(f"{scores([1, 2, 3, 4])}#bi:sprad:2", 4)
+    assert "highest or lowest or spread" in message
+    assert "#bi:spread:2" in message
 
 
 @pytest.mark.parametrize(

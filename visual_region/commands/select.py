@@ -13,7 +13,7 @@ from llava.files import write_json, written_whole
 from llava.names import spec_labels
 from llava.outputs import PICTURE, TABLE, FileKind, check_files
 from llava.tables import markdown_table, text_table
-from visual_region.layers import LayerSelection, LayerSelectionError
+from visual_region.layers import LayerSelection, LayerSelectionError, ScoreQuery
 from visual_region.scores import ScoreFile
 
 NOT_TRAININGS = (
@@ -89,23 +89,24 @@ def _score_files(specs: list[str]) -> list[Path]:
     return [Path(part.rpartition("#")[0].strip()).expanduser() for part in parts]
 
 
-def _entry(selection: LayerSelection) -> tuple[ScoreFile, str, bool] | None:
-    """Score file, metric and whether the lowest are selected; None unless the spec is one metric of one score file."""
+def _entry(selection: LayerSelection) -> tuple[ScoreFile, ScoreQuery] | None:
+    """The score file and its use; None unless the spec is one metric of one score file."""
     if "#" not in selection.spec or "," in selection.spec:
         return None
-    path, _, query = (piece.strip() for piece in selection.spec.rpartition("#"))
-    metric, *order = (piece.strip() for piece in query.split(":"))
-    return ScoreFile.read(path), metric, order[0] == "lowest"
+    query = ScoreQuery.parse(selection.spec)
+    return ScoreFile.read(query.path), query
 
 
 def _stability(selection: LayerSelection, args: argparse.Namespace) -> Any:
     """The stability of a selection by one metric; None for other selections, and without several samples."""
-    file, metric, lowest = _entry(selection) or (None, "", False)
-    if file is None or not file.has_samples(metric) or file.entry(metric)["samples"] < 2:
+    if (source := _entry(selection)) is None:
+        return None
+    file, query = source
+    if not file.has_samples(query.metric) or file.entry(query.metric)["samples"] < 2:
         return None
     from visual_region.importance.resampling import stability
 
-    return stability(file.scores(metric), len(selection), lowest, args.resamples, args.seed)
+    return stability(file.scores(query.metric), len(selection), query.order, args.resamples, args.seed)
 
 
 def _stability_entry(found: Any, args: argparse.Namespace) -> dict[str, Any] | None:
@@ -147,7 +148,7 @@ def _markdown(selections: list[LayerSelection], overlaps: list[list[float]], fou
         stability = f"{stable.jaccard:.2f} [{stable.low:.2f}, {stable.high:.2f}]" if stable else ""
         scores = []
         if source := _entry(selection):
-            entry = source[0].entry(source[1])
+            entry = source[0].entry(source[1].metric)
             for layer in selection:
                 interval = f" [{entry['low'][layer]:.3g}, {entry['high'][layer]:.3g}]" if "low" in entry else ""
                 scores.append(f"{entry['values'][layer]:.3g}{interval}")

@@ -7,6 +7,7 @@ import torch
 
 from llava.eval.scoring.statistics import draw_counts
 from visual_region.importance.means import Scores
+from visual_region.strategies import ORDERS
 
 RESAMPLES, CONFIDENCE = 1000, 0.95
 _TAILS = torch.tensor([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], dtype=torch.float64)
@@ -28,11 +29,11 @@ def interval(scores: Scores, resamples: int = RESAMPLES, seed: int = 0) -> tuple
 
 @dataclass(frozen=True)
 class Stability:
-    """The stability of the first k layers of a metric, `layers` (sorted).
+    """The stability of the k layers that a metric chooses, `layers` (sorted).
 
     Attributes:
-        share: for each layer of the model, the share of resamples in which it is among the first k.
-        jaccard: mean overlap of the first k of a resample with `layers`; low, high: its percentile interval.
+        share: for each layer of the model, the share of resamples in which it is chosen.
+        jaccard: mean overlap of the layers chosen in a resample with `layers`; low, high: its percentile interval.
     """
 
     layers: tuple[int, ...]
@@ -42,12 +43,12 @@ class Stability:
     high: float
 
 
-def stability(scores: Scores, k: int, lowest: bool, resamples: int = RESAMPLES, seed: int = 0) -> Stability:
-    """Resamples, and ranks the layers of each resample."""
+def stability(scores: Scores, k: int, order: str, resamples: int = RESAMPLES, seed: int = 0) -> Stability:
+    """Resamples, and chooses the layers of each resample by an order of `ORDERS`."""
     values = resampled(scores, resamples, seed)
     values = values[~values.isnan().any(1)]
-    chosen = _first(scores.values().unsqueeze(0), k, lowest)[0]
-    hits = _first(values, k, lowest)
+    chosen = _chosen(scores.values().unsqueeze(0), k, order)[0]
+    hits = _chosen(values, k, order)
     common = (hits & chosen).sum(1).double()
     overlap = common / (2 * k - common)
     low, high = torch.quantile(overlap, _TAILS).tolist()
@@ -55,7 +56,7 @@ def stability(scores: Scores, k: int, lowest: bool, resamples: int = RESAMPLES, 
     return Stability(layers, hits.double().mean(0).tolist(), overlap.mean().item(), low, high)
 
 
-def _first(values: torch.Tensor, k: int, lowest: bool) -> torch.Tensor:
-    """bool `(rows, layers)`: whether a layer is among its row's first k; the lower of equal ones comes first."""
-    order = values.argsort(dim=1, descending=not lowest, stable=True)
-    return torch.zeros_like(values, dtype=torch.bool).scatter_(1, order[:, :k], True)
+def _chosen(values: torch.Tensor, k: int, order: str) -> torch.Tensor:
+    """bool `(rows, layers)`: whether a layer is among the k that its row chooses."""
+    layers = torch.tensor([ORDERS[order](row, k) for row in values.tolist()], dtype=torch.long)
+    return torch.zeros_like(values, dtype=torch.bool).scatter_(1, layers.view(len(values), k), True)

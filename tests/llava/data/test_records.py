@@ -32,6 +32,26 @@ def test_round_trip(tmp_path):
     assert pickle.loads(pickle.dumps(records))[7] == records[7]
 
 
+@pytest.mark.parametrize("images", [["x.png"], ["x.png", "y.png"], []])
+def test_words_and_images_are_counted_per_turn(tmp_path, images):
+    """The turns are looked at together; the numbers are those of each turn by itself."""
+    texts = ["<image> never counts: it is the first gpt's", "<image>a<image>\u2028b\x1cc", "<im", "age> é\u00a0ü ", " "]
+    turns = [{"from": ("gpt", "human")[i % 2], "value": text} for i, text in enumerate(texts)]
+    records = open_records(write(tmp_path, [{"conversations": turns, "image": images}]), tmp_path / "cache")
+    assert records.words[0] == sum(len(text.split()) for text in texts)
+    assert records.image_tokens[0] == (2 if len(images) > 1 else 1)
+    assert records[0].turns == tuple(texts[1:])
+
+
+@pytest.mark.parametrize(
+    ("change", "where"), [({"id": "\ud83d"}, "'id'"), ({"image": "a\udc00.png"}, "'image'"), ({}, "turn 1")]
+)
+def test_half_of_a_character_is_named_with_its_place(tmp_path, change, where):
+    turns = [{"from": "human", "value": "é"}, {"from": "gpt", "value": "ok" if change else "x\ud83d"}]
+    with pytest.raises(DataFormatError, match=f"item 1.*{where} holds half of a surrogate pair"):
+        open_records(write(tmp_path, [GOOD, {"conversations": turns} | change]), tmp_path / "cache")
+
+
 def test_read_once(tmp_path):
     path = write(tmp_path, [GOOD])
     first = open_records(path, tmp_path / "cache")

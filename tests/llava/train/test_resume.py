@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from llava.data.dataset import LazySupervisedDataset
 from llava.train.arguments import ARGUMENTS
 from llava.train.run_record import MAY_CHANGE, RUN_FILE, may_change
 from llava.train.train import train
@@ -47,6 +48,20 @@ def refused(train_flags, monkeypatch):
         return str(stop.value)
 
     return message
+
+
+def test_skipped_batches_are_not_made(train_flags, output, monkeypatch):
+    """After many steps a resumed run would otherwise open thousands of images first."""
+    made, indices = LazySupervisedDataset.__getitem__, []
+
+    def counted(dataset, i):
+        indices.append(i)
+        return made(dataset, i)
+
+    monkeypatch.setattr(LazySupervisedDataset, "__getitem__", counted)
+    train(argv=train_flags(output, **SAVED | {"max_steps": 4}))
+    # Two steps of three samples; the loader is one batch ahead.
+    assert len(indices) == 3 * 3
 
 
 def other_model(tiny, folder: Path) -> Path:

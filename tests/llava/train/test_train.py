@@ -21,18 +21,25 @@ MODES = {
     "full": {"tune_layers": "1,4"},
     "full-all": {},
 }
+COMMON = ("trainer_state.json", "run.json", "tokenizer.json", "tokenizer_config.json")
 FILES = {
-    "projector": {"config.json", "mm_projector.bin", "trainer_state.json", "tokenizer.json", "tokenizer_config.json"},
+    "projector": {
+        "config.json",
+        "mm_projector.bin",
+        *COMMON,
+    },
     "lora": {
         "config.json",
         "adapter_config.json",
         "adapter_model.safetensors",
         "non_lora_trainables.bin",
-        "trainer_state.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
+        *COMMON,
     },
-    "full": {"config.json", "model.safetensors", "trainer_state.json", "tokenizer.json", "tokenizer_config.json"},
+    "full": {
+        "config.json",
+        "model.safetensors",
+        *COMMON,
+    },
 }
 
 
@@ -97,6 +104,26 @@ def test_gradient_accumulation_is_the_mean_of_the_means(tiny, train_flags, tmp_p
         train(argv=train_flags(tmp_path / name, lora_enable=True, lora_dropout=0, tune_layers="0", **changes))
         runs[name] = losses(tmp_path / name)
     assert runs["accumulated"][0] == pytest.approx(sum(runs["single"]) / 2, abs=2e-4)
+
+
+def test_a_share_of_the_data(tiny, train_flags, tmp_path, capsys):
+    """The trainer sees the drawn samples only; another seed draws others; a resumed run keeps its share."""
+    seen = {}
+    for name, changes in {
+        "whole": {},
+        "half": {"data_share": "50%", "data_seed": 1},
+        "again": {"data_share": "50%", "data_seed": 1, "seed": 7},
+        "other": {"data_share": "50%", "seed": 2},
+    }.items():
+        train(argv=train_flags(tmp_path / name, tune_mm_mlp_adapter=True, max_steps=1, **changes))
+        seen[name] = json.loads((tmp_path / name / "run_settings.json").read_text())["settings"]["samples used"]
+    assert 2 * int(seen["half"]["name"]) == int(seen["whole"]["name"])
+    assert seen["half"] == seen["again"] != seen["other"]
+    assert "training on 50% of" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="samples used"):
+        train(argv=train_flags(tmp_path / "half", tune_mm_mlp_adapter=True, max_steps=1, data_seed=1))
+    with pytest.raises(SystemExit, match="did you mean '50%'"):
+        train(argv=train_flags(tmp_path / "wrong", tune_mm_mlp_adapter=True, max_steps=1, data_share="0.5"))
 
 
 def test_speed_options_leave_the_loss_alone(tiny, train_flags, tmp_path):

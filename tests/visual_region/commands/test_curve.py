@@ -6,7 +6,7 @@ from llava.conversation import get_template
 from llava.eval.answering.answerer import Answerer, Generation
 from llava.eval.answering.questions import Question
 from llava.model.builder import load_pretrained_model
-from playground.embedded.report import collect, markdown, picture
+from playground.embedded.report import collect, markdown, models, picture
 from visual_region.commands import curve as pruning_curve
 
 
@@ -71,10 +71,14 @@ def test_the_report_holds_what_the_stages_wrote(tmp_path):
     (tmp_path / "stages/install").write_text("3\n")
     region = {"layers": [0, 2], "num_layers": 4, "tune_layers": "0,2"}
     (tmp_path / "lora/config.json").write_text(json.dumps({"visual_region": region}))
+    (tmp_path / "healed").mkdir()
+    (tmp_path / "healed/config.json").write_text(json.dumps({"visual_region": {**region, "removed_layers": [0]}}))
+    healed = {"removed": 0, "scores": {**score, "all": 0.85}}
     for name, value in {
         "accuracy": score,
         "wrong_image": score,
         "curve": curve,
+        "healed": [healed],
         "blind": {"sample": score, "test": score},
     }.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(value))
@@ -83,6 +87,16 @@ def test_the_report_holds_what_the_stages_wrote(tmp_path):
     assert report["seconds"] == {"install": 3}
     assert [(e["removed"], e["protected"]) for e in report["pruned"]] == [(1, True), (1, False)]
     assert set(report["pruned"][0]) == {"removed", "layers", "protected", "accuracy", "questions"}
-    assert "| 1 | 0 | 50.0 | 0 | 50.0 |" in markdown(report)
+    text = markdown(report)
+    assert "| 1 | 0 | 50.0 | 0 | 50.0 |" in text
+    rows = ("unpruned | 10 | 90.0", "without layer 0 | 10 | 90.0", "without layer 0, healed | 10 | 85.0")
+    assert [row for row in rows if f"| {row} | 100.0 | 80.0 | 70.0 |" not in text] == []
+    said = models(report, tmp_path).splitlines()
+    assert [line.split()[1:4] for line in said[1:4]] == [
+        ["4", "layers", "90.0%"],
+        ["3", "layers", "90.0%"],
+        ["3", "layers", "85.0%"],
+    ]
+    assert f"llava.serve.cli --model-path {tmp_path}/lora" in said[-1]
     picture(report, tmp_path / "report.png")
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")

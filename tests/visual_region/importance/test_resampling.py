@@ -55,17 +55,17 @@ def test_resamples_without_a_single_image_are_passed_over():
     scores = rows([[torch.nan, torch.nan], [0.2, 0.4]], [0.0, 1.0])
     low, high = interval(scores, 200)
     assert low.tolist() == high.tolist() == pytest.approx([0.2, 0.4])
-    assert stability(scores, 1, lowest=False, resamples=200).share == [0, 1]
+    assert stability(scores, 1, order="highest", resamples=200).share == [0, 1]
 
 
 def test_stability_of_clear_and_of_tied_rankings():
     clear = rows([[0.9, 0.5, 0.1], [0.8, 0.4, 0.2], [0.9, 0.6, 0.1]])
-    found = stability(clear, 2, lowest=False, resamples=300)
+    found = stability(clear, 2, order="highest", resamples=300)
     assert (found.layers, found.share, found.jaccard) == ((0, 1), [1, 1, 0], 1)
-    assert stability(clear, 1, lowest=True, resamples=300).layers == (2,)
+    assert stability(clear, 1, order="lowest", resamples=300).layers == (2,)
     # Which of the two layers leads depends on which samples were drawn.
     torn = rows([[0.9, 0.1], [0.1, 0.8]] * 4)
-    found = stability(torn, 1, lowest=False, resamples=2000)
+    found = stability(torn, 1, order="highest", resamples=2000)
     assert found.layers == (0,)
     assert 0.5 < found.share[0] < 0.8
     assert found.low == 0

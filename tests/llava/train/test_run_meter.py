@@ -1,0 +1,89 @@
+"""run.json: what a training was and what it cost, also if it was killed and resumed."""
+
+import json
+
+import pytest
+import torch
+
+from llava.constants import IMAGE_TOKEN_INDEX
+from llava.train.llava_trainer import LLaVATrainer
+from llava.train.run_meter import METER_FILE
+from llava.train.train import train
+
+
+def read(folder):
+    return json.loads((folder / METER_FILE).read_text())
+
+
+def test_what_a_run_was(tiny, train_flags, tmp_path, monkeypatch):
+    """Samples and positions are those that the decoder computed."""
+    batches, original = [], LLaVATrainer.compute_loss
+
+    def spy(self, model, inputs, *args, **kwargs):
+        batches.append({name: inputs[name].clone() for name in ("input_ids", "attention_mask")})
+        return original(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(LLaVATrainer, "compute_loss", spy)
+    output = tmp_path / "out"
+    changes = {"lora_enable": True, "lora_r": 4, "tune_layers": "0,3", "data_share": "50%", "seed": 3}
+    train(
+        argv=train_flags(output, max_steps=3, per_device_train_batch_size=2, gradient_accumulation_steps=2, **changes)
+    )
+    run = read(output)
+    assert run["selection"]["layers"] == [0, 3]
+    settings = {"kind": "lora", "seed": 3, "data_share": "50%", "batch_size": 4, "steps": 3, "finished": True}
+    assert {name: run[name] for name in settings} == settings
+    assert run["samples"] == sum(len(batch["input_ids"]) for batch in batches) == 12
+    images = sum(int((batch["input_ids"] == IMAGE_TOKEN_INDEX).sum()) for batch in batches)
+    texts = sum(int(batch["attention_mask"].sum()) for batch in batches) - images
+    config = json.loads((output / "config.json").read_text())
+    assert images
+    assert run["tokens"] == texts + images * 4
+    assert run["devices"] == {"name": run["devices"]["name"], "number": 1, "threads": torch.get_num_threads()}
+    assert run["device_hours"] == pytest.approx(run["seconds"] / 3600, rel=1e-3)
+    assert run["samples_per_second"] == pytest.approx(12 / run["seconds"], rel=1e-3)
+    assert run["peak_memory_bytes"] > 10**8
+    assert run["trained_parameters"] > 0
+    assert run["loss"]["first"] > 0
+    assert run["versions"]["torch"] == torch.__version__
+    assert config["model_type"] == "llava_llama"
+
+
+def test_a_killed_run_is_paid_for(tiny, train_flags, tmp_path, monkeypatch):
+    """The starts of a run are summed; steps that were lost stay in the sum of seconds."""
+    output = tmp_path / "out"
+    flags = {"tune_mm_mlp_adapter": True, "save_strategy": "steps", "save_steps": 2}
+    original = LLaVATrainer.training_step
+
+    def die(self, *args, **kwargs):
+        if self.state.global_step == 3:
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(LLaVATrainer, "training_step", die)
+    monkeypatch.setattr("llava.train.run_meter._EVERY", 0.0)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train(argv=train_flags(output, max_steps=5, **flags))
+    killed = read(output)
+    assert not killed["finished"]
+    assert [(one["from_step"], one["to_step"]) for one in killed["starts"]] == [(0, 3)]
+    # Counted at the checkpoint of step 2; three samples a step.
+    assert killed["starts"][0]["samples"] == 6
+    monkeypatch.setattr(LLaVATrainer, "training_step", original)
+    train(argv=train_flags(output, max_steps=5, **flags))
+    run = read(output)
+    assert run["finished"]
+    assert run["starts"][0] == killed["starts"][0]
+    assert [(one["from_step"], one["to_step"], one["samples"]) for one in run["starts"][1:]] == [(2, 5, 9)]
+    assert run["seconds"] == pytest.approx(sum(one["seconds"] for one in run["starts"]))
+    assert run["samples"] == 15
+    assert run["steps"] == 5
+
+
+def test_another_run_in_the_folder_is_not_added(tiny, train_flags, tmp_path):
+    """A run that starts from step 0 begins a new file."""
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / METER_FILE).write_text(json.dumps({"starts": [{"seconds": 1e9}]}))
+    train(argv=train_flags(output, tune_mm_mlp_adapter=True, max_steps=1))
+    assert read(output)["seconds"] < 1e8
