@@ -5,6 +5,7 @@ takes such rows from `cu_seq_lens_q`; its sdpa would build a mask of total x tot
 transformers as "rows", computes each row by itself.
 """
 
+import inspect
 from itertools import pairwise
 from typing import Any
 
@@ -14,10 +15,18 @@ from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:
+    # Before torch 2.10.
+    varlen_attn = None
+
 ROWS = "rows"
 """The name of this attention for `set_attn_implementation`."""
 _VARLEN_HEADS = (8, 256)
 """`varlen_attn` takes heads whose size is a multiple of the first and at most the second."""
+_VARLEN_ARGUMENTS = frozenset(inspect.signature(varlen_attn).parameters if varlen_attn else ())
+"""What this release's kernel takes."""
 
 
 def row_arguments(lengths: list[int], device: torch.device, shared: int = 0) -> dict[str, Any]:
@@ -105,11 +114,12 @@ def _causal(
 
 
 def _has_varlen(query: torch.Tensor) -> bool:
-    """Whether torch's kernel for rows of different lengths can run."""
+    """Whether torch's kernel for rows of different lengths can run; before torch 2.11 it takes no window."""
     multiple, largest = _VARLEN_HEADS
     sizes = query.shape[-1] % multiple == 0 and query.shape[-1] <= largest
     half = query.dtype in (torch.float16, torch.bfloat16)
-    return query.is_cuda and half and sizes and torch.cuda.get_device_capability(query.device)[0] >= 8
+    able = query.is_cuda and half and sizes and torch.cuda.get_device_capability(query.device)[0] >= 8
+    return able and "window_size" in _VARLEN_ARGUMENTS
 
 
 def _varlen(
@@ -121,8 +131,10 @@ def _varlen(
     window: int | None,
     options: dict[str, Any],
 ) -> torch.Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
+    if "enable_gqa" not in _VARLEN_ARGUMENTS:
+        # torch 2.11 wants as many heads of keys as of queries.
+        options = {"scale": options["scale"]}
+        key, value = (states.repeat_interleave(query.shape[1] // states.shape[1], dim=1) for states in (key, value))
     rows = (states[0].transpose(0, 1) for states in (query, key, value))
     # The window counts earlier positions, without the position itself.
     before = -1 if window is None else window - 1

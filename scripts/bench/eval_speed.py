@@ -6,16 +6,24 @@ All ways answer the same questions with the same weights. They are timed in turn
 each is reported, because other programs on the machine can only make a run slower. `--per-image 10` asks 10 of the
 file's questions about each image. `--image-tokens 576` uses random features of 576 tokens per image instead of the
 tower's output, to measure the prompt lengths of LLaVA-1.5 with a small model.
+
+The machine's own speed is measured in the same rounds: the products of all linear modules of the decoder, with as many
+rows as the runner's largest batch has tokens. "Prompt tokens" and "new tokens" are those that the decoder computed,
+with padding. The FLOPs are the decoder's and its head's, without image tower and projector. The last column is the
+way's FLOPs a second, divided by the machine's. The time of tower and projector is included: it is a lower bound.
 """
 
 import argparse
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -28,9 +36,15 @@ from llava.flags import Parser, run_program
 from llava.tables import text_table
 from llava.tokenization import ids_to_text
 from scripts.bench.shared import in_turn
+from visual_region.cost import LayerShape
 
 _READERS = 4
 """Number of workers that read images ahead, as in upstream."""
+
+_MOST_ROWS = 2048
+"""Rows of the products that measure the machine; more are not faster."""
+
+_MACHINE = "matrix products alone"
 
 
 class RandomFeatures:
@@ -78,6 +92,54 @@ def batched(answerer: Answerer, questions: list[Question], size: int | None, sha
     for asked, texts in answer_stream(answerer, questions, answerer.batches(questions, size, share), _READERS):
         found |= dict(zip((q.index for q in asked), texts, strict=True))
     return [found[q.index] for q in questions]
+
+
+class Work:
+    """Counts what the decoder computes, padding included: tokens of prompts, new tokens, and FLOPs with its head.
+
+    A forward with one position per row reads a new token, all others read prompts. Causal attention counts half.
+    """
+
+    def __init__(self, model: Any) -> None:
+        config = model.config
+        layers = [LayerShape.of(layer, config) for layer in model.get_model().layers]
+        self.per_token = 2 * sum(n_in * n_out for layer in layers for _, n_in, n_out in layer.linears)
+        self.per_pair = 4 * sum(layer.attention for layer in layers)
+        self.per_row = 2 * config.hidden_size * config.vocab_size
+        self.first_layer = model.get_model().layers[0]
+
+    def of(self, way: Callable[[], Any]) -> Any:
+        """Runs a way; `prompts`, `new` and `flops` are its counts."""
+        self.prompts = self.new = self.flops = 0
+        hook = self.first_layer.register_forward_pre_hook(self._count, with_kwargs=True)
+        try:
+            return way()
+        finally:
+            hook.remove()
+
+    def _count(self, _: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        rows, length = (args[0] if args else kwargs["hidden_states"]).shape[:2]
+        before = kwargs["past_key_values"].get_seq_length()
+        tokens = rows * length
+        self.prompts += tokens if length > 1 else 0
+        self.new += tokens if length == 1 else 0
+        pairs = tokens * before + tokens * (length + 1) // 2
+        self.flops += tokens * self.per_token + pairs * self.per_pair + rows * self.per_row
+
+
+def products_alone(model: Any, rows: int) -> tuple[int, Callable[[], None]]:
+    """FLOPs, and a function that multiplies `rows` rows by the weight of each linear module of the decoder."""
+    weights = [module.weight for module in model.get_model().layers.modules() if isinstance(module, nn.Linear)]
+    like = {"dtype": model.dtype, "device": model.device}
+    inputs = {size: torch.randn(rows, size).to(**like) for size in {weight.shape[1] for weight in weights}}
+    outputs = {size: torch.empty(rows, size, **like) for size in {weight.shape[0] for weight in weights}}
+
+    @torch.inference_mode()
+    def multiply() -> None:
+        for weight in weights:
+            torch.mm(inputs[weight.shape[1]], weight.T, out=outputs[weight.shape[0]])
+
+    return 2 * rows * sum(weight.numel() for weight in weights), multiply
 
 
 def choose(questions: list[Question], count: int, per_image: int | None) -> list[Question]:
@@ -131,13 +193,23 @@ def main() -> None:
     if model.device.type == "cuda":
         # Warm-up: the kernels for each shape are selected and loaded before anything is timed.
         in_turn(ways, 1, model.device)
-    times = in_turn(ways, args.rounds, model.device)
+    work = {name: Work(model) for name in ways}
+    ways = {name: partial(work[name].of, way) for name, way in ways.items()}
+    largest = max(sum(lengths[i] for i in batch.rows) for batch in answerer.batches(questions, size, False))
+    flops, multiply = products_alone(model, min(largest, _MOST_ROWS))
+    times = in_turn(ways | {_MACHINE: multiply}, args.rounds, model.device)
+    machine = flops / min(times.pop(_MACHINE).clock)
     first = next(iter(times.values()))
-    rows = [("", "answers/s", "ratio", "other texts")]
+    rows = [
+        ("", "answers/s", "ratio", "other texts", "prompt tokens", "new tokens", "GFLOP", "GFLOP/s", "of the machine")
+    ]
     for name, way in times.items():
         other = sum(a != b for a, b in zip(first.result, way.result, strict=True))
-        best = min(way.clock)
-        rows.append((name, f"{len(questions) / best:.2f}", f"{min(first.clock) / best:.2f}", other))
+        best, done = min(way.clock), work[name]
+        speed = f"{len(questions) / best:.2f}", f"{min(first.clock) / best:.2f}", other
+        reached = f"{done.flops / best / 1e9:.1f}", f"{done.flops / best / machine:.0%}"
+        rows.append((name, *speed, done.prompts, done.new, f"{done.flops / 1e9:.1f}", *reached))
+    print(f"the machine's own speed: {machine / 1e9:.1f} GFLOP/s ({min(largest, _MOST_ROWS)} rows, {model.dtype})")
     print(text_table(rows))
 
 

@@ -14,7 +14,8 @@ from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import Conversation
 from llava.data.feature_cache import FeatureCache
 from llava.eval.answering.batching import Batch, BatchSize, plan
-from llava.eval.answering.decoding import Prompt, decode
+from llava.eval.answering.decoding import decode
+from llava.eval.answering.forest import Prompt
 from llava.eval.answering.questions import Question, open_question_image
 from llava.mm_utils import process_image, tokenizer_image_token
 from llava.tokenization import ids_to_text

@@ -3,20 +3,21 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.devices import free_memory, is_out_of_memory
-from llava.eval.answering.decoding import Prompt
 from llava.eval.answering.errors import EvaluationError
+from llava.eval.answering.forest import Prompt
 
 _SMALLEST_SAVING = 32
-"""Tokens that a group must save for its prefix to be worth a row of its own."""
+"""Tokens that a group must save to share its beginning."""
 
-_FORWARD_OVERHEAD = 256
-"""What a second forward pass for the prefixes costs a batch, in tokens; on a GPU it is the launching of kernels."""
+_WORTH = 8
+"""Sharing must save one in so many tokens: attention in groups costs a little more than in single prompts."""
 
 _MOST_ROWS = {"cpu": 64, "cuda": 256}
 _MOST_TOKENS = {"cpu": 1 << 13, "cuda": 1 << 18}
@@ -103,16 +104,17 @@ def plan(
         new_tokens: tokens that may be generated for each prompt.
     """
     alone = [Prompt(prompt.ids, prompt.images) for prompt in prompts]
-    apart = _batches(alone, range(len(alone)), image_tokens, size, new_tokens)
+    apart = partial(_batches, alone, range(len(alone)), image_tokens, size, new_tokens)
     if share is False or len(prompts) < 2:
-        return apart
+        return apart()
     shared, saved = _with_prefixes(alone, image_tokens)
     groups = [i for i, prompt in enumerate(shared) if prompt.shared]
     single = [i for i, prompt in enumerate(shared) if not prompt.shared]
+    worth = saved * _WORTH > sum(length_of(prompt, image_tokens) for prompt in alone)
+    if not (worth or (share and groups)):
+        return apart()
     together = _batches(shared, groups, image_tokens, size, new_tokens)
-    rest = _batches(shared, single, image_tokens, size, new_tokens)
-    worth = saved > _FORWARD_OVERHEAD * (2 * len(together) + len(rest) - len(apart))
-    return together + rest if worth or (share and groups) else apart
+    return together + _batches(shared, single, image_tokens, size, new_tokens)
 
 
 def _batches(

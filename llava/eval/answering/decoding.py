@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, LogitsProcessorList
 from transformers.generation import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from llava.constants import IMAGE_TOKEN_INDEX
-from llava.model.splice import splice_row
+from llava.eval.answering.forest import Forest, Prompt, reading
 
 _TOP_K = 50
 """transformers' default when sampling, which upstream's scripts leave as it is."""
@@ -22,35 +21,12 @@ _COMPACT_AT = 0.75
 """Ended rows leave the batch once at most this share of it is still going: leaving copies the cache."""
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """Ids of one prompt.
-
-    Attributes:
-        ids: token ids, -200 where an image goes.
-        images: a key for each -200, in order; equal keys are the same image.
-        shared: how many leading ids, fewer than all, to compute once for all prompts of a batch that begin alike.
-    """
-
-    ids: tuple[int, ...]
-    images: tuple[Hashable, ...] = ()
-    shared: int = 0
-
-    def prefix(self) -> "Prompt":
-        ids = self.ids[: self.shared]
-        return Prompt(ids, self.images[: ids.count(IMAGE_TOKEN_INDEX)])
-
-    def suffix(self) -> "Prompt":
-        ids = self.ids[self.shared :]
-        return Prompt(ids, self.images[len(self.images) - ids.count(IMAGE_TOKEN_INDEX) :])
-
-
 @dataclass
 class State:
     """What a batch has read so far.
 
     Attributes:
-        mask: int64 `(batch, read)`: 0 on padding, which may be before and after a shared prefix.
+        mask: int64 `(batch, read)`: 0 on padding, which is on the left.
         lengths: int64 `(batch,)`: ids and image tokens read by each row, the position of its next token.
         logits: float `(batch, kept, vocabulary)` at the last positions.
     """
@@ -77,43 +53,29 @@ def read_prompts(
     missing = {key for prompt in prompts for key in prompt.images} - set(blocks)
     if missing or any(len(prompt.images) != prompt.ids.count(IMAGE_TOKEN_INDEX) for prompt in prompts):
         raise ValueError("the prompt holds <image> tokens but no images were given")
-    if not any(prompt.shared for prompt in prompts):
-        return _read(model, prompts, blocks, None, keep)
-    prefixes = [prompt.prefix() for prompt in prompts]
-    unique = list(dict.fromkeys(prefixes))
-    state = _read(model, unique, blocks, None, 1)
-    place = {prefix: i for i, prefix in enumerate(unique)}
-    state.keep_rows(torch.tensor([place[prefix] for prefix in prefixes], device=state.mask.device))
-    return _read(model, [prompt.suffix() for prompt in prompts], blocks, state, keep)
-
-
-def _read(
-    model: Any, prompts: Sequence[Prompt], blocks: Mapping[Hashable, torch.Tensor], before: State | None, keep: int
-) -> State:
-    """One forward over rows padded on the left, after what `before` has read."""
-    embed, device = model.get_input_embeddings(), model.device
-    rows = []
-    for prompt in prompts:
-        ids = torch.tensor(prompt.ids, device=device)
-        words = embed(ids.masked_fill(ids == IMAGE_TOKEN_INDEX, 0))
-        rows.append(splice_row(ids, ids, [blocks[key] for key in prompt.images], words)[0])
-    lengths = torch.tensor([len(row) for row in rows], device=device)
-    embeds = pad_sequence(rows, batch_first=True, padding_side="left")
-    columns = torch.arange(embeds.shape[1], device=device)
-    padding = embeds.shape[1] - lengths[:, None]
-    mask = (columns >= padding).long()
-    positions = (columns - padding).clamp(min=0)
-    if before is not None:
-        mask = torch.cat([before.mask, mask], dim=1)
-        positions = positions + before.lengths[:, None]
-        lengths = lengths + before.lengths
-    cache = before.cache if before is not None else DynamicCache(config=model.config)
-    logits = _logits(model, cache, mask, positions, inputs_embeds=embeds, logits_to_keep=keep)
-    return State(cache, mask, lengths, logits)
+    forest = Forest(prompts, {key: len(block) for key, block in blocks.items()})
+    device = model.device
+    ids = torch.tensor(forest.ids, device=device)
+    embeds = model.get_input_embeddings()(ids.masked_fill(ids == IMAGE_TOKEN_INDEX, 0))
+    for start, key in forest.blocks:
+        embeds[start : start + len(blocks[key])] = blocks[key].to(embeds)
+    lasts = [path[-keep:] for path in forest.paths]
+    wanted = sorted({place for last in lasts for place in last})
+    # Without the config, whose sliding layers would forget positions of other prompts.
+    cache = DynamicCache()
+    positions = torch.tensor([forest.depths], device=device)
+    with reading(model, forest):
+        few = _logits(model, cache, None, positions, inputs_embeds=embeds[None], logits_to_keep=torch.tensor(wanted))
+    number = {place: i for i, place in enumerate(wanted)}
+    # A prompt shorter than `keep` repeats its first logits, as padding.
+    rows = [[last[0]] * (keep - len(last)) + last for last in lasts]
+    logits = few[0][torch.tensor([[number[place] for place in row] for row in rows], device=few.device)]
+    cache, mask = forest.row_cache(cache)
+    return State(cache, mask, torch.tensor([len(path) for path in forest.paths], device=device), logits)
 
 
 def _logits(
-    model: Any, cache: DynamicCache, mask: torch.Tensor, positions: torch.Tensor, **inputs: Any
+    model: Any, cache: DynamicCache, mask: torch.Tensor | None, positions: torch.Tensor, **inputs: Any
 ) -> torch.Tensor:
     return model(**inputs, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True).logits
 

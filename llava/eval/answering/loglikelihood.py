@@ -12,8 +12,9 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.logging import tqdm
 
 from llava.eval.answering.batching import BatchSize, plan
-from llava.eval.answering.decoding import Prompt, read_prompts
+from llava.eval.answering.decoding import read_prompts
 from llava.eval.answering.flags import DEFAULT_CONTEXT
+from llava.eval.answering.forest import Prompt
 from llava.tokenization import encoder_for
 
 
@@ -77,9 +78,7 @@ def loglikelihoods(
     for batch in plan([Prompt(ids) for ids in inputs], 0, batch_size):
         wanted = [rows[inputs[i]] for i in batch.rows]
         keep = max(len(ids) for row in wanted for _, _, ids, _ in row)
-        # A shared prefix must leave the positions whose logits are wanted to the suffix.
-        prompts = [Prompt(p.ids, shared=max(0, min(p.shared, len(p.ids) - keep))) for p in batch.prompts]
-        logits = read_prompts(model, prompts, {}, keep).logits.float()
+        logits = read_prompts(model, batch.prompts, {}, keep).logits.float()
         for row, entries in zip(logits, wanted, strict=True):
             for place, number, ids, cut in entries:
                 steps = row[-len(ids) :].log_softmax(-1)

@@ -1,6 +1,7 @@
 """Rows without padding give the padded rows' loss and gradients, in every family."""
 
 import copy
+import inspect
 
 import pytest
 import torch
@@ -230,3 +231,38 @@ def test_one_row_is_causal_attention():
         torch.testing.assert_close(found, wanted)
     found, _ = row_attention(None, query, key, value, None, scaling=0.3, row_lengths=[4, 7])
     torch.testing.assert_close(found[:, :4], wanted[:, :4])
+
+
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("grouped", [True, False], ids=["2.13", "2.11"])
+def test_torch_kernel_gets_what_its_release_takes(monkeypatch, grouped, window):
+    """The kernel itself runs on a GPU only; in its place, attention by definition. torch 2.11 has no `enable_gqa`."""
+    lengths, heads = [5, 9], (4, 2)
+
+    def attend(query, key, value, ends, _, *, scale, window_size, enable_gqa=False):
+        assert enable_gqa or query.shape[1] == key.shape[1]
+        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
+        row = torch.bucketize(torch.arange(len(query)), ends[1:], right=True)
+        before = torch.arange(len(query)).unsqueeze(1) - torch.arange(len(query))
+        seen = (row.unsqueeze(1) == row) & (before >= -window_size[1])
+        seen &= (window_size[0] < 0) | (before <= window_size[0])
+        scores = torch.einsum("qhd,khd->hqk", query, key) * scale
+        return torch.einsum("hqk,khd->qhd", scores.masked_fill(~seen, -torch.inf).softmax(-1), value)
+
+    def newer(q, k, v, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1), enable_gqa=False):
+        assert (max_q, max_k) == (9, 9)
+        return attend(q, k, v, cu_seq_q, cu_seq_k, scale=scale, window_size=window_size, enable_gqa=enable_gqa)
+
+    def older(q, k, v, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1)):
+        return attend(q, k, v, cu_seq_q, cu_seq_k, scale=scale, window_size=window_size)
+
+    torch.manual_seed(0)
+    states = [torch.randn(1, count, sum(lengths), 8) for count in (heads[0], heads[1], heads[1])]
+    arguments = {"scaling": 0.3, "sliding_window": window, "row_lengths": lengths}
+    wanted = row_attention(None, *states, None, **arguments)[0]
+    kernel = newer if grouped else older
+    monkeypatch.setattr("llava.model.row_attention.varlen_attn", kernel)
+    monkeypatch.setattr("llava.model.row_attention._VARLEN_ARGUMENTS", frozenset(inspect.signature(kernel).parameters))
+    monkeypatch.setattr("llava.model.row_attention._has_varlen", lambda query: True)
+    found = row_attention(None, *states, None, **arguments)[0]
+    torch.testing.assert_close(found, wanted)

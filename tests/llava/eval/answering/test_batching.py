@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from llava.eval.answering.batching import BatchSize, length_of, plan
-from llava.eval.answering.decoding import Prompt
+from llava.eval.answering.forest import Prompt
 
 IMAGE = 100
 
@@ -59,7 +59,7 @@ def test_examples_before_a_question_are_shared_subject_by_subject():
 
 def test_longest_first_and_within_the_bound_of_tokens():
     prompts = [Prompt(tuple(range(n))) for n in (3, 50, 20, 7, 49, 30, 4)]
-    batches = plan(prompts, 0, BatchSize(4, tokens=120, given=False), new_tokens=10)
+    batches = plan(prompts, 0, BatchSize(4, tokens=120, given=False), share=False, new_tokens=10)
     assert [[len(p.ids) for p in batch.prompts] for batch in batches] == [[50, 49], [30, 20, 7], [4, 3]]
 
 
