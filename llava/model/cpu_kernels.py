@@ -27,7 +27,6 @@ def apply_cpu_kernels(model: Any) -> tuple[str, ...]:
     """Makes the decoder layers of a model compute with them, after LoRA was added; the kinds that were changed."""
     changed = []
     for module in model.get_submodule(family_of(model.config).layer_path).modules():
-        names = vars(sys.modules[type(module).__module__])
         if type(module).__name__ in _RMS_NORMS:
             module.forward = partial(_norm, module)
             changed.append("norms")
@@ -37,8 +36,8 @@ def apply_cpu_kernels(model: Any) -> tuple[str, ...]:
         elif type(module).__name__ == "Phi3MLP" and type(module.activation_fn).__name__ in _SILU:
             module.forward = partial(_mlp_of_one_product, module)
             changed.append("MLPs")
-        elif type(module).__name__.endswith("Attention") and _ROTARY in names:
-            module.forward = partial(_with_rotary, module, names)
+        elif type(module).__name__.endswith("Attention") and _ROTARY in _names(module):
+            module.forward = partial(_with_rotary, module)
             changed.append("rotary embedding")
         elif _is_plain_lora(module):
             module.forward = partial(_lora, module)
@@ -58,8 +57,14 @@ def _mlp_of_one_product(module: nn.Module, states: torch.Tensor) -> torch.Tensor
     return module.down_proj(_SwiGLU.apply(*module.gate_up_proj(states).chunk(2, dim=-1)))
 
 
-def _with_rotary(module: nn.Module, names: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-    """The module's own attention; it finds the rotary embedding by its name in `names`."""
+def _names(module: nn.Module) -> dict[str, Any]:
+    """The names in the file of a module's class."""
+    return vars(sys.modules[type(module).__module__])
+
+
+def _with_rotary(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """The module's own attention, which finds the rotary embedding by its name."""
+    names = _names(module)
     before = names[_ROTARY]
     names[_ROTARY] = _rotary
     try:

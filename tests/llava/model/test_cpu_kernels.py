@@ -1,6 +1,7 @@
 """Decoder layers with fewer passes over memory give the loss and gradients of transformers' own, in every family."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -8,8 +9,10 @@ from torch import nn
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.families import known_families
+from llava.model import kernels
 from llava.model.builder import load_pretrained_model
 from llava.model.cpu_kernels import apply_cpu_kernels
+from llava.train.train import train
 from visual_region.layers import LayerSelection
 from visual_region.tuning import apply_lora, train_layers
 
@@ -113,3 +116,18 @@ def test_an_adapter_that_is_off_or_merged(make_bunny, batch):
         wrapped.merge_adapter()
         torch.testing.assert_close(wrapped(**batch).loss, tuned)
     assert not torch.equal(off, tuned)
+
+
+def test_in_the_trainer(train_flags, tmp_path, capsys, monkeypatch):
+    """--kernels auto takes them on a CPU, after LoRA was added, and the losses stay."""
+    changed, losses = [], []
+    monkeypatch.setattr(kernels, "apply_cpu_kernels", lambda model: changed.extend(apply_cpu_kernels(model)))
+    for choice in ("none", "auto"):
+        lora = {"lora_enable": True, "lora_dropout": 0.3, "tune_layers": "0,3", "learning_rate": 1e-2}
+        train(argv=train_flags(tmp_path / choice, **lora, kernels=choice))
+        history = json.loads((tmp_path / choice / "trainer_state.json").read_text())["log_history"]
+        losses.append([entry["loss"] for entry in history if "loss" in entry])
+    assert "kernels: none\n" in (said := capsys.readouterr().out)
+    assert "kernels: cpu\n" in said
+    assert sorted(changed) == ["LoRA", "MLPs", "norms", "rotary embedding"]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
