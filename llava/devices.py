@@ -11,6 +11,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 from llava.names import count
 
 _CGROUP = Path("/sys/fs/cgroup")
+_STATUS = Path("/proc/self/status")
 
 
 def threads_line() -> str:
@@ -38,11 +39,13 @@ def peak_memory(device: torch.device) -> int:
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return psutil.Process().memory_info().rss
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
+    return status_bytes("VmHWM") if _STATUS.is_file() else psutil.Process().memory_info().rss
+
+
+def status_bytes(name: str) -> int:
+    """A size that Linux reports of this process, such as VmHWM or RssAnon, in bytes."""
+    lines = _STATUS.read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 1024
 
 
 def device_name(device: torch.device) -> str:

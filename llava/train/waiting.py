@@ -39,5 +39,5 @@ def waiting_line(share: float, workers: int) -> str:
     line = f"steps waited for data in {share:.1%} of the time"
     if share <= _MUCH:
         return line
-    cores = len(os.sched_getaffinity(0))
+    cores = os.cpu_count()
     return f"{line}; raise --dataloader_num_workers (now {workers} per process; this machine has {cores} cores)"

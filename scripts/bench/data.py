@@ -36,13 +36,14 @@ import llava.data.records
 import llava.train.plan
 import llava.train.run
 from llava.data.sampler import EpochSampler
+from llava.devices import peak_memory, status_bytes
 from llava.flags import Parser, positive, run_program
 from llava.tables import text_table
 from llava.train.llava_trainer import LLaVATrainer
 from llava.train.train import train
 from scripts.bench.beside_upstream import MODELS, make_models
 from scripts.bench.made_mix import SAMPLES, make_mix
-from scripts.bench.shared import in_process, status_bytes
+from scripts.bench.shared import in_process
 
 IMAGE = 336
 START = {
@@ -168,7 +169,7 @@ def start(args: argparse.Namespace) -> dict[str, float]:
     except FirstStep:
         total = time.time() - process.create_time()
     parts = {"Python and imports": imported, **watch.seconds}
-    return parts | {"the rest": total - sum(parts.values()), PEAK: status_bytes("VmHWM") / 1e9}
+    return parts | {"the rest": total - sum(parts.values()), PEAK: peak_memory(torch.device("cpu")) / 1e9}
 
 
 def run_steps(args: argparse.Namespace) -> dict[str, Any]:

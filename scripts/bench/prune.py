@@ -23,9 +23,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import visual_region.pruning
 import visual_region.reversion  # noqa: F401  (not to be timed)
+from llava.devices import peak_memory
 from llava.flags import Parser, run_program
 from llava.tables import text_table
-from scripts.bench.shared import copy_files, in_process, in_turn, peak_memory, synthetic_checkpoint
+from scripts.bench.shared import copy_files, in_process, in_turn, synthetic_checkpoint
 from visual_region.__main__ import main as visual_region_main
 
 
@@ -33,7 +34,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--in-process"]:
         del sys.argv[1]
         times = in_turn({"command": visual_region_main}, 1)
-        print(json.dumps([times["command"].clock[0], peak_memory()]))
+        print(json.dumps([times["command"].clock[0], peak_memory(torch.device("cpu"))]))
         return
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=4.2)

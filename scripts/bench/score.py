@@ -27,9 +27,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from llava.checkpoint.folder import open_checkpoint
+from llava.devices import peak_memory
 from llava.flags import Parser, run_program
 from llava.tables import text_table
-from scripts.bench.shared import copy_files, in_process, in_turn, median_ratio, peak_memory, synthetic_checkpoint
+from scripts.bench.shared import copy_files, in_process, in_turn, median_ratio, synthetic_checkpoint
 from visual_region.importance.angular import AngleRecorder
 from visual_region.importance.angular_param import angular_param
 from visual_region.importance.angular_param_vector import angular_param_vector
@@ -120,7 +121,7 @@ def peak_of_way(way: str, samples: str, layers: str) -> int:
     """Peak memory of this process, after running the way. Batches are made one at a time."""
     model = make_model(int(layers))
     run_way(way, model, (make_batches(model, 1)[0] for _ in range(int(samples) // 4)))
-    return peak_memory()
+    return peak_memory(torch.device("cpu"))
 
 
 def bench_parameters(args: argparse.Namespace) -> None:
@@ -155,7 +156,7 @@ def compare(trained: str | Path, theta: str | Path) -> int:
     check_comparable(*pair)
     sums = list(compare_layers(*pair, range(len(pair[0].layers))))
     parameter_change(sums), angular_param(sums), angular_param_vector(sums)
-    return peak_memory()
+    return peak_memory(torch.device("cpu"))
 
 
 def _in_process(*arguments: object) -> int:

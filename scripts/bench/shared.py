@@ -58,17 +58,6 @@ def in_process(file: str, *arguments: object, **environment: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def peak_memory() -> int:
-    """Peak resident bytes of this process (VmHWM). getrusage would include the parent's memory from before the exec."""
-    return status_bytes("VmHWM")
-
-
-def status_bytes(name: str) -> int:
-    """A size of this process in /proc/self/status."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 1024
-
-
 def synthetic_checkpoint(
     folder: Path, gigabytes: float, config: LlamaConfig, model_type: str = "llama", scale: float = 1.0
 ) -> list[Path]:

@@ -25,14 +25,14 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from llava.devices import free_memory
+from llava.devices import free_memory, peak_memory
 from llava.dtypes import dtype_of
 from llava.families import FAMILIES
 from llava.flags import Parser, positive, run_program
 from llava.model.kernels import CHOICES, apply_kernels, choose_kernels
 from llava.model.multimodal_projector.builder import build_vision_projector
 from llava.tables import text_table
-from scripts.bench.shared import in_process, peak_memory, wait
+from scripts.bench.shared import in_process, wait
 from visual_region.activations import ActivationMeter
 from visual_region.cost import ModelShape, Recipe, flops_per_sample
 from visual_region.layers import LayerSelection
@@ -211,7 +211,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         optimizer.zero_grad()
     wait(device)
     seconds = time.perf_counter() - begin
-    peak = torch.cuda.max_memory_allocated(device) if on_gpu else peak_memory()
+    peak = peak_memory(device)
     speed = args.steps * preset["batch"] / seconds
     needed = Rows(rows.text[-args.steps :], rows.image, padding_free=True)
     flops = flops_per_sample(shape, selection, needed.recipe(needed.text, args)).total
