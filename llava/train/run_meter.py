@@ -3,6 +3,7 @@
 import json
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -39,6 +40,7 @@ class RunMeter(TrainerCallback):
         self.file = Path(trainer.args.output_dir) / METER_FILE
         self.starts: list[dict[str, Any]] = []
         self._began = self._written = 0.0
+        self._warned = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         resumed = state.global_step > 0
@@ -89,7 +91,14 @@ class RunMeter(TrainerCallback):
             "loss": {"first": losses[0], "last": losses[-1]} if losses else None,
         }
         devices = {"name": device_name(args.device), "number": number, "threads": torch.get_num_threads()}
-        write_json(self.file, self.facts | {"devices": devices} | cost | {"starts": self.starts, "finished": finished})
+        content = self.facts | {"devices": devices} | cost | {"starts": self.starts, "finished": finished}
+        try:
+            write_json(self.file, content)
+        except OSError as error:
+            # What a run cost is not worth the run.
+            if not self._warned:
+                print(f"warning: {self.file} cannot be written ({error}); the training goes on", file=sys.stderr)
+            self._warned = True
 
 
 def facts_of(plan: RunPlan, data: DataArguments, training: TrainingArguments, model: torch.nn.Module) -> dict[str, Any]:

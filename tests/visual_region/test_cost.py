@@ -35,6 +35,12 @@ SIZES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def loss_of_a_gpu(monkeypatch):
+    """The prices are a GPU's. On a CPU the forward pass computes a frozen head's gradient, and no logits are kept."""
+    monkeypatch.setattr(label_loss, "_has_frozen_weight", lambda head, states: False)
+
+
 def llava():
     family = FAMILIES["llava_llama"]
     model = family.load_model_class()(family.load_config_class()(**SIZES))

@@ -87,3 +87,14 @@ def test_another_run_in_the_folder_is_not_added(tiny, train_flags, tmp_path):
     (output / METER_FILE).write_text(json.dumps({"starts": [{"seconds": 1e9}]}))
     train(argv=train_flags(output, tune_mm_mlp_adapter=True, max_steps=1))
     assert read(output)["seconds"] < 1e8
+
+
+def test_a_disk_that_cannot_take_it_does_not_stop_the_run(tiny, train_flags, tmp_path, monkeypatch, capsys):
+    def full(path, value):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("llava.train.run_meter.write_json", full)
+    output = tmp_path / "out"
+    train(argv=train_flags(output, tune_mm_mlp_adapter=True, max_steps=2))
+    assert (output / "mm_projector.bin").is_file()
+    assert capsys.readouterr().err.count("run.json cannot be written") == 1
