@@ -1,10 +1,18 @@
 """Packaging. constraints.txt holds the versions that were tested together."""
 
+import re
+from pathlib import Path
+
 from setuptools import find_namespace_packages, find_packages, setup
+
+# Read, not imported: torch is not there yet.
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', Path(__file__).with_name("llava").joinpath("__init__.py").read_text(), re.M
+)
 
 setup(
     name="llava-visual-region",
-    version="0.1.0",
+    version=VERSION[1],
     description="Train, study and slim LLaVA-style vision-language models, by decoder layer",
     license="Apache-2.0",
     python_requires=">=3.11",
@@ -12,6 +20,18 @@ setup(
         *find_packages(include=["llava", "llava.*", "bunny", "bunny.*", "visual_region", "visual_region.*"]),
         *find_namespace_packages(include=["llava_plugins"]),
     ],
+    package_data={
+        "llava": ["py.typed", "train/deepspeed_configs/*.json"],
+        "bunny": ["py.typed"],
+        "visual_region": ["py.typed"],
+    },
+    entry_points={
+        "console_scripts": [
+            "visual-region = visual_region.__main__:main",
+            "llava-train = llava.train.train:train",
+            "llava-eval = llava.eval.suite.benchmark:program",
+        ]
+    },
     install_requires=[
         "torch>=2.6",
         "transformers>=5.20",

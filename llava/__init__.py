@@ -5,6 +5,8 @@ import os
 import sys
 import warnings
 
+__version__ = "0.1.0"
+
 # OpenMP's threads sleep while they wait for each other. By default they spin, and where another program uses a core as
 # well, the threads that spin take the time of those that compute. OpenMP reads this when torch is loaded.
 if "torch" not in sys.modules and not {"GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():

@@ -12,6 +12,7 @@ from llava.names import count
 
 _CGROUP = Path("/sys/fs/cgroup")
 _STATUS = Path("/proc/self/status")
+_PROCESSOR = Path("/proc/cpuinfo")
 
 
 def threads_line() -> str:
@@ -52,12 +53,20 @@ def device_name(device: torch.device) -> str:
     """The model of a GPU or of the processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+    names = (line.partition(":")[2].strip() for line in _cpuinfo().splitlines() if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def _cpuinfo() -> str:
+    """What Linux reports of the processor; nothing elsewhere."""
+    return _PROCESSOR.read_text() if _PROCESSOR.is_file() else ""
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is fast: on a GPU from Ampere on, or a processor with instructions for it (AVX512-BF16, AMX)."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    return any(name in _cpuinfo() for name in ("avx512_bf16", "amx_bf16"))
 
 
 def is_out_of_memory(error: Exception) -> bool:

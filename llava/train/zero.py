@@ -24,8 +24,8 @@ class ZeroConfigError(ConfigurationError):
 
 
 def config_of_stage(stage: int) -> dict[str, Any]:
-    """What `--deepspeed auto` takes for a ZeRO stage: scripts/zero3.json, below stage 3 scripts/zero2.json."""
-    config = _read_json(Path(__file__).parents[2] / f"scripts/zero{3 if stage == 3 else 2}.json")
+    """What `--deepspeed auto` takes for a ZeRO stage: zero3.json, below stage 3 zero2.json. scripts/ links to them."""
+    config = _read_json(Path(__file__).parent / f"deepspeed_configs/zero{3 if stage == 3 else 2}.json")
     config["zero_optimization"]["stage"] = stage
     return config
 

@@ -185,5 +185,6 @@ ADD_FLAGS: dict[str, Callable[[Parser], None]] = {
     "revert": _revert,
     "heal": _heal,
     "export": _export,
+    "doctor": lambda parser: None,
 }
 """Command -> what adds its flags to a parser."""

@@ -1,7 +1,7 @@
 """Runs the paper's whole evaluation on one checkpoint and writes the paper's table row (scripts/eval/all.sh).
 
-Each benchmark is `scripts/eval/NAME.sh`, in a process of its own; its score goes to RESULTS/NAME.json. A finished
-benchmark is skipped as long as the checkpoint, the flags and the questions are the same.
+Each benchmark runs in a process of its own, as `scripts/eval/NAME.sh` does; its score goes to RESULTS/NAME.json. A
+finished benchmark is skipped as long as the checkpoint, the flags and the questions are the same.
 """
 
 import argparse
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     # Flags are checked without waiting for torch.
     from llava.checkpoint.opened import Checkpoint
 
-SCRIPTS = Path("scripts/eval")
 SETTINGS = ("CONV", "MISSING", *(setting.name for benchmark in BENCHMARKS for setting in benchmark.settings))
 """Environment variables that change a score."""
 
@@ -107,9 +106,7 @@ def run(
         environment |= {"RESULT": str(aside), "NAME": results.name, "PYTHON": python}
         if benchmark != BY_NAME[benchmark.name]:
             environment["QUESTIONS"] = Path(benchmark.data[0]).stem
-        script = SCRIPTS / f"{benchmark.name}.sh"
-        own = [str(script)] if script.is_file() else [str(SCRIPTS / "benchmark.sh"), benchmark.name]
-        command = ["bash", *own, checkpoint.name, *flags]
+        command = [python, "-m", "llava.eval.suite.benchmark", benchmark.name, checkpoint.name, *flags]
         try:
             code = run_command(command, env=environment)
             if code or not aside.is_file():

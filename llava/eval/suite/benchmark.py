@@ -87,5 +87,10 @@ def main() -> None:
             sys.exit(code)
 
 
-if __name__ == "__main__":
+def program() -> None:
+    """The command `llava-eval` of an installed package."""
     run_program(main, interrupted="")
+
+
+if __name__ == "__main__":
+    program()

@@ -1,4 +1,4 @@
-"""The run over all benchmarks, with scripts that write made scores."""
+"""The run over all benchmarks, with a Python that copies made scores."""
 
 import json
 import os
@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 
@@ -21,23 +20,25 @@ from llava.eval.suite.summary import left_out
 from llava.flags import run_program
 from tests.conftest import REPOSITORY
 
-SCRIPT = """echo "$0 $*" >> "$LOG"
+# Called as python -m llava.eval.suite.benchmark NAME CHECKPOINT [flags].
+PYTHON = """#!/bin/bash
+echo "${*:3}" >> "$LOG"
 [ ! -e "$FAIL" ] || exit 3
-cp "$SCORES/$(basename "$0" .sh).json" "$RESULT"
+cp "$SCORES/$3.json" "$RESULT"
 """
 
 
 @pytest.fixture
 def bench(tmp_path, tiny_llava, monkeypatch):
-    """A data folder with two benchmarks, scripts that copy made scores, and a checkpoint that can be touched."""
-    data, scripts, scores = tmp_path / "data", tmp_path / "scripts", tmp_path / "scores"
-    scripts.mkdir()
+    """A data folder with two benchmarks, a Python that copies made scores, and a checkpoint that can be touched."""
+    data, scores, python = tmp_path / "data", tmp_path / "scores", tmp_path / "python"
+    python.write_text(PYTHON)
+    python.chmod(0o755)
     for benchmark, right in (("gqa", 3), ("bbh", 1)):
         values = {f"q{i}": float(i < right) for i in range(4)}
         Report(benchmark, "accuracy", {"accuracy": Measure.of(list(values.values()))}, 4, 0, values).write(
             scores / f"{benchmark}.json"
         )
-        (scripts / f"{benchmark}.sh").write_text(SCRIPT)
         for file in everything.BY_NAME[benchmark].data:
             (data / file).parent.mkdir(parents=True, exist_ok=True)
             (data / file).write_text("questions")
@@ -47,9 +48,8 @@ def bench(tmp_path, tiny_llava, monkeypatch):
         (model / file.name).write_bytes(file.read_bytes())
     log = tmp_path / "log"
     log.touch()
-    for name, value in (("LOG", log), ("SCORES", scores), ("FAIL", tmp_path / "fail")):
+    for name, value in (("LOG", log), ("SCORES", scores), ("FAIL", tmp_path / "fail"), ("PYTHON", python)):
         monkeypatch.setenv(name, str(value))
-    monkeypatch.setattr(everything, "SCRIPTS", scripts)
     return tmp_path
 
 
@@ -65,7 +65,7 @@ def run(bench, *flags):
 def calls(bench):
     text = (bench / "log").read_text().splitlines()
     (bench / "log").write_text("")
-    return [Path(line.split()[0]).stem for line in text]
+    return [line.split()[0] for line in text]
 
 
 def test_runs_what_has_data_and_ends_in_the_row(bench, capsys):
@@ -113,7 +113,6 @@ def test_a_score_by_an_older_rule_is_made_again(bench, capsys):
     for file in everything.BY_NAME["docvqa"].data:
         (bench / "data" / file).parent.mkdir(parents=True, exist_ok=True)
         (bench / "data" / file).write_text("questions")
-    (bench / "scripts/docvqa.sh").write_text(SCRIPT)
     Report("docvqa", "anls", {"anls": Measure.of([1.0, 0.5])}, 2, 0, {"a": 1.0, "b": 0.5}).write(
         bench / "scores/docvqa.json"
     )
@@ -188,7 +187,7 @@ def test_a_script_that_fails_after_its_score_changes_nothing(bench):
     folder = bench / "data/results/model"
     old = (folder / "gqa.json").read_text()
     (bench / "scores/gqa.json").write_text("{}")
-    (bench / "scripts/gqa.sh").write_text(SCRIPT + "exit 1\n")
+    (bench / "python").write_text(PYTHON + "exit 1\n")
     with pytest.raises(SystemExit, match="every benchmark failed: gqa"):
         run(bench, "--only", "gqa", "--max_new_tokens", "3")
     assert (folder / "gqa.json").read_text() == old
