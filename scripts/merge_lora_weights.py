@@ -30,7 +30,7 @@ def merge_lora(args: argparse.Namespace) -> None:
     tokenizer, model, _, _ = load_checkpoint(checkpoint, device="cpu", dtype=dtype, vision_tower=args.vision_tower)
     with folder_written_whole(args.save_model_path, bytes_of(model.state_dict())) as aside:
         model.save_pretrained(aside)
-        finish_folder(aside, tokenizer)
+        finish_folder(aside, tokenizer, Path(args.save_model_path).name)
     print(f"the merged model is in {args.save_model_path} ({str(dtype).removeprefix('torch.')})")
 
 

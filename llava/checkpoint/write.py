@@ -17,6 +17,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.logging import tqdm
 
+from llava.checkpoint.card import write_card
 from llava.checkpoint.older_config import with_older_fields
 from llava.checkpoint.safe import load_pickled
 from llava.checkpoint.tensors import DTYPES, INDEXES, WHOLE, Stored, TensorFileError
@@ -47,18 +48,22 @@ def rewritten_folder(
             # The source may have no tokenizer.json, and transformers 5 would make a wrong one.
             save_tokenizer(load_tokenizer(source), aside)
         yield aside
-        _write_config(aside, config)
+        _write_config(aside, config, Path(output).name)
 
 
-def finish_folder(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Completes a folder that transformers wrote: tokenizer, older fields of config.json, the files' modes."""
+def finish_folder(folder: Path, tokenizer: PreTrainedTokenizerBase, name: str | None = None) -> None:
+    """Completes a folder that transformers wrote: tokenizer, older fields of config.json, model card, the files' modes.
+
+    `name`: of the model, for the card; default: the folder's.
+    """
     save_tokenizer(tokenizer, folder)
-    _write_config(folder, json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    _write_config(folder, json.loads((folder / "config.json").read_text(encoding="utf-8")), name)
     give_usual_modes(folder)
 
 
-def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
+def _write_config(folder: Path, config: Mapping[str, Any], name: str | None) -> None:
     text = json.dumps(with_older_fields(config), indent=2, sort_keys=True) + "\n"
+    write_card(folder, config, name)
     (folder / "config.json").write_text(text, encoding="utf-8")
 
 

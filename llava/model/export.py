@@ -96,7 +96,7 @@ def export(
         config.save_pretrained(aside)
         _stock_generation(model, tokenizer, image_token, template).save_pretrained(aside)
         stock_processor.save_pretrained(aside)
-        finish_folder(aside, tokenizer)
+        finish_folder(aside, tokenizer, Path(output).name)
         _keep_tokenizer_as_is(aside)
     return notes
 

@@ -185,6 +185,9 @@ class LLaVATrainer(Trainer):
                 save_trained(model, self.kind, folder, state)
                 finish_folder(folder, self.processing_class)
 
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the card was written with the model. `push_to_hub` would replace it by a generic one."""
+
     def save_state(self) -> None:
         file = Path(self.args.output_dir, TRAINER_STATE_NAME)
         with full_disk_explained(file, file):

@@ -161,4 +161,4 @@ def _prune_merged(args: argparse.Namespace, checkpoint: Checkpoint, cut: LayerCu
     remove_layers(model, cut.removed, checkpoint.family.layer_path)
     with folder_written_whole(output, bytes_of(model.state_dict())) as aside:
         model.save_pretrained(aside)
-        finish_folder(aside, tokenizer)
+        finish_folder(aside, tokenizer, Path(output).name)

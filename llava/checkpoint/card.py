@@ -1,0 +1,143 @@
+"""The model card of a folder that this project writes: README.md, with the metadata that the Hub reads.
+
+Everything in it is read from the folder itself: config.json, adapter_config.json and, after a training, run.json.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llava.checkpoint.adapter import ADAPTER_CONFIG
+from llava.checkpoint.record import LayerRecord
+from llava.names import count
+from llava.tables import markdown_table
+
+CARD = "README.md"
+_TAG = "llava-visual-region"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_EXPORTED = "llava"
+"""`model_type` of a folder that stock transformers loads."""
+_LOAD = """```python
+from llava.model.builder import load_pretrained_model
+
+tokenizer, model, image_processor, context_length = load_pretrained_model("{name}")
+```
+
+`python -m llava.serve.cli --model-path {name} --image-file IMAGE` is a chat in the terminal."""
+_LOAD_EXPORTED = """```python
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+processor = AutoProcessor.from_pretrained("{name}")
+model = LlavaForConditionalGeneration.from_pretrained("{name}", dtype="auto")
+```"""
+
+
+def write_card(folder: Path, config: Mapping[str, Any], name: str | None = None) -> None:
+    """Writes the card of a folder with this config.json; `name`: of the model, by default the folder's.
+
+    A README.md of the user stays: only a card of ours, or of PEFT, which writes one with each adapter, is replaced.
+    """
+    file = folder / CARD
+    if file.is_file():
+        before = file.read_text(encoding="utf-8", errors="replace")
+        if _TAG not in before and "library_name: peft" not in before:
+            return
+    file.write_text(model_card(folder, config, name or folder.resolve().name), encoding="utf-8")
+
+
+def model_card(folder: Path, config: Mapping[str, Any], name: str) -> str:
+    """The text of the card."""
+    adapter = _json(folder / ADAPTER_CONFIG)
+    run = _json(folder / "run.json")
+    base = adapter.get("base_model_name_or_path") or run.get("base")
+    exported = config.get("model_type") == _EXPORTED
+    load = (_LOAD_EXPORTED if exported else _LOAD).format(name=name)
+    parts = [
+        _metadata(config, adapter, base),
+        f"# {name}",
+        _what(config, adapter),
+        _facts(config, base),
+        *_layers(config),
+    ]
+    parts += _training(run)
+    parts += ["## How to load it", load]
+    return "\n\n".join(parts) + "\n"
+
+
+def _json(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def _metadata(config: Mapping[str, Any], adapter: Mapping[str, Any], base: str | None) -> str:
+    """The block of YAML; a base is named only if it is a model of the Hub, as the Hub accepts no other."""
+    tags = [
+        _TAG,
+        "llava",
+        *(["lora"] if adapter else []),
+        *(["layer-pruning"] if LayerRecord.of(config).removed else []),
+    ]
+    lines = ["---", "pipeline_tag: image-text-to-text", f"library_name: {'peft' if adapter else 'transformers'}"]
+    if base and _HUB_ID.fullmatch(base) and not Path(base).exists():
+        lines.append(f"base_model: {base}")
+    return "\n".join([*lines, "tags:", *(f"- {tag}" for tag in tags), "---"])
+
+
+def _what(config: Mapping[str, Any], adapter: Mapping[str, Any]) -> str:
+    if config.get("model_type") == _EXPORTED:
+        return "A vision-language model in the format of transformers' `LlavaForConditionalGeneration`."
+    if adapter:
+        return "LoRA weights and a projector for a vision-language model; they need the base that is named below."
+    return "A vision-language model, or a part of one, in LLaVA's format."
+
+
+def _facts(config: Mapping[str, Any], base: str | None) -> str:
+    rows = [
+        ("architecture", config.get("model_type")),
+        ("base", base),
+        ("vision tower", config.get("mm_vision_tower")),
+        ("projector", config.get("mm_projector_type")),
+        ("conversation template", config.get("conversation_template")),
+        ("decoder layers", config.get("num_hidden_layers") or config.get("text_config", {}).get("num_hidden_layers")),
+    ]
+    return markdown_table(("", ""), [row for row in rows if row[1]]).strip()
+
+
+def _layers(config: Mapping[str, Any]) -> list[str]:
+    """What the record says of the decoder layers, with the picture of the stack."""
+    record = LayerRecord.of(config)
+    if not record.values:
+        return []
+    depth, removed, tuned = record.original_depth, set(record.removed), set(record.layers or ())
+    picture = "".join("·" if i in removed else "■" if i in tuned else "□" for i in range(depth))
+    lines = [f"    {picture}", "", "One character per layer, from layer 0 on: ■ tuned, □ not tuned, · removed."]
+    if record.layers:
+        lines.append(
+            f"Tuned: {count(len(tuned), 'layer')} of {depth} (`--tune_layers {record.spec}`): {_listed(tuned)}."
+        )
+    if removed:
+        lines.append(f"Removed: {_listed(removed)}.")
+    if record.reverted:
+        lines.append(f"Set back to the backbone's weights: {_listed(record.reverted)}.")
+    if record.healed:
+        lines.append(f"Healed after the removal, in layers {_listed(record.healed['layers'])}.")
+    return ["## Decoder layers", "\n".join(lines)]
+
+
+def _training(run: Mapping[str, Any]) -> list[str]:
+    if not run:
+        return []
+    rows = [
+        ("what trained", run["kind"]),
+        ("data", f"{Path(run['data']['path']).name}, {count(run['data']['samples'], 'sample')} ({run['data_share']})"),
+        ("steps", f"{run['steps']} of {count(run['batch_size'], 'sample')}"),
+        ("seed", run["seed"]),
+        ("dtype", run["dtype"]),
+        ("devices", f"{run['devices']['number']} x {run['devices']['name']}"),
+    ]
+    return ["## Training", markdown_table(("", ""), rows).strip()]
+
+
+def _listed(layers: Any) -> str:
+    return ", ".join(map(str, sorted(layers)))
