@@ -17,8 +17,8 @@ _PROCESSOR = Path("/proc/cpuinfo")
 
 def threads_line() -> str:
     """How many threads compute on a CPU, and how they wait for each other: see llava/__init__.py."""
-    waits = os.environ.get("OMP_WAIT_POLICY", "not set")
-    return f"CPU: {count(torch.get_num_threads(), 'thread')}, OMP_WAIT_POLICY={waits}"
+    waits = [f"{name}={os.environ[name]}" for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT") if name in os.environ]
+    return ", ".join([f"CPU: {count(torch.get_num_threads(), 'thread')}", *waits])
 
 
 def free_memory(device: torch.device) -> int:

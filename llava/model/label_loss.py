@@ -28,7 +28,7 @@ def loss_where_labelled(
     The loss equals the one over all `(batch, length, vocabulary)` logits, which take most of the activation memory.
     Chunks of many positions are computed again in the backward pass. Torch's `linear_cross_entropy` and Liger's compute
     gradients in the forward pass, and take the head's weight instead of the head, which may be quantised or in PEFT;
-    torch's adds up the loss in bfloat16 (10.06 instead of 10.63), and neither scales fp16's gradients.
+    torch's adds up the loss in bfloat16, and neither scales fp16's gradients.
     """
     targets = labels[:, 1:]
     chosen = targets != IGNORE_INDEX

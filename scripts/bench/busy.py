@@ -20,8 +20,8 @@ from scripts.bench.shared import median_ratio
 from scripts.bench.stage2 import ROOT, Stage2, add_flags, busy_loop
 
 WAYS = {
-    "asleep (OMP_WAIT_POLICY=PASSIVE, the default here)": {},
-    "spin 0.1 ms (GOMP_SPINCOUNT=10000)": {"GOMP_SPINCOUNT": "10000"},
+    "spin 0.1 ms (GOMP_SPINCOUNT=10000, the default here)": {},
+    "asleep (OMP_WAIT_POLICY=PASSIVE)": {"OMP_WAIT_POLICY": "PASSIVE"},
     "spin 3 ms (GOMP_SPINCOUNT=300000, OpenMP's default)": {"GOMP_SPINCOUNT": "300000"},
     "one thread (OMP_NUM_THREADS=1)": {"OMP_NUM_THREADS": "1"},
 }

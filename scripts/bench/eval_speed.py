@@ -97,7 +97,8 @@ def batched(answerer: Answerer, questions: list[Question], size: int | None, sha
 class Work:
     """Counts what the decoder computes, padding included: tokens of prompts, new tokens, and FLOPs with its head.
 
-    A forward with one position per row reads a new token, all others read prompts. Causal attention counts half.
+    A forward with one position per row reads a new token, all others read prompts. Attention counts the positions that
+    are looked at.
     """
 
     def __init__(self, model: Any) -> None:
@@ -119,11 +120,11 @@ class Work:
 
     def _count(self, _: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         rows, length = (args[0] if args else kwargs["hidden_states"]).shape[:2]
-        before = kwargs["past_key_values"].get_seq_length()
         tokens = rows * length
         self.prompts += tokens if length > 1 else 0
         self.new += tokens if length == 1 else 0
-        pairs = tokens * before + tokens * (length + 1) // 2
+        # A position of a joined row looks at those of its own prompt only: as many as its number there.
+        pairs = int(kwargs["position_ids"].expand(rows, length).sum()) + tokens
         self.flops += tokens * self.per_token + pairs * self.per_pair + rows * self.per_row
 
 
