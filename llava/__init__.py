@@ -7,10 +7,6 @@ import warnings
 
 __version__ = "0.1.0"
 
-# OpenMP's threads sleep while they wait for each other. By default they spin, and where another program uses a core as
-# well, the threads that spin take the time of those that compute. OpenMP reads this when torch is loaded.
-if "torch" not in sys.modules and not {"GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # How long OpenMP's threads spin while they wait for each other, before they sleep: 0.1 ms instead of 3 ms (GNU), 1 ms
 # instead of 200 ms (LLVM). Where another program uses a core as well, threads that spin take the time of those that
 # compute. Threads that sleep at once (OMP_WAIT_POLICY=PASSIVE) are slower on a quiet machine. OpenMP reads this when

@@ -6,6 +6,7 @@ It merges Bunny's checkpoints too, and checks their `--model-type`.
 """
 
 import argparse
+from pathlib import Path
 
 from llava.files import folder_written_whole
 from llava.flags import Parser, add_checkpoint_flags, run_program

@@ -66,10 +66,12 @@ def test_a_wrong_flag_is_one_line_without_torch(tmp_path):
 
 
 def test_a_missing_flag_is_one_line_without_torch():
-    """Of programs that need one."""
+    """Of programs that need one; doctor says instead that torch is missing."""
     commands = {name: [] for name in ENTRIES if name != "playground.embedded.prepare"}
     commands |= {f"visual_region:{name}": [name] for name in COMMANDS}
-    for name, (code, said) in run_all(commands).items():
+    found = run_all(commands)
+    assert "torch cannot be imported" in found.pop("visual_region:doctor")[1]
+    for name, (code, said) in found.items():
         line = code if isinstance(code, str) else said
         assert code not in (0, None), name
         assert line.startswith("error: "), (name, line)

@@ -15,8 +15,10 @@ from llava.names import count
 from llava.tables import markdown_table
 
 CARD = "README.md"
+RUN_FILE = "run.json"
+"""What a training was and what it cost (llava/train/run_meter.py)."""
 _TAG = "llava-visual-region"
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _EXPORTED = "llava"
 """`model_type` of a folder that stock transformers loads."""
 _LOAD = """```python
@@ -34,9 +36,10 @@ model = LlavaForConditionalGeneration.from_pretrained("{name}", dtype="auto")
 ```"""
 
 
-def write_card(folder: Path, config: Mapping[str, Any], name: str | None = None) -> None:
-    """Writes the card of a folder with this config.json; `name`: of the model, by default the folder's.
+def write_card(folder: Path, config: Mapping[str, Any], name: str | None = None, run: Path | None = None) -> None:
+    """Writes the card of a folder with this config.json.
 
+    `name`: of the model, by default the folder's; `run`: the output folder of its training, by default the folder.
     A README.md of the user stays: only a card of ours, or of PEFT, which writes one with each adapter, is replaced.
     """
     file = folder / CARD
@@ -44,14 +47,15 @@ def write_card(folder: Path, config: Mapping[str, Any], name: str | None = None)
         before = file.read_text(encoding="utf-8", errors="replace")
         if _TAG not in before and "library_name: peft" not in before:
             return
-    file.write_text(model_card(folder, config, name or folder.resolve().name), encoding="utf-8")
+    text = model_card(folder, config, name or folder.resolve().name, run or folder)
+    file.write_text(text, encoding="utf-8")
 
 
-def model_card(folder: Path, config: Mapping[str, Any], name: str) -> str:
-    """The text of the card."""
+def model_card(folder: Path, config: Mapping[str, Any], name: str, run: Path) -> str:
+    """The text of the card; arguments as of `write_card`."""
     adapter = _json(folder / ADAPTER_CONFIG)
-    run = _json(folder / "run.json")
-    base = adapter.get("base_model_name_or_path") or run.get("base")
+    cost = _json(run / RUN_FILE)
+    base = adapter.get("base_model_name_or_path") or cost.get("base")
     exported = config.get("model_type") == _EXPORTED
     load = (_LOAD_EXPORTED if exported else _LOAD).format(name=name)
     parts = [
@@ -61,7 +65,7 @@ def model_card(folder: Path, config: Mapping[str, Any], name: str) -> str:
         _facts(config, base),
         *_layers(config),
     ]
-    parts += _training(run)
+    parts += _training(cost)
     parts += ["## How to load it", load]
     return "\n\n".join(parts) + "\n"
 

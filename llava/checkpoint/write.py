@@ -51,19 +51,21 @@ def rewritten_folder(
         _write_config(aside, config, Path(output).name)
 
 
-def finish_folder(folder: Path, tokenizer: PreTrainedTokenizerBase, name: str | None = None) -> None:
+def finish_folder(
+    folder: Path, tokenizer: PreTrainedTokenizerBase, name: str | None = None, run: Path | None = None
+) -> None:
     """Completes a folder that transformers wrote: tokenizer, older fields of config.json, model card, the files' modes.
 
-    `name`: of the model, for the card; default: the folder's.
+    `name` and `run`: as of `write_card`.
     """
     save_tokenizer(tokenizer, folder)
-    _write_config(folder, json.loads((folder / "config.json").read_text(encoding="utf-8")), name)
+    _write_config(folder, json.loads((folder / "config.json").read_text(encoding="utf-8")), name, run)
     give_usual_modes(folder)
 
 
-def _write_config(folder: Path, config: Mapping[str, Any], name: str | None) -> None:
+def _write_config(folder: Path, config: Mapping[str, Any], name: str | None, run: Path | None = None) -> None:
     text = json.dumps(with_older_fields(config), indent=2, sort_keys=True) + "\n"
-    write_card(folder, config, name)
+    write_card(folder, config, name, run)
     (folder / "config.json").write_text(text, encoding="utf-8")
 
 

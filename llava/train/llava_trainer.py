@@ -183,7 +183,13 @@ class LLaVATrainer(Trainer):
             state = trainable_state(model)
             if self.args.should_save:
                 save_trained(model, self.kind, folder, state)
-                finish_folder(folder, self.processing_class)
+                self._finish(folder)
+
+    def _finish(self, folder: Path) -> None:
+        """Completes the folder of a checkpoint-N, or of the result, which has the run's name wherever it is written."""
+        output = Path(self.args.output_dir)
+        name = folder.name if self._staging else output.resolve().name
+        finish_folder(folder, self.processing_class, name, output)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the card was written with the model. `push_to_hub` would replace it by a generic one."""
@@ -201,7 +207,7 @@ class LLaVATrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         super()._save(output_dir, state_dict)
         if self.args.should_save:
-            finish_folder(Path(output_dir or self.args.output_dir), self.processing_class)
+            self._finish(Path(output_dir or self.args.output_dir))
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.is_deepspeed_enabled:

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from llava.checkpoint.card import RUN_FILE
 from llava.devices import device_name, peak_memory
 from llava.files import write_json
 from llava.train.arguments import DataArguments, TrainingArguments
 from llava.train.plan import RunPlan
 from llava.train.report import size_of
 
-METER_FILE = "run.json"
 _EVERY = 20.0
 """Seconds between two writings: a killed run loses at most so much of what it cost."""
 _PACKAGES = ("torch", "transformers", "peft", "accelerate")
@@ -37,7 +37,7 @@ class RunMeter(TrainerCallback):
 
     def __init__(self, trainer: Any, facts: Mapping[str, Any]) -> None:
         self.trainer, self.facts = trainer, dict(facts)
-        self.file = Path(trainer.args.output_dir) / METER_FILE
+        self.file = Path(trainer.args.output_dir) / RUN_FILE
         self.starts: list[dict[str, Any]] = []
         self._began = self._written = 0.0
         self._warned = False

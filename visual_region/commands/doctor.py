@@ -6,17 +6,12 @@ import os
 import platform
 import sys
 from pathlib import Path
-
-import torch
+from typing import Any
 
 import llava
-from llava.devices import device_name, free_memory, has_fast_bfloat16, threads_line
-from llava.families import FAMILIES
 from llava.files import cache_root
-from llava.model.kernels import choose_kernels
 from llava.names import size_text
 from llava.tables import text_table
-from llava.train.attention import choose_attention, describe_attention
 
 REQUIRED = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "pyarrow", "pillow")
 OPTIONAL: dict[str, tuple[str, str]] = {
@@ -37,16 +32,35 @@ def run(args: argparse.Namespace) -> None:
     for name, (purpose, extra) in OPTIONAL.items():
         rows.append((name, _version(name) or f"not installed ({purpose}): pip install -e '.[{extra}]'"))
     print(text_table(rows, "<<"))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    print(f"\n{_devices(device)}")
-    dtype = torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
-    print(_bfloat16_line(device))
-    wanted = choose_attention("auto", dtype)
-    print(describe_attention("auto", wanted, dtype, padding_free=True, shares=device.type == "cpu"))
-    print(choose_kernels("auto", FAMILIES["llava_llama"], device).line)
-    if device.type == "cpu":
-        print(threads_line())
+    try:
+        print(f"\n{_what_runs_use()}")
+    except ImportError as error:
+        print(f"\ntorch cannot be imported ({error}): pip install torch")
     print(_cache_line())
+
+
+def _what_runs_use() -> str:
+    """Devices, dtype, attention, kernels and threads. Imports torch, which may be what is broken."""
+    import torch
+
+    from llava.devices import has_fast_bfloat16, threads_line
+    from llava.families import FAMILIES
+    from llava.model.kernels import choose_kernels
+    from llava.train.attention import choose_attention, describe_attention
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    fast = has_fast_bfloat16(device)
+    dtype = torch.bfloat16 if fast else torch.float32
+    on_cpu = device.type == "cpu"
+    slow = "float32: BF16=False for the scripts, --dtype fp32" if on_cpu else "--fp16 True, --dtype fp16"
+    use = "fast here; train with --bf16 True, evaluate with --dtype bf16" if fast else f"slow here; use {slow}"
+    lines = [
+        _devices(device),
+        f"dtype: bfloat16 is {use}",
+        describe_attention("auto", choose_attention("auto", dtype), dtype, padding_free=True, shares=on_cpu),
+        choose_kernels("auto", FAMILIES["llava_llama"], device).line,
+    ]
+    return "\n".join(lines + [threads_line()] * on_cpu)
 
 
 def _version(package: str) -> str | None:
@@ -56,19 +70,16 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _devices(device: torch.device) -> str:
+def _devices(device: Any) -> str:
+    import torch
+
+    from llava.devices import device_name, free_memory
+
     if device.type == "cpu":
         return f"device: CPU, {device_name(device)}, {os.cpu_count()} cores, {size_text(free_memory(device))} free"
     found = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     names = [f"{device_name(one)}, {size_text(free_memory(one))} free" for one in found]
     return f"devices: {len(found)} GPU: " + "; ".join(names)
-
-
-def _bfloat16_line(device: torch.device) -> str:
-    if has_fast_bfloat16(device):
-        return "dtype: bfloat16 is fast here; train with --bf16 True, evaluate with --dtype bf16"
-    instead = "--fp16 True" if device.type == "cuda" else "float32: BF16=False for the scripts, --dtype fp32"
-    return f"dtype: bfloat16 is slow here; use {instead}"
 
 
 def _cache_line() -> str:

@@ -32,7 +32,7 @@ def config():
 def test_the_hub_reads_the_metadata(tmp_path, config):
     (tmp_path / "run.json").write_text(json.dumps(RUN))
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "lmsys/vicuna-7b-v1.5"}))
-    card = ModelCard(model_card(tmp_path, config, "mine"))
+    card = ModelCard(model_card(tmp_path, config, "mine", tmp_path))
     data = card.data.to_dict()
     assert data["pipeline_tag"] == "image-text-to-text"
     assert (data["library_name"], data["base_model"]) == ("peft", "lmsys/vicuna-7b-v1.5")
@@ -54,7 +54,7 @@ def test_a_local_base_is_no_model_of_the_hub(tmp_path, config):
     local.mkdir()
     for base in (str(local), "../base", "vicuna"):
         (tmp_path / "run.json").write_text(json.dumps(RUN | {"base": base}))
-        card = ModelCard(model_card(tmp_path, config, "mine"))
+        card = ModelCard(model_card(tmp_path, config, "mine", tmp_path))
         assert "base_model" not in card.data.to_dict()
         assert f"| base | {base} |" in card.text
 

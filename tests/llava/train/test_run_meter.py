@@ -5,14 +5,14 @@ import json
 import pytest
 import torch
 
+from llava.checkpoint.card import RUN_FILE
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.train.llava_trainer import LLaVATrainer
-from llava.train.run_meter import METER_FILE
 from llava.train.train import train
 
 
 def read(folder):
-    return json.loads((folder / METER_FILE).read_text())
+    return json.loads((folder / RUN_FILE).read_text())
 
 
 def test_what_a_run_was(tiny, train_flags, tmp_path, monkeypatch):
@@ -84,7 +84,7 @@ def test_another_run_in_the_folder_is_not_added(tiny, train_flags, tmp_path):
     """A run that starts from step 0 begins a new file."""
     output = tmp_path / "out"
     output.mkdir()
-    (output / METER_FILE).write_text(json.dumps({"starts": [{"seconds": 1e9}]}))
+    (output / RUN_FILE).write_text(json.dumps({"starts": [{"seconds": 1e9}]}))
     train(argv=train_flags(output, tune_mm_mlp_adapter=True, max_steps=1))
     assert read(output)["seconds"] < 1e8
 
