@@ -41,7 +41,7 @@ def row_arguments(lengths: list[int], device: torch.device, shared: int = 0) -> 
 
 
 def shares_positions(device: torch.device) -> bool:
-    """Whether the attention for this device lets rows share their first positions; torch's CUDA kernel cannot."""
+    """Whether attention on this device lets rows share their first positions; torch's CUDA kernel takes whole rows."""
     return device.type == "cpu"
 
 
