@@ -9,8 +9,7 @@ __version__ = "0.1.0"
 
 # How long OpenMP's threads spin while they wait for each other, before they sleep: 0.1 ms instead of 3 ms (GNU), 1 ms
 # instead of 200 ms (LLVM). Where another program uses a core as well, threads that spin take the time of those that
-# compute. Threads that sleep at once (OMP_WAIT_POLICY=PASSIVE) are slower on a quiet machine. OpenMP reads this when
-# torch is loaded.
+# compute. OpenMP reads this when torch is loaded.
 if "torch" not in sys.modules and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
     os.environ |= {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
 

@@ -54,7 +54,7 @@ def write_card(folder: Path, config: Mapping[str, Any], name: str | None = None,
 def model_card(folder: Path, config: Mapping[str, Any], name: str, run: Path) -> str:
     """The text of the card; arguments as of `write_card`."""
     adapter = _json(folder / ADAPTER_CONFIG)
-    cost = _json(run / RUN_FILE)
+    cost = read_run(run)
     base = adapter.get("base_model_name_or_path") or cost.get("base")
     exported = config.get("model_type") == _EXPORTED
     load = (_LOAD_EXPORTED if exported else _LOAD).format(name=name)
@@ -68,6 +68,15 @@ def model_card(folder: Path, config: Mapping[str, Any], name: str, run: Path) ->
     parts += _training(cost)
     parts += ["## How to load it", load]
     return "\n\n".join(parts) + "\n"
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The run.json of an output folder; empty if there is none, or one that a training of ours did not write."""
+    try:
+        run = _json(folder / RUN_FILE)
+    except ValueError:
+        return {}
+    return run if isinstance(run, dict) and {"kind", "starts", "devices"} <= run.keys() else {}
 
 
 def _json(file: Path) -> dict[str, Any]:

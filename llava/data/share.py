@@ -19,9 +19,7 @@ def parse_share(text: str) -> Fraction:
     if not match or not match[2] or not 0 < value <= 100:
         hint = f"{float(100 * value):g}%" if match and 0 < value <= 1 else f"{float(value):g}%"
         near = [hint] if match and not match[2] and 0 < value <= 100 else []
-        raise ValueError(
-            f"--data_share {text!r} is not a share from above 0% to 100%, such as 25%{did_you_mean(*near)}"
-        )
+        raise ValueError(f"--data_share {text!r} must be above 0% and at most 100%, such as 25%{did_you_mean(*near)}")
     return value / 100
 
 

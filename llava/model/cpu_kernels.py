@@ -6,6 +6,7 @@ Only the model that is given changes.
 """
 
 import sys
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -37,7 +38,7 @@ def apply_cpu_kernels(model: Any) -> tuple[str, ...]:
             module.forward = partial(_mlp_of_one_product, module)
             changed.append("MLPs")
         elif type(module).__name__.endswith("Attention") and _ROTARY in _names(module):
-            module.forward = partial(_with_rotary, module)
+            module.forward = partial(with_rotary, module, _rotary)
             changed.append("rotary embedding")
         elif _is_plain_lora(module):
             module.forward = partial(_lora, module)
@@ -62,11 +63,11 @@ def _names(module: nn.Module) -> dict[str, Any]:
     return vars(sys.modules[type(module).__module__])
 
 
-def _with_rotary(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """The module's own attention, which finds the rotary embedding by its name."""
+def with_rotary(module: nn.Module, rotary: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """The module's own attention with another rotary embedding, which it finds by its name in its file."""
     names = _names(module)
     before = names[_ROTARY]
-    names[_ROTARY] = _rotary
+    names[_ROTARY] = rotary
     try:
         return type(module).forward(module, *args, **kwargs)
     finally:

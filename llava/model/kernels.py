@@ -9,12 +9,13 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from llava.families import ModelFamily, family_of
-from llava.model.cpu_kernels import apply_cpu_kernels
+from llava.model.cpu_kernels import apply_cpu_kernels, with_rotary
 
 CHOICES = ("auto", "none", "liger", "cpu", "compile")
 _COMPILED_AT_MOST = 64
@@ -117,18 +118,4 @@ def _apply_liger(model: Any) -> None:
     rotary = names["apply_rotary_pos_emb"]
     names.update(before)
     for layer in layers:
-        _replace_rotary(layer.self_attn, names, rotary)
-
-
-def _replace_rotary(attention: torch.nn.Module, names: dict[str, Any], rotary: Callable[..., Any]) -> None:
-    plain = attention.forward
-
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        before = names["apply_rotary_pos_emb"]
-        names["apply_rotary_pos_emb"] = rotary
-        try:
-            return plain(*args, **kwargs)
-        finally:
-            names["apply_rotary_pos_emb"] = before
-
-    attention.forward = forward
+        layer.self_attn.forward = partial(with_rotary, layer.self_attn, rotary)

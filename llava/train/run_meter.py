@@ -1,6 +1,5 @@
 """run.json: what a training was and what it cost, summed over its starts."""
 
-import json
 import platform
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from llava.checkpoint.card import RUN_FILE
+from llava.checkpoint.card import RUN_FILE, read_run
 from llava.devices import device_name, peak_memory
 from llava.files import write_json
 from llava.train.arguments import DataArguments, TrainingArguments
@@ -44,7 +43,7 @@ class RunMeter(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         resumed = state.global_step > 0
-        earlier = json.loads(self.file.read_text(encoding="utf-8")) if resumed and self.file.is_file() else {}
+        earlier = read_run(self.file.parent) if resumed else {}
         now = datetime.now(UTC).isoformat(timespec="seconds")
         start = {"began": now, "from_step": state.global_step, "to_step": state.global_step}
         self.starts = [*earlier.get("starts", []), start | {"seconds": 0.0, "samples": 0, "tokens": 0}]

@@ -42,9 +42,9 @@ def main() -> None:
                 print(f"round {number + 1} of {args.rounds}: {name}, {where}: {seconds[-1]:.2f} s per step", flush=True)
     rows = [("threads wait", "alone, s per step", "with a busy loop", "ratio")]
     for name in WAYS:
-        alone, beside = found[name, False], found[name, True]
-        cells = (f"{statistics.median(values):.2f}" for values in (alone, beside))
-        rows.append((name, *cells, f"{median_ratio(beside, alone):.2f}"))
+        alone, loaded = found[name, False], found[name, True]
+        cells = (f"{statistics.median(values):.2f}" for values in (alone, loaded))
+        rows.append((name, *cells, f"{median_ratio(loaded, alone):.2f}"))
     print(text_table(rows))
 
 

@@ -19,6 +19,7 @@ RUN = {
     "seed": 5,
     "dtype": "bfloat16",
     "devices": {"number": 8, "name": "H100"},
+    "starts": [],
 }
 
 
@@ -66,6 +67,13 @@ def test_a_card_of_the_user_stays(tmp_path, config):
     (tmp_path / "README.md").write_text("---\nlibrary_name: peft\n---\n# Model Card for Model ID\n")
     write_card(tmp_path, config)
     assert "llava-visual-region" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"kind": "somebody else"}'])
+def test_a_run_json_of_another_program_is_left_out(tmp_path, config, text):
+    """It lies in a folder that is pruned, and must not end the program after its work."""
+    (tmp_path / "run.json").write_text(text)
+    assert "## Training" not in model_card(tmp_path, config, "mine", tmp_path)
 
 
 @pytest.mark.parametrize("mode", ["lora", "full", "projector"])
