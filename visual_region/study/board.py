@@ -9,10 +9,9 @@ import numpy as np
 
 from llava.eval.scoring.report import Report
 from llava.eval.suite.paired import ComparisonError, check_comparable
-from llava.names import close, did_you_mean, some
 from visual_region.study import statistics
 from visual_region.study.results import CellResult
-from visual_region.study.samples import Column, Row, Sample, StudyError, has_column, rows_of
+from visual_region.study.samples import Column, Row, Sample, has_column, rows_of
 from visual_region.study.statistics import Estimate
 
 AVERAGE = "average"
@@ -47,19 +46,8 @@ class Entry:
 
 
 def reference_name(results: Iterable[CellResult], reference: str | None = None) -> str | None:
-    """The row that the others are compared with: by default the first that tunes all layers; None without one.
-
-    Raises:
-        StudyError: there is no row of the name `reference`.
-    """
-    rows = rows_of(results)
-    names = list(dict.fromkeys(row.name for row in rows))
-    if reference is not None and reference not in names:
-        raise StudyError(
-            f"there is no row {reference!r} to compare with; the rows are {some(names, 20)}"
-            + did_you_mean(*close(reference, names))
-        )
-    return reference or next((row.name for row in rows if row.tunes_all), None)
+    """The row that the others are compared with: by default the first that tunes all layers; None without one."""
+    return reference or next((row.name for row in rows_of(results) if row.tunes_all), None)
 
 
 class Board:
@@ -69,7 +57,7 @@ class Board:
         results: the cells of the study.
         columns: those of the table; the ones without any score are left out (`absent`).
         experiment: the rows are of the cells of this experiment (default: all cells). The reference may be of another.
-        reference: name of a row; default: the one that tunes all layers.
+        reference: name of a row, which may have no cell yet; default: the one that tunes all layers.
     """
 
     def __init__(
