@@ -29,6 +29,7 @@ class Entry:
         value: in percent for shares; a perplexity as it is.
         difference: to the reference, in points, paired by seed and question; None for a perplexity.
         ratio: to the reference, paired; of the average it is the share that is kept.
+        of_whole: the ratio to the reference with the largest share of the data, if the board has several shares.
         mark: `BEST`, `TIED` (cannot be told from the best), or "".
         columns: the names of the columns that it is of.
         kept_over: the columns that `difference` and `ratio` are over: those that the reference has too.
@@ -40,6 +41,7 @@ class Entry:
     value: Estimate
     difference: Estimate | None
     ratio: Estimate | None
+    of_whole: Estimate | None
     mark: str
     columns: tuple[str, ...]
     kept_over: tuple[str, ...]
@@ -113,6 +115,12 @@ class Board:
         """The seeds that have a score in some column."""
         samples = [sample for column in self.columns if (sample := self.sample(row, column))]
         return sorted(set().union(*(sample.seeds for sample in samples)))
+
+    @cached_property
+    def whole(self) -> Row | None:
+        """The reference with the largest share of the data; None if the board has one share only."""
+        shares = {row.share for row in self.rows}
+        return self._references.get(max(shares)) if len(shares) > 1 else None
 
     def reference_of(self, row: Row) -> Row | None:
         """The row that this one is compared with."""
@@ -198,9 +206,11 @@ class Board:
     def _entry(self, name: str, row: Row, columns: Sequence[Column], value: Estimate, mark: str) -> Entry:
         had = self._had(row, columns)
         log, own = self.sample(row, had[0]).log, row.name == self.reference
-        entry = Entry(name, log, own, value, None, None, mark, tuple(column.name for column in had), ())
+        entry = Entry(name, log, own, value, None, None, None, mark, tuple(column.name for column in had), ())
         reference = self.reference_of(row)
         both = [] if own or reference is None else self._had(reference, had)
+        if (whole := self.whole) and (had_too := self._had(whole, had)):
+            entry = replace(entry, of_whole=self.ratio(row, whole, had_too))
         if not both:
             return entry
         difference = None if log else self.difference(row, reference, both)
