@@ -106,6 +106,10 @@ def test_each_share_has_its_own_reference(made_study):
     ]
     assert entries["sparse-uniform"][AVERAGE].ratio.value == pytest.approx(sum(pairs[:9]) / sum(pairs[9:]))
 
+    whole = [np.mean(list(scores(made_study, "all layers", s, c).values())) for s in (0, 1, 2) for c in VISUAL]
+    assert entries["sparse-uniform"][AVERAGE].of_whole.value == pytest.approx(sum(pairs[:9]) / sum(whole))
+    assert board(made_study).whole is None
+
 
 def test_perplexity_is_a_ratio_and_lower_is_better(made_study):
     found = board(made_study, columns_of(["perplexity", "mmlu"]), "text")
