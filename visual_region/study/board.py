@@ -148,7 +148,8 @@ class Board:
         if name == AVERAGE:
             return name
         column = Column.parse(name)
-        return name if [other.title for other in self.columns].count(column.title) > 1 else column.title
+        titles = [other.title for other in (*self.columns, *self.absent)]
+        return name if titles.count(column.title) > 1 else column.title
 
     def is_log(self, column: Column) -> bool:
         """Whether its scores are perplexities."""

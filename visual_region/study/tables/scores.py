@@ -46,7 +46,7 @@ TABLES = (
 
 
 def score_page(table: ScoreTable, board: Board) -> Page:
-    """The table of a board that has rows."""
+    """The table of a board that has rows and was asked for columns, which need not have scores."""
     shares = sorted({row.share for row in board.rows}, reverse=True)
     blocks: list[list[tuple[Row, dict[str, Entry]]]] = []
     for share in shares:
@@ -65,7 +65,7 @@ def score_page(table: ScoreTable, board: Board) -> Page:
         _record(row, name, found.get(name), board.title_of(name))
         for block in blocks
         for row, found in block
-        for name in board.names
+        for name in [*board.names, *(column.name for column in board.absent)]
     ]
     facts = {"reference": board.reference, "columns": [column.name for column in board.columns]}
     return Page(table.name, table.title, grids, notes(board), records, facts)
