@@ -1,7 +1,7 @@
 """The model card of a folder that this project writes: README.md, with the metadata that the Hub reads.
 
-Everything in it is read from the folder itself: config.json, adapter_config.json and, after a training, run.json. Scores
-are added by the evaluation (llava/eval/suite/all.py).
+Everything in it is read from the folder itself: config.json, adapter_config.json and, after a training, run.json. The
+evaluation adds the scores (llava/eval/suite/all.py).
 """
 
 import json
