@@ -56,6 +56,8 @@ setup(
         "scale": ["deepspeed>=0.19", "bitsandbytes>=0.50", "wandb"],
         # For --report_to.
         "trackers": ["tensorboard", "wandb"],
+        # The page of `python -m visual_region demo`. gradio 6 does not allow Pillow 13 yet.
+        "demo": ["gradio>=6.20", "pillow<13"],
         # Triton, which the kernels need, comes with torch on Linux.
         "kernels": ["liger-kernel>=0.8; platform_system == 'Linux'"],
         "cuda": ["flash-attn; platform_machine == 'x86_64'"],

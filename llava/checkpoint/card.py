@@ -145,17 +145,23 @@ def _layers(config: Mapping[str, Any]) -> list[str]:
     depth, removed, tuned = record.original_depth, set(record.removed), set(record.layers or ())
     picture = "".join("·" if i in removed else "■" if i in tuned else "□" for i in range(depth))
     lines = [f"    {picture}", "", "One character per layer, from layer 0 on: ■ tuned, □ not tuned, · removed."]
+    lines += describe_layers(record)
+    return ["## Decoder layers", "\n".join(lines)]
+
+
+def describe_layers(record: LayerRecord) -> list[str]:
+    """A record in Markdown sentences: what was tuned, removed, set back and healed."""
+    lines = []
     if record.layers:
-        lines.append(
-            f"Tuned: {count(len(tuned), 'layer')} of {depth} (`--tune_layers {record.spec}`): {_listed(tuned)}."
-        )
-    if removed:
-        lines.append(f"Removed: {_listed(removed)}.")
+        number = f"{count(len(record.layers), 'layer')} of {record.original_depth}"
+        lines.append(f"Tuned: {number} (`--tune_layers {record.spec}`): {_listed(record.layers)}.")
+    if record.removed:
+        lines.append(f"Removed: {_listed(record.removed)}.")
     if record.reverted:
         lines.append(f"Set back to the backbone's weights: {_listed(record.reverted)}.")
     if record.healed:
         lines.append(f"Healed after the removal, in layers {_listed(record.healed['layers'])}.")
-    return ["## Decoder layers", "\n".join(lines)]
+    return lines
 
 
 def _training(run: Mapping[str, Any]) -> list[str]:

@@ -1,7 +1,9 @@
 """A conversation with a model about images, with streamed answers."""
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,13 +27,38 @@ class ChatError(ValueError):
     """A turn that cannot be answered."""
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How fast an answer came.
+
+    Attributes:
+        tokens: new tokens, with the end of the turn.
+        first: seconds from the prompt to the first token, with the vision tower.
+        rate: tokens a second after the first one; None for a single token.
+    """
+
+    tokens: int
+    first: float
+    rate: float | None
+
+    @classmethod
+    def of(cls, started: float, times: Sequence[float]) -> "Pace | None":
+        """From the time of the prompt and of each token; None without a token."""
+        if not times:
+            return None
+        rate = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else None
+        return cls(len(times), times[0] - started, rate)
+
+
 class Interrupt(StoppingCriteria):
-    """Ends a generation from another thread."""
+    """Ends a generation from another thread; `times` has the time of each new token."""
 
     def __init__(self) -> None:
         self.event = threading.Event()
+        self.times: list[float] = []
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any) -> torch.BoolTensor:
+        self.times.append(time.perf_counter())
         return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device)
 
 
@@ -54,7 +81,10 @@ class _Streamer(TextIteratorStreamer):
 
 
 class ChatSession:
-    """The turns and the images of one conversation; the images belong to the first question."""
+    """The turns and the images of one conversation; the images belong to the first question.
+
+    `pace` is that of the last answer of `ask`.
+    """
 
     def __init__(
         self,
@@ -71,6 +101,7 @@ class ChatSession:
         self.tokenizer = tokenizer
         self.conversation = template.copy()
         self.generation = generation or Generation()
+        self.pace: Pace | None = None
         self.pixels: Any = None
         self.waiting = len(images)
         if images:
@@ -111,6 +142,7 @@ class ChatSession:
                 streamer.on_finalized_text("", stream_end=True)
 
         worker = threading.Thread(target=generate, daemon=True)
+        started = time.perf_counter()
         worker.start()
         said = []
         try:
@@ -120,6 +152,7 @@ class ChatSession:
         finally:
             interrupt.event.set()
             worker.join()
+            self.pace = Pace.of(started, interrupt.times)
             if not failure:
                 self._keep(conversation, "".join(said))
         if failure:

@@ -14,6 +14,7 @@ COMMANDS: dict[str, str] = {
     "revert": "set layers back to the backbone's weights and write a checkpoint",
     "heal": "distil a pruned model from the unpruned one",
     "export": "write a folder that stock transformers loads, without any of our code",
+    "demo": "a page in the browser: answers of two checkpoints, attention to the image, choosing layers",
     "doctor": "what is installed, which devices and kernels are used, and what to install for the rest",
 }
 """Name of the command and its module -> help."""

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 
-from llava.flags import DTYPE_NAMES, Parser, add_checkpoint_flags, add_output_flags
+from llava.flags import DTYPE_NAMES, Parser, add_checkpoint_flags, add_output_flags, device
 from visual_region.layers import GRAMMAR
 
 MODES = ("lora", "full", "projector")
@@ -166,6 +166,19 @@ def _export(parser: Parser) -> None:
     add_output_flags(parser)
 
 
+def _demo(parser: Parser) -> None:
+    parser.add_argument("--model-path", help="checkpoint to ask: full, LoRA, projector, merged or pruned")
+    parser.add_argument("--model-base", help="base of a LoRA or a projector; default: the recorded one")
+    parser.add_argument("--compare", help="second checkpoint, whose answers are shown next to the first one's")
+    parser.add_argument("--compare-base", help="its base; default: the recorded one")
+    parser.add_argument("--vision-tower", help="tower folder, if config.json records one of another machine")
+    parser.add_argument("--conv-mode", help="conversation template; default: the one that each checkpoint records")
+    parser.add_argument("--device", type=device, default="cuda", help="cuda (the CPU if there is no GPU), cuda:1, cpu")
+    parser.add_argument("--dtype", choices=DTYPE_NAMES, help="default: fp16 on a GPU, fp32 on a CPU")
+    parser.add_argument("--scores", help="score file, for the page that chooses layers; enough without a checkpoint")
+    parser.add_argument("--port", type=int, help="of 127.0.0.1; default: the first free one from 7860 on")
+
+
 def _about_metrics() -> str:
     # Imports torch, so it waits until --help is asked for.
     from visual_region.importance import METRICS
@@ -185,6 +198,7 @@ ADD_FLAGS: dict[str, Callable[[Parser], None]] = {
     "revert": _revert,
     "heal": _heal,
     "export": _export,
+    "demo": _demo,
     "doctor": lambda parser: None,
 }
 """Command -> what adds its flags to a parser."""

@@ -24,6 +24,18 @@ _ASSUMED = ("mode", "dtype", "image_tokens", "text_tokens", "labelled_tokens", "
 
 def run(args: argparse.Namespace) -> None:
     check_files({"--output": (args.output, PLAN)}, [args.data_path])
+    assumed, rows = make_plan(args)
+    print(describe_assumed(assumed))
+    print(_table(rows))
+    for note in assumed["notes"]:
+        print(f"note: {note}")
+    if args.output:
+        write_json(args.output, {"assumed": assumed, "selections": rows})
+        print(f"the plan is in {args.output}")
+
+
+def make_plan(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What was assumed, and one entry for each selection, as in the plan's JSON file; `args` are those of `plan`."""
     _check(args)
     # config.json is enough: weights, and the base of a LoRA, may be missing.
     checkpoint = open_checkpoint(args.model_path, flag="--model-path", weights=False, with_base=False)
@@ -42,13 +54,7 @@ def run(args: argparse.Namespace) -> None:
     assumed = {"model": str(args.model_path), "num_layers": depth, "notes": notes}
     assumed |= {name: getattr(args, name) for name in _ASSUMED}
     assumed["lora_r"] = args.lora_r if args.mode == "lora" else None
-    print(_head(assumed))
-    print(_table(rows))
-    for note in notes:
-        print(f"note: {note}")
-    if args.output:
-        write_json(args.output, {"assumed": assumed, "selections": rows})
-        print(f"the plan is in {args.output}")
+    return assumed, rows
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -136,7 +142,8 @@ def _price(
     return result
 
 
-def _head(assumed: dict[str, Any]) -> str:
+def describe_assumed(assumed: dict[str, Any]) -> str:
+    """What a plan was made for, in two lines."""
     rank = f", LoRA rank {assumed['lora_r']}" if assumed["lora_r"] else ""
     return (
         f"{assumed['model']}: {assumed['num_layers']} layers, {assumed['mode']}{rank}, {assumed['dtype']}\n"
@@ -147,13 +154,15 @@ def _head(assumed: dict[str, Any]) -> str:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    """One row per quantity, one column per selection."""
+    pictures = [f"{row['tune_layers']}: {row['picture']}" for row in rows if row["picture"]]
+    return "\n".join([*pictures, text_table([("", *(row["tune_layers"] for row in rows)), *quantities(rows)])])
+
+
+def quantities(rows: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """The cells of a table: one row per quantity, with its name first and then one column per selection."""
     first = rows[0]["plain"]["flops_per_run"]
     columns = [_column(row, first) for row in rows]
-    lines = [("", *(row["tune_layers"] for row in rows))]
-    lines += [(column[0][0], *(cell for _, cell in column)) for column in zip(*columns, strict=True)]
-    pictures = [f"{row['tune_layers']}: {row['picture']}" for row in rows if row["picture"]]
-    return "\n".join([*pictures, text_table(lines)])
+    return [(column[0][0], *(cell for _, cell in column)) for column in zip(*columns, strict=True)]
 
 
 def _column(row: dict[str, Any], first: float) -> list[tuple[str, str]]:

@@ -138,10 +138,11 @@ class Reader:
             mm_use_im_start_end=bool(getattr(config, "mm_use_im_start_end", False)),
         )
         for group in groups:
-            yield self._batch(collate([dataset[i] for i in group]), tuple(group))
+            yield self.token_batch(collate([dataset[i] for i in group]), tuple(group))
 
     @torch.no_grad()
-    def _batch(self, batch: dict[str, Any], group: tuple[int, ...]) -> TokenBatch:
+    def token_batch(self, batch: dict[str, Any], group: tuple[int, ...]) -> TokenBatch:
+        """The decoder's inputs for the collator's `batch`, whose labels say what is an answer; rows are of `group`."""
         device, dtype = self.model.device, self.model.dtype
         mask = batch["attention_mask"].bool()
         # Kinds pass as labels through the splicing, which labels image tokens and padding with -100.

@@ -21,7 +21,7 @@ def draw_bars(
     width = max(5.0, 0.17 * scores.num_layers + 1.2)
     figure, axes = new_figure(rows, columns, width * columns, 2.5 * rows + 0.6, len(metrics))
     for axis, metric in zip(axes, metrics, strict=True):
-        _panel(axis, scores, metric, set(marked))
+        score_panel(axis, scores, metric, set(marked))
     model = "/".join(Path(scores.content.get("model", "")).parts[-2:])
     whiskers = any("low" in entry for entry in scores.content["metrics"].values())
     note = "; whiskers: 95% bootstrap interval" if whiskers else ""
@@ -34,7 +34,7 @@ def draw_bars(
     save(figure, path)
 
 
-def _panel(axis: Any, scores: ScoreFile, metric: str, marked: set[int]) -> None:
+def score_panel(axis: Any, scores: ScoreFile, metric: str, marked: set[int]) -> None:
     entry = scores.entry(metric)
     values, layers = entry["values"], range(scores.num_layers)
     colours = [MARKED if i in marked else PLAIN for i in layers]
