@@ -27,7 +27,7 @@ from visual_region.importance.tokens import IMAGE
 COLOURS = "inferno"
 _SIDE = 448
 """Pixels of a drawn side."""
-_OPACITY = 0.65
+_OPACITY = 0.55
 
 
 class AttentionMapError(ValueError):

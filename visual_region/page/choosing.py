@@ -96,11 +96,11 @@ def choose(scores_file: str, metric: str | None, layers: float | None, specs: st
 
 
 def cost_of(selections: Sequence[LayerSelection], labels: Sequence[str], training: Training) -> str:
-    """What trainings of these selections would cost, as a Markdown table; or why that is not known."""
+    """What trainings of all layers and of these selections would cost, as Markdown; or why that is not known."""
     if not (training.model or "").strip():
         return "For the cost, name a model: a folder with its `config.json` is enough."
     try:
-        assumed, rows = make_plan(_plan_arguments(selections, training))
+        assumed, rows = make_plan(_plan_arguments(["all", *(s.as_list_spec() for s in selections)], training))
         if assumed["num_layers"] != selections[0].num_layers:
             raise PageError(
                 f"{training.model} has {assumed['num_layers']} layers, the selections are of {selections[0].num_layers}"
@@ -109,7 +109,7 @@ def cost_of(selections: Sequence[LayerSelection], labels: Sequence[str], trainin
         return f"**Error:** the cost is not known: {error}"
     said = describe_assumed(assumed).replace("\n", "  \n")
     notes = "".join(f"\n\nNote: {note}." for note in assumed["notes"])
-    return f"{said}\n\n{markdown_table(['', *labels], quantities(rows))}{notes}"
+    return f"{said}\n\n{markdown_table(['', 'all', *labels], quantities(rows))}{notes}"
 
 
 def _selections(scores: ScoreFile | None, scores_file: str, layers: float | None, specs: str) -> list[LayerSelection]:
@@ -144,11 +144,11 @@ def _table(selections: Sequence[LayerSelection], labels: Sequence[str]) -> str:
     return markdown_table(["selection", "layers", "list", f"overlap with {labels[0]}"], rows)
 
 
-def _plan_arguments(selections: Sequence[LayerSelection], training: Training) -> Any:
+def _plan_arguments(specs: list[str], training: Training) -> Any:
     parser = Parser(prog="plan")
     ADD_FLAGS["plan"](parser)
     args = parser.parse_args([f"--model-path={training.model.strip()}"])
-    args.tune_layers = [selection.as_list_spec() for selection in selections]
+    args.tune_layers = specs
     args.mode = training.mode
     for name in ("lora_r", "samples", "text_tokens"):
         value = getattr(training, name)

@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from visual_region.page.answering import MOST_TOKENS, Loaded, PageError, ask_all
+from visual_region.page.answering import Loaded, PageError, ask_all
 from visual_region.page.choosing import TRAININGS, Training, choose, first_specs, metrics_of
 from visual_region.page.drawn import drawn
 from visual_region.pictures.records import draw_records
@@ -13,7 +13,14 @@ from visual_region.pictures.records import draw_records
 ADDRESS = "127.0.0.1"
 _ONE_AT_A_TIME = {"concurrency_id": "work", "concurrency_limit": 1}
 """A model's attention is switched for the maps, and matplotlib draws in one thread."""
-_WIDE = ".gradio-container {max-width: 1280px !important; margin: auto}"
+_STYLE = """
+.gradio-container {max-width: 1280px !important; margin: auto}
+.prose table td, .prose table th {padding: 2px 8px; border-color: var(--border-color-primary); font-size: 13px}
+.cost {overflow-x: auto}
+.cost table td {white-space: nowrap; word-break: normal}
+.cost table th {word-break: normal; overflow-wrap: normal}
+.cost table td:not(:first-child), .cost table th:not(:first-child) {text-align: right}
+"""
 
 
 def build(models: Sequence[Loaded], scores_file: str, cost_model: str) -> gr.Blocks:
@@ -45,7 +52,7 @@ def serve(page: gr.Blocks, port: int | None) -> str:
         mcp_server=False,
         footer_links=["api"],
         theme=theme,
-        css=_WIDE,
+        css=_STYLE,
     )
     return address
 
@@ -53,7 +60,7 @@ def serve(page: gr.Blocks, port: int | None) -> str:
 def _ask_tab(models: Sequence[Loaded]) -> None:
     records = {loaded.name: loaded.checkpoint.record for loaded in models}
     last = max(record.original_depth for record in records.values()) - 1
-    gr.Image(drawn(draw_records, records), label="Decoder layers", interactive=False, buttons=["fullscreen"])
+    gr.Image(drawn(draw_records, records), show_label=False, interactive=False, buttons=["fullscreen"])
     with gr.Row():
         with gr.Column(scale=1):
             image = gr.Image(
@@ -62,15 +69,19 @@ def _ask_tab(models: Sequence[Loaded]) -> None:
         with gr.Column(scale=2):
             question = gr.Textbox(label="Question", placeholder="What is in the image?", lines=2)
             with gr.Row():
-                tokens = gr.Number(64, label="Longest answer, in tokens", precision=0, minimum=1, maximum=MOST_TOKENS)
-                temperature = gr.Slider(0, 2, 0, step=0.1, label="Temperature (0: the most probable token)")
+                tokens = gr.Number(64, label="Longest answer, in tokens", precision=0)
+                temperature = gr.Slider(0, 2, 0, step=0.1, label="Temperature")
             ask = gr.Button("Ask", variant="primary")
             message = gr.Markdown()
-    texts, notes = [], []
+    # The texts of the records differ in length, and the answers are in one line below them.
     with gr.Row():
         for loaded in models:
             with gr.Column():
                 gr.Markdown(f"### {loaded.name}\n{loaded.about}")
+    texts, notes = [], []
+    with gr.Row():
+        for _ in models:
+            with gr.Column():
                 texts.append(gr.Textbox(label="Answer", lines=3, interactive=False, buttons=["copy"]))
                 notes.append(gr.Markdown())
     gr.Markdown(
@@ -89,8 +100,8 @@ def _ask_tab(models: Sequence[Loaded]) -> None:
         empty = [""] * (2 * len(models))
         try:
             for replies in ask_all(models, *fields):
-                texts, notes = [reply.text for reply in replies], [reply.note for reply in replies]
-                yield ["", *texts, *notes, [reply.maps for reply in replies]]
+                said, about = [reply.text for reply in replies], [reply.note for reply in replies]
+                yield ["", *said, *about, [reply.maps for reply in replies]]
         except PageError as error:
             yield [f"**Error:** {error}", *empty, []]
 
@@ -111,7 +122,7 @@ def _layers_tab(page: gr.Blocks, scores_file: str, cost_model: str, depth: int |
     metric_name = choices[0][1] if choices else None
     with gr.Row():
         with gr.Column(scale=2):
-            scores = gr.Textbox(scores_file, label="Score file of `python -m visual_region score` (a path here)")
+            scores = gr.Textbox(scores_file, label="Score file (a path on this machine, written by the command score)")
             with gr.Row():
                 metric = gr.Dropdown(choices, value=metric_name, label="Metric to draw")
                 layers = gr.Number(depth, label="Layers, without a score file", precision=0)
@@ -130,11 +141,13 @@ def _layers_tab(page: gr.Blocks, scores_file: str, cost_model: str, depth: int |
                 text = gr.Number(192, label="Text tokens", precision=0, min_width=80)
             show = gr.Button("Show", variant="primary")
     message = gr.Markdown()
-    picture = gr.Image(label="Selections", interactive=False, buttons=["download", "fullscreen"])
-    table = gr.Markdown()
-    flags = gr.Textbox(label="To copy", lines=2, interactive=False, buttons=["copy"])
-    gr.Markdown("### Cost")
-    cost = gr.Markdown()
+    with gr.Row():
+        with gr.Column(scale=1):
+            picture = gr.Image(show_label=False, interactive=False, buttons=["download", "fullscreen"])
+            flags = gr.Textbox(label="To copy", lines=2, interactive=False, buttons=["copy"])
+            table = gr.Markdown()
+        with gr.Column(scale=1):
+            cost = gr.Markdown(elem_classes="cost")
 
     def read(scores_file: str) -> list[Any]:
         choices, said = metrics_of(scores_file)

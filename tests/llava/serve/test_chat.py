@@ -12,7 +12,7 @@ from llava.eval.answering.answerer import Answerer, Generation
 from llava.eval.answering.questions import Question
 from llava.eval.run_llava import eval_model
 from llava.model.builder import load_pretrained_model
-from llava.serve.chat import ChatError, ChatSession, _until
+from llava.serve.chat import ChatError, ChatSession, Pace, _until
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,16 @@ def test_streamed_answer_is_the_evaluations(parts, session, tiny):
     pieces = list(session.ask("Where is the red line?"))
     assert len(pieces) > 1
     assert ["".join(pieces).strip()] == answerer.answer([Question(0, 0, "Where is the red line?", "3.png")])
+
+
+def test_pace_counts_the_tokens(session):
+    said = "".join(session.ask("Where?"))
+    assert 1 <= session.pace.tokens <= 12
+    assert session.pace.tokens >= len(said.split())
+    assert session.pace.first > 0
+    assert Pace.of(1.0, [3.0, 3.5, 4.0]) == Pace(3, 2.0, 2.0)
+    assert Pace.of(1.0, [3.0]) == Pace(1, 2.0, None)
+    assert Pace.of(1.0, []) is None
 
 
 def test_turns_are_remembered(session):

@@ -6,10 +6,11 @@ import re
 import pytest
 from matplotlib import pyplot
 
+from llava.checkpoint.record import LayerRecord
 from tests.conftest import REPOSITORY
 from visual_region.importance import METRICS
 from visual_region.layers import LayerSelection
-from visual_region.pictures import bars, curves, figure, heatmap, stacks
+from visual_region.pictures import bars, choice, curves, figure, heatmap, records, stacks
 from visual_region.scores import ScoreFile
 
 LAYERS = 6
@@ -110,3 +111,25 @@ def test_labels_that_end_alike_are_not_cut():
     long = "x" * 50
     assert figure.shortened([f"a{long}", f"b{long}"]) == [f"a{long}", f"b{long}"]
     assert figure.shortened([f"a{long}", "b"]) == [f"…{long[:39]}", "b"]
+
+
+def test_records_show_what_was_tuned_removed_and_healed(drawn, tmp_path):
+    tuned = LayerRecord({}, LAYERS).tuned("0,3", [0, 3])
+    healed = tuned.cut([0, 2, 3, 5]).tuned("0", [0]).after_healing(tuned.cut([0, 2, 3, 5]))
+    records.draw_records({"a": tuned, "b": healed, "c": tuned.set_back([3])}, tmp_path / "r.png")
+    axis = drawn[0].axes[0]
+    marks = {(text.get_text(), *text.get_position()) for text in axis.texts}
+    assert marks == {("×", 1.5, 1.5), ("×", 4.5, 1.5), ("h", 0.5, 1.5), ("b", 3.5, 2.5)}
+    legend = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert legend == ["tuned", "not tuned", "× removed", "h healed", "b set back to the backbone"]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b", "c"]
+
+
+def test_cells_are_below_their_bars(drawn, tmp_path):
+    selections = [LayerSelection((0, 3), LAYERS, "0,3"), LayerSelection((1,), LAYERS, "1")]
+    choice.draw_choice(score_file(tmp_path, 3), "image-attention", selections, tmp_path / "c.png")
+    drawn[0].draw_without_rendering()
+    bars_axis, cells = drawn[0].axes
+    for layer in (0, LAYERS - 1):
+        bar = bars_axis.transData.transform((layer, 0))[0]
+        assert abs(bar - cells.transData.transform((layer + 0.5, 0))[0]) < 1
