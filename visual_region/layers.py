@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from llava.checkpoint.record import LayerRecord
-from llava.names import close, did_you_mean, listed
+from llava.names import close, did_you_mean
 from visual_region.scores import ScoreError, ScoreFile
 from visual_region.strategies import (
     ORDERS,
@@ -234,17 +234,12 @@ def _from_scores(part: str, n: int) -> list[int]:
     path, metric, count = query.path, query.metric, _amount(query.amount, n)
     try:
         scores = ScoreFile.read(path)
-        values = scores.entry(metric)["values"]
+        scores.entry(metric)
+        if scores.num_layers != n:
+            raise ScoreError(f"{path!r} scores a model of {scores.num_layers} layers, this one has {n}")
+        values = scores.values(metric)
     except ScoreError as error:
         raise LayerSelectionError(str(error)) from error
-    if scores.num_layers != n:
-        raise LayerSelectionError(f"{path!r} scores a model of {scores.num_layers} layers, this one has {n}")
-    # NaN has no rank, and an infinite score is an error of the measurement; json reads both.
-    wrong = [i for i, x in enumerate(values) if not (_is_int(x) or (isinstance(x, float) and math.isfinite(x)))]
-    if wrong:
-        raise LayerSelectionError(
-            f"{metric!r} in {path!r} is not a finite number (NaN, null, ...) at {listed('layer', wrong)}"
-        )
     return ORDERS[query.order](values, count)
 
 

@@ -12,11 +12,12 @@ parameters have none; these hold how many elements they left out.
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llava.names import close, did_you_mean
+from llava.names import close, did_you_mean, listed
 from llava.outputs import FileKind
 
 if TYPE_CHECKING:
@@ -84,6 +85,16 @@ class ScoreFile:
                 hint = f"; a file that an earlier version wrote has {VECTOR} under that name: score again for the mean"
             raise ScoreError(f"{self.path} has no metric {metric!r}; it has {', '.join(self.names) or 'none'}{hint}")
         return self.content["metrics"][metric]
+
+    def values(self, metric: str) -> list[float]:
+        """The metric's score of each layer; raises `ScoreError` unless all are finite numbers."""
+        values = self.entry(metric)["values"]
+        # NaN has no rank, and an infinite score is an error of the measurement; json reads both.
+        numbers = [isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) for x in values]
+        if wrong := [layer for layer, good in enumerate(numbers) if not good]:
+            where = listed("layer", wrong)
+            raise ScoreError(f"{metric!r} in {self.path!r} is not a finite number (NaN, null, ...) at {where}")
+        return values
 
     def has_samples(self, metric: str) -> bool:
         """Whether the metric was measured on samples; those of parameters were not."""

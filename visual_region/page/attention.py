@@ -28,6 +28,8 @@ COLOURS = "inferno"
 _SIDE = 448
 """Pixels of a drawn side."""
 _OPACITY = 0.55
+_LEAST = 1e-12
+"""A layer that does not look at the picture is drawn dark."""
 
 
 class AttentionMapError(ValueError):
@@ -86,7 +88,7 @@ class AttentionMaps:
         shares = self.shares[place]
         now = "" if place == layer else f", now layer {place}"
         line = f"Layer {layer}{now}: {100 * shares.sum():.1f}% of the attention is on the image"
-        scaled = Image.fromarray((shares / shares.max()).astype(np.float32)).resize(
+        scaled = Image.fromarray((shares / max(shares.max(), _LEAST)).astype(np.float32)).resize(
             (_SIDE, _SIDE), Image.Resampling.NEAREST
         )
         heat = np.asarray(scaled)[..., None]

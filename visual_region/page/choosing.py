@@ -23,6 +23,7 @@ from visual_region.scores import ScoreFile
 TRAININGS = tuple(mode for mode in MODES if mode != "projector")
 """Modes of `plan` that train decoder layers."""
 _MOST_SELECTIONS = 12
+_MOST_LAYERS = 1000
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,8 @@ def _selections(scores: ScoreFile | None, scores_file: str, layers: float | None
         raise PageError(f"{len(lines)} selections are too many for one picture; give at most {_MOST_SELECTIONS}")
     if scores is None and any(part.startswith("#") for line in lines for part in line.split(",")):
         raise PageError("a selection that begins with # takes layers from the score file; name one")
-    if scores is None and not layers:
-        raise PageError("give a score file or the number of layers")
+    if scores is None and (layers is None or not 1 <= layers <= _MOST_LAYERS):
+        raise PageError(f"give a score file, or the number of layers, from 1 to {_MOST_LAYERS}")
     depth = scores.num_layers if scores else int(layers)
     return [LayerSelection.parse(_with_file(line, scores_file), depth) for line in lines]
 
@@ -132,8 +133,12 @@ def _with_file(line: str, scores_file: str) -> str:
 
 
 def _metric(scores: ScoreFile, metric: str | None) -> str:
-    """The chosen metric, or the first one of a file that has been read since the choice."""
-    return metric if metric in scores.names else scores.names[0]
+    """The metric to draw: the chosen one, or the first one of a file that has been read since the choice."""
+    if not scores.names:
+        raise PageError(f"{scores.path} has no metric")
+    metric = metric if metric in scores.names else scores.names[0]
+    scores.values(metric)
+    return metric
 
 
 def _table(selections: Sequence[LayerSelection], labels: Sequence[str]) -> str:

@@ -60,8 +60,9 @@ def test_what_the_page_starts_with_works(scores):
     ("layers", "specs", "words"),
     [
         (6, "", "at least one selection"),
-        (None, "0,3", "score file or the number of layers"),
-        (-3, "0", "positive integer"),
+        (None, "0,3", "give a score file, or the number of layers"),
+        (-3, "0", "from 1 to 1000"),
+        (10**9, "all", "from 1 to 1000"),
         (6, "#bi:2", "name one"),
         (6, "0,9", "no layer 9"),
         (6, "sparse_uniform:2", "did you mean 'sparse-uniform:2'"),
@@ -75,7 +76,14 @@ def test_wrong_fields_are_messages(layers, specs, words):
     assert found == Choice(message=found.message)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"num_layers": 2, "metrics": {}}', "not json"])
+VALUES_OF_TWO = '"num_layers": 2, "metrics": {"bi": {"values"'
+CONTENTS = [
+    *("", "[]", "{}", '{"num_layers": 2, "metrics": {}}', "not json"),
+    *(f"{{{VALUES_OF_TWO}: [{wrong}, 1]}}}}}}" for wrong in ("null", "NaN", '"x"', "true")),
+]
+
+
+@pytest.mark.parametrize("content", CONTENTS)
 def test_wrong_score_files_are_messages(tmp_path, content):
     path = tmp_path / "s.json"
     path.write_text(content)
