@@ -52,6 +52,8 @@ setup(
     ],
     extras_require={
         "quickstart": ["gguf"],
+        # export --format gguf
+        "gguf": ["gguf>=0.19"],
         # ZeRO and QLoRA; both are pure wheels here, without a compiler, and run on a CPU too.
         "scale": ["deepspeed>=0.19", "bitsandbytes>=0.50", "wandb"],
         # Triton, which the kernels need, comes with torch on Linux.

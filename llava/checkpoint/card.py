@@ -34,6 +34,11 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 processor = AutoProcessor.from_pretrained("{name}")
 model = LlavaForConditionalGeneration.from_pretrained("{name}", dtype="auto")
 ```"""
+_LOAD_GGUF = """```
+llama-mtmd-cli -m {name}/model.gguf --mmproj {name}/mmproj.gguf --image IMAGE
+```
+
+With text alone, or without `mmproj.gguf`: `llama-cli -m {name}/model.gguf`."""
 
 
 def write_card(folder: Path, config: Mapping[str, Any], name: str | None = None, run: Path | None = None) -> None:
@@ -56,12 +61,12 @@ def model_card(folder: Path, config: Mapping[str, Any], name: str, run: Path) ->
     adapter = _json(folder / ADAPTER_CONFIG)
     cost = read_run(run)
     base = adapter.get("base_model_name_or_path") or cost.get("base")
-    exported = config.get("model_type") == _EXPORTED
-    load = (_LOAD_EXPORTED if exported else _LOAD).format(name=name)
+    exported, gguf = config.get("model_type") == _EXPORTED, any(folder.glob("*.gguf"))
+    load = (_LOAD_GGUF if gguf else _LOAD_EXPORTED if exported else _LOAD).format(name=name)
     parts = [
-        _metadata(config, adapter, base),
+        _metadata(config, adapter, base, gguf),
         f"# {name}",
-        _what(config, adapter),
+        _what(config, adapter, gguf),
         _facts(config, base),
         *_layers(config),
     ]
@@ -83,7 +88,7 @@ def _json(file: Path) -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
-def _metadata(config: Mapping[str, Any], adapter: Mapping[str, Any], base: str | None) -> str:
+def _metadata(config: Mapping[str, Any], adapter: Mapping[str, Any], base: str | None, gguf: bool) -> str:
     """The block of YAML; a base is named only if it is a model of the Hub, as the Hub accepts no other."""
     tags = [
         _TAG,
@@ -91,13 +96,16 @@ def _metadata(config: Mapping[str, Any], adapter: Mapping[str, Any], base: str |
         *(["lora"] if adapter else []),
         *(["layer-pruning"] if LayerRecord.of(config).removed else []),
     ]
-    lines = ["---", "pipeline_tag: image-text-to-text", f"library_name: {'peft' if adapter else 'transformers'}"]
+    library = "gguf" if gguf else "peft" if adapter else "transformers"
+    lines = ["---", "pipeline_tag: image-text-to-text", f"library_name: {library}"]
     if base and _HUB_ID.fullmatch(base) and not Path(base).exists():
         lines.append(f"base_model: {base}")
     return "\n".join([*lines, "tags:", *(f"- {tag}" for tag in tags), "---"])
 
 
-def _what(config: Mapping[str, Any], adapter: Mapping[str, Any]) -> str:
+def _what(config: Mapping[str, Any], adapter: Mapping[str, Any], gguf: bool) -> str:
+    if gguf:
+        return "A vision-language model, or its language model alone, in the format of llama.cpp (GGUF)."
     if config.get("model_type") == _EXPORTED:
         return "A vision-language model in the format of transformers' `LlavaForConditionalGeneration`."
     if adapter:

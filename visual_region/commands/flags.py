@@ -162,8 +162,28 @@ def _heal(parser: Parser) -> None:
 
 def _export(parser: Parser) -> None:
     add_checkpoint_flags(parser, "of what is written; default: as stored")
+    parser.add_argument(
+        "--format",
+        choices=("transformers", "gguf"),
+        default="transformers",
+        help="transformers: a folder that stock transformers loads; gguf: files for llama.cpp",
+    )
+    # The same as --dtype, under the name and with the values that llama.cpp's own converter has.
+    parser.add_argument(
+        "--outtype",
+        dest="dtype",
+        type=_outtype,
+        choices=DTYPE_NAMES,
+        metavar="{f32,f16,bf16}",
+        help="--dtype in llama.cpp's words",
+    )
+    parser.add_argument("--text-only", action="store_true", help="gguf: leave vision tower and projector out")
     parser.add_argument("--conv-mode", help="conversation template to write; default: the checkpoint's")
     add_output_flags(parser)
+
+
+def _outtype(text: str) -> str:
+    return {"f32": "fp32", "f16": "fp16"}.get(text, text)
 
 
 def _about_metrics() -> str:
