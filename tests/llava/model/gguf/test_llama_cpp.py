@@ -17,7 +17,6 @@ from llava.checkpoint.tokenizer import load_tokenizer
 from llava.model.builder import load_checkpoint
 
 pytest.importorskip("gguf", reason="pip install -e '.[gguf]'")
-llama_cpp = pytest.importorskip("llama_cpp", reason="pip install llama-cpp-python (it is built: cmake, a C++ compiler)")
 
 from gguf import GGUFReader
 
@@ -25,6 +24,8 @@ from llava.model.gguf.export import prepare_export
 from tests.llava.model.gguf.clip_cpp import embeddings
 from tests.llava.model.gguf.test_language import EXPORTABLE, changed
 from tests.llava.model.gguf.test_vocabulary import TEXTS
+
+llama_cpp = pytest.importorskip("llama_cpp", reason="pip install llama-cpp-python (it is built: cmake, a C++ compiler)")
 
 F32 = 0
 """ggml's number of the type: by default, keys and values are kept in float16."""
