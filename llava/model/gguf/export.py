@@ -101,7 +101,11 @@ def _language_file(
     template = None if mode == OWN_TEMPLATE else get_template(mode)
     jinja = chat_template(template) if template else tokenizer.chat_template
     vocabulary = vocabulary_of(tokenizer, config.vocab_size, template.stop if template else None, jinja)
-    writer = _writer(ARCHITECTURES[checkpoint.family.backbone_type], GGUFType.MODEL, name)
+    arch = ARCHITECTURES[checkpoint.family.backbone_type]
+    if arch is MODEL_ARCH.PHI3 and any(token.rstrip for token in tokenizer.added_tokens_decoder.values()):
+        # llama.cpp strips the white space after such tokens only if it reads this word in the name.
+        name = f"{name} (Phi-3)"
+    writer = _writer(arch, GGUFType.MODEL, name)
     add_language_keys(writer, config, dtype)
     vocabulary.add_to(writer)
     return GGUFFile(writer, named)

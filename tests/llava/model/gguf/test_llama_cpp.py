@@ -23,7 +23,7 @@ from gguf import GGUFReader
 from llava.model.gguf.export import prepare_export
 from tests.llava.model.gguf.clip_cpp import embeddings
 from tests.llava.model.gguf.test_language import EXPORTABLE, changed
-from tests.llava.model.gguf.test_vocabulary import TEXTS
+from tests.llava.model.gguf.test_vocabulary import TEXTS, with_user_token
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="pip install llama-cpp-python (it is built: cmake, a C++ compiler)")
 
@@ -89,6 +89,12 @@ def test_scaled_positions(name, rope, backbones, tmp_path):
     values = {"rope_parameters": rope, "original_max_position_embeddings": 256}
     folder = changed(backbones[name], tmp_path / "llm", **values)
     assert_same(open_checkpoint(folder), tmp_path / "gguf", TEXTS[:2])
+
+
+@pytest.mark.parametrize("rstrip", [True, False])
+def test_white_space_after_phi3s_tokens(rstrip, backbones, tmp_path):
+    folder = with_user_token(backbones["bunny-phi3"], tmp_path / "llm", rstrip)
+    assert_same(open_checkpoint(folder), tmp_path / "gguf", ["<|user|>\nWhere is the line? <|user|> Is it red?"])
 
 
 def assert_same(checkpoint, folder, texts):

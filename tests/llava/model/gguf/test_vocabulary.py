@@ -5,9 +5,10 @@ import shutil
 from itertools import pairwise
 
 import pytest
-from tokenizers import Regex, normalizers
+from tokenizers import AddedToken, Regex, normalizers
 from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence, Split, Whitespace
 
+from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.tokenizer import load_tokenizer
 from llava.conversation import get_template
 
@@ -131,11 +132,9 @@ def test_unknown_rules_are_refused(rules, make_tokenizer):
         vocabulary_of(tokenizer, 400)
 
 
-def test_chat_template(tiny, tiny_llava, backbones, tmp_path):
+def test_chat_template(tiny_llava, backbones, tmp_path):
     """That of the checkpoint's conversation template; a plain language model keeps its own."""
     from jinja2 import Environment
-
-    from llava.checkpoint.folder import open_checkpoint
 
     prepared = prepare_export(open_checkpoint(tiny_llava), "tiny", conv_mode="v1", text_only=True)
     jinja = prepared.files["model.gguf"].writer.kv_data[0]["tokenizer.chat_template"].value
@@ -151,3 +150,22 @@ def test_chat_template(tiny, tiny_llava, backbones, tmp_path):
     tokenizer.save_pretrained(folder)
     prepared = prepare_export(open_checkpoint(folder), "tiny")
     assert prepared.files["model.gguf"].writer.kv_data[0]["tokenizer.chat_template"].value == tokenizer.chat_template
+
+
+def test_phi3_by_name(backbones, tmp_path):
+    """llama.cpp finds out by the model's name that white space after Phi-3's tokens is dropped."""
+    folder = with_user_token(backbones["bunny-phi3"], tmp_path / "llm", rstrip=True)
+    prepared = prepare_export(open_checkpoint(folder), "mine")
+    assert prepared.files["model.gguf"].writer.kv_data[0]["general.name"].value == "mine (Phi-3)"
+    folder = with_user_token(backbones["bunny-phi3"], tmp_path / "other", rstrip=False)
+    prepared = prepare_export(open_checkpoint(folder), "mine")
+    assert prepared.files["model.gguf"].writer.kv_data[0]["general.name"].value == "mine"
+
+
+def with_user_token(backbone, folder, rstrip):
+    """A copy of a language model whose tokenizer has a token `<|user|>`."""
+    shutil.copytree(backbone, folder)
+    tokenizer = load_tokenizer(folder)
+    tokenizer.add_tokens([AddedToken("<|user|>", rstrip=rstrip, special=True, normalized=False)], special_tokens=True)
+    tokenizer.save_pretrained(folder)
+    return folder
