@@ -173,7 +173,6 @@ def _export(parser: Parser) -> None:
         "--outtype",
         dest="dtype",
         type=_outtype,
-        choices=DTYPE_NAMES,
         metavar="{f32,f16,bf16}",
         help="--dtype in llama.cpp's words",
     )
@@ -183,7 +182,11 @@ def _export(parser: Parser) -> None:
 
 
 def _outtype(text: str) -> str:
-    return {"f32": "fp32", "f16": "fp16"}.get(text, text)
+    names = dict(zip(("f32", "f16", "bf16"), DTYPE_NAMES, strict=True))
+    if text not in names:
+        smaller = "llama.cpp's llama-quantize makes smaller types of them"
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(names)}; {smaller}")
+    return names[text]
 
 
 def _about_metrics() -> str:

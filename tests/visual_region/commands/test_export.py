@@ -30,6 +30,7 @@ def test_files_and_messages(tiny_llava, tmp_path, command, capsys):
         command(*flags)
     command(*flags, "--overwrite", "--text-only")
     assert names(output) == ["README.md", "model.gguf"]
+    assert "pipeline_tag: text-generation" in (output / "README.md").read_text()
     assert f"llama-cli -m {output}/model.gguf" in capsys.readouterr().out
     assert GGUFReader(output / "model.gguf").fields["general.file_type"].contents() == 0
 
@@ -70,12 +71,13 @@ def test_full_disk(tiny_llava, small_disk, command):
     assert not names(small_disk)
 
 
-def test_what_is_missing_or_wrong_is_one_line(tiny_llava, tmp_path, command, monkeypatch):
+def test_what_is_missing_or_wrong_is_one_line(tiny_llava, tmp_path, command, monkeypatch, capsys):
     flags = ("export", "--model-path", tiny_llava, "--output", tmp_path / "no")
     with pytest.raises(SystemExit, match="--text-only is for --format gguf"):
         command(*flags, "--text-only")
     with pytest.raises(SystemExit):
         command(*flags, "--format", "gguf", "--outtype", "q8_0")
+    assert "is none of f32, f16, bf16; llama.cpp's llama-quantize makes smaller types" in capsys.readouterr().err
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(SystemExit, match=r"needs the package gguf, .*: pip install -e '.\[gguf\]'"):
         command(*flags, "--format", "gguf")
