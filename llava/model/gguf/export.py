@@ -48,6 +48,8 @@ class GGUFExport:
         with folder_written_whole(output, self.nbytes) as aside:
             write_files(self.files, aside)
             config = self.checkpoint.model_config().to_dict()
+            if GGUF_PROJECTOR not in self.files:
+                config |= {"mm_vision_tower": None, "mm_projector_type": None}
             write_card(aside, config, Path(output).name, run=self.checkpoint.path)
 
 
