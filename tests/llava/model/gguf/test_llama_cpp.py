@@ -23,7 +23,7 @@ from gguf import GGUFReader
 from llava.model.gguf.export import prepare_export
 from tests.llava.model.gguf.clip_cpp import embeddings
 from tests.llava.model.gguf.test_language import EXPORTABLE, changed
-from tests.llava.model.gguf.test_vocabulary import TEXTS, with_user_token
+from tests.llava.model.gguf.test_vocabulary import RULES, TEXTS, with_user_token
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="pip install llama-cpp-python (it is built: cmake, a C++ compiler)")
 
@@ -97,6 +97,16 @@ def test_white_space_after_phi3s_tokens(rstrip, backbones, tmp_path):
     assert_same(open_checkpoint(folder), tmp_path / "gguf", ["<|user|>\nWhere is the line? <|user|> Is it red?"])
 
 
+@pytest.mark.parametrize("pre", RULES)
+def test_byte_level_rules(pre, make_tokenizer, backbones, tmp_path):
+    folder = shutil.copytree(backbones["bunny-qwen2"], tmp_path / "llm")
+    tokenizer = make_tokenizer("<|im_end|>", "<|im_start|>")
+    tokenizer.backend_tokenizer.pre_tokenizer = RULES[pre]
+    tokenizer.save_pretrained(folder)
+    texts = (*TEXTS, "<|im_start|>user\n\nIt's  12345 o'clock,\r\n\tDON'T!!<|im_end|>\n<|im_start|>")
+    assert_same(open_checkpoint(folder), tmp_path / "gguf", texts)
+
+
 def assert_same(checkpoint, folder, texts):
     tokenizer, model, _, _ = load_checkpoint(checkpoint, device="cpu", text_only=True)
     llm = load(written(checkpoint, folder))
@@ -129,7 +139,7 @@ def test_greedy_text_of_smollm2(embedded, tmp_path):
     settings = {"max_tokens": 8, "temperature": 0.0, "repeat_penalty": 1.0}
     tokenizer.padding_side = "left"
     inputs = tokenizer(list(PROMPTS), return_tensors="pt", padding=True)
-    generated = model.generate(**inputs, max_new_tokens=8, do_sample=False)[:, inputs["input_ids"].shape[1] :]
+    generated = model.generate(**inputs, max_new_tokens=8, do_sample=False)
     for prompt, ids in zip(PROMPTS, generated, strict=True):
         text = tokenizer.decode(ids, skip_special_tokens=True)
         assert llm.create_completion(prompt, **settings)["choices"][0]["text"] == text, prompt

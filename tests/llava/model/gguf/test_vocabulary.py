@@ -30,6 +30,14 @@ LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+BYTES = ByteLevel(add_prefix_space=False, use_regex=False)
+RULES = {
+    "gpt-2": ByteLevel(add_prefix_space=False),
+    "smollm": Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]),
+    "llama-bpe": Sequence([Split(Regex(LLAMA3), "isolated"), BYTES]),
+    "qwen2": Sequence([Split(Regex(LLAMA3.replace("{1,3}", "")), "isolated"), BYTES]),
+}
+"""Pre-tokenizers of published models, by llama.cpp's names."""
 
 
 def merged_by_scores(vocabulary, text):
@@ -77,34 +85,10 @@ def test_added_tokens(backbones):
     assert "eot" not in fewer.special
 
 
-@pytest.mark.parametrize(
-    ("rules", "pre"),
-    [
-        (ByteLevel(add_prefix_space=False), "gpt-2"),
-        (Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]), "smollm"),
-        (
-            Sequence(
-                [
-                    Split(Regex(LLAMA3), "isolated"),
-                    ByteLevel(add_prefix_space=False, use_regex=False),
-                ]
-            ),
-            "llama-bpe",
-        ),
-        (
-            Sequence(
-                [
-                    Split(Regex(LLAMA3.replace("{1,3}", "")), "isolated"),
-                    ByteLevel(add_prefix_space=False, use_regex=False),
-                ]
-            ),
-            "qwen2",
-        ),
-    ],
-)
-def test_byte_level(rules, pre, make_tokenizer):
+@pytest.mark.parametrize("pre", RULES)
+def test_byte_level(pre, make_tokenizer):
     tokenizer = make_tokenizer("<|im_end|>", None, ["<|im_start|>"])
-    tokenizer.backend_tokenizer.pre_tokenizer = rules
+    tokenizer.backend_tokenizer.pre_tokenizer = RULES[pre]
     tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
     vocabulary = vocabulary_of(tokenizer, 400, stop="<|im_end|>")
     assert (vocabulary.kind, vocabulary.pre, vocabulary.begins) == ("gpt2", pre, False)
@@ -163,9 +147,13 @@ def test_phi3_by_name(backbones, tmp_path):
 
 
 def with_user_token(backbone, folder, rstrip):
-    """A copy of a language model whose tokenizer has a token `<|user|>`."""
+    """A copy of a language model whose tokenizer has a token `<|user|>`, and normalises text as Phi-3's own does."""
     shutil.copytree(backbone, folder)
     tokenizer = load_tokenizer(folder)
     tokenizer.add_tokens([AddedToken("<|user|>", rstrip=rstrip, special=True, normalized=False)], special_tokens=True)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    tokenizer.backend_tokenizer.pre_tokenizer = None
     tokenizer.save_pretrained(folder)
     return folder
