@@ -90,7 +90,7 @@ def prepare_export(
         writer = _writer(MODEL_ARCH.MMPROJ, GGUFType.MMPROJ, name)
         add_projector_keys(writer, config, tower, dtype)
         files[GGUF_PROJECTOR] = GGUFFile(writer, projector_tensors(tower, tensors, dtype))
-    return GGUFExport(checkpoint, files, language_notes(config) + (projector_notes(config) if tower else []))
+    return GGUFExport(checkpoint, files, language_notes(config) + (projector_notes(config, tower) if tower else []))
 
 
 def _language_file(

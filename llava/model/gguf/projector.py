@@ -13,6 +13,7 @@ from llava.checkpoint.tensors import Stored
 from llava.model.export import vision_problems
 from llava.model.gguf.writing import FILE_TYPES, in_dtype
 from llava.model.multimodal_encoder.base import PatchTower
+from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
 
 _ACTIVATIONS = {"quick_gelu": False, "gelu": True, "gelu_pytorch_tanh": True}
 """`hidden_act` of a tower -> `clip.use_gelu`, which is the tanh approximation."""
@@ -35,12 +36,19 @@ def projector_problems(config: Any, tower: Any) -> list[str]:
     return problems
 
 
-def projector_notes(config: Any) -> list[str]:
+def projector_notes(config: Any, tower: PatchTower) -> list[str]:
     """Where llama.cpp will give other answers."""
+    notes = []
+    if isinstance(tower, CLIPVisionTower):
+        notes.append(
+            "llama.cpp's releases since May 2025 misplace CLIP's class token (ggml-org/llama.cpp#25814): until that is "
+            "mended, they answer worse about images"
+        )
     ratio = getattr(config, "image_aspect_ratio", None)
-    if ratio == "pad":
-        return []
-    return [f"llama.cpp pads images to a square; this model was trained with image_aspect_ratio {ratio or 'square'!r}"]
+    if ratio != "pad":
+        trained = f"this model was trained with image_aspect_ratio {ratio or 'square'!r}"
+        notes.append(f"llama.cpp pads images to a square; {trained}")
+    return notes
 
 
 def add_projector_keys(writer: GGUFWriter, config: Any, tower: PatchTower, dtype: torch.dtype) -> None:
