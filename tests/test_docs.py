@@ -1,4 +1,4 @@
-"""The pages: each command in them is understood by the program that it names, each picture is there, no link is dead."""
+"""The pages: each command in them is understood by the program that it names, and no link is dead."""
 
 import os
 import re
@@ -75,11 +75,9 @@ def test_python_commands_parse(words, monkeypatch):
     words = ["gqa" if word == "NAME" else word for word in words]
     module = words[2] if words[1] == "-m" else None
     monkeypatch.setattr(sys, "argv", words[2:] if module else words[1:])
+    run, name = (runpy.run_module, module) if module else (runpy.run_path, words[1])
     with pytest.raises(Understood):
-        if module:
-            runpy.run_module(module, run_name="__main__", alter_sys=False)
-        else:
-            runpy.run_path(words[1], run_name="__main__")
+        run(name, run_name="__main__")
 
 
 @pytest.mark.parametrize(
