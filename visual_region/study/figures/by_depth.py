@@ -6,21 +6,22 @@ from typing import Any
 
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from visual_region.study.figures.drawing import NothingToDraw, by_row, lacking, uneven
+from visual_region.study.figures.drawing import NothingToDraw, label_of, lacking, uneven
 from visual_region.study.results import CellResult
+from visual_region.study.samples import Row, rows_of
 
 EXPERIMENTS = ("depths", "shares")
 _DODGE = 0.05
-"""Between lines, in factors of 2 of the number of layers, so that whiskers do not lie on each other."""
+"""Between lines, in doublings of the number of layers, so that whiskers do not lie on each other."""
 
-Lines = Mapping[float, Mapping[int, Sequence[CellResult]]]
-"""Share of the data in percent -> number of tuned layers -> the cells of the row, by seed."""
+Lines = Mapping[float, Mapping[int, Row]]
+"""Share of the data in percent -> number of tuned layers -> row."""
 
 
 def lines_of(
     results: Sequence[CellResult], measured: Callable[[CellResult], bool], what: str
 ) -> tuple[Lines, list[str]]:
-    """The lines of the cells that have what a figure shows, the largest share first, and what is missing.
+    """The rows that have what a figure shows, the largest share first, and what is missing.
 
     Of several rows with the same number of layers the first is drawn, and the others are named as missing.
 
@@ -35,30 +36,27 @@ def lines_of(
     having = [result for result in wanted if result.cell.layers and measured(result)]
     if not having:
         raise NothingToDraw(f"no cell of the experiments {' and '.join(EXPERIMENTS)} has {what}")
-    missing = lacking([result for result in wanted if result not in having], what) + uneven(having)
-    lines: dict[float, dict[int, Sequence[CellResult]]] = {}
-    for share in sorted({result.cell.share for result in having}, reverse=True):
-        points: dict[int, Sequence[CellResult]] = {}
-        for row, cells in by_row(result for result in having if result.cell.share == share).items():
-            other = points.setdefault(len(cells[0].cell.layers), cells)
-            if other is not cells:
-                missing.append(f"{row}, which tunes as many layers as {other[0].cell.row}")
-        lines[share] = dict(sorted(points.items()))
-    return lines, missing
+    rows = rows_of(having)
+    missing = lacking([result for result in wanted if result not in having], what) + uneven(rows)
+    lines: dict[float, dict[int, Row]] = {}
+    for row in sorted(rows, key=lambda row: (-row.share, not row.tunes_all)):
+        if row.number is None:
+            missing.append(f"{label_of(row)}, whose seeds tune different numbers of layers")
+            continue
+        first = lines.setdefault(row.share, {}).setdefault(row.number, row)
+        if first is not row:
+            missing.append(f"{label_of(row)}, which tunes as many layers as {first.name}")
+    return {share: dict(sorted(points.items())) for share, points in lines.items()}, missing
 
 
-def whole_of(points: Mapping[int, Sequence[CellResult]]) -> Sequence[CellResult]:
-    """The cells of a line that tune all layers; empty without any."""
-    return next((cells for size, cells in points.items() if size == cells[0].cell.depth), ())
+def rows_in(lines: Lines) -> list[Row]:
+    """The rows of all lines."""
+    return [row for points in lines.values() for row in points.values()]
 
 
-def groups_of(lines: Lines) -> list[Sequence[CellResult]]:
-    """The cells of every point."""
-    return [cells for points in lines.values() for cells in points.values()]
-
-
-def share_label(share: float) -> str:
-    return "all data" if share == 100 else f"{share:g}% of the data"
+def whole_of(points: Mapping[int, Row]) -> Row | None:
+    """The row of a line that tunes all layers."""
+    return next((row for row in points.values() if row.tunes_all), None)
 
 
 def dodged(sizes: Iterable[int], place: int, places: int) -> list[float]:
@@ -72,7 +70,7 @@ def depth_axis(axis: Any, lines: Lines, inches: float) -> None:
     A number without room next to a larger one has no label; `inches` is the width of the axis.
     """
     sizes = sorted({size for points in lines.values() for size in points}, reverse=True)
-    depths = {cells[0].cell.depth for cells in groups_of(lines)}
+    depths = sorted({row.depth for row in rows_in(lines)})
     low, high = sizes[-1] / 2**0.35, sizes[0] * 2**0.35
     axis.set_xscale("log", base=2)
     axis.set_xlim(low, high)
@@ -84,4 +82,4 @@ def depth_axis(axis: Any, lines: Lines, inches: float) -> None:
     axis.xaxis.set_major_locator(FixedLocator(sizes))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(FuncFormatter(lambda size, _: f"{size:g}" if size in shown else ""))
-    axis.set_xlabel(f"tuned layers, of {' or '.join(map(str, sorted(depths)))}")
+    axis.set_xlabel(f"tuned layers, of {' or '.join(map(str, depths))}")

@@ -1,10 +1,9 @@
-"""What the figures of a study share: which cells they are of, their axes, and what is said of them."""
+"""What the figures of a study share: which rows they are of, their axes, and what is said of them."""
 
 import math
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -12,6 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from llava.names import count, listed
 from visual_region.study.results import CellResult
+from visual_region.study.samples import Row, StudyError, rows_of
 
 NAME_WIDTH = 30
 """Letters of a row's name on one line."""
@@ -31,29 +31,18 @@ class Drawing:
     missing: Sequence[str] = ()
 
 
-class NothingToDraw(ValueError):
+class NothingToDraw(StudyError):
     """No cell has what a figure shows; the message says what is missing."""
 
 
-def by_row(results: Iterable[CellResult]) -> dict[str, list[CellResult]]:
-    """The cells of each row, by seed; rows that tune all layers come first, the others stay in order."""
-    rows: dict[str, list[CellResult]] = {}
-    for result in sorted(results, key=lambda result: (not tunes_all(result), result.cell.seed)):
-        rows.setdefault(result.cell.row, []).append(result)
-    order = list(dict.fromkeys(result.cell.row for result in results))
-    return dict(sorted(rows.items(), key=lambda item: (not tunes_all(item[1][0]), order.index(item[0]))))
-
-
-def tunes_all(result: CellResult) -> bool:
-    """Whether every layer was tuned."""
-    cell = result.cell
-    return cell.selection == "all" or (cell.layers is not None and len(cell.layers) == cell.depth)
+Draw = Callable[[Sequence[CellResult], Sequence[str]], Drawing]
+"""Draws one figure of a study's cells, whose scores are in these columns; raises `NothingToDraw`."""
 
 
 def with_file(
     results: Sequence[CellResult], experiment: str | None, pattern: str
-) -> tuple[dict[str, list[CellResult]], list[str]]:
-    """The cells that have a file, by row, and what those of the experiment lack.
+) -> tuple[list[Row], list[str]]:
+    """The rows of the cells that have a file, those of all layers first, and what the cells of the experiment lack.
 
     Raises:
         NothingToDraw: no cell has one.
@@ -61,32 +50,38 @@ def with_file(
     having = [result for result in results if any(result.folder.glob(pattern))]
     wanted = [result for result in results if experiment in result.cell.experiments and result not in having]
     if not having:
-        asked = f"; {count(len(wanted), 'cell')} of the plan should" if wanted else ""
-        raise NothingToDraw(f"no cell has {pattern}{asked}")
-    return by_row(having), lacking(wanted, pattern) + uneven(having)
+        raise NothingToDraw(f"no cell has {pattern}")
+    rows = sorted(rows_of(having), key=lambda row: not row.tunes_all)
+    return rows, lacking(wanted, pattern) + uneven(rows)
 
 
 def lacking(cells: Sequence[CellResult], what: str) -> list[str]:
     """Says which cells have no `what`; nothing for no cells."""
-    return [f"{what} of {listed('cell', [result.cell.name for result in cells])}"] if cells else []
+    return [f"{what} of the {listed('cell', [result.cell.name for result in cells])}"] if cells else []
 
 
-def uneven(results: Sequence[CellResult]) -> list[str]:
+def uneven(rows: Sequence[Row]) -> list[str]:
     """Says which rows lack seeds that other rows of the same share of the data have."""
     found = []
-    for share in sorted({result.cell.share for result in results}, reverse=True):
-        rows = by_row(result for result in results if result.cell.share == share)
-        seeds = {name: {result.cell.seed for result in cells} for name, cells in rows.items()}
-        every = set().union(*seeds.values())
-        at = f" at {share:g}% of the data" if share != 100 else ""
-        found += [f"{listed('seed', sorted(every - own))} of {name}{at}" for name, own in seeds.items() if own != every]
+    for row in rows:
+        others = {seed for other in rows if other.share == row.share and not other.is_backbone for seed in other.cells}
+        if not row.is_backbone and (lost := sorted(others - row.cells.keys())):
+            found.append(f"{listed('seed', lost)} of {label_of(row)}")
     return found
 
 
-def seeds_text(groups: Iterable[Sequence[CellResult]]) -> str:
-    """The number of seeds of the points, such as "3 seeds" or "1 to 3 seeds"."""
-    numbers = sorted({len({result.cell.seed for result in cells}) for cells in groups})
-    return count(numbers[0], "seed") if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]} seeds"
+def label_of(row: Row) -> str:
+    """The row's name, with its share of the data if that is not all."""
+    return row.name if row.share == 100 else f"{row.name} ({share_label(row.share)})"
+
+
+def share_label(share: float) -> str:
+    return "all data" if share == 100 else f"{share:g}% of the data"
+
+
+def seeds_text(rows: Iterable[Row]) -> str:
+    """The number of seeds of the rows, such as "3 seeds" or "1 to 3 seeds"."""
+    return range_text((len(row.cells) for row in rows), "seed")
 
 
 def range_text(numbers: Iterable[int], one: str) -> str:
@@ -112,13 +107,12 @@ def wide_axis(axis: Any, low: float, high: float, most: int = 4) -> None:
         axis.xaxis.set_major_locator(MaxNLocator(most))
         return
     axis.set_xscale("log")
-    # A fifth more at both ends for the marks.
-    room = (high / low) ** 0.12
-    axis.set_xlim(low / room, high * room)
+    # Room at both ends for the marks.
+    low, high = low / (high / low) ** 0.1, high * (high / low) ** 0.1
+    axis.set_xlim(low, high)
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps in ((1, 2, 5), (1, 3), (1,)):
-        ticks = [step * 10.0**i for i in decades for step in steps]
-        ticks = [tick for tick in ticks if low / room <= tick <= high * room]
+        ticks = [tick for i in decades for step in steps if low <= (tick := step * 10.0**i) <= high]
         if len(ticks) <= most:
             break
     axis.xaxis.set_major_locator(FixedLocator(ticks[:: -(-len(ticks) // most)]))
@@ -126,21 +120,9 @@ def wide_axis(axis: Any, low: float, high: float, most: int = 4) -> None:
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def bars_of(value: float, low: float | None, high: float | None) -> list[list[float]] | None:
-    """The lengths of whiskers as matplotlib takes them; None without an interval.
+def whiskers(value: float, low: float | None, high: float | None) -> list[list[float]] | None:
+    """Their lengths as matplotlib takes them; None without an interval.
 
     A percentile interval need not contain the value, and whiskers have no negative length.
     """
-    if low is None or high is None:
-        return None
-    return [[max(value - low, 0.0)], [max(high - value, 0.0)]]
-
-
-Draw = Callable[[Sequence[CellResult], Sequence[str]], Drawing]
-"""Draws one figure of a study's cells, whose scores are in these columns; raises `NothingToDraw`."""
-Entries = Mapping[str, Any]
-
-
-def first_name(path: str) -> str:
-    """The name of a data file without its suffix."""
-    return Path(path).stem
+    return None if low is None or high is None else [[max(value - low, 0.0)], [max(high - value, 0.0)]]

@@ -3,17 +3,10 @@
 from collections.abc import Sequence
 
 from visual_region.pictures.figure import COLUMN, legend_below, new_figure, style_of
-from visual_region.study.figures.by_depth import (
-    Lines,
-    depth_axis,
-    dodged,
-    groups_of,
-    lines_of,
-    share_label,
-    whole_of,
-)
-from visual_region.study.figures.drawing import Drawing, seeds_text
+from visual_region.study.figures.by_depth import Lines, depth_axis, dodged, lines_of, rows_in, whole_of
+from visual_region.study.figures.drawing import Drawing, seeds_text, share_label
 from visual_region.study.results import CellResult
+from visual_region.study.samples import Row
 
 _HOUR = 1.0
 """If no training took so long, the axis is in minutes."""
@@ -22,11 +15,11 @@ _HOUR = 1.0
 def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     """Device hours of run.json: the mean over the seeds, and a bar from the lowest to the highest seed."""
     lines, missing = lines_of(results, lambda result: bool(result.run.get("finished")), "the run.json of its training")
-    hours = [[cell.run["device_hours"] for cell in cells] for cells in groups_of(lines)]
-    scale, unit = (60, "device minutes") if max(map(max, hours)) < _HOUR else (1, "device hours")
+    longest = max(max(hours_of(row)) for row in rows_in(lines))
+    scale, unit = (60, "device minutes") if longest < _HOUR else (1, "device hours")
     figure, (axis,) = new_figure(1, 1, COLUMN, 2.2 + 0.2 * (len(lines) > 1))
-    for place, (share, points) in enumerate(lines.items()):
-        values = [[scale * cell.run["device_hours"] for cell in cells] for cells in points.values()]
+    for place, points in enumerate(lines.values()):
+        values = [[scale * hours for hours in hours_of(row)] for row in points.values()]
         means = [sum(own) / len(own) for own in values]
         below = [mean - min(own) for mean, own in zip(means, values, strict=True)]
         above = [max(own) - mean for mean, own in zip(means, values, strict=True)]
@@ -39,14 +32,19 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     if len(lines) > 1:
         handles = [axis.plot([], [], **style_of(place))[0] for place in range(len(lines))]
         legend_below(figure, handles, [share_label(share) for share in lines], 3)
-    devices = sorted({_device(cell) for cells in groups_of(lines) for cell in cells})
+    devices = sorted({_device(cell) for row in rows_in(lines) for cell in row.cells.values()})
     caption = (
         "Measured cost of the training by the number of tuned layers: mean over the seeds, and bars from the lowest to "
-        f"the highest seed. {seeds_text(groups_of(lines))}, on {'; '.join(devices)}.{_saved(lines)}"
+        f"the highest seed. {seeds_text(rows_in(lines))}, on {'; '.join(devices)}.{_saved(lines)}"
     )
     if len(devices) > 1:
-        missing.append(f"one kind of device: {len(devices)} kinds were used, whose hours cannot be compared")
+        missing.append(f"one kind of device: {len(devices)} kinds were used, and their hours cannot be compared")
     return Drawing(figure, caption, missing)
+
+
+def hours_of(row: Row) -> list[float]:
+    """Device hours of each seed's training."""
+    return [cell.run["device_hours"] for cell in row.cells.values()]
 
 
 def _device(result: CellResult) -> str:
@@ -55,12 +53,12 @@ def _device(result: CellResult) -> str:
 
 
 def _saved(lines: Lines) -> str:
-    """The cost of each number of layers, in percent of that of all layers, of the largest share; "" without all layers."""
+    """The cost of each number of layers, in percent of that of all layers, at the largest share; "" without all layers."""
     share, points = next(iter(lines.items()))
     whole = whole_of(points)
-    if not whole:
+    means = {size: sum(hours_of(row)) / len(row.cells) for size, row in points.items()}
+    if whole is None or len(means) < 2:
         return ""
-    means = {size: sum(cell.run["device_hours"] for cell in cells) / len(cells) for size, cells in points.items()}
-    base = means.pop(len(whole[0].cell.layers))
+    base = means.pop(whole.number)
     texts = [f"{size}: {100 * mean / base:.0f}%" for size, mean in reversed(means.items())]
-    return f" In percent of the cost of all layers ({share_label(share)}): {', '.join(texts)}." if texts else ""
+    return f" In percent of the cost of all layers ({share_label(share)}): {', '.join(texts)}."

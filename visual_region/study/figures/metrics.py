@@ -23,12 +23,12 @@ Seeds = Mapping[int, Mapping[str, Any]]
 def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     """For each metric its mean over the seeds, and below it a heat map of the seeds by layers."""
     every, missing = with_file(results, None, SCORES_FILE)
-    rows = dict(list(every.items())[:_ROWS])
-    if left := list(every)[_ROWS:]:
-        missing.append(f"rows for which there is no room: {', '.join(left)}")
+    rows = every[:_ROWS]
+    if left := every[_ROWS:]:
+        missing.append(f"rows for which there is no room: {', '.join(map(label_of, left))}")
     files = {
-        row: {cell.cell.seed: ScoreFile.read(cell.folder / SCORES_FILE) for cell in cells}
-        for row, cells in rows.items()
+        label_of(row): {seed: ScoreFile.read(cell.folder / SCORES_FILE) for seed, cell in row.cells.items()}
+        for row in rows
     }
     names = [name for name in METRICS if any(name in file.names for own in files.values() for file in own.values())]
     panels: dict[tuple[str, str], Seeds] = {}
