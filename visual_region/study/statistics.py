@@ -11,8 +11,8 @@ bootstrap") estimates the same variance, but its percentiles are too narrow for 
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,6 +45,15 @@ class Estimate:
     @property
     def has_interval(self) -> bool:
         return self.low is not None
+
+    def mapped(self, change: Callable[[float], float], sd: float | None) -> "Estimate":
+        """The same on another scale, by an increasing function; `sd`: there."""
+        low, high = (None if end is None else change(end) for end in (self.low, self.high))
+        return replace(self, value=change(self.value), low=low, high=high, sd=sd)
+
+    def scaled(self, factor: float) -> "Estimate":
+        """In another unit, such as percent."""
+        return self.mapped(lambda value: factor * value, None if self.sd is None else factor * self.sd)
 
 
 @dataclass(frozen=True)
