@@ -37,13 +37,13 @@ def new_figure(
     width: float,
     height: float,
     used: int | None = None,
-    heights: Sequence[float] | None = None,
+    **ratios: Sequence[float],
 ) -> tuple[Figure, Any]:
     """A figure of `width` by `height` inches and its first `used` axes (default: all); the others are not drawn.
 
-    `heights`: those of the rows, as multiples of each other.
+    `ratios`: `width_ratios` of the columns and `height_ratios` of the rows.
     """
-    look = {"figsize": (width, height), "layout": "constrained", "height_ratios": heights}
+    look = {"figsize": (width, height), "layout": "constrained", **ratios}
     figure, axes = pyplot.subplots(rows, columns, squeeze=False, **look)
     used = axes.size if used is None else used
     for axis in axes.flat[used:]:
@@ -93,7 +93,10 @@ def save(figure: Figure, path: str | Path) -> None:
 
 def save_for_print(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Writes NAME.png in print resolution and NAME.svg; returns their paths."""
-    looks: Iterable[tuple[str, Mapping[str, Any]]] = (("png", {"dpi": PRINT_DPI}), ("svg", {"metadata": {"Date": None}}))
+    looks: Iterable[tuple[str, Mapping[str, Any]]] = (
+        ("png", {"dpi": PRINT_DPI}),
+        ("svg", {"metadata": {"Date": None}}),
+    )
     paths = []
     for kind, look in looks:
         paths.append(folder / f"{name}.{kind}")

@@ -7,9 +7,18 @@ from visual_region.pictures.figure import PAGE, legend_below, new_figure, style_
 from visual_region.study.board import Board
 from visual_region.study.figures.by_depth import Lines, depth_axis, dodged, lines_of, rows_in, whole_of
 from visual_region.study.figures.drawing import Drawing, NothingToDraw, seeds_text, share_label, wrapped
-from visual_region.study.figures.scores import KEPT, SHARE, draw_line, panels_of, questions_text, unit_in, value_of
+from visual_region.study.figures.scores import (
+    KEPT,
+    SHARE,
+    draw_line,
+    panels_of,
+    questions_text,
+    unit_in,
+    value_of,
+    visual,
+)
 from visual_region.study.results import CellResult
-from visual_region.study.samples import Column, columns_of
+from visual_region.study.samples import Column
 
 _PANELS = 3
 """At most so many next to each other."""
@@ -18,7 +27,7 @@ _PANELS = 3
 def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     """A panel for each column, and before them one for their average."""
     lines, missing = lines_of(results, lambda result: bool(result.reports), "a score")
-    board = Board([cell for row in rows_in(lines) for cell in row.cells.values()], columns_of(columns))
+    board = Board([cell for row in rows_in(lines) for cell in row.cells.values()], visual(columns))
     panels = panels_of(board)
     if not panels:
         raise NothingToDraw(f"no cell has a score in {', '.join(columns)}")

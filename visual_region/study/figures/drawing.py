@@ -39,9 +39,7 @@ Draw = Callable[[Sequence[CellResult], Sequence[str]], Drawing]
 """Draws one figure of a study's cells, whose scores are in these columns; raises `NothingToDraw`."""
 
 
-def with_file(
-    results: Sequence[CellResult], experiment: str | None, pattern: str
-) -> tuple[list[Row], list[str]]:
+def with_file(results: Sequence[CellResult], experiment: str | None, pattern: str) -> tuple[list[Row], list[str]]:
     """The rows of the cells that have a file, those of all layers first, and what the cells of the experiment lack.
 
     Raises:

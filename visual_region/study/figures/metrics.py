@@ -41,7 +41,7 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     down = -(-len(panels) // across)
     strip = 0.08 + 0.11 * max(map(len, files.values()))
     # Lines and strips take turns going down.
-    figure, axes = new_figure(2 * down, across, PAGE, (1.45 + strip) * down, heights=[0.9, strip] * down)
+    figure, axes = new_figure(2 * down, across, PAGE, (1.45 + strip) * down, height_ratios=[0.9, strip] * down)
     grid = np.reshape(axes, (down, 2, across)).swapaxes(1, 2).reshape(-1, 2)
     for (line, below), ((row, name), seeds) in zip(grid, panels.items(), strict=False):
         line.set_title("\n".join([wrapped(row)] * (len(rows) > 1) + [title_of(name)]))
