@@ -45,8 +45,8 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     colour_bar(figure, image, axes, METRIC)
     samples = range_text((len(one) for seeds in found.values() for one in seeds), "sample")
     caption = (
-        "Attention of each layer to the image in each sample: the sum over image tokens, heads and query tokens, divided "
-        f"by the number of image tokens and of heads. {seeds_text(rows)}, {samples} for each; the seeds are below each "
-        "other, with a line between them. The brightest colour also stands for the 0.5% of the values above it."
+        "Attention of each layer to the image in each sample: the sum over image tokens, heads and query tokens, "
+        f"divided by the number of image tokens and of heads. {seeds_text(rows)}, {samples} for each; the seeds are "
+        "below each other, with a line between them. The brightest colour is that of the highest 0.5% of the values."
     )
     return Drawing(figure, caption, missing)

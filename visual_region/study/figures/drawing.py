@@ -99,7 +99,7 @@ def wrapped(name: str, width: int = NAME_WIDTH, lines: int = 2) -> str:
 
 
 def wide_axis(axis: Any, low: float, high: float, most: int = 4) -> None:
-    """Makes positive values from `low` to `high` an x axis with few ticks, which is logarithmic if they are far apart."""
+    """Makes the x axis one of positive values from `low` to `high`, with few ticks; logarithmic if far apart."""
     if high < 4 * low:
         axis.margins(x=0.12)
         axis.xaxis.set_major_locator(MaxNLocator(most))

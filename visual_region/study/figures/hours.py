@@ -53,7 +53,7 @@ def _device(result: CellResult) -> str:
 
 
 def _saved(lines: Lines) -> str:
-    """The cost of each number of layers, in percent of that of all layers, at the largest share; "" without all layers."""
+    """The cost at the largest share of the data, in percent of that of all layers; "" without all layers."""
     share, points = next(iter(lines.items()))
     whole = whole_of(points)
     means = {size: sum(hours_of(row)) / len(row.cells) for size, row in points.items()}

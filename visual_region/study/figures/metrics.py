@@ -10,7 +10,7 @@ from llava.palette import OTHER
 from visual_region.importance import METRICS
 from visual_region.pictures.figure import PAGE, layer_ticks, new_figure, title_of, unit_of
 from visual_region.scores import ScoreFile
-from visual_region.study.figures.drawing import Drawing, range_text, seeds_text, with_file, wrapped
+from visual_region.study.figures.drawing import Drawing, label_of, range_text, seeds_text, with_file, wrapped
 from visual_region.study.results import SCORES_FILE, CellResult
 
 _ROWS = 3

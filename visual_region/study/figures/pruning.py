@@ -42,7 +42,7 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     handles = [axes[0].plot([], [], **style_of(place))[0] for place in range(len(rows))]
     legend_below(figure, handles, [wrapped(label_of(row)) for row in rows], 3)
     caption = (
-        "Score after the removal of the layers of least importance: outside the tuned region, or, of a model tuned in "
+        "Score after the removal of the least important layers: outside the tuned region, or, of a model tuned in "
         f"all layers, of any. {seeds_text(rows)}, {questions_text(list(boards.values()))}; bars: 95% intervals over "
         "questions and seeds. Nothing is trained after the removal."
     )
@@ -66,7 +66,7 @@ def draw_all_layers(results: Sequence[CellResult], columns: Sequence[str]) -> Dr
     handles = [axis.plot([], [], **style_of(place))[0] for place in range(len(panels))]
     legend_below(figure, handles, [wrapped(title, 24) for title in panels], 2)
     caption = (
-        f"Score of the model tuned in all layers ({label_of(row)}) after the removal of its layers of least importance. "
+        f"Score of the model tuned in all layers ({label_of(row)}) after the removal of its least important layers. "
         f"{seeds_text([row])}, {questions_text(list(boards.values()))}; bars: 95% intervals over questions and seeds."
     )
     return Drawing(figure, caption, [*missing, *_left_out(boards)])

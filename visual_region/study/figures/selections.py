@@ -48,13 +48,13 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     points.axvline(-(1 - KEPT) * values[whole].value, color=PLAIN, linestyle=(0, (2, 2)), linewidth=0.9, zorder=0)
     handles = [points.plot([], [], linestyle="none", **look)[0] for look in _LOOKS.values()]
     handles.append(points.plot([], [], color=PLAIN, linestyle=(0, (2, 2)), linewidth=0.9)[0])
-    legend_below(figure, handles, [*_LOOKS, f"{100 * KEPT:.0f}% of its score"], 4)
+    legend_below(figure, handles, [*_LOOKS, f"{100 * KEPT:.0f}% of the score of all layers"], 4)
     caption = (
         f"The rows of Table 1, sorted by the average over {len(board.averaged)} columns "
-        f"({', '.join(column.title for column in board.averaged)}). Left: the tuned layers; a lighter one is tuned with "
-        "some seeds only. Right: the difference to tuning all layers, paired by question and seed, with its 95% interval "
-        "over both. Score: in percent of that of all layers. Time: device hours of the training in percent of that of "
-        f"all layers. {seeds_text(rows)}, {questions_text([board])}; all layers reach {values[whole].value:.1f}%."
+        f"({', '.join(column.title for column in board.averaged)}). Left: the tuned layers; lighter ones are tuned "
+        "with some seeds only. Right: the difference to tuning all layers, paired by question and seed, with its 95% "
+        "interval over both. Score: in percent of that of all layers. Time: device hours of the training in percent of "
+        f"that of all layers, which reach {values[whole].value:.1f}%. {seeds_text(rows)}, {questions_text([board])}."
     )
     return Drawing(figure, caption, [*missing, *board.left_out])
 
