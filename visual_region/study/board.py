@@ -24,6 +24,9 @@ class Entry:
     """What a table says of one row in one column, or in the average over columns.
 
     Attributes:
+        name: of the column, or `AVERAGE`.
+        log: it is of a perplexity.
+        is_reference: the row is the one that others are compared with.
         value: in percent for shares; a perplexity as it is.
         difference: to the reference, in points, paired by seed and question; None for a perplexity.
         ratio: to the reference, paired; of the average it is the share that is kept.
@@ -32,6 +35,9 @@ class Entry:
         kept_over: the columns that `difference` and `ratio` are over: those that the reference has too.
     """
 
+    name: str
+    log: bool
+    is_reference: bool
     value: Estimate
     difference: Estimate | None
     ratio: Estimate | None
@@ -115,6 +121,11 @@ class Board:
         """The scores of a row in a column; None if no cell has one."""
         return self._samples.get((row.name, row.share, column))
 
+    def seeds_of(self, row: Row) -> list[int]:
+        """The seeds that have a score in some column."""
+        samples = [sample for column in self.columns if (sample := self.sample(row, column))]
+        return sorted(set().union(*(sample.seeds for sample in samples)))
+
     def reference_of(self, row: Row) -> Row | None:
         """The row that this one is compared with."""
         return self._references.get(row.share)
@@ -125,6 +136,27 @@ class Board:
         whole = {column.benchmark for column in self.columns if column.part}
         logs = {column for (_, _, column), sample in self._samples.items() if sample.log or not sample.share}
         return tuple(c for c in self.columns if c not in logs and (c.part or c.benchmark not in whole))
+
+    @property
+    def names(self) -> list[str]:
+        """Of the columns, and `AVERAGE` if there are two or more to average."""
+        return [*(column.name for column in self.columns), *([AVERAGE] if len(self.averaged) > 1 else [])]
+
+    @property
+    def summary(self) -> str | None:
+        """The name of what sums up a row: the average, or the only column that it would be of."""
+        return AVERAGE if len(self.averaged) > 1 else next((column.name for column in self.averaged), None)
+
+    def title_of(self, name: str) -> str:
+        """The heading of a name of `names`; a part has its benchmark's name too if another has a part of this name."""
+        if name == AVERAGE:
+            return name
+        column = Column.parse(name)
+        return name if [other.title for other in self.columns].count(column.title) > 1 else column.title
+
+    def is_log(self, column: Column) -> bool:
+        """Whether its scores are perplexities."""
+        return any(sample.log for (_, _, own), sample in self._samples.items() if own == column)
 
     def value(self, row: Row, columns: Sequence[Column]) -> Estimate | None:
         """The row's average over those of the columns that it has: in percent for shares; None without any."""
@@ -166,27 +198,24 @@ class Board:
 
         `rows`: rows of one share; the best of each column is chosen among them.
         """
-        groups = {column.name: (column,) for column in self.columns}
-        if len(self.averaged) > 1:
-            groups[AVERAGE] = self.averaged
+        groups = {name: self.averaged if name == AVERAGE else (Column.parse(name),) for name in self.names}
         found: dict[str, dict[str, Entry]] = {row.name: {} for row in rows}
         for name, columns in groups.items():
             marks = self._marks(columns, rows)
             for row in rows:
                 if (value := self.value(row, columns)) is not None:
-                    found[row.name][name] = self._entry(row, columns, value, marks.get(row.name, ""))
+                    found[row.name][name] = self._entry(name, row, columns, value, marks.get(row.name, ""))
         return found
 
-    def _entry(self, row: Row, columns: Sequence[Column], value: Estimate, mark: str) -> Entry:
+    def _entry(self, name: str, row: Row, columns: Sequence[Column], value: Estimate, mark: str) -> Entry:
         had = self._had(row, columns)
-        entry = Entry(value, None, None, mark, tuple(column.name for column in had), ())
+        log, own = self.sample(row, had[0]).log, row.name == self.reference
+        entry = Entry(name, log, own, value, None, None, mark, tuple(column.name for column in had), ())
         reference = self.reference_of(row)
-        if reference is None or reference.name == row.name:
-            return entry
-        both = self._had(reference, had)
+        both = [] if own or reference is None else self._had(reference, had)
         if not both:
             return entry
-        difference = None if self.sample(row, both[0]).log else self.difference(row, reference, both)
+        difference = None if log else self.difference(row, reference, both)
         ratio = self.ratio(row, reference, both)
         return replace(entry, difference=difference, ratio=ratio, kept_over=tuple(column.name for column in both))
 
