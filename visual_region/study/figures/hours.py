@@ -7,6 +7,7 @@ from visual_region.study.figures.by_depth import Lines, depth_axis, dodged, line
 from visual_region.study.figures.drawing import Drawing, seeds_text, share_label
 from visual_region.study.results import CellResult
 from visual_region.study.samples import Row
+from visual_region.study.tables.cost import hours_ratio
 
 _HOUR = 1.0
 """If no training took so long, the axis is in minutes."""
@@ -55,10 +56,6 @@ def _device(result: CellResult) -> str:
 def _saved(lines: Lines) -> str:
     """The cost at the largest share of the data, in percent of that of all layers; "" without all layers."""
     share, points = next(iter(lines.items()))
-    whole = whole_of(points)
-    means = {size: sum(hours_of(row)) / len(row.cells) for size, row in points.items()}
-    if whole is None or len(means) < 2:
-        return ""
-    base = means.pop(whole.number)
-    texts = [f"{size}: {100 * mean / base:.0f}%" for size, mean in reversed(means.items())]
-    return f" In percent of the cost of all layers ({share_label(share)}): {', '.join(texts)}."
+    ratios = {size: hours_ratio(row, whole_of(points)) for size, row in points.items() if not row.tunes_all}
+    texts = [f"{size}: {100 * ratio.value:.0f}%" for size, ratio in reversed(ratios.items()) if ratio]
+    return f" In percent of the cost of all layers ({share_label(share)}): {', '.join(texts)}." if texts else ""

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llava.names import numbered
 from visual_region.study.board import Board
 from visual_region.study.figures.drawing import range_text
 from visual_region.study.samples import Column, Row, Sample, columns_of
@@ -16,11 +15,9 @@ SHARE, PERPLEXITY = "score, %", "perplexity"
 
 def panels_of(board: Board) -> dict[str, tuple[Column, ...]]:
     """Title -> columns: a panel for the average, if there are two columns or more to average, and one for each."""
-    panels: dict[str, tuple[Column, ...]] = {}
-    if len(board.averaged) > 1:
-        panels[f"average of {len(board.averaged)}"] = board.averaged
-    titles = numbered([column.title for column in board.columns])
-    return panels | {title: (column,) for title, column in zip(titles, board.columns, strict=True)}
+    panels = {board.title_of(column.name): (column,) for column in board.columns}
+    average = {f"average of {len(board.averaged)}": board.averaged} if len(board.averaged) > 1 else {}
+    return average | panels
 
 
 def value_of(board: Board, row: Row, columns: Sequence[Column]) -> Estimate | None:
@@ -30,8 +27,10 @@ def value_of(board: Board, row: Row, columns: Sequence[Column]) -> Estimate | No
 
 def unit_in(board: Board, columns: Sequence[Column]) -> str:
     """What an axis of these columns has, as `Board.value` gives it."""
-    sample = next(sample for row in board.rows if (sample := board.sample(row, columns[0])))
-    return PERPLEXITY if sample.log else SHARE if sample.share else "score"
+    if board.is_log(columns[0]):
+        return PERPLEXITY
+    samples = (sample for row in board.rows for column in columns if (sample := board.sample(row, column)))
+    return SHARE if all(sample.share for sample in samples) else "score"
 
 
 def questions_text(boards: Sequence[Board]) -> str:

@@ -10,11 +10,12 @@ from visual_region.pictures.figure import PAGE, legend_below, new_figure
 from visual_region.pictures.stacks import stack_panel
 from visual_region.study.board import Board
 from visual_region.study.figures.drawing import Drawing, NothingToDraw, label_of, lacking, seeds_text, uneven, wrapped
-from visual_region.study.figures.hours import hours_of
 from visual_region.study.figures.scores import KEPT, questions_text, value_of, visual
 from visual_region.study.results import CellResult
 from visual_region.study.samples import Row
+from visual_region.study.sentence import is_quarter
 from visual_region.study.statistics import Estimate
+from visual_region.study.tables.cost import hours_ratio
 
 WHOLE, TIED, APART = "all layers", "cannot be told from all layers", "differs from all layers"
 _LOOKS = {
@@ -44,6 +45,8 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     figure, (stack, points) = new_figure(1, 2, PAGE, height, width_ratios=[1, 1.1])
     _draw_stack(stack, rows)
     stack.set_yticks(np.arange(len(rows)) + 0.5, names)
+    for label, row in zip(stack.get_yticklabels(), rows, strict=True):
+        label.set_fontweight("bold" if is_quarter(row) else "normal")
     _draw_points(points, board, rows, whole)
     points.axvline(-(1 - KEPT) * values[whole].value, color=PLAIN, linestyle=(0, (2, 2)), linewidth=0.9, zorder=0)
     handles = [points.plot([], [], linestyle="none", **look)[0] for look in _LOOKS.values()]
@@ -53,8 +56,9 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
         f"The rows of Table 1, sorted by the average over {len(board.averaged)} columns "
         f"({', '.join(column.title for column in board.averaged)}). Left: the tuned layers; lighter ones are tuned "
         "with some seeds only. Right: the difference to tuning all layers, paired by question and seed, with its 95% "
-        "interval over both. Score: in percent of that of all layers. Time: device hours of the training in percent of "
-        f"that of all layers, which reach {values[whole].value:.1f}%. {seeds_text(rows)}, {questions_text([board])}."
+        "interval over both. Score and time (device hours of the training): in percent of those of all layers, which "
+        f"score {values[whole].value:.1f}%. Bold: a quarter of the layers, spread over the depth. "
+        f"{seeds_text(rows)}, {questions_text([board])}."
     )
     return Drawing(figure, caption, [*missing, *board.left_out])
 
@@ -97,10 +101,8 @@ def _state(found: Estimate) -> str:
 
 
 def _cost(row: Row, whole: Row) -> str:
-    if not all(cell.run.get("finished") for one in (row, whole) for cell in one.cells.values()):
-        return "–"
-    hours, base = (sum(hours_of(one)) / len(one.cells) for one in (row, whole))
-    return f"{100 * hours / base:.0f}%" if base else "–"
+    ratio = hours_ratio(row, whole)
+    return "–" if ratio is None else f"{100 * ratio.value:.0f}%"
 
 
 def _number(axis: Any, place: int, text: str, at: float) -> None:
