@@ -26,7 +26,7 @@ def score(answers: Answers, annotations: Mapping[str, str]) -> dict[str, Any]:
         `all`, `shape`, `colour`, `yes_no`: accuracy in [0, 1] (None for a kind without questions); `questions`: their
         number; `counts` and `intervals` (Wilson, 95%) by kind.
     """
-    return _by_kind(as_report(answers, annotations, [str(line["question_id"]) for line in answers]))
+    return as_report(answers, annotations, [str(line["question_id"]) for line in answers]).extra
 
 
 def as_report(
@@ -41,6 +41,7 @@ def as_report(
     report = Report.of("easy_vqa", paired, right, {"accuracy": Measure.of(right)}, details={"rule": "exact match"})
     report.parse_failures = sum(normalise(line["text"]) not in known for line in answers)
     report.groups["kind"] = group([kind_of(reply.truth) for reply in paired.replies], right)
+    report.extra = _by_kind(report)
     return report
 
 
@@ -85,5 +86,4 @@ EASY_VQA = Benchmark(
     add_score_flags=lambda parser: parser.add_argument(
         "--output-file", dest="report_file", help="the same as --report-file"
     ),
-    finish=lambda args, report, file: report.extra.update(_by_kind(report)),
 )
