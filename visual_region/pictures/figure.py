@@ -11,6 +11,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
 
 from llava.files import written_whole
 from llava.palette import SERIES
@@ -65,12 +66,13 @@ def style_of(place: int) -> dict[str, Any]:
     return {"color": SERIES[place % len(SERIES)], **marks}
 
 
-def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str], columns: int) -> Legend:
-    """A legend under all panels, in at most so many columns."""
-    place = {"loc": "outside lower center", "ncols": min(columns, len(labels))}
-    legend = figure.legend(handles, [str(i) for i in range(len(labels))], **place)
+def legend_below(figure: Figure, looks: Mapping[str, Mapping[str, Any]], columns: int) -> Legend:
+    """A legend under all panels, in at most so many columns; `looks`: label -> arguments of a line."""
+    place = {"loc": "outside lower center", "ncols": min(columns, len(looks))}
+    handles = [Line2D([], [], **look) for look in looks.values()]
+    legend = figure.legend(handles, [str(i) for i in range(len(looks))], **place)
     # Set afterwards, because matplotlib leaves out labels that begin with "_".
-    for text, label in zip(legend.get_texts(), labels, strict=True):
+    for text, label in zip(legend.get_texts(), looks, strict=True):
         text.set_text(label)
     return legend
 

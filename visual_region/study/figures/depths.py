@@ -42,10 +42,9 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
         depth_axis(axis, lines, width / across - 0.6)
         if place < len(panels) - across:
             axis.set_xlabel("")
-    handles = [axes[0].plot([], [], **style_of(place))[0] for place in range(len(lines))]
-    handles.append(axes[0].plot([], [], **_mark(0))[0])
     mark = f"{100 * KEPT:.0f}% of all layers"
-    legend_below(figure, handles, [*map(share_label, lines), mark], 4)
+    looks = {share_label(share): style_of(place) for place, share in enumerate(lines)} | {mark: _mark(0)}
+    legend_below(figure, looks, 4)
     caption = (
         "Score by the number of tuned layers, for each share of the training data. "
         f"{seeds_text(rows_in(lines))}, {questions_text([board])}; bars: 95% intervals over questions and seeds. "

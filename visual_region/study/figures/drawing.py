@@ -98,6 +98,13 @@ def wrapped(name: str, width: int = NAME_WIDTH, lines: int = 2) -> str:
     return "\n".join(textwrap.wrap(name, width)) or name
 
 
+def wrapped_all(names: Iterable[str], width: int = NAME_WIDTH) -> list[str]:
+    """Different names in lines: two lines each, or more if they would become the same."""
+    names = list(names)
+    short = [wrapped(name, width) for name in names]
+    return short if len(set(short)) == len(names) else [wrapped(name, width, len(name)) for name in names]
+
+
 def wide_axis(axis: Any, low: float, high: float, most: int = 4) -> None:
     """Makes the x axis one of positive values from `low` to `high`, with few ticks; logarithmic if far apart."""
     if high < 4 * low:

@@ -31,8 +31,7 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     axis.grid(axis="y", alpha=0.3)
     depth_axis(axis, lines, COLUMN - 1)
     if len(lines) > 1:
-        handles = [axis.plot([], [], **style_of(place))[0] for place in range(len(lines))]
-        legend_below(figure, handles, [share_label(share) for share in lines], 3)
+        legend_below(figure, {share_label(share): style_of(place) for place, share in enumerate(lines)}, 3)
     devices = sorted({_device(cell) for row in rows_in(lines) for cell in row.cells.values()})
     caption = (
         "Measured cost of the training by the number of tuned layers: mean over the seeds, and bars from the lowest to "

@@ -9,7 +9,15 @@ from matplotlib.ticker import MaxNLocator
 from visual_region.curve_file import ANYWHERE, OUTSIDE, read_curve
 from visual_region.pictures.figure import COLUMN, PAGE, legend_below, new_figure, style_of
 from visual_region.study.board import Board
-from visual_region.study.figures.drawing import Drawing, NothingToDraw, label_of, seeds_text, with_file, wrapped
+from visual_region.study.figures.drawing import (
+    Drawing,
+    NothingToDraw,
+    label_of,
+    seeds_text,
+    with_file,
+    wrapped,
+    wrapped_all,
+)
 from visual_region.study.figures.scores import draw_line, panels_of, questions_text, unit_in, value_of, visual
 from visual_region.study.results import CURVE_FILE, CellResult
 from visual_region.study.samples import Column, Row
@@ -39,8 +47,7 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
         axis.set_ylabel(unit_in(boards[0], own))
         if place >= len(panels) - across:
             axis.set_xlabel("removed layers")
-    handles = [axes[0].plot([], [], **style_of(place))[0] for place in range(len(rows))]
-    legend_below(figure, handles, [wrapped(label_of(row)) for row in rows], 3)
+    legend_below(figure, {name: style_of(i) for i, name in enumerate(wrapped_all(map(label_of, rows)))}, 3)
     caption = (
         "Score after the removal of the least important layers: outside the tuned region, or, of a model tuned in "
         f"all layers, of any. {seeds_text(rows)}, {questions_text(list(boards.values()))}; bars: 95% intervals over "
@@ -63,8 +70,7 @@ def draw_all_layers(results: Sequence[CellResult], columns: Sequence[str]) -> Dr
         missing += [f"{title} without {removed} layers" for removed in lost]
     axis.set_ylabel(unit_in(boards[0], boards[0].averaged))
     axis.set_xlabel("removed layers")
-    handles = [axis.plot([], [], **style_of(place))[0] for place in range(len(panels))]
-    legend_below(figure, handles, [wrapped(title, 24) for title in panels], 2)
+    legend_below(figure, {name: style_of(i) for i, name in enumerate(wrapped_all(panels, 24))}, 2)
     caption = (
         f"Score of the model tuned in all layers ({label_of(row)}) after the removal of its least important layers. "
         f"{seeds_text([row])}, {questions_text(list(boards.values()))}; bars: 95% intervals over questions and seeds."

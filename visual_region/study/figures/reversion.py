@@ -1,5 +1,6 @@
 """Figure 1, left: perplexity with a part of the layers set back to the backbone's weights."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,20 @@ from llava.names import listed, numbered
 from llava.palette import PLAIN
 from llava.reading import read_json
 from visual_region.pictures.figure import PAGE, legend_below, new_figure, style_of
-from visual_region.study.figures.drawing import Drawing, label_of, seeds_text, whiskers, wide_axis, with_file, wrapped
+from visual_region.study.figures.drawing import (
+    Drawing,
+    NothingToDraw,
+    label_of,
+    seeds_text,
+    whiskers,
+    wide_axis,
+    with_file,
+    wrapped,
+    wrapped_all,
+)
 from visual_region.study.results import REVERSION_FILE, CellResult
 from visual_region.study.samples import StudyError
-from visual_region.study.statistics import of_headlines
+from visual_region.study.statistics import Estimate, of_headlines
 
 _PANELS = 4
 """At most so many next to each other."""
@@ -29,6 +40,8 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     corpora = {name: details for table in every for name, details in table["corpora"].items()}
     # Answers to images first: they are rendered by a template.
     names = sorted(corpora, key=lambda name: "template" not in corpora[name])
+    if not names:
+        raise NothingToDraw(f"no {REVERSION_FILE} holds a perplexity yet")
     titles = numbered([Path(name).stem for name in names])
     across = min(_PANELS, len(names))
     down = -(-len(names) // across)
@@ -45,8 +58,8 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
         if place % across == 0:
             axis.set_ylabel("layers set back")
     if len(rows) > 1:
-        handles = [axes[0].plot([], [], **style_of(i) | {"linestyle": "none"})[0] for i in range(len(rows))]
-        legend_below(figure, handles, [wrapped(row) for row in tables], 3)
+        looks = {name: style_of(i) | {"linestyle": "none"} for i, name in enumerate(wrapped_all(tables))}
+        legend_below(figure, looks, 3)
     caption = (
         "Perplexity (lower is better) of the trained model as it is, and with parts of its layers set back to the "
         f"backbone's weights, on answers to images and on text. {seeds_text(rows)}; bars: 95% intervals over the "
@@ -77,17 +90,23 @@ def _panel(
             if not cells:
                 lost[row].append(variant)
                 continue
-            intervals = [None if cell["low"] is None else (cell["low"], cell["high"]) for cell in cells]
-            found = of_headlines([cell["value"] for cell in cells], intervals, cells[0]["samples"])
+            found = _mean(cells)
             bars = whiskers(found.value, found.low, found.high)
             axis.errorbar(found.value, j + offset, xerr=bars, capsize=1.8, **style_of(i) | {"linestyle": "none"})
-            reach += [end for end in (found.value, found.low, found.high) if end is not None and end > 0]
+            reach += [end for end in (found.value, found.low, found.high) if end is not None]
             if i == j == 0:
                 axis.axvline(found.value, color=PLAIN, linewidth=0.8, zorder=0)
     wide_axis(axis, min(reach), max(reach), 3)
     axis.set_ylim(len(variants) - 0.4, -0.6)
     axis.grid(axis="x", alpha=0.3)
     return lost
+
+
+def _mean(cells: Sequence[Mapping[str, Any]]) -> Estimate:
+    """The geometric mean of the seeds' perplexities."""
+    logs = [math.log(cell["value"]) for cell in cells]
+    own = [None if cell["low"] is None else (math.log(cell["low"]), math.log(cell["high"])) for cell in cells]
+    return of_headlines(logs, own, cells[0]["samples"]).mapped(math.exp, None)
 
 
 def _label(layers: Sequence[int]) -> str:

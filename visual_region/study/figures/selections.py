@@ -9,7 +9,15 @@ from llava.palette import LINE, OTHER, PLAIN
 from visual_region.pictures.figure import PAGE, legend_below, new_figure
 from visual_region.pictures.stacks import stack_panel
 from visual_region.study.board import Board
-from visual_region.study.figures.drawing import Drawing, NothingToDraw, label_of, lacking, seeds_text, uneven, wrapped
+from visual_region.study.figures.drawing import (
+    Drawing,
+    NothingToDraw,
+    label_of,
+    lacking,
+    seeds_text,
+    uneven,
+    wrapped_all,
+)
 from visual_region.study.figures.scores import KEPT, questions_text, value_of, visual
 from visual_region.study.results import CellResult
 from visual_region.study.samples import Row
@@ -23,6 +31,7 @@ _LOOKS = {
     TIED: {"color": OTHER, "marker": "o", "markersize": 5},
     APART: {"color": LINE, "marker": "s", "markerfacecolor": "white"},
 }
+_MARK = {"color": PLAIN, "linestyle": (0, (2, 2)), "linewidth": 0.9}
 _KEPT, _COST = 34, 66
 """Where the columns of numbers end, in points to the right of the panels."""
 
@@ -33,25 +42,24 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     board = Board(wanted, visual(columns))
     values = {row: value for row in board.rows if (value := value_of(board, row, board.averaged)) and row.depth}
     rows = sorted(values, key=lambda row: -values[row].value)
-    whole = next((row for row in rows if row.tunes_all), None)
+    whole = next((row for row in rows if row.name == board.reference), None)
     if whole is None:
         raise NothingToDraw(
             f"no cell of the experiment selections that tunes all layers has all of {', '.join(columns)}"
         )
     drawn = [cell for row in rows for cell in row.cells.values()]
     missing = lacking([result for result in wanted if result not in drawn], "scores") + uneven(rows)
-    names = [wrapped(label_of(row)) for row in rows]
-    height = 1.25 + len(rows) * (0.26 if any("\n" in name for name in names) else 0.19)
+    names = wrapped_all(map(label_of, rows))
+    height = 1.25 + len(rows) * (0.08 + 0.11 * max(name.count("\n") + 1 for name in names))
     figure, (stack, points) = new_figure(1, 2, PAGE, height, width_ratios=[1, 1.1])
     _draw_stack(stack, rows)
     stack.set_yticks(np.arange(len(rows)) + 0.5, names)
     for label, row in zip(stack.get_yticklabels(), rows, strict=True):
         label.set_fontweight("bold" if is_quarter(row) else "normal")
     _draw_points(points, board, rows, whole)
-    points.axvline(-(1 - KEPT) * values[whole].value, color=PLAIN, linestyle=(0, (2, 2)), linewidth=0.9, zorder=0)
-    handles = [points.plot([], [], linestyle="none", **look)[0] for look in _LOOKS.values()]
-    handles.append(points.plot([], [], color=PLAIN, linestyle=(0, (2, 2)), linewidth=0.9)[0])
-    legend_below(figure, handles, [*_LOOKS, f"{100 * KEPT:.0f}% of the score of all layers"], 4)
+    points.axvline(-(1 - KEPT) * values[whole].value, zorder=0, **_MARK)
+    legend = {state: look | {"linestyle": "none"} for state, look in _LOOKS.items()}
+    legend_below(figure, legend | {f"{100 * KEPT:.0f}% of the score of all layers": _MARK}, 4)
     caption = (
         f"The rows of Table 1, sorted by the average over {len(board.averaged)} columns "
         f"({', '.join(column.title for column in board.averaged)}). Left: the tuned layers; lighter ones are tuned "
