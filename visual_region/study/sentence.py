@@ -49,4 +49,6 @@ def result_sentence(
 
 def is_quarter(row: Row) -> bool:
     """Whether a row tunes the layers that `QUARTER` means in its model."""
-    return bool(row.depth) and row.layers == LayerSelection.parse(QUARTER, row.depth).layers
+    if row.selection == QUARTER or not row.depth:
+        return row.selection == QUARTER
+    return row.layers == LayerSelection.parse(QUARTER, row.depth).layers
