@@ -20,7 +20,7 @@ from visual_region.study.figures.drawing import (
 )
 from visual_region.study.figures.scores import draw_line, panels_of, questions_text, unit_in, value_of, visual
 from visual_region.study.results import CURVE_FILE, CellResult
-from visual_region.study.samples import Column, Row
+from visual_region.study.samples import Column, Row, columns_of
 
 _PANELS = 3
 """At most so many next to each other."""
@@ -64,6 +64,8 @@ def draw_all_layers(results: Sequence[CellResult], columns: Sequence[str]) -> Dr
         raise NothingToDraw(f"no cell that tunes all layers has {CURVE_FILE}")
     boards = _boards([row], columns)
     panels = {title: own for title, own in panels_of(boards[0]).items() if set(own) <= set(boards[0].averaged)}
+    if not panels:
+        raise NothingToDraw(f"no {CURVE_FILE} has a score in percent")
     figure, (axis,) = new_figure(1, 1, COLUMN, 2.2 + 0.17 * -(-len(panels) // 2))
     for i, (title, own) in enumerate(panels.items()):
         lost = _line(axis, boards, row, own, style_of(i), i - (len(panels) - 1) / 2)
@@ -87,12 +89,15 @@ def _boards(rows: Sequence[Row], columns: Sequence[str]) -> Boards:
     found: dict[int, list[CellResult]] = {}
     for row in rows:
         for cell in row.cells.values():
-            for curve in read_curve(cell.folder / CURVE_FILE).checkpoints:
+            for curve in read_curve(cell.folder / CURVE_FILE).checkpoints[:1]:
                 for point in curve.line(ANYWHERE if row.tunes_all else OUTSIDE):
                     found.setdefault(point.removed, []).append(replace(cell, reports=point.reports))
-    boards = {removed: Board(cells, visual(columns)) for removed, cells in sorted(found.items())}
+    # A curve can be of benchmarks that the cells were not evaluated on.
+    measured = {name for cells in found.values() for cell in cells for name in cell.reports}
+    asked = visual([*columns, *sorted(measured - {column.benchmark for column in columns_of(columns)})])
+    boards = {removed: Board(cells, asked) for removed, cells in sorted(found.items())}
     if 0 not in boards or not boards[0].columns:
-        raise NothingToDraw(f"no {CURVE_FILE} has a score of the whole model in {', '.join(columns)}")
+        raise NothingToDraw(f"no {CURVE_FILE} has a score of the whole model")
     return boards
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.names import listed, numbered
+from llava.names import listed, short_paths
 from llava.palette import PLAIN
 from llava.reading import read_json
 from visual_region.pictures.figure import PAGE, legend_below, new_figure, style_of
@@ -42,7 +42,8 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     names = sorted(corpora, key=lambda name: "template" not in corpora[name])
     if not names:
         raise NothingToDraw(f"no {REVERSION_FILE} holds a perplexity yet")
-    titles = numbered([Path(name).stem for name in names])
+    short = short_paths(names)
+    titles = [str(Path(short[name]).with_suffix("")) for name in names]
     across = min(_PANELS, len(names))
     down = -(-len(names) // across)
     height = down * (0.85 + (0.16 + 0.07 * len(rows)) * len(variants)) + 0.2 * (len(rows) > 1)
