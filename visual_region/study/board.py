@@ -9,10 +9,9 @@ import numpy as np
 
 from llava.eval.scoring.report import Report
 from llava.eval.suite.paired import ComparisonError, check_comparable
-from llava.names import close, did_you_mean, some
 from visual_region.study import statistics
 from visual_region.study.results import CellResult
-from visual_region.study.samples import Column, Row, Sample, StudyError, has_column, rows_of
+from visual_region.study.samples import Column, Row, Sample, has_column, rows_of
 from visual_region.study.statistics import Estimate
 
 AVERAGE = "average"
@@ -30,6 +29,7 @@ class Entry:
         value: in percent for shares; a perplexity as it is.
         difference: to the reference, in points, paired by seed and question; None for a perplexity.
         ratio: to the reference, paired; of the average it is the share that is kept.
+        of_whole: the ratio to the reference with the largest share of the data, if the board has several shares.
         mark: `BEST`, `TIED` (cannot be told from the best), or "".
         columns: the names of the columns that it is of.
         kept_over: the columns that `difference` and `ratio` are over: those that the reference has too.
@@ -41,25 +41,15 @@ class Entry:
     value: Estimate
     difference: Estimate | None
     ratio: Estimate | None
+    of_whole: Estimate | None
     mark: str
     columns: tuple[str, ...]
     kept_over: tuple[str, ...]
 
 
 def reference_name(results: Iterable[CellResult], reference: str | None = None) -> str | None:
-    """The row that the others are compared with: by default the first that tunes all layers; None without one.
-
-    Raises:
-        StudyError: there is no row of the name `reference`.
-    """
-    rows = rows_of(results)
-    names = list(dict.fromkeys(row.name for row in rows))
-    if reference is not None and reference not in names:
-        raise StudyError(
-            f"there is no row {reference!r} to compare with; the rows are {some(names, 20)}"
-            + did_you_mean(*close(reference, names))
-        )
-    return reference or next((row.name for row in rows if row.tunes_all), None)
+    """The row that the others are compared with: by default the first that tunes all layers; None without one."""
+    return reference or next((row.name for row in rows_of(results) if row.tunes_all), None)
 
 
 class Board:
@@ -69,7 +59,7 @@ class Board:
         results: the cells of the study.
         columns: those of the table; the ones without any score are left out (`absent`).
         experiment: the rows are of the cells of this experiment (default: all cells). The reference may be of another.
-        reference: name of a row; default: the one that tunes all layers.
+        reference: name of a row, which may have no cell yet; default: the one that tunes all layers.
     """
 
     def __init__(
@@ -125,6 +115,12 @@ class Board:
         """The seeds that have a score in some column."""
         samples = [sample for column in self.columns if (sample := self.sample(row, column))]
         return sorted(set().union(*(sample.seeds for sample in samples)))
+
+    @cached_property
+    def whole(self) -> Row | None:
+        """The reference with the largest share of the data; None if the board has one share only."""
+        shares = {row.share for row in self.rows}
+        return self._references.get(max(shares)) if len(shares) > 1 else None
 
     def reference_of(self, row: Row) -> Row | None:
         """The row that this one is compared with."""
@@ -210,9 +206,11 @@ class Board:
     def _entry(self, name: str, row: Row, columns: Sequence[Column], value: Estimate, mark: str) -> Entry:
         had = self._had(row, columns)
         log, own = self.sample(row, had[0]).log, row.name == self.reference
-        entry = Entry(name, log, own, value, None, None, mark, tuple(column.name for column in had), ())
+        entry = Entry(name, log, own, value, None, None, None, mark, tuple(column.name for column in had), ())
         reference = self.reference_of(row)
         both = [] if own or reference is None else self._had(reference, had)
+        if (whole := self.whole) and (had_too := self._had(whole, had)):
+            entry = replace(entry, of_whole=self.ratio(row, whole, had_too))
         if not both:
             return entry
         difference = None if log else self.difference(row, reference, both)

@@ -191,12 +191,18 @@ def test_nothing_measured_makes_no_table(tmp_path):
     assert not (tmp_path / "tables").exists()
 
 
-def test_wrong_columns_and_references(made_study, tmp_path):
-    results = read_results(made_study)
+def test_a_wrong_column(made_study, tmp_path):
     with pytest.raises(StudyError, match="BENCHMARK/PART"):
-        write_tables(results, ["gqa/"], tmp_path)
-    with pytest.raises(StudyError, match="no row 'nothing'"):
-        write_tables(results, COLUMNS, tmp_path, reference="nothing")
+        write_tables(read_results(made_study), ["gqa/"], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_reference_without_cells_is_said(made_study, tmp_path):
+    """As while the first cells of a study run."""
+    results = [result for result in read_results(made_study) if result.cell.row != "all layers"]
+    write_tables(results, COLUMNS, tmp_path, reference="all layers")
+    text = (tmp_path / "selections.md").read_text(encoding="utf-8")
+    assert "all layers has no cell with 100% of the data: no comparison there" in text
 
 
 def test_names_with_signs(tmp_path):

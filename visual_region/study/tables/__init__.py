@@ -24,7 +24,7 @@ def write_tables(
         reference: the row that the others are compared with; default: the one that tunes all layers.
 
     Raises:
-        StudyError: a column or the reference is none, or two cells are the same.
+        StudyError: a column is none, or two cells have the same row, share and seed.
     """
     return [file for page in pages(results, columns, reference) for file in page.write(folder)]
 

@@ -10,6 +10,9 @@ from visual_region.study.statistics import Estimate
 from visual_region.study.tables.notes import notes
 from visual_region.study.tables.page import NONE, Grid, Page, Text
 
+Blocks = Sequence[Sequence[tuple[Row, Mapping[str, Entry]]]]
+"""The rows of each share of the data with their entries by column."""
+
 
 @dataclass(frozen=True)
 class ScoreTable:
@@ -69,7 +72,7 @@ def _summary(board: Board, found: Mapping[str, Entry]) -> Entry:
     return found.get(AVERAGE) or next(iter(found.values()))
 
 
-def _values(board: Board, blocks: Sequence[Sequence[tuple[Row, Mapping[str, Entry]]]], shares: bool) -> Grid:
+def _values(board: Board, blocks: Blocks, shares: bool) -> Grid:
     kept = board.summary if board.reference else None
     head = ["", "layers", *(["data"] if shares else []), "seeds", *map(board.title_of, board.names)]
     lines = [
@@ -79,6 +82,7 @@ def _values(board: Board, blocks: Sequence[Sequence[tuple[Row, Mapping[str, Entr
                 Text(NONE if row.is_backbone else str(len(board.seeds_of(row)))),
                 *(_value(found.get(name), board) for name in board.names),
                 *([_kept(found.get(kept), board)] if kept else []),
+                *([_of_whole(found.get(kept))] if kept and board.whole else []),
             ]
             for row, found in block
         ]
@@ -94,6 +98,11 @@ def _values(board: Board, blocks: Sequence[Sequence[tuple[Row, Mapping[str, Entr
         what = "the average" if kept == AVERAGE else board.title_of(kept)
         caption += f"Kept: {what} as a share of that of {board.reference}, paired by question and seed. "
         head.append("kept")
+        if board.whole:
+            caption += (
+                f"The last column: as a share of that of {board.reference} with {board.whole.share:g}% of the data. "
+            )
+            head.append(f"of {board.whole.share:g}%")
     caption += (
         "Bold: the best of a column and what cannot be told from it, as the 95% interval of the paired difference "
         "contains 0. Each comparison is made by itself: of 20 rows that equal the best, one is not bold by chance."
@@ -101,7 +110,7 @@ def _values(board: Board, blocks: Sequence[Sequence[tuple[Row, Mapping[str, Entr
     return Grid(caption, head, lines)
 
 
-def _differences(board: Board, blocks: Sequence[Sequence[tuple[Row, Mapping[str, Entry]]]], shares: bool) -> Grid:
+def _differences(board: Board, blocks: Blocks, shares: bool) -> Grid:
     head = ["", "layers", *(["data"] if shares else []), *map(board.title_of, board.names)]
     lines = [
         [
@@ -136,6 +145,13 @@ def _kept(entry: Entry | None, board: Board) -> Text:
     return Text(f"{kept.value:.1f}%{_among(entry.kept_over, entry, board)}", interval_text(kept))
 
 
+def _of_whole(entry: Entry | None) -> Text:
+    if entry is None or entry.of_whole is None:
+        return Text(NONE)
+    found = entry.of_whole.scaled(100)
+    return Text(f"{found.value:.1f}%", interval_text(found) if found.value != 100 else "")
+
+
 def _difference(entry: Entry | None, board: Board) -> Text:
     if entry is None or entry.ratio is None:
         return Text(NONE)
@@ -152,7 +168,7 @@ def _among(columns: Sequence[str], entry: Entry, board: Board) -> str:
 
 
 def interval_text(found: Estimate, digits: int = 1) -> str:
-    return f"{found.low:.{digits}f} to {found.high:.{digits}f}" if found.has_interval else ""
+    return f"{found.low:.{digits}f} to {found.high:.{digits}f}" if found.has_interval else "no interval"
 
 
 def _record(row: Row, name: str, entry: Entry | None, title: str) -> dict[str, Any]:
@@ -162,6 +178,7 @@ def _record(row: Row, name: str, entry: Entry | None, title: str) -> dict[str, A
     found = entry.value if entry else None
     record |= numbers("", found) | {"mark": entry.mark if entry else None}
     record |= numbers("difference", entry and entry.difference) | numbers("ratio", entry and entry.ratio)
+    record |= numbers("of_whole", entry and entry.of_whole)
     record["over"] = list(entry.columns) if entry else []
     record["compared_over"] = list(entry.kept_over) if entry else []
     return record
