@@ -95,6 +95,9 @@ def save(figure: Figure, path: str | Path) -> None:
 
 def save_for_print(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Writes NAME.png in print resolution and NAME.svg; returns their paths."""
+    # Both files have the places that are computed once.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     looks: Iterable[tuple[str, Mapping[str, Any]]] = (
         ("png", {"dpi": PRINT_DPI}),
         ("svg", {"metadata": {"Date": None}}),
