@@ -36,11 +36,10 @@ def heat_panels(axes: Sequence[Any], panels: Sequence[np.ndarray], ticks: int = 
     return image
 
 
-def colour_bar(figure: Any, image: Any, axes: Sequence[Any], metric: str) -> None:
-    """The scale of colours at the right of all panels, with the metric's unit."""
+def colour_bar(figure: Any, image: Any, axes: Sequence[Any], label: str) -> None:
+    """The scale of colours at the right of all panels."""
     bar = figure.colorbar(image, ax=axes, shrink=0.9, pad=0.02)
-    unit = f" ({unit_of(metric)})" if unit_of(metric) else ""
-    bar.set_label(f"{title_of(metric)}{unit}", fontsize=8)
+    bar.set_label(label, fontsize=8)
     bar.ax.tick_params(labelsize=7)
 
 
@@ -56,5 +55,6 @@ def draw_heatmap(files: Sequence[ScoreFile], metric: str, path: str | Path, name
     for axis, panel, name in zip(axes, panels, names, strict=True):
         axis.set_title(f"{name}, {count(len(panel), 'sample')}", fontsize=9)
         axis.set_ylabel("sample", fontsize=8)
-    colour_bar(figure, image, axes, metric)
+    unit = f" ({unit_of(metric)})" if unit_of(metric) else ""
+    colour_bar(figure, image, axes, f"{title_of(metric)}{unit}")
     save(figure, path)

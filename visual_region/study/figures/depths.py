@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from visual_region.pictures.figure import PAGE, legend_below, new_figure, style_of
+from llava.palette import LINE
+from visual_region.pictures.figure import COLUMN, PAGE, legend_below, new_figure, style_of
 from visual_region.study.board import Board
 from visual_region.study.figures.by_depth import Lines, depth_axis, dodged, lines_of, rows_in, whole_of
-from visual_region.study.figures.drawing import Drawing, NothingToDraw, seeds_text, share_label, wrapped
+from visual_region.study.figures.drawing import Drawing, NothingToDraw, across_of, seeds_text, share_label, wrapped
 from visual_region.study.figures.scores import (
     KEPT,
     SHARE,
@@ -22,6 +23,8 @@ from visual_region.study.samples import Column
 
 _PANELS = 3
 """At most so many next to each other."""
+_MARK = {"linestyle": (0, (2, 2)), "linewidth": 0.8, "zorder": 0}
+"""The line at `KEPT` of the score of all layers."""
 
 
 def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
@@ -31,9 +34,9 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     panels = panels_of(board)
     if not panels:
         raise NothingToDraw(f"no cell has a score in {', '.join(columns)}")
-    across = min(_PANELS, len(panels))
+    across = across_of(len(panels), _PANELS)
     down = -(-len(panels) // across)
-    width = max(3.3, PAGE * across / _PANELS)
+    width = PAGE if across > 1 else COLUMN
     figure, axes = new_figure(down, across, width, 1.75 * down + 0.25, len(panels))
     for place, (axis, (title, own)) in enumerate(zip(axes, panels.items(), strict=True)):
         missing += [f"{title} of {lost}" for lost in _panel(axis, board, lines, own)]
@@ -42,13 +45,13 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
         depth_axis(axis, lines, width / across - 0.6)
         if place < len(panels) - across:
             axis.set_xlabel("")
-    mark = f"{100 * KEPT:.0f}% of all layers"
-    looks = {share_label(share): style_of(place) for place, share in enumerate(lines)} | {mark: _mark(0)}
+    looks = {share_label(share): style_of(place) for place, share in enumerate(lines)}
+    looks[f"{100 * KEPT:.0f}% of all layers"] = _MARK | {"color": LINE}
     legend_below(figure, looks, 4)
     caption = (
         "Score by the number of tuned layers, for each share of the training data. "
         f"{seeds_text(rows_in(lines))}, {questions_text([board])}; bars: 95% intervals over questions and seeds. "
-        f"Dashed: {mark}: of the score of tuning all layers on the same share of the data."
+        f"Dashed: {100 * KEPT:.0f}% of the score of all layers with the same share of the data."
     )
     return Drawing(figure, caption, [*missing, *board.left_out])
 
@@ -63,11 +66,6 @@ def _panel(axis: Any, board: Board, lines: Lines, columns: Sequence[Column]) -> 
         draw_line(axis, dodged(found, place, len(lines)), list(found.values()), style_of(place))
         whole = whole_of(points)
         if whole and whole.number in found and unit_in(board, columns) == SHARE:
-            axis.axhline(KEPT * found[whole.number].value, **_mark(place))
+            axis.axhline(KEPT * found[whole.number].value, color=style_of(place)["color"], **_MARK)
     axis.grid(axis="y", alpha=0.3)
     return sorted(lost)
-
-
-def _mark(place: int) -> dict[str, Any]:
-    """The look of the line at `KEPT` of the score of all layers."""
-    return {"color": style_of(place)["color"], "linestyle": (0, (2, 2)), "linewidth": 0.8, "zorder": 0}

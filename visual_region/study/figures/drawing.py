@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from llava.names import count, listed
+from llava.names import count, listed, some
 from visual_region.study.results import CellResult
 from visual_region.study.samples import Row, StudyError, rows_of
 
@@ -55,7 +55,8 @@ def with_file(results: Sequence[CellResult], experiment: str | None, pattern: st
 
 def lacking(cells: Sequence[CellResult], what: str) -> list[str]:
     """Says which cells have no `what`; nothing for no cells."""
-    return [f"{what} of the {listed('cell', [result.cell.name for result in cells])}"] if cells else []
+    names = some(result.cell.name for result in cells)
+    return [f"{what} of {count(len(cells), 'cell')} ({names})"] if cells else []
 
 
 def uneven(rows: Sequence[Row]) -> list[str]:
@@ -103,6 +104,11 @@ def wrapped_all(names: Iterable[str], width: int = NAME_WIDTH) -> list[str]:
     names = list(names)
     short = [wrapped(name, width) for name in names]
     return short if len(set(short)) == len(names) else [wrapped(name, width, len(name)) for name in names]
+
+
+def across_of(panels: int, most: int) -> int:
+    """How many panels are next to each other: at most so many, and about as many on every line."""
+    return -(-panels // -(-panels // most))
 
 
 def wide_axis(axis: Any, low: float, high: float, most: int = 4) -> None:

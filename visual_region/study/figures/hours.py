@@ -18,7 +18,7 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     lines, missing = lines_of(results, lambda result: bool(result.run.get("finished")), "the run.json of its training")
     longest = max(max(hours_of(row)) for row in rows_in(lines))
     scale, unit = (60, "device minutes") if longest < _HOUR else (1, "device hours")
-    figure, (axis,) = new_figure(1, 1, COLUMN, 2.2 + 0.2 * (len(lines) > 1))
+    figure, (axis,) = new_figure(1, 1, COLUMN, 2.1 + 0.17 * -(-len(lines) // 2))
     for place, points in enumerate(lines.values()):
         values = [[scale * hours for hours in hours_of(row)] for row in points.values()]
         means = [sum(own) / len(own) for own in values]
@@ -31,7 +31,7 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     axis.grid(axis="y", alpha=0.3)
     depth_axis(axis, lines, COLUMN - 1)
     if len(lines) > 1:
-        legend_below(figure, {share_label(share): style_of(place) for place, share in enumerate(lines)}, 3)
+        legend_below(figure, {share_label(share): style_of(place) for place, share in enumerate(lines)}, 2)
     devices = sorted({_device(cell) for row in rows_in(lines) for cell in row.cells.values()})
     caption = (
         "Measured cost of the training by the number of tuned layers: mean over the seeds, and bars from the lowest to "

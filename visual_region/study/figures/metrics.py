@@ -55,7 +55,7 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     caption = (
         "Importance of each layer. Line: mean over the seeds of the training; band: from the lowest to the highest "
         "seed (of one seed: the 95% interval over its samples). Below: every seed, from the metric's lowest value "
-        f"(dark) to its highest (bright). {seeds_text(rows.values())}{counted and f', {counted} for each'}."
+        f"(dark) to its highest (bright). {seeds_text(rows)}{counted and f', {counted} for each'}."
     )
     return Drawing(figure, caption, missing)
 

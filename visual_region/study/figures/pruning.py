@@ -12,6 +12,7 @@ from visual_region.study.board import Board
 from visual_region.study.figures.drawing import (
     Drawing,
     NothingToDraw,
+    across_of,
     label_of,
     seeds_text,
     with_file,
@@ -34,11 +35,13 @@ Boards = Mapping[int, Board]
 def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     """Figure 4: a panel for each column, a line for each row."""
     rows, missing = with_file(results, "curve", CURVE_FILE)
+    # As in the paper, the first line, a solid one, is of the model tuned in a region.
+    rows.sort(key=lambda row: row.tunes_all)
     boards = _boards(rows, columns)
     panels = panels_of(boards[0])
-    across = min(_PANELS, len(panels))
+    across = across_of(len(panels), _PANELS)
     down = -(-len(panels) // across)
-    figure, axes = new_figure(down, across, max(3.3, PAGE * across / _PANELS), 1.75 * down + 0.25, len(panels))
+    figure, axes = new_figure(down, across, PAGE if across > 1 else COLUMN, 1.75 * down + 0.25, len(panels))
     for place, (axis, (title, own)) in enumerate(zip(axes, panels.items(), strict=True)):
         for i, row in enumerate(rows):
             lost = _line(axis, boards, row, own, style_of(i), i - (len(rows) - 1) / 2)

@@ -8,10 +8,11 @@ from typing import Any
 from llava.names import listed, short_paths
 from llava.palette import PLAIN
 from llava.reading import read_json
-from visual_region.pictures.figure import PAGE, legend_below, new_figure, style_of
+from visual_region.pictures.figure import COLUMN, PAGE, legend_below, new_figure, style_of
 from visual_region.study.figures.drawing import (
     Drawing,
     NothingToDraw,
+    across_of,
     label_of,
     seeds_text,
     whiskers,
@@ -44,16 +45,20 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
         raise NothingToDraw(f"no {REVERSION_FILE} holds a perplexity yet")
     short = short_paths(names)
     titles = [str(Path(short[name]).with_suffix("")) for name in names]
-    across = min(_PANELS, len(names))
+    across = across_of(len(names), _PANELS)
     down = -(-len(names) // across)
     height = down * (0.85 + (0.16 + 0.07 * len(rows)) * len(variants)) + 0.2 * (len(rows) > 1)
-    figure, axes = new_figure(down, across, max(3.3, PAGE * across / _PANELS), height, len(names))
+    figure, axes = new_figure(down, across, max(COLUMN, PAGE * across / _PANELS), height, len(names))
     for place, (axis, name, title) in enumerate(zip(axes, names, titles, strict=True)):
         lost = _panel(axis, tables, name, list(variants))
         missing += [f"{title}: {listed('variant', own)} of {row}" for row, own in lost.items() if own]
         kind = "answers to images" if "template" in corpora[name] else "text"
         axis.set_title(f"{wrapped(title, 22)}\n({kind})")
-        labels = list(map(_label, variants.values())) if place % across == 0 else [""] * len(variants)
+        labels = (
+            [_label(layers, rows[0].depth) for layers in variants.values()]
+            if place % across == 0
+            else [""] * len(variants)
+        )
         axis.set_yticks(range(len(variants)), labels)
         axis.set_xlabel("perplexity")
         if place % across == 0:
@@ -110,10 +115,10 @@ def _mean(cells: Sequence[Mapping[str, Any]]) -> Estimate:
     return of_headlines(logs, own, cells[0]["samples"]).mapped(math.exp, None)
 
 
-def _label(layers: Sequence[int]) -> str:
-    """Layers as text: "none", "8-15", or how many."""
-    if not layers:
-        return "none"
+def _label(layers: Sequence[int], depth: int | None) -> str:
+    """Layers as text: "none", "8-15", "all", or how many."""
+    if len(layers) in (0, depth):
+        return "all" if layers else "none"
     if list(layers) == list(range(layers[0], layers[-1] + 1)):
         return f"{layers[0]}–{layers[-1]}"
     return f"{len(layers)} layers"

@@ -39,6 +39,8 @@ _KEPT, _COST = 34, 66
 def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     """The rows of Table 1, the best first: tuned layers, paired difference to all layers, score kept, and cost."""
     wanted = [r for r in results if "selections" in r.cell.experiments and r.cell.selection is not None]
+    share = max((result.cell.share for result in wanted), default=100)
+    wanted = [result for result in wanted if result.cell.share == share]
     board = Board(wanted, visual(columns))
     values = {row: value for row in board.rows if (value := value_of(board, row, board.averaged)) and row.depth}
     rows = sorted(values, key=lambda row: -values[row].value)

@@ -20,9 +20,14 @@ SETS = ("docvqa", "ocrvqa", "tdiuc", "refcocog")
 
 
 def made_curve(row: str, skill: float, layers: tuple[int, ...], seed: int, most: int = 4) -> Curve:
-    """Every removed layer costs half a unit of skill; a region protects nothing here."""
+    """Every removed layer costs half a unit of skill, and less in a model tuned in a region."""
     points = [
-        Point(n, tuple(range(n)), ("outside", "anywhere"), made_reports(row, skill - n / 2, seed))
+        Point(
+            n,
+            tuple(range(n)),
+            ("outside", "anywhere"),
+            made_reports(row, skill - n / (2 if len(layers) == DEPTH else 4), seed),
+        )
         for n in range(most + 1)
     ]
     return Curve(checkpoints=[CheckpointCurve("made", "0", DEPTH, layers, (), None, points)])
@@ -58,7 +63,7 @@ def complete(out: Path) -> Path:
             continue
         folder, layers, seed = file.parent, tuple(cell["layers"]), cell["seed"]
         if cell["selection"] == "all" or cell["row"] == "sparse-uniform":
-            made_curve(cell["row"], len(layers) / DEPTH, layers, seed).write(folder / "curve.json")
+            made_curve(cell["row"], 1.0, layers, seed).write(folder / "curve.json")
         if cell["selection"] == "all":
             write_json(folder / "reversion.json", made_reversion(seed))
             for name in SETS:

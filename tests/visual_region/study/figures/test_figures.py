@@ -39,7 +39,7 @@ def draw(folder, to, columns=COLUMNS, write=True):
 @pytest.fixture(scope="module")
 def study(made_study, made_once):
     """The made study with every file that figures are drawn from."""
-    return complete(made_once("figures", lambda to: shutil.copytree(made_study, to / "study")) / "study")
+    return complete(made_once("made-figures", lambda to: shutil.copytree(made_study, to / "study")) / "study")
 
 
 @pytest.fixture(scope="module")
@@ -164,8 +164,8 @@ def test_what_is_missing_is_said(study, tmp_path):
     pyplot.close("all")
     text = (tmp_path / figures.CAPTIONS).read_text()
     assert "- seed 2 of sparse-uniform\n" in text
-    assert "- a score of the cells all-layers_seed0_10, all-layers_seed1_10, all-layers_seed2_10\n" in text
-    assert "- attention/*.json of the cell all-layers_seed1_100\n" in text
+    assert "- a score of 3 cells (all-layers_seed0_10, all-layers_seed1_10, all-layers_seed2_10)\n" in text
+    assert "- attention/*.json of 1 cell (all-layers_seed1_100)\n" in text
     assert "2 to 3 seeds" in text
 
 
