@@ -48,11 +48,11 @@ def made_reversion(seed: int) -> dict:
     return {"settings": {}, "corpora": {name: details for name, (details, _) in CORPORA.items()}, "rows": rows}
 
 
-def made_attention(seed: int, name: str, samples: int = 20, depth: int = DEPTH) -> dict:
+def made_attention(seed: int, name: str, samples: int = 20) -> dict:
     rng = np.random.default_rng([seed, *name.encode()])
-    rows = (rng.random((samples, depth)) * np.linspace(0.4, 1.5, depth)).tolist()
+    rows = (rng.random((samples, DEPTH)) * np.linspace(0.4, 1.5, DEPTH)).tolist()
     entry = {"values": rows[0], "per_sample": rows, "weights": [1.0] * samples, "samples": samples}
-    return {"num_layers": depth, "metrics": {"image-attention": entry}, "data": {"file": f"{name}.json"}}
+    return {"num_layers": DEPTH, "metrics": {"image-attention": entry}, "data": {"file": f"{name}.json"}}
 
 
 def complete(out: Path) -> Path:
@@ -65,6 +65,7 @@ def complete(out: Path) -> Path:
         if cell["selection"] == "all" or cell["row"] == "sparse-uniform":
             made_curve(cell["row"], 1.0, layers, seed).write(folder / "curve.json")
         if cell["selection"] == "all":
+            write_json(file, cell | {"experiments": [*cell["experiments"], "reversion", "attention"]})
             write_json(folder / "reversion.json", made_reversion(seed))
             for name in SETS:
                 write_json(folder / "attention" / f"{name}.json", made_attention(seed, name))
