@@ -12,6 +12,7 @@ from visual_region.study.figures.scores import (
     KEPT,
     SHARE,
     draw_line,
+    not_measured,
     panels_of,
     questions_text,
     unit_in,
@@ -53,7 +54,7 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
         f"{seeds_text(rows_in(lines))}, {questions_text([board])}; bars: 95% intervals over questions and seeds. "
         f"Dashed: {100 * KEPT:.0f}% of the score of all layers with the same share of the data."
     )
-    return Drawing(figure, caption, [*missing, *board.left_out])
+    return Drawing(figure, caption, [*missing, *not_measured(board)])
 
 
 def _panel(axis: Any, board: Board, lines: Lines, columns: Sequence[Column]) -> list[str]:

@@ -18,7 +18,7 @@ from visual_region.study.figures.drawing import (
     uneven,
     wrapped_all,
 )
-from visual_region.study.figures.scores import KEPT, questions_text, value_of, visual
+from visual_region.study.figures.scores import KEPT, not_measured, questions_text, value_of, visual
 from visual_region.study.results import CellResult
 from visual_region.study.samples import Row
 from visual_region.study.sentence import is_quarter
@@ -70,7 +70,7 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
         f"score {values[whole].value:.1f}%. Bold: a quarter of the layers, spread over the depth. "
         f"{seeds_text(rows)}, {questions_text([board])}."
     )
-    return Drawing(figure, caption, [*missing, *board.left_out])
+    return Drawing(figure, caption, [*missing, *not_measured(board)])
 
 
 def _draw_stack(axis: Any, rows: Sequence[Row]) -> None:

@@ -9,13 +9,14 @@ from matplotlib import pyplot
 
 from tests.fixtures.study import COLUMNS, DEPTH, MadeRow, make_study
 from tests.visual_region.study.figures.looks import faults
-from tests.visual_region.study.figures.made import SETS, complete
+from tests.visual_region.study.figures.made import SETS, complete, made_curve
 from visual_region.pictures import figure as pictures
 from visual_region.study import figures
 from visual_region.study.board import Board
 from visual_region.study.figures import drawing
 from visual_region.study.figures.scores import visual
 from visual_region.study.results import read_results
+from visual_region.study.samples import StudyError
 
 LONG = "the layers that a metric with a rather long name chooses, the highest of each of 8 segments"
 
@@ -103,7 +104,7 @@ def test_texts_can_be_read(depth, seeds, questions, tmp_path, monkeypatch):
         **{f"{n} layers": MadeRow(f"sparse-uniform:{n}", 0.9, ("depths",), seeds) for n in (1, 2, 4, 6, 7, 16)},
     }
     make_study(tmp_path, rows, questions)
-    found = draw(complete(tmp_path), tmp_path / "figures", write=False)
+    found = draw(complete(tmp_path, ("all layers", "sparse-uniform", f"{LONG} (0)")), tmp_path / "figures", write=False)
     assert list(found) == list(figures.FIGURES)
     wrong = {name: faults(figure) for name, figure in found.items()}
     pyplot.close("all")
@@ -174,6 +175,41 @@ def test_nothing_is_drawn_of_nothing(tmp_path, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert [line.split(" is not drawn: ")[0] for line in printed] == list(figures.FIGURES)
     assert captions.read_text().count("Not drawn: ") == len(figures.FIGURES)
+
+
+def test_a_broken_file_costs_its_own_figure_only(study, tmp_path, capsys):
+    folder = tmp_path / "study"
+    shutil.copytree(study, folder)
+    (folder / "cells/all-layers_seed0_100/attention/docvqa.json").write_text("{")
+    (folder / "cells/all-layers_seed1_100/reversion.json").write_text("[]")
+    found = draw(folder, tmp_path, (*COLUMNS, "vqa"), write=False)
+    pyplot.close("all")
+    lost = {
+        "figure5-attention": "docvqa.json is not a score file",
+        "figure1-reversion": "reversion.json is not a file of",
+    }
+    assert list(found) == [name for name in figures.FIGURES if name not in lost]
+    printed = {line.partition(" is not drawn: ")[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert printed.keys() == lost.keys()
+    assert all(text in printed[name] for name, text in lost.items())
+    assert "- vqa of every row\n" in (tmp_path / figures.CAPTIONS).read_text()
+    with pytest.raises(StudyError, match="'gqa/' is no column"):
+        figures.draw_figures([], ["gqa/"], tmp_path)
+
+
+def test_any_name_is_shown_as_it_is(tmp_path):
+    odd = "_a $x$ & <b>"
+    make_study(
+        tmp_path,
+        {"all": MadeRow("all", 1.0, ("selections", "curve")), odd: MadeRow("top:3", 0.5, ("curve", "selections"))},
+        4,
+    )
+    complete(tmp_path)
+    made_curve(odd, 1.0, (9, 10, 11), 0).write(tmp_path / "cells" / f"{odd.replace(' ', '-')}_seed0_100/curve.json")
+    found = draw(tmp_path, tmp_path / "figures", write=False)
+    assert odd in [label.get_text() for label in found["selections"].axes[0].get_yticklabels()]
+    assert odd in [text.get_text() for text in found["figure4-pruning"].legends[0].get_texts()]
+    pyplot.close("all")
 
 
 def test_names_are_wrapped_and_stay_apart():
