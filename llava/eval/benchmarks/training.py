@@ -26,7 +26,7 @@ from llava.names import agree, count, some
 from llava.outputs import FileKind, check_files
 
 TRAIN = "train"
-LLAVA_JSON = FileKind("LLaVA JSON", keys=frozenset({"id", "conversations"}))
+LLAVA_JSON = FileKind("LLaVA JSON", keys=frozenset({"id", "image", "conversations"}))
 
 
 @dataclass(frozen=True)
