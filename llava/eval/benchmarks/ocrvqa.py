@@ -23,6 +23,7 @@ ANNOTATIONS, IMAGES = "dataset.json", "images"
 PUBLISHED = Published(207572, "books", also=(20796,))
 HUB = ("image_id", "questions", "answers", "title", "authorName", "genre", "image_url")
 """Columns of howard-hou/OCR-VQA."""
+HUB_BOOKS = {name: Published(count, "books") for name, count in (("train", 166022), ("val", 20731), ("test", 20796))}
 SPLITS = {"train": 1, "val": 2, "test": 3}
 RULES = {"relaxed": relaxed_correctness, "exact": exact}
 SUFFIXES = (".jpg", ".png", ".gif", ".jpeg")
@@ -74,6 +75,7 @@ def image_name(book: str, url: str, images: Path) -> str:
 def open_split(raw: Path, out: Path, split: str, options: Options) -> Source | None:
     """A split of the official file, or of the Hub's; a book has several questions."""
     if hub := find_split(raw, {"val": "validation"}.get(split, split)):
+        check_count(HUB_BOOKS[split], len(hub), options)
         columns = ("image_id", "questions", "answers")
 
         def of_row(number: int, row: dict[str, Any]) -> Iterator[Sample]:
