@@ -58,6 +58,7 @@ def pruning_curve(axes: Any, lines: Sequence[Line], metric: str, unit: str = "sh
         else:
             axes.vlines(places, low, high, color=line.style["color"], linewidth=1.2)
     axes.set_xticks(range(max(number for line in lines for number, _ in line.points) + 1))
+    axes.set_xlabel("layers removed")
     if unit != "share":
         axes.set_yscale("log")
         for place in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
@@ -70,7 +71,7 @@ def pruning_curve(axes: Any, lines: Sequence[Line], metric: str, unit: str = "sh
 
 
 def lines_of(curves: Sequence[tuple[str, CheckpointCurve]], benchmark: str) -> list[Line]:
-    """The lines of named checkpoints: a colour for each, dashed if any layers are removed.
+    """The lines of named checkpoints: a colour for each, dashed if nothing is protected.
 
     A checkpoint without a region to protect has one line, as both ways are the same. A single checkpoint has a colour
     for each way.
@@ -108,12 +109,13 @@ def draw_curves(curves: Sequence[tuple[str, CheckpointCurve]], path: str | Path)
     reports = {name: report for _, curve in curves for point in curve.points for name, report in point.reports.items()}
     columns = min(len(reports), _COLUMNS)
     rows = -(-len(reports) // columns)
-    figure, axes = new_figure(rows, columns, 0.8 + 4.2 * columns, 0.8 + 3.2 * rows, len(reports))
-    figure.supxlabel(axis_label([curve for _, curve in curves]), fontsize=9)
+    figure, axes = new_figure(rows, columns, 0.8 + 4.2 * columns, 1.2 + 3.2 * rows, len(reports))
     labels: dict[str, Any] = {}
     for panel, (benchmark, report) in zip(axes, reports.items(), strict=True):
         pruning_curve(panel, lines_of(curves, benchmark), report.metric, report.unit)
         panel.set_title(BY_NAME[benchmark].column if benchmark in BY_NAME else benchmark, fontsize=10)
         labels |= {label: handle for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
-    figure.legend(labels.values(), labels, loc="outside lower center", ncols=2, fontsize=9, frameon=False)
+    title = f"{axis_label([curve for _, curve in curves])}; 95% intervals"
+    style = {"loc": "outside lower center", "frameon": False, "fontsize": 9, "title_fontsize": 9}
+    figure.legend(labels.values(), labels, ncols=2, title=title, **style)
     save(figure, path)
