@@ -65,6 +65,15 @@ class Parser(argparse.ArgumentParser):
         """Ends the program with one line, instead of the usage of all flags."""
         self.exit(2, f"error: {message} (all flags: {self.prog} --help)\n")
 
+    def raising(self, kind: type[Exception]) -> "Parser":
+        """This parser, whose errors are raised as this kind and do not end the program."""
+
+        def error(message: str) -> NoReturn:
+            raise kind(message)
+
+        self.error = error
+        return self
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:
             super()._check_value(action, value)

@@ -51,7 +51,7 @@ def planned(checkpoint: Checkpoint, order: Order | None, most: int, ways: Sequen
     for way in ways:
         free = [layer for layer in order.layers if way == ANYWHERE or layer not in region] if order else []
         if most > min(len(free), record.depth - 1):
-            where = f" {way} of the tuned region" if way == OUTSIDE and region else ""
+            where = " outside the tuned region" if way == OUTSIDE and region else ""
             can = f"{len(free)} of {count(record.depth, 'layer')} can be removed{where}, and one must remain"
             raise SurgeryError(f"--most {most} with {checkpoint.name}: {can}; give a smaller --most or another --where")
         for number in range(most + 1):

@@ -57,6 +57,7 @@ class Options:
     seed: int = 0
     ocr: bool = True
     template: str | None = None
+    split: str | None = None
 
 
 @dataclass(frozen=True)

@@ -19,20 +19,14 @@ def kind_of(answer: str) -> str:
     return "shape" if answer in SHAPES else "colour" if answer in COLOURS else "yes_no"
 
 
-def score(answers: Answers, annotations: Mapping[str, str]) -> dict[str, Any]:
-    """Accuracy over the questions that were answered.
-
-    Returns:
-        `all`, `shape`, `colour`, `yes_no`: accuracy in [0, 1] (None for a kind without questions); `questions`: their
-        number; `counts` and `intervals` (Wilson, 95%) by kind.
-    """
-    return as_report(answers, annotations, [str(line["question_id"]) for line in answers]).extra
-
-
 def as_report(
     answers: Answers, annotations: Mapping[str, str], asked: Iterable[str] | None = None, missing: str = "error"
 ) -> Report:
-    """The report; a reply that is not one of the data set's answers counts as unreadable."""
+    """The report; a reply that is not one of the data set's answers counts as unreadable.
+
+    Its `extra` holds `all`, `shape`, `colour`, `yes_no`: accuracy in [0, 1] (None for a kind without questions);
+    `questions`: their number; `counts` and `intervals` (Wilson, 95%) by kind.
+    """
     if not isinstance(annotations, Mapping) or not all(isinstance(truth, str) for truth in annotations.values()):
         raise ScoringError("the annotations are not easy-VQA's: an object of question ids, each with its answer")
     paired = pair(answers, annotations, asked=asked, missing=missing)

@@ -93,14 +93,15 @@ class LoadedBenchmark:
                 missing = f"{listed('file', lacking)} {agree(len(lacking), 'does', 'do')} not exist"
                 raise EvaluationError(f"{missing}; {where}")
             places["questions"] = _part(benchmark, whole, environment, limit, folder)
-            parser = PARSERS[benchmark.program]()
+            parser = PARSERS[benchmark.program]().raising(EvaluationError)
             # Flags that are required name places for answers, which there are none of here.
             args, _ = parser.known(["--temperature", "0", *benchmark.flags_to_answer(places, environment)])
             _put(args, {"samples": limit, **given, "question_file": None})
             if benchmark.score is None:
                 return cls(benchmark, (places["questions"],), args, None)
             check_flags(args)
-            scoring, _ = benchmark.score_parser().known(benchmark.flags_to_score(places, environment))
+            scorer = benchmark.score_parser().raising(EvaluationError)
+            scoring, _ = scorer.known(benchmark.flags_to_score(places, environment))
             _put(scoring, {"annotation_file": given.get("annotation_file")})
             found = cls(benchmark, (places["questions"], *annotations), args, scoring)
             found._read()
