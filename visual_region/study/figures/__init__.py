@@ -54,9 +54,9 @@ def draw_figures(results: Sequence[CellResult], columns: Sequence[str], folder: 
             print(f"{name} is not drawn: {reason}")
             lines += [f"Not drawn: {reason}.", ""]
             continue
-        missing = list(dict.fromkeys(drawing.missing))
+        notes = list(dict.fromkeys(drawing.notes))
         lines += [f"![{title}]({name}.svg)", "", drawing.caption, ""]
-        lines += ["Missing:", "", *(f"- {text}" for text in missing), ""] if missing else []
+        lines += [*(f"- {text}" for text in notes), ""] if notes else []
     with written_whole(folder / CAPTIONS) as aside:
         aside.write_text("\n".join(lines), encoding="utf-8")
     return [*files, folder / CAPTIONS]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from llava.names import count
 from llava.palette import EMPTY
 from visual_region.pictures.figure import PAGE, new_figure, title_of, unit_of
 from visual_region.pictures.heatmap import colour_bar, heat_panels, samples_of
@@ -34,8 +35,10 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
             if own:
                 samples = samples_of(list(map(ScoreFile.read, own.values())), METRIC)
                 found[label_of(row), name] = dict(zip(own, samples, strict=True))
-            if len(own) < len(row.cells):
-                missing.append(f"{name} of {label_of(row)} ({len(row.cells) - len(own)} of {len(row.cells)} seeds)")
+            if lost := len(row.cells) - len(own):
+                missing.append(
+                    f"{name} is not measured for {lost} of {count(len(row.cells), 'seed')} of {label_of(row)}"
+                )
     across = across_of(len(sets), _PANELS)
     lines = -(-len(sets) // across)
     width = PAGE * (across + 0.4) / (_PANELS + 0.4)

@@ -26,7 +26,7 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     if not panels:
         raise NothingToDraw(f"the {SCORES_FILE} of {label_of(row)} has none of the metrics {', '.join(METRICS)}")
     missing = [
-        f"{title_of(name)}, seed {seed}" for name, seeds in panels.items() for seed in files if seed not in seeds
+        f"no {title_of(name)} of seed {seed}" for name, seeds in panels.items() for seed in files if seed not in seeds
     ]
     across = min(2, len(panels))
     down = -(-len(panels) // across)

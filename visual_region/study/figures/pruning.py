@@ -45,7 +45,7 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     for place, (axis, (title, own)) in enumerate(zip(axes, panels.items(), strict=True)):
         for i, row in enumerate(rows):
             lost = _line(axis, boards, row, own, style_of(i), i - (len(rows) - 1) / 2)
-            missing += [f"{title} of {label_of(row)} without {removed} layers" for removed in lost]
+            missing += [f"{title} is not measured for {label_of(row)} without {removed} layers" for removed in lost]
         axis.set_title(wrapped(title, 26))
         axis.set_ylabel(unit_in(boards[0], own))
         if place >= len(panels) - across:
@@ -70,7 +70,7 @@ def draw_all_layers(results: Sequence[CellResult], columns: Sequence[str]) -> Dr
     figure, (axis,) = new_figure(1, 1, COLUMN, 2.2 + 0.17 * -(-len(panels) // 2))
     for i, (title, own) in enumerate(panels.items()):
         lost = _line(axis, boards, row, own, style_of(i), i - (len(panels) - 1) / 2)
-        missing += [f"{title} without {removed} layers" for removed in lost]
+        missing += [f"{title} is not measured without {removed} layers" for removed in lost]
     axis.set_ylabel(unit_in(boards[0], boards[0].averaged))
     axis.set_xlabel("removed layers")
     legend_below(figure, {name: style_of(i) for i, name in enumerate(wrapped_all(panels, 24))}, 2)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.names import listed, short_paths
+from llava.names import short_paths
 from llava.palette import PLAIN
 from llava.reading import read_json
 from visual_region.pictures.figure import COLUMN, PAGE, legend_below, new_figure, style_of
@@ -53,7 +53,7 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     figure, axes = new_figure(down, across, max(COLUMN, PAGE * across / _PANELS), height, len(names))
     for place, (axis, name, title) in enumerate(zip(axes, names, titles, strict=True)):
         lost = _panel(axis, tables, name, variants)
-        missing += [f"{title}: {listed('variant', own)} of {row}" for row, own in lost.items() if own]
+        missing += [f"{title} is not measured for {row}: {', '.join(own)}" for row, own in lost.items() if own]
         kind = "answers to images" if "template" in corpora[name] else "text"
         axis.set_title(f"{wrapped(title, 22)}\n({kind})")
         labels = (

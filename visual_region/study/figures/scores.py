@@ -52,8 +52,3 @@ def draw_line(axis: Any, places: Sequence[float], found: Sequence[Estimate], sty
 def visual(columns: Sequence[str]) -> tuple[Column, ...]:
     """The columns that are not of text alone."""
     return tuple(column for column in columns_of(columns) if not column.is_text)
-
-
-def not_measured(board: Board) -> list[str]:
-    """The columns that no row has, and the scores that do not fit the others."""
-    return [*(f"{column.name} of every row" for column in board.absent), *board.left_out]
