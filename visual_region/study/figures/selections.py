@@ -98,7 +98,7 @@ def _draw_points(axis: Any, board: Board, rows: Sequence[Row], whole: Row) -> No
     axis.set_yticks([])
     axis.spines["left"].set_visible(False)
     axis.grid(axis="x", alpha=0.3)
-    axis.xaxis.set_major_locator(MaxNLocator(6))
+    axis.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axis.set_xlabel("score − score of all layers, points")
 
 
