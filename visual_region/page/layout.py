@@ -15,10 +15,10 @@ _ONE_AT_A_TIME = {"concurrency_id": "work", "concurrency_limit": 1}
 """A model's attention is switched for the maps, and matplotlib draws in one thread."""
 _STYLE = """
 .gradio-container {max-width: 1280px !important; margin: auto}
-.prose table td, .prose table th {padding: 2px 8px; border-color: var(--border-color-primary); font-size: 13px}
+.prose table td, .prose table th {padding: 2px 6px; border-color: var(--border-color-primary); font-size: 12px}
+.prose table td {white-space: nowrap; word-break: normal}
+.prose table th {word-break: normal; overflow-wrap: normal}
 .cost {overflow-x: auto}
-.cost table td {white-space: nowrap; word-break: normal}
-.cost table th {word-break: normal; overflow-wrap: normal}
 .cost table td:not(:first-child), .cost table th:not(:first-child) {text-align: right}
 """
 
@@ -141,12 +141,12 @@ def _layers_tab(page: gr.Blocks, scores_file: str, cost_model: str, depth: int |
                 text = gr.Number(192, label="Text tokens", precision=0, min_width=80)
             show = gr.Button("Show", variant="primary")
     message = gr.Markdown()
+    picture = gr.Image(show_label=False, interactive=False, buttons=["download", "fullscreen"])
     with gr.Row():
-        with gr.Column(scale=1):
-            picture = gr.Image(show_label=False, interactive=False, buttons=["download", "fullscreen"])
+        with gr.Column():
             flags = gr.Textbox(label="To copy", lines=2, interactive=False, buttons=["copy"])
             table = gr.Markdown()
-        with gr.Column(scale=1):
+        with gr.Column():
             cost = gr.Markdown(elem_classes="cost")
 
     def read(scores_file: str) -> list[Any]:
