@@ -144,7 +144,7 @@ def _layers_tab(page: gr.Blocks, scores_file: str, cost_model: str, depth: int |
     picture = gr.Image(show_label=False, interactive=False, buttons=["download", "fullscreen"])
     with gr.Row():
         with gr.Column():
-            flags = gr.Textbox(label="To copy", lines=2, interactive=False, buttons=["copy"])
+            flags = gr.Textbox(label="To copy", lines=2, interactive=False, buttons=["copy"], elem_id="flags")
             table = gr.Markdown()
         with gr.Column():
             cost = gr.Markdown(elem_classes="cost")

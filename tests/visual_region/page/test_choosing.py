@@ -89,7 +89,13 @@ def test_wrong_score_files_are_messages(tmp_path, content):
     path.write_text(content)
     assert choose(str(path), "bi", None, "#bi:1", training()).message.startswith("**Error:**")
     assert choose(str(path), "bi", None, "0", training()).message.startswith("**Error:**")
-    assert metrics_of(str(path))[0] == []
+
+
+def test_a_missing_score_file_has_no_metrics(tmp_path):
+    assert metrics_of(" ") == ([], "")
+    choices, said = metrics_of(str(tmp_path / "none.json"))
+    assert choices == []
+    assert "is not a score file" in said
 
 
 @pytest.mark.parametrize(
