@@ -30,7 +30,10 @@ setup(
             "visual-region = visual_region.__main__:main",
             "llava-train = llava.train.train:train",
             "llava-eval = llava.eval.suite.benchmark:program",
-        ]
+        ],
+        # Where the harnesses look for models of other packages: llava/eval/harness.
+        "lm_eval.models": ["llava_vr = llava.eval.harness.text:LlavaVR"],
+        "lmms_eval.models": ["llava_vr = llava.eval.harness:manifest"],
     },
     install_requires=[
         "torch>=2.6",
@@ -56,6 +59,8 @@ setup(
         "scale": ["deepspeed>=0.19", "bitsandbytes>=0.50", "wandb"],
         # Triton, which the kernels need, comes with torch on Linux.
         "kernels": ["liger-kernel>=0.8; platform_system == 'Linux'"],
+        # Our checkpoints as a model of lm-eval: docs/harnesses.md.
+        "harness": ["lm-eval>=0.4.10"],
         "cuda": ["flash-attn; platform_machine == 'x86_64'"],
         "dev": ["gguf", "pytest", "pytest-xdist", "ruff", "deepspeed>=0.19", "bitsandbytes>=0.50"],
     },
