@@ -71,12 +71,11 @@ def data(tmp_path_factory):
         (root / "mmlu" / split).mkdir(parents=True)
     for subject in SUBJECTS:
         for split, number in (("dev", 5), ("test", 6)):
-            rows = [
-                (f"{'ab cd' * (i % 4 + 1)}{split}?", f"{i}", "no", "red", "left", LETTERS[i % 4]) for i in range(number)
-            ]
-            text = "".join(",".join(map(str, row)) + "\n" for row in rows)
+            questions = [f"{'ab cd' * (i % 4 + 1)} {split} {i}?" for i in range(number)]
+            rows = [(text, f"{i}", "no", "red", "left", LETTERS[i % 4]) for i, text in enumerate(questions)]
+            text = "".join(",".join(row) + "\n" for row in rows)
             (root / "mmlu" / split / f"{subject}_{split}.csv").write_text(text)
-            docs = [{"question": q, "choices": list(map(str, c)), "answer": LETTERS.index(a)} for q, *c, a in rows]
+            docs = [{"question": q, "choices": list(c), "answer": LETTERS.index(a)} for q, *c, a in rows]
             lines(root / f"{subject}_{split}.jsonl", docs)
         write_task(
             root,
