@@ -21,6 +21,7 @@ OPTIONAL: dict[str, tuple[str, str]] = {
     "liger-kernel": ("--kernels liger, on a GPU", "kernels"),
     "flash-attn": ("--attn_implementation flash_attention_2, on a GPU", "cuda"),
     "lm-eval": ("our checkpoints in lm-eval", "harness"),
+    "lmms-eval": ("our checkpoints in lmms-eval", "harness-images"),
     "gguf": ("the quickstart's model", "quickstart"),
 }
 """Package -> what it is for, and the extra that installs it."""

@@ -38,6 +38,8 @@ _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_toke
 _OF_SAMPLING = ("temperature", "top_p", "top_k")
 _TOP_K = 50
 """The only `top_k` of our decoding: transformers' default."""
+_NOT_THE_TASKS = ("use_cache", "pad_token_id", "eos_token_id", "image_aspect_ratio")
+"""Settings that some tasks give, and that are those of the checkpoint and of its decoding."""
 _ARGUMENTS = (
     *("pretrained", "model_base", "conv_mode", "vision_tower", "dtype", "device"),
     *("batch_size", "max_batch_size", "max_length"),
@@ -78,7 +80,7 @@ class HarnessModel:
             conv_mode: conversation template; default: the one that the checkpoint records.
             vision_tower: tower folder, if the recorded one is missing.
             dtype: float32, float16 or bfloat16; default ("auto"): float16 on a GPU, float32 on a CPU.
-            device: "cuda" without a GPU is the CPU; of several processes, each takes a GPU of its own.
+            device: "cuda" and "cuda:0" without a GPU mean the CPU; of several processes, each takes a GPU of its own.
             batch_size: requests at once; "auto" takes what fits, and halves it when memory runs out.
             max_batch_size: most requests at once of "auto".
             max_length: tokens that the model reads at once; default: all its positions.
@@ -92,7 +94,9 @@ class HarnessModel:
         numbers = {"batch_size": self.batch_size, "max_batch_size": max_batch_size, "max_length": max_length}
         _check(pretrained, conv_mode, dtype, device, numbers, unknown)
         self.most_rows = max_batch_size
-        self._device = torch.device(self._join(checked_device(str(device))))
+        # lm-eval's default is "cuda:0", also on a machine without a GPU.
+        device = "cuda" if device == "cuda:0" and not torch.cuda.is_available() else str(device)
+        self._device = torch.device(self._join(checked_device(device)))
         self.checkpoint = open_checkpoint(str(pretrained), model_base, flag="pretrained")
         if self.sees and not self.checkpoint.tower:
             raise EvaluationError(f"{self.checkpoint.name} has no vision tower: it cannot be shown images")
@@ -123,7 +127,7 @@ class HarnessModel:
         patient = InitProcessGroupKwargs(timeout=timedelta(weeks=4))
         self.accelerator = Accelerator(cpu=device == "cpu", kwargs_handlers=[patient])
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
-        return f"cuda:{self.accelerator.local_process_index}" if device == "cuda" else device
+        return f"cuda:{self.accelerator.local_process_index}" if device.startswith("cuda") else device
 
     @property
     def device(self) -> torch.device:
@@ -167,8 +171,7 @@ class HarnessModel:
         sampled = left.pop("do_sample", None)
         sampled = bool(temperature) if sampled is None else bool(sampled) and temperature != 0
         beams = left.pop("num_beams", None)
-        # transformers' names for what our decoding does anyway.
-        for name in ("use_cache", "pad_token_id", "eos_token_id"):
+        for name in _NOT_THE_TASKS:
             left.pop(name, None)
         wrong = [f"{name}={value!r}" for name, value in left.items() if value is not None]
         if sampled and top_k not in (None, _TOP_K):
@@ -205,7 +208,7 @@ class HarnessModel:
                         asked = [left[row] for row in batch.rows]
                         found = answer([questions[place] for place in asked], batch.prompts)
                         for place, text in zip(asked, found, strict=True):
-                            self.cache_hook.add_partial("generate_until", requests[place].args, text)
+                            self.cache_hook.add_partial("generate_until", requests[place].args[:2], text)
                             yield place, text
                         bar.update(len(asked))
 

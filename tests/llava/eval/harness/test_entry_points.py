@@ -2,7 +2,6 @@
 
 import importlib.util
 import re
-import runpy
 import sys
 from types import ModuleType
 
@@ -12,11 +11,11 @@ from llava.eval import harness
 from tests.conftest import REPOSITORY
 
 
-def test_without_lm_eval_one_line_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(sys, "argv", ["harness", "run"])
+def test_without_lm_eval_one_line_says_what_to_install(monkeypatch, program):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "lm_eval" else find(name))
     with pytest.raises(SystemExit, match=r"^error: this needs the package lm-eval: pip install .* -e '\.\[harness\]'$"):
-        runpy.run_module("llava.eval.harness", run_name="__main__")
+        program("llava.eval.harness", "run", "--model", "llava_vr")
 
 
 def test_the_entry_points_name_what_exists(monkeypatch):
