@@ -66,6 +66,15 @@ setup(
         "harness-images": ["lmms-eval>=0.7"],
         "cuda": ["flash-attn; platform_machine == 'x86_64'"],
         "docs": ["mkdocs-material>=9", "mkdocstrings[python]>=0.30"],
-        "dev": ["gguf", "pytest", "pytest-xdist", "ruff", "deepspeed>=0.19", "bitsandbytes>=0.50"],
+        "dev": [
+            "gguf",
+            "ipykernel",
+            "nbclient",
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "deepspeed>=0.19",
+            "bitsandbytes>=0.50",
+        ],
     },
 )
