@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
@@ -126,7 +127,11 @@ class Answerer:
         if self.feature_cache is not None:
             return self.feature_cache.features(self.image_folder / question.image)
         ratio = getattr(self.model.config, "image_aspect_ratio", None)
-        return process_image(open_question_image(question, self.image_folder), self.processor, ratio)
+        return process_image(self.picture(question), self.processor, ratio)
+
+    def picture(self, question: Question) -> Image.Image:
+        """The question's image before processing, as RGB."""
+        return open_question_image(question, self.image_folder)
 
     def inputs(self, questions: Sequence[Question]) -> dict[str, Any]:
         """Arguments of `generate`: ids padded on the left with their mask, and pixels or features."""
@@ -141,14 +146,23 @@ class Answerer:
             batch["images" if self.feature_cache is None else "image_features"] = torch.stack(loaded)
         return {name: value.to(self.model.device) for name, value in batch.items()}
 
-    @torch.inference_mode()
     def answer(
         self,
         questions: Sequence[Question],
         prompts: Sequence[Prompt] | None = None,
         loaded: Mapping[str, torch.Tensor] | None = None,
     ) -> list[str]:
-        """The answers' texts, without special tokens, stripped, cut before a stop string.
+        """The answers' texts, without special tokens, stripped, cut before a stop string (see `continuations`)."""
+        return [text.strip() for text in self.continuations(questions, prompts, loaded)]
+
+    @torch.inference_mode()
+    def continuations(
+        self,
+        questions: Sequence[Question],
+        prompts: Sequence[Prompt] | None = None,
+        loaded: Mapping[str, torch.Tensor] | None = None,
+    ) -> list[str]:
+        """What follows the prompts: without special tokens, cut before a stop string, blanks at the ends kept.
 
         Args:
             prompts: the questions' prompts as planned, if some share ids.
@@ -182,7 +196,7 @@ class Answerer:
         texts = [ids_to_text(self.tokenizer, tokens) for tokens in output]
         for string in strings:
             texts = [text.split(string, 1)[0] for text in texts]
-        return [text.strip() for text in texts]
+        return texts
 
     def _image_blocks(self, questions: Sequence[Question], loaded: Mapping[str, torch.Tensor]) -> dict:
         """Image name -> image tokens. Those of the last batch are kept: the next one often has the same image."""

@@ -1,7 +1,7 @@
 """Which prompts are answered together: of similar length, as many as fit; what they share is read once."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -86,6 +86,25 @@ def _bytes_per_token(model: Any) -> int:
     states = 2 * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or heads) * size
     # Growing a cache by concatenation holds one layer twice; the MLP's two inner products and the residual stream.
     return width * (states + states // config.num_hidden_layers + 3 * config.intermediate_size + 8 * config.hidden_size)
+
+
+def until_done(
+    size: BatchSize, keys: Sequence[Hashable], work: Callable[[list[Hashable]], Iterable[tuple[Hashable, Any]]]
+) -> list[Any]:
+    """The results of all keys, in order, in smaller batches from where memory runs out.
+
+    Args:
+        size: the batch size that `work` uses.
+        work: yields `(key, result)` for the keys that are left, in any order.
+    """
+    results: dict[Hashable, Any] = {}
+    while left := [key for key in keys if key not in results]:
+        try:
+            for key, result in work(left):
+                results[key] = result
+        except (RuntimeError, MemoryError) as error:
+            size.halve_after(error)
+    return [results[key] for key in keys]
 
 
 def length_of(prompt: Prompt, image_tokens: int) -> int:
