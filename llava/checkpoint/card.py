@@ -11,6 +11,7 @@ from typing import Any
 
 from llava.checkpoint.adapter import ADAPTER_CONFIG
 from llava.checkpoint.record import LayerRecord
+from llava.families import STOCK_CLASSES
 from llava.names import count
 from llava.tables import markdown_table
 
@@ -19,8 +20,6 @@ RUN_FILE = "run.json"
 """What a training was and what it cost (llava/train/run_meter.py)."""
 _TAG = "llava-visual-region"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_EXPORTED = "llava"
-"""`model_type` of a folder that stock transformers loads."""
 _LOAD = """```python
 from llava.model.builder import load_pretrained_model
 
@@ -29,10 +28,10 @@ tokenizer, model, image_processor, context_length = load_pretrained_model("{name
 
 `python -m llava.serve.cli --model-path {name} --image-file IMAGE` is a chat in the terminal."""
 _LOAD_EXPORTED = """```python
-from transformers import AutoProcessor, LlavaForConditionalGeneration
+from transformers import AutoProcessor, {stock}
 
 processor = AutoProcessor.from_pretrained("{name}")
-model = LlavaForConditionalGeneration.from_pretrained("{name}", dtype="auto")
+model = {stock}.from_pretrained("{name}", dtype="auto")
 ```"""
 
 
@@ -56,8 +55,8 @@ def model_card(folder: Path, config: Mapping[str, Any], name: str, run: Path) ->
     adapter = _json(folder / ADAPTER_CONFIG)
     cost = read_run(run)
     base = adapter.get("base_model_name_or_path") or cost.get("base")
-    exported = config.get("model_type") == _EXPORTED
-    load = (_LOAD_EXPORTED if exported else _LOAD).format(name=name)
+    stock = STOCK_CLASSES.get(config.get("model_type"))
+    load = (_LOAD_EXPORTED if stock else _LOAD).format(name=name, stock=stock)
     parts = [
         _metadata(config, adapter, base),
         f"# {name}",
@@ -98,8 +97,8 @@ def _metadata(config: Mapping[str, Any], adapter: Mapping[str, Any], base: str |
 
 
 def _what(config: Mapping[str, Any], adapter: Mapping[str, Any]) -> str:
-    if config.get("model_type") == _EXPORTED:
-        return "A vision-language model in the format of transformers' `LlavaForConditionalGeneration`."
+    if stock := STOCK_CLASSES.get(config.get("model_type")):
+        return f"A vision-language model in the format of transformers' `{stock}`."
     if adapter:
         return "LoRA weights and a projector for a vision-language model; they need the base that is named below."
     return "A vision-language model, or a part of one, in LLaVA's format."
@@ -111,6 +110,7 @@ def _facts(config: Mapping[str, Any], base: str | None) -> str:
         ("base", base),
         ("vision tower", config.get("mm_vision_tower")),
         ("projector", config.get("mm_projector_type")),
+        ("images", "several views of each (anyres)" if config.get("image_aspect_ratio") == "anyres" else None),
         ("conversation template", config.get("conversation_template")),
         ("decoder layers", config.get("num_hidden_layers") or config.get("text_config", {}).get("num_hidden_layers")),
     ]
