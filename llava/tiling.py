@@ -33,7 +33,7 @@ _OF_VIEWS = ("mm_patch_merge_type", "image_grid_pinpoints")
 
 
 class TilingError(ValueError):
-    """Settings or an image that cannot be cut into views."""
+    """Settings with which images cannot be cut into views."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,7 @@ class Tiling:
         return self.per_view + rows * (columns + (self.merge == SPATIAL_UNPAD))
 
     def pixels(self, image: Image.Image, processor: BaseImageProcessor) -> torch.Tensor:
-        """The views of an RGB image, float32 `(views, 3, side, side)`; `processor`: the tower's.
-
-        Raises:
-            TilingError: the image is too narrow.
-        """
-        self._canvas(image.size)
+        """The views of an RGB image, float32 `(views, 3, side, side)`; `processor`: the tower's."""
         return self.image_processor(processor).preprocess(image, return_tensors="pt")["pixel_values"][0]
 
     def image_processor(self, processor: BaseImageProcessor) -> LlavaNextImageProcessorPil:
@@ -140,10 +135,8 @@ class Tiling:
     def _canvas(self, size: Size) -> Size:
         """The canvas that keeps most of the image's pixels, of equal ones the smallest, the first."""
         width, height = size
-        best = select_best_resolution((height, width), turned(self.canvases))
-        if best is None:
-            raise TilingError(f"an image of {width} x {height} pixels is too narrow for image_grid_pinpoints")
-        return best[1], best[0]
+        height, width = select_best_resolution((height, width), turned(self.canvases))
+        return width, height
 
     def _tiles(self, size: Size) -> Size:
         """Columns and rows of tiles."""

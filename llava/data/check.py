@@ -29,7 +29,7 @@ from llava.model.builder import load_tokenizer
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.vision_modules import tiling_of
 from llava.names import count, some
-from llava.tiling import Tiling, TilingError
+from llava.tiling import Tiling
 from llava.tokenization import check_template
 
 
@@ -89,10 +89,7 @@ def label_problem(
         ids, labels = preprocess(record.turns, tokenizer, template, len(record.images))
     except ValueError as error:
         return f"they do not fit the template: {error}", False
-    try:
-        tokens = [_tokens_of(Path(image_folder or "", name), tiling) for name in record.images]
-    except TilingError as error:
-        return str(error), False
+    tokens = [_tokens_of(Path(image_folder or "", name), tiling) for name in record.images]
     # The position of each token after the images' tokens are inserted. `cheap_problems` tells of wrong numbers.
     lengths = torch.ones_like(ids)
     for place, length in zip((ids == IMAGE_TOKEN_INDEX).nonzero().flatten().tolist(), tokens, strict=False):

@@ -143,9 +143,11 @@ def test_pinpoints_as_text_and_by_default():
     assert canvases_of(None, 336) == ((336, 672), (672, 336), (672, 672), (1008, 336), (336, 1008))
 
 
-def test_an_image_that_is_too_narrow():
-    with pytest.raises(TilingError, match="an image of 1 x 500 pixels is too narrow"):
-        tiling().pixels(Image.new("RGB", (1, 500)), CLIPImageProcessorPil(**SQUARE))
+def test_the_narrowest_images():
+    for size in ((1, 500), (500, 1), (1, 1)):
+        views = tiling().pixels(Image.new("RGB", size), CLIPImageProcessorPil(**SQUARE))
+        tokens = views[:, 0, ::4, ::4].reshape(len(views), 49, 1)
+        assert len(tiling().join(tokens, size, torch.zeros(1))) == tiling().tokens(size)
 
 
 def test_views_that_do_not_fit_the_size():

@@ -30,7 +30,7 @@ from tests.fixtures.anyres import PINPOINTS, SHAPES, SIDE, TOKENIZER
 ROWS = (
     *(([f"USER: <image>\nWhere is the line {i}? ASSISTANT:", (i,)]) for i in range(len(SHAPES))),
     ["USER: <image>\n<image>\nWhich of them? ASSISTANT:", (3, 5)],
-    ["USER: <image>\nFirst. ASSISTANT: yes</s>USER: and <image>? ASSISTANT:", (4, 0)],
+    ["USER: <image>\nFirst. ASSISTANT: yes</s>USER: <image>\nand this? ASSISTANT:", (4, 0)],
     ["USER: Where is the line? ASSISTANT:", ()],
 )
 """Prompts and the numbers of their images: every shape, several images in a prompt, none."""
