@@ -14,7 +14,6 @@ from llava.images import open_image
 from llava.mm_utils import process_image
 from llava.model.builder import load_pretrained_model
 from llava.model.multimodal_encoder.builder import build_vision_tower
-from llava.train.flag_names import ConfigurationError
 from llava.train.llava_trainer import LLaVATrainer
 from llava.train.train import train
 from tests.fixtures.anyres import PINPOINTS, SHAPES
@@ -66,8 +65,8 @@ def test_both_stages(anyres, flags, tmp_path, capsys):
     assert config["image_grid_pinpoints"] == PINPOINTS
     counted = sum(kept["trainer"].tiling.tokens(size) for size in SHAPES)
     run = json.loads((tmp_path / "1/run.json").read_text())
-    assert run["samples"] == 36
-    assert run["tokens"] / run["samples"] > counted / len(SHAPES)
+    texts = sum(len(item["input_ids"]) - 1 for item in kept["trainer"].train_dataset)
+    assert (run["samples"], run["tokens"]) == (4 * 8, 4 * (counted + texts))
 
     stage_2 = LORA | {"pretrain_mm_mlp_adapter": tmp_path / "1/mm_projector.bin", "max_steps": 8}
     train(argv=flags(tmp_path / "2", **stage_2), make_trainer=keep)
@@ -93,18 +92,15 @@ def test_a_whole_model_goes_on_from_a_whole_model(anyres, flags, tmp_path):
 
 
 def test_options_of_speed_leave_the_loss_alone(flags, tmp_path):
-    """Padded or not, shared beginnings, cached features, recomputed layers: batches with different numbers of views."""
+    """Padded or not, shared beginnings, cached features, other kernels: batches of different numbers of views."""
     found = {}
     for name, changes in {
         "padded": {"padding_free": False},
         "joined": {"share_prefix": False},
-        "shared": {},
-        "cached": {"vision_feature_cache": tmp_path / "features"},
-        "cached again": {"vision_feature_cache": tmp_path / "features", "padding_free": False},
-        "recomputed": {"gradient_checkpointing": True, "kernels": "cpu"},
-        "estimated": {"gradient_checkpointing": "auto"},
+        "shared": {"gradient_checkpointing": "auto"},
+        "cached": {"vision_feature_cache": tmp_path / "features", "gradient_checkpointing": True, "kernels": "cpu"},
     }.items():
-        train(argv=flags(tmp_path / name, **LORA | changes))
+        train(argv=flags(tmp_path / name, **LORA | changes, max_steps=3))
         found[name] = losses(tmp_path / name)
     for name, values in found.items():
         assert values == pytest.approx(found["padded"], abs=2e-4), name
@@ -193,7 +189,6 @@ def test_check_counts_the_tokens_of_each_image(anyres, program, capsys):
         ({"image_grid_pinpoints": "wide"}, r"image_grid_pinpoints 'wide' is no list of sizes"),
         ({"mm_patch_merge_type": "unpad"}, "mm_patch_merge_type 'unpad' is not supported; supported: flat, spatial"),
         ({"mm_vision_select_feature": "cls_patch"}, "needs a square grid of tokens per view, and a view has 50"),
-        ({"model_max_length": 60}, "every label lies past model_max_length 60"),
         (
             {"image_aspect_ratio": "pad", "mm_patch_merge_type": "flat", "image_grid_pinpoints": PINPOINTS},
             "--image_grid_pinpoints .* is of several views per image",
@@ -202,7 +197,7 @@ def test_check_counts_the_tokens_of_each_image(anyres, program, capsys):
 )
 def test_mistakes_are_told_before_weights_are_loaded(flags, tmp_path, monkeypatch, changes, words):
     monkeypatch.setattr("llava.train.run.load_model", lambda *a: pytest.fail("weights were about to be loaded"))
-    with pytest.raises(ConfigurationError, match=words):
+    with pytest.raises(SystemExit, match=words):
         train(argv=flags(tmp_path / "out", **LORA | changes))
 
 
@@ -213,12 +208,12 @@ def test_a_projector_of_several_views_with_the_flags_of_one(anyres, flags, tmp_p
     torch.save(projector | newline, tmp_path / "with.bin")
     torch.save(projector, tmp_path / "without.bin")
     one_view = {"image_aspect_ratio": "pad", "mm_patch_merge_type": "flat"}
-    with pytest.raises(ConfigurationError, match=r"with\.bin holds image_newline .* --mm_patch_merge_type spat"):
+    with pytest.raises(SystemExit, match=r"with\.bin holds image_newline .* --mm_patch_merge_type spat"):
         train(argv=flags(tmp_path / "no", **LORA | one_view, pretrain_mm_mlp_adapter=tmp_path / "with.bin"))
     # LLaVA-1.5's projector has none; it is drawn anew, as upstream does.
     train(argv=flags(tmp_path / "yes", **LORA, max_steps=1, pretrain_mm_mlp_adapter=tmp_path / "without.bin"))
     torch.save({"model.image_newline": torch.zeros(3)} | projector, tmp_path / "narrow.bin")
-    with pytest.raises(ConfigurationError, match=r"narrow\.bin does not fit.* 32, the file has .*newline 3"):
+    with pytest.raises(SystemExit, match=r"narrow\.bin does not fit.* 32, the file has .*newline 3"):
         train(argv=flags(tmp_path / "no", **LORA, pretrain_mm_mlp_adapter=tmp_path / "narrow.bin"))
 
 
