@@ -83,6 +83,7 @@ class Answerer:
 
     def __post_init__(self) -> None:
         self._sizes: dict[str, Size] = {}
+        self._tokens: dict[str, int] = {}
         self.forget_images()
 
     def prompt_ids(self, question: Question) -> torch.Tensor:
@@ -117,16 +118,16 @@ class Answerer:
     def image_tokens(self) -> ImageTokens:
         """Tokens of an image in the prompt, 0 without a tower; if images have several views, of each by name."""
         tiling = self.model.tiling
-        if tiling is None or not tiling.several:
-            return self.model.image_tokens
-        return {name: tiling.tokens(size) for name, size in self._sizes.items()}
+        return self._tokens if tiling is not None and tiling.several else self.model.image_tokens
 
     def _read_sizes(self, questions: Sequence[Question]) -> None:
         """Reads the sizes of the questions' images that are not known yet, if images have several views."""
         tiling = self.model.tiling
         if tiling is not None and tiling.several:
             new = [question for question in questions if question.image and question.image not in self._sizes]
-            self._sizes |= question_image_sizes(new, self.image_folder)
+            sizes = question_image_sizes(new, self.image_folder)
+            self._sizes |= sizes
+            self._tokens |= {name: tiling.tokens(size) for name, size in sizes.items()}
 
     @property
     def decodes_itself(self) -> bool:
