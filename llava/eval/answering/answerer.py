@@ -125,9 +125,13 @@ class Answerer:
         tiling = self.model.tiling
         if tiling is not None and tiling.several:
             new = [question for question in questions if question.image and question.image not in self._sizes]
-            sizes = question_image_sizes(new, self.image_folder)
+            sizes = self.picture_sizes(new)
             self._sizes |= sizes
             self._tokens |= {name: tiling.tokens(size) for name, size in sizes.items()}
+
+    def picture_sizes(self, questions: Sequence[Question]) -> dict[str, Size]:
+        """Width and height in pixels of the questions' images, by name."""
+        return question_image_sizes(questions, self.image_folder)
 
     @property
     def decodes_itself(self) -> bool:
