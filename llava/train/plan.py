@@ -112,6 +112,9 @@ def make_plan(
         errors.of(_check_labels, *prompts, *used, training.model_max_length, vision[1], data)
     if errors:
         raise ConfigurationError("this run cannot start:\n" + "\n".join(f"- {error}" for error in errors))
+    if (most := vision[1].most_tokens) >= training.model_max_length:
+        cut = f"what lies behind --model_max_length {training.model_max_length} is cut off"
+        print(f"warning: an image takes up to {most} tokens, and {cut}", file=sys.stderr)
     return RunPlan(
         kind=Kind.PROJECTOR if model.tune_mm_mlp_adapter else Kind.LORA if training.lora_enable else Kind.FULL,
         base=base,

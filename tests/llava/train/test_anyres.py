@@ -223,3 +223,9 @@ def test_a_base_that_is_trained_with_other_views_is_warned_of(anyres, flags, tmp
     said = capsys.readouterr().err
     assert "reads images with --image_aspect_ratio anyres --mm_patch_merge_type spatial_unpad; this run trains" in said
     assert "model.image_newline" not in load_file(tmp_path / "out/model.safetensors")
+
+
+def test_a_length_that_cuts_images_is_warned_of(flags, tmp_path, capsys):
+    train(argv=flags(tmp_path / "out", tune_mm_mlp_adapter=True, max_steps=1, model_max_length=250))
+    said = "an image takes up to 259 tokens, and what lies behind --model_max_length 250 is cut off"
+    assert said in capsys.readouterr().err
