@@ -5,7 +5,7 @@ lists what is equal and what differs.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from llava.eval.answering.answerer import Answerer
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.questions import Question
 from llava.eval.harness.opened import NAME, HarnessModel
+from llava.tiling import Size
 
 
 @dataclass
@@ -33,6 +34,9 @@ class ImageAnswerer(Answerer):
 
     def picture(self, question: Question) -> Image.Image:
         return self.pictures[question.image]().convert("RGB")
+
+    def picture_sizes(self, questions: Sequence[Question]) -> dict[str, Size]:
+        return {question.image: self.picture(question).size for question in questions}
 
 
 class LlavaVR(HarnessModel, lmms):
