@@ -8,11 +8,12 @@ import yaml
 
 from llava.files import written_whole
 from llava.names import close, count, did_you_mean
-from llava.outputs import check_folder
+from llava.outputs import FileKind, check_files, check_folder
 from llava.tables import text_table
 from visual_region.study.cells import PlannedCell, cells_of
 from visual_region.study.estimate import Estimate, duration
-from visual_region.study.plan import Plan, read_plan
+from visual_region.study.plan import Plan
+from visual_region.study.plan_file import read_plan
 from visual_region.study.results import read_results
 from visual_region.study.runner import Runner
 from visual_region.study.state import State, check_settings, has_finished, state_of, steps_left
@@ -21,6 +22,8 @@ from visual_region.study.yaml_file import PlanError
 
 TABLES, FIGURES = "tables", "figures"
 PLAN_FILE = "plan.yaml"
+_HEAD = "# The plan of this study as it ran last.\n"
+PLAN = FileKind("the plan of a study", ".yaml", begins=_HEAD.encode())
 
 
 def run(args: argparse.Namespace) -> None:
@@ -44,9 +47,10 @@ def _run(
     plan: Plan, cells: Sequence[PlannedCell], jobs: Mapping[str, Job], wanted: Sequence[Job], stages: Job, one: bool
 ) -> None:
     check_folder(plan.out, "--out")
-    plan.out.mkdir(parents=True, exist_ok=True)
+    check_files({"--out:": (plan.out / PLAN_FILE, PLAN)})
     with written_whole(plan.out / PLAN_FILE) as aside:
-        aside.write_text(yaml.safe_dump(dict(plan.values), sort_keys=False, allow_unicode=True), encoding="utf-8")
+        text = yaml.safe_dump(dict(plan.values), sort_keys=False, allow_unicode=True)
+        aside.write_text(_HEAD + text, encoding="utf-8")
     runner = Runner(plan, jobs, wanted)
     runner.run_stages(stages)
     unfinished = [job for job in wanted if steps_left(job)]

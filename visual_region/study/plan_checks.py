@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.benchmarks import BY_NAME
@@ -12,10 +11,8 @@ from llava.flags import Parser
 from llava.names import did_you_mean
 from visual_region.commands.flags import ADD_FLAGS
 from visual_region.layers import LayerSelection, LayerSelectionError, ScoreQuery, layer_count
+from visual_region.study.plan import Plan
 from visual_region.study.yaml_file import unknown
-
-if TYPE_CHECKING:
-    from visual_region.study.plan import Plan
 
 SEED, SCORES = "seed", "scores"
 """Placeholders of a selection."""
@@ -39,7 +36,7 @@ COMMAND_OF = {"score": "score", "reversion": "perplexity", "curve": "curve", "at
 _NEEDS = {"text": "evaluate.text_columns", "reversion": "reversion", "curve": "curve", "attention": "attention"}
 
 
-def check_plan(plan: "Plan") -> list[str]:
+def check_plan(plan: Plan) -> list[str]:
     """Every error, each with the path of its key."""
     return [*_names(plan), *_selections(plan), *_commands(plan), *_measures(plan), *_columns(plan)]
 
@@ -65,7 +62,7 @@ def tuned_layers(selection: str, depth: int, seed: int = 0) -> LayerSelection | 
     return min(total, depth)
 
 
-def _names(plan: "Plan") -> Iterator[str]:
+def _names(plan: Plan) -> Iterator[str]:
     for name, experiment in plan.experiments.items():
         for row in experiment.rows:
             path = f"experiments.{name}.rows"
@@ -94,11 +91,11 @@ def _names(plan: "Plan") -> Iterator[str]:
         yield f"out: a comma in {plan.out} would end the name of a score file in a selection"
 
 
-def _value(plan: "Plan", key: str) -> object:
+def _value(plan: Plan, key: str) -> object:
     return plan.evaluate.text_columns if key == "evaluate.text_columns" else getattr(plan, key)
 
 
-def _selections(plan: "Plan") -> Iterator[str]:
+def _selections(plan: Plan) -> Iterator[str]:
     depth, same = depth_of(plan), {}
     for row, selection in plan.rows.items():
         if selection is None:
@@ -119,7 +116,7 @@ def _selections(plan: "Plan") -> Iterator[str]:
         same.setdefault(key, row)
 
 
-def depth_of(plan: "Plan") -> int | None:
+def depth_of(plan: Plan) -> int | None:
     """The number of decoder layers of the model; None if neither the plan nor a local config.json tells it."""
     if plan.layers or not Path(plan.model).is_dir():
         return plan.layers
@@ -134,7 +131,7 @@ def _placeholders(value: str, known: Sequence[str]) -> Iterator[str]:
             yield unknown("placeholder", f"{{{name}}}", [f"{{{one}}}" for one in known])
 
 
-def _commands(plan: "Plan") -> Iterator[str]:
+def _commands(plan: Plan) -> Iterator[str]:
     runs = {f"stages.{name}": run for name, run in plan.stages.items()} | {"train": plan.train}
     for path, run in runs.items():
         script = run.words[1:2] if run.words[:1] == ("bash",) else run.words[:1] if path == "train" else ()
@@ -160,7 +157,7 @@ def _environment(path: str, variables: Mapping[str, str], allowed: Iterable[str]
         yield from (f"{path}.{name}: {line}" for line in _placeholders(value, PLACES))
 
 
-def _measures(plan: "Plan") -> Iterator[str]:
+def _measures(plan: Plan) -> Iterator[str]:
     given = {key: getattr(plan, key) for key in ("score", "reversion", "curve")}
     given = {key: (key, flags) for key, flags in given.items() if flags is not None}
     given |= {f"attention.{name}": ("attention", flags) for name, flags in plan.attention.items()}
@@ -199,7 +196,7 @@ def _near(flag: str, parser: Parser) -> str:
     return did_you_mean(*close(flag, parser.options))
 
 
-def _columns(plan: "Plan") -> Iterator[str]:
+def _columns(plan: Plan) -> Iterator[str]:
     evaluate, benchmarks = plan.evaluate, []
     for key in ("columns", "text_columns"):
         for column in getattr(evaluate, key):
