@@ -31,8 +31,8 @@ _SHOWN = 8
 """Lines of a log that a failure shows."""
 
 
-class StudyError(ValueError):
-    """Cells of a study that failed."""
+class FailedError(ValueError):
+    """Cells of a study, or a shared stage, that failed; the message says why."""
 
 
 class StepError(RuntimeError):
@@ -63,7 +63,7 @@ class Runner:
                     try:
                         self._run_steps(job, lock)
                     except StepError as error:
-                        raise StudyError(f"{error}\nno cell can be run before this stage") from error
+                        raise FailedError(f"{error}\nno cell can be run before this stage") from error
                 elif not said:
                     print("another process runs the shared stages; waiting for it", flush=True)
                     said = True
@@ -71,7 +71,7 @@ class Runner:
                 time.sleep(WAIT)
 
     def run(self) -> None:
-        """Runs the cells, and raises `StudyError` at the end if any of them failed.
+        """Runs the cells, and raises `FailedError` at the end if any of them failed.
 
         What other processes run is passed over. When nothing else is left, this one waits only for cells whose scores
         another cell needs.
@@ -92,7 +92,7 @@ class Runner:
             time.sleep(WAIT if waits else 1)
         if self.failed:
             lines = "\n".join(f"- {name}: {why}" for name, why in self.failed.items())
-            raise StudyError(f"{count(len(self.failed), 'cell')} of {len(self.wanted)} failed:\n{lines}")
+            raise FailedError(f"{count(len(self.failed), 'cell')} of {len(self.wanted)} failed:\n{lines}")
 
     def _over(self, job: Job) -> bool:
         """Runs a cell, if that is possible now; whether nothing of it is left for this process."""

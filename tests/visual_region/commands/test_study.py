@@ -8,26 +8,26 @@ import pytest
 from tests.conftest import REPOSITORY
 
 
-def test_the_dry_run_prints_what_runs(made_study, command, capsys):
+def test_the_dry_run_prints_what_runs(small_study, command, capsys):
     command("study", "plan.yaml", "--dry-run")
     printed = capsys.readouterr().out
-    assert made_study.log() == []
-    assert not made_study.out.exists()
+    assert small_study.log() == []
+    assert not small_study.out.exists()
     assert printed.startswith(
-        f"# stages: first\nSIZE=7b MODEL=llm PYTHON={made_study.root}/python bash scripts/stage.sh"
+        f"# stages: first\nSIZE=7b MODEL=llm PYTHON={small_study.root}/python bash scripts/stage.sh"
     )
     assert "\n\n# bi-seed1: evaluate\n" in printed
     subprocess.run(["bash", "-e", "-c", printed], check=True)
-    typed = made_study.log()
-    subprocess.run(["rm", "-r", made_study.out], check=True)
+    typed = small_study.log()
+    subprocess.run(["rm", "-r", small_study.out], check=True)
     command("study", "plan.yaml")
-    assert typed == made_study.log()
+    assert typed == small_study.log()
     capsys.readouterr()
     command("study", "plan.yaml", "--dry-run")
     assert capsys.readouterr().out == "# nothing is left\n"
 
 
-def test_the_dry_run_of_a_part(made_study, command, capsys):
+def test_the_dry_run_of_a_part(small_study, command, capsys):
     command("study", "plan.yaml", "--dry-run", "--cell", "bi-seed1")
     printed = capsys.readouterr().out
     assert re.findall("# (.*)", printed) == ["stages: first", "bi-seed1: train", "bi-seed1: evaluate"]
@@ -37,7 +37,7 @@ def test_the_dry_run_of_a_part(made_study, command, capsys):
     assert re.findall("# (.*)", printed) == steps
 
 
-def test_the_list(made_study, command, capsys):
+def test_the_list(small_study, command, capsys):
     command("study", "plan.yaml", "--list")
     said = capsys.readouterr().out
     assert re.search(r"\n *1 +all-seed0 +left +train, score, evaluate, text, reversion, attention\n", said)
@@ -52,7 +52,7 @@ def test_the_list(made_study, command, capsys):
     assert "with 2 devices (from 1 finished cell; without attention, curve, evaluate, reversion" in said
 
 
-def test_the_cost_model_prices_what_was_not_measured(made_study, tiny, command, capsys):
+def test_the_cost_model_prices_what_was_not_measured(small_study, tiny, command, capsys):
     cost = f"--model-path {tiny.llm} --vision-tower {tiny.tower} --tflops 0.000001 --lora-r 8 --samples 1000"
     prices = ["--set", f"cost.flags={cost}", "--set", "cost.device=my device", "--set", "cost.questions=10"]
     command("study", "plan.yaml", "--list", *prices)
@@ -60,11 +60,11 @@ def test_the_cost_model_prices_what_was_not_measured(made_study, tiny, command, 
     hours = float(re.search(r"left: about ([\d.,]+) device hours", said)[1].replace(",", ""))
     assert "(cost model, my device; without attention, curve, reversion, score, text)" in said
     flags = ["--tflops", "0.000001", "--lora-r", 8, "--samples", 1000, "--vision-tower", tiny.tower]
-    flags += ["--output", made_study.root / "p.json"]
+    flags += ["--output", small_study.root / "p.json"]
     command("plan", "--model-path", tiny.llm, *flags, "--tune-layers", "all", "--tune-layers", "top:2")
     import json
 
-    rows = json.loads((made_study.root / "p.json").read_text())["selections"]
+    rows = json.loads((small_study.root / "p.json").read_text())["selections"]
     whole, two = (row["plain"]["device_hours"] for row in rows)
     of_sample = rows[0]["plain"]["flops_per_sample"]
     answers = 10 * (of_sample["forward"] + of_sample["tower"]) / (1e6 * 0.4 * 3600)
@@ -74,7 +74,7 @@ def test_the_cost_model_prices_what_was_not_measured(made_study, tiny, command, 
     assert hours == pytest.approx(2 * (whole + answers) + 4.25 * two + 5 * answers_of_two, rel=0.01)
 
 
-def test_a_model_that_is_not_there_yet_has_no_price(made_study, command, capsys):
+def test_a_model_that_is_not_there_yet_has_no_price(small_study, command, capsys):
     prices = ["--set", "cost.flags=--tflops 1 --vision-tower nowhere", "--set", "cost.device=my device"]
     command("study", "plan.yaml", "--list", *prices)
     assert "left: the cost model cannot be used: " in capsys.readouterr().out
@@ -91,23 +91,23 @@ def test_a_model_that_is_not_there_yet_has_no_price(made_study, command, capsys)
         (["plan.yaml", "--cell", "99"], "--cell 99: there is no such cell; --list prints the 8 cells of the plan"),
     ],
 )
-def test_careless_words(made_study, command, words, why):
+def test_careless_words(small_study, command, words, why):
     with pytest.raises(SystemExit) as stop:
         command("study", *words)
     assert why in str(stop.value)
-    assert made_study.log() == []
-    assert not made_study.out.exists()
+    assert small_study.log() == []
+    assert not small_study.out.exists()
 
 
-def test_data_that_is_missing_is_named_before_a_cell_is_trained(made_study, command):
-    for file in (made_study.root / "playground/data/eval/gqa").iterdir():
+def test_data_that_is_missing_is_named_before_a_cell_is_trained(small_study, command):
+    for file in (small_study.root / "playground/data/eval/gqa").iterdir():
         file.unlink()
     with pytest.raises(SystemExit, match=r"benchmarks of the plan lack their data(.|\n)*playground/data/eval/gqa/"):
         command("study", "plan.yaml")
-    assert [line.split()[0] for line in made_study.log()] == ["stage"], "a stage may make the data"
+    assert [line.split()[0] for line in small_study.log()] == ["stage"], "a stage may make the data"
 
 
-def test_nothing_is_drawn_of_nothing(made_study, command, capsys):
+def test_nothing_is_drawn_of_nothing(small_study, command, capsys):
     command("study", "plan.yaml", "--draw")
     assert "nothing is finished in out" in capsys.readouterr().out
 

@@ -7,8 +7,8 @@ from visual_region.study.plan_file import read_plan
 from visual_region.study.yaml_file import PlanError
 
 
-def test_a_training_that_two_experiments_need_is_one_cell(made_study):
-    cells = cells_of(read_plan(made_study.file))
+def test_a_training_that_two_experiments_need_is_one_cell(small_study):
+    cells = cells_of(read_plan(small_study.file))
     assert [planned.name for planned in cells] == [
         *("all-seed0", "all-seed1", "top-seed0", "bi-seed0", "backbone", "top-seed0-share25", "top-seed1", "bi-seed1"),
     ]
@@ -22,18 +22,18 @@ def test_a_training_that_two_experiments_need_is_one_cell(made_study):
     assert [planned.name for planned in cells if planned.gives_scores] == ["all-seed0", "all-seed1"]
 
 
-def test_scores_come_from_a_cell_that_no_experiment_asks_for(made_study):
-    made_study.change("selections: {rows: [all, top, bi]}", "selections: {rows: [bi], seeds: [5]}")
-    cells = cells_of(read_plan(made_study.file))
+def test_scores_come_from_a_cell_that_no_experiment_asks_for(small_study):
+    small_study.change("selections: {rows: [all, top, bi]}", "selections: {rows: [bi], seeds: [5]}")
+    cells = cells_of(read_plan(small_study.file))
     assert cells[0].name == "all-seed5"
     assert cells[0].cell.experiments == ()
     assert cells[0].gives_scores
     assert "bi-seed5" in {planned.name for planned in cells}
 
 
-def test_a_seed_is_in_the_selection(made_study):
-    made_study.change("top: top:2", "top: random:2@{seed}")
-    selections = {planned.name: planned.cell.selection for planned in cells_of(read_plan(made_study.file))}
+def test_a_seed_is_in_the_selection(small_study):
+    small_study.change("top: top:2", "top: random:2@{seed}")
+    selections = {planned.name: planned.cell.selection for planned in cells_of(read_plan(small_study.file))}
     assert selections["top-seed1"] == "random:2@1"
 
 
@@ -45,10 +45,10 @@ def test_names_are_folders():
     assert cell_name("層", 0, 100.0) == "row-seed0"
 
 
-def test_two_rows_in_one_folder_are_an_error(made_study):
-    made_study.change("  backbone: null", "  Top: 1\n  backbone: null")
-    made_study.change("selections: {rows: [all, top, bi]}", "selections: {rows: [all, top, Top]}")
+def test_two_rows_in_one_folder_are_an_error(small_study):
+    small_study.change("  backbone: null", "  Top: 1\n  backbone: null")
+    small_study.change("selections: {rows: [all, top, bi]}", "selections: {rows: [all, top, Top]}")
     with pytest.raises(
         PlanError, match="'top' and 'Top' would share the folder top-seed0; give one of them another name"
     ):
-        cells_of(read_plan(made_study.file))
+        cells_of(read_plan(small_study.file))

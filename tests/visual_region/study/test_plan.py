@@ -11,8 +11,8 @@ from visual_region.study.plan_file import read_plan
 from visual_region.study.yaml_file import PlanError
 
 
-def test_a_plan_is_read(made_study):
-    plan = read_plan(made_study.file)
+def test_a_plan_is_read(small_study):
+    plan = read_plan(small_study.file)
     assert (plan.name, str(plan.out), plan.layers, plan.keep_weights) == ("small", "out", 6, True)
     assert plan.stages["first"].words == ("bash", "scripts/stage.sh", "--a", "b")
     assert plan.train.words == ("scripts/train.sh",)
@@ -27,19 +27,19 @@ def test_a_plan_is_read(made_study):
     assert plan.reference == "all"
 
 
-def test_values_of_the_command_line_replace_those_of_the_file(made_study):
+def test_values_of_the_command_line_replace_those_of_the_file(small_study):
     changes = ["seeds=[3]", "train.environment.STEPS=10", "train.environment.NEW=", "cost.device=mine", "name=x=y"]
-    plan = read_plan(made_study.file, [*changes, "cost.flags=--tflops 1"], "elsewhere")
+    plan = read_plan(small_study.file, [*changes, "cost.flags=--tflops 1"], "elsewhere")
     assert plan.experiments["text"].seeds == (0,)
     assert plan.experiments["selections"].seeds == (3,)
     assert plan.train.environment == {"STEPS": "10", "NEW": ""}
     assert (plan.name, str(plan.out), plan.cost.device) == ("x=y", "elsewhere", "mine")
     with pytest.raises(PlanError, match="--set seeds: write KEY=VALUE"):
-        read_plan(made_study.file, ["seeds"])
+        read_plan(small_study.file, ["seeds"])
     with pytest.raises(PlanError, match=r"--set model.x=1: model is no mapping in the plan, but 'llm'"):
-        read_plan(made_study.file, ["model.x=1"])
+        read_plan(small_study.file, ["model.x=1"])
     with pytest.raises(PlanError, match=r"- evaluate.colums: there is no key 'colums'; did you mean 'columns'\?"):
-        read_plan(made_study.file, ["evaluate.colums=[gqa]"])
+        read_plan(small_study.file, ["evaluate.colums=[gqa]"])
 
 
 WRONG = """
@@ -107,10 +107,10 @@ cost.flags: --tflops is missing
 """
 
 
-def test_every_error_is_reported_at_once(made_study):
-    made_study.file.write_text(WRONG)
+def test_every_error_is_reported_at_once(small_study):
+    small_study.file.write_text(WRONG)
     with pytest.raises(PlanError) as stop:
-        read_plan(made_study.file)
+        read_plan(small_study.file)
     lines = [line.removeprefix("- ") for line in str(stop.value).splitlines()]
     missing = [wanted for wanted in EXPECTED.strip().splitlines() if not any(one.startswith(wanted) for one in lines)]
     assert not missing, str(stop.value)
@@ -127,21 +127,21 @@ def test_every_error_is_reported_at_once(made_study):
         ("rows: {}", "rows: is missing"),
     ],
 )
-def test_what_is_no_plan(made_study, text, why):
-    made_study.file.write_text(text)
+def test_what_is_no_plan(small_study, text, why):
+    small_study.file.write_text(text)
     with pytest.raises(PlanError, match=why):
-        read_plan(made_study.file)
+        read_plan(small_study.file)
     with pytest.raises(PlanError, match="does not exist"):
         read_plan("nothing.yaml")
 
 
-def test_the_depth_is_that_of_the_local_model(made_study, tiny):
+def test_the_depth_is_that_of_the_local_model(small_study, tiny):
     """Without `layers` it is read from config.json."""
-    made_study.change("layers: 6\n", "")
-    made_study.change("top: top:2", "top: 6")
-    assert read_plan(made_study.file, ["model=hub/name"]).layers is None
+    small_study.change("layers: 6\n", "")
+    small_study.change("top: top:2", "top: 6")
+    assert read_plan(small_study.file, ["model=hub/name"]).layers is None
     with pytest.raises(PlanError, match=r"rows\.top: layer selection '6': layers are 0\.\.5 of a 6-layer model"):
-        read_plan(made_study.file, [f"model={tiny.llm}"])
+        read_plan(small_study.file, [f"model={tiny.llm}"])
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (REPOSITORY / "plans").glob("*.yaml")))
@@ -153,13 +153,13 @@ def test_the_plans_of_the_repository(name, monkeypatch):
     assert cells_of(plan)
 
 
-def test_the_page_has_every_key(made_study):
+def test_the_page_has_every_key(small_study):
     page = (REPOSITORY / "docs/study.md").read_text()
     example = re.search(r"```yaml\n(.*?)```", page, re.S)[1]
-    made_study.file.write_text(example)
+    small_study.file.write_text(example)
     for script in ("pretrain", "finetune_lora"):
-        (made_study.root / f"scripts/train/{script}.sh").parent.mkdir(exist_ok=True)
-        (made_study.root / f"scripts/train/{script}.sh").touch()
-    plan = read_plan(made_study.file)
+        (small_study.root / f"scripts/train/{script}.sh").parent.mkdir(exist_ok=True)
+        (small_study.root / f"scripts/train/{script}.sh").touch()
+    plan = read_plan(small_study.file)
     assert set(Plan.__dataclass_fields__) - {"file", "values"} == set(plan.values)
     assert all(getattr(plan, key) for key in plan.values)

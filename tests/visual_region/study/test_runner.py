@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.fixtures.study import small_files
+from tests.fixtures.plans import small_files
 from visual_region.study.cell import Cell
 from visual_region.study.results import finished, read_results
 from visual_region.study.state import locked
@@ -21,16 +21,16 @@ def kinds(calls):
 
 
 @pytest.fixture
-def study(made_study, start):
+def study(small_study, start):
     """Starts the study as a program of its own; returns the process and its printed text, or waits for its end."""
 
     def begin(*words, wait=True, **environment):
-        said = made_study.root / f"said-{time.monotonic_ns()}"
+        said = small_study.root / f"said-{time.monotonic_ns()}"
         with open(said, "wb") as file, open(os.devnull) as null:
             process = start(
                 *("-m", "visual_region", "study", "plan.yaml", *words),
                 environment={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
-                folder=made_study.root,
+                folder=small_study.root,
                 files=(null.fileno(), file.fileno(), file.fileno()),
             )
         if not wait:
@@ -41,9 +41,9 @@ def study(made_study, start):
     return begin
 
 
-def test_every_cell_once_in_order(made_study, command, capsys):
+def test_every_cell_once_in_order(small_study, command, capsys):
     command("study", "plan.yaml")
-    calls = made_study.log()
+    calls = small_study.log()
     assert calls[0] == "stage MODEL=llm SIZE=7b --a b"
     assert kinds(calls[1:]) == [
         *("train all-seed0", "python", "all", "all", "python", "python"),
@@ -61,7 +61,7 @@ def test_every_cell_once_in_order(made_study, command, capsys):
     said = capsys.readouterr().out
     assert "[8/8] bi-seed1: train took" in said
     assert "8 cells of 8 done" in said
-    results = {result.cell.name: result for result in read_results(made_study.out)}
+    results = {result.cell.name: result for result in read_results(small_study.out)}
     assert len(results) == 8
     assert all(result.finished for result in results.values())
     cell = results["top-seed0"].cell
@@ -70,27 +70,27 @@ def test_every_cell_once_in_order(made_study, command, capsys):
     assert set(results["all-seed0"].reports) == {"gqa", "bbh"}
 
     command("study", "plan.yaml")
-    assert made_study.log() == []
+    assert small_study.log() == []
     assert "0 of 8 cells to run" in capsys.readouterr().out
 
 
-def test_killed_at_each_call_it_goes_on(made_study, study):
+def test_killed_at_each_call_it_goes_on(small_study, study):
     code, said = study()
     assert code == 0, said
-    whole, calls = small_files(made_study.out), made_study.log()
+    whole, calls = small_files(small_study.out), small_study.log()
     for call in range(1, len(calls) + 1):
-        shutil.rmtree(made_study.out)
+        shutil.rmtree(small_study.out)
         code, _ = study(KILL_AT=str(call))
         assert code == -signal.SIGKILL
-        before = made_study.log()
+        before = small_study.log()
         code, said = study()
         assert code == 0, said
-        after = made_study.log()
+        after = small_study.log()
         assert before + after[1:] == calls, "the killed step starts again, and nothing else"
-        assert small_files(made_study.out) == whole
+        assert small_files(small_study.out) == whole
 
 
-def test_a_failed_cell_is_reported_and_the_rest_goes_on(made_study, command, capsys, monkeypatch):
+def test_a_failed_cell_is_reported_and_the_rest_goes_on(small_study, command, capsys, monkeypatch):
     monkeypatch.setenv("FAIL", "train out/cells/all-seed1/train")
     with pytest.raises(SystemExit) as stop:
         command("study", "plan.yaml")
@@ -101,49 +101,49 @@ def test_a_failed_cell_is_reported_and_the_rest_goes_on(made_study, command, cap
     said = capsys.readouterr().out
     assert "FAILED all-seed1: train ended with 3; its log is out/cells/all-seed1/train.log:\n" in said
     assert "    it broke" in said
-    assert sum(result.finished for result in read_results(made_study.out)) == 6
+    assert sum(result.finished for result in read_results(small_study.out)) == 6
     command("study", "plan.yaml", "--list")
     assert "failed: train" in capsys.readouterr().out
-    made_study.log()
+    small_study.log()
     monkeypatch.delenv("FAIL")
     command("study", "plan.yaml")
-    assert kinds(made_study.log()) == ["train all-seed1", "python", "all", "train bi-seed1", "all"]
+    assert kinds(small_study.log()) == ["train all-seed1", "python", "all", "train bi-seed1", "all"]
     command("study", "plan.yaml", "--list")
     assert "8 done, 0 running, 0 failed, 0 left" in capsys.readouterr().out
 
 
-def test_a_failed_stage_stops_the_study(made_study, command, monkeypatch):
+def test_a_failed_stage_stops_the_study(small_study, command, monkeypatch):
     monkeypatch.setenv("FAIL", "stage")
     with pytest.raises(
         SystemExit, match=r"first ended with 3; its log is out/stages/first.log:(.|\n)*no cell can be run"
     ):
         command("study", "plan.yaml")
-    assert kinds(made_study.log()) == ["stage"]
+    assert kinds(small_study.log()) == ["stage"]
 
 
-def test_a_grown_plan_adds_and_deletes_nothing(made_study, command, capsys):
+def test_a_grown_plan_adds_and_deletes_nothing(small_study, command, capsys):
     command("study", "plan.yaml", "--set", "seeds=[0]")
-    made_study.log()
-    before = small_files(made_study.out)
-    made_study.change("columns: [gqa]", "columns: [gqa, textvqa]")
-    made_study.change("  backbone: null", "  lower: lower:2\n  backbone: null")
-    made_study.change("rows: [all, top, bi]", "rows: [all, lower, bi]")
+    small_study.log()
+    before = small_files(small_study.out)
+    small_study.change("columns: [gqa]", "columns: [gqa, textvqa]")
+    small_study.change("  backbone: null", "  lower: lower:2\n  backbone: null")
+    small_study.change("rows: [all, top, bi]", "rows: [all, lower, bi]")
     command("study", "plan.yaml", "--set", "seeds=[0]")
-    calls = made_study.log()
+    calls = small_study.log()
     assert kinds(calls) == ["all", "all", "all", "train lower-seed0", "all", "all"]
     assert [line.split("--only ")[1].split(" --")[0] for line in calls if "--only" in line].count("textvqa") == 4
-    after = small_files(made_study.out)
+    after = small_files(small_study.out)
     assert {name: text for name, text in after.items() if name in before and "cell.json" not in name} == {
         name: text for name, text in before.items() if "cell.json" not in name
     } | {"plan.yaml": after["plan.yaml"]}
     # A row that left the plan stays in the folder.
-    made_study.change("shares: {rows: [top], seeds: [0], shares: [100, 25]}", "depths: {rows: [all]}")
-    made_study.change("curve: {rows: [top]", "curve: {rows: [all]")
+    small_study.change("shares: {rows: [top], seeds: [0], shares: [100, 25]}", "depths: {rows: [all]}")
+    small_study.change("curve: {rows: [top]", "curve: {rows: [all]")
     capsys.readouterr()
     command("study", "plan.yaml", "--set", "seeds=[0]", "--list")
     said = capsys.readouterr().out
     assert "2 cells in out not of this plan, left as they are: top-seed0, top-seed0-share25" in said
-    assert (made_study.out / "cells/top-seed0/train").is_dir()
+    assert (small_study.out / "cells/top-seed0/train").is_dir()
 
 
 @pytest.mark.parametrize(
@@ -163,120 +163,120 @@ def test_a_grown_plan_adds_and_deletes_nothing(made_study, command, capsys):
         ("score: --samples 8", "score: --samples 9", "out/cells/all-seed0 (score): flags was ['--samples', '8']"),
     ],
 )
-def test_other_settings_are_refused(made_study, command, old, new, why):
+def test_other_settings_are_refused(small_study, command, old, new, why):
     command("study", "plan.yaml", "--set", "seeds=[0]")
-    made_study.log()
-    before = small_files(made_study.out)
-    made_study.change(old, new)
+    small_study.log()
+    before = small_files(small_study.out)
+    small_study.change(old, new)
     with pytest.raises(SystemExit) as stop:
         command("study", "plan.yaml", "--set", "seeds=[0]")
     assert why in str(stop.value)
     assert "Give the earlier settings, or another folder (--out out-2)" in str(stop.value)
-    assert (made_study.log(), small_files(made_study.out)) == ([], before)
+    assert (small_study.log(), small_files(small_study.out)) == ([], before)
 
 
-def test_a_moved_study_goes_on(made_study, command):
+def test_a_moved_study_goes_on(small_study, command):
     command("study", "plan.yaml")
-    made_study.log()
-    made_study.out.rename(made_study.root / "moved")
+    small_study.log()
+    small_study.out.rename(small_study.root / "moved")
     command("study", "plan.yaml", "--out", "moved")
-    assert made_study.log() == []
+    assert small_study.log() == []
 
 
-def test_weights_are_deleted_when_nothing_needs_them(made_study, command, capsys):
+def test_weights_are_deleted_when_nothing_needs_them(small_study, command, capsys):
     command("study", "plan.yaml", "--only", "selections", "--set", "keep_weights=false")
-    folder = made_study.out / "cells"
+    folder = small_study.out / "cells"
     assert (folder / "all-seed0/train").is_dir(), "text, reversion and attention are left"
     assert not finished(folder / "all-seed0")
     assert not (folder / "bi-seed0/train").exists()
     command("study", "plan.yaml", "--set", "keep_weights=false")
     assert not list(folder.glob("*/train*/model.safetensors"))
-    made_study.log()
+    small_study.log()
     capsys.readouterr()
     command("study", "plan.yaml", "--list")
     assert "8 done, 0 running, 0 failed, 0 left" in capsys.readouterr().out
     # A new measurement needs the checkpoint again.
-    made_study.change("curve: {rows: [top], seeds: [0]}", "curve: {rows: [top], seeds: [0, 1]}")
+    small_study.change("curve: {rows: [top], seeds: [0]}", "curve: {rows: [top], seeds: [0, 1]}")
     command("study", "plan.yaml", "--set", "keep_weights=false")
-    assert kinds(made_study.log()) == ["train top-seed1", "python", "python"]
+    assert kinds(small_study.log()) == ["train top-seed1", "python", "python"]
     assert "top-seed1: train again, because its checkpoint was deleted" in capsys.readouterr().out
 
 
-def test_one_cell(made_study, command, capsys):
+def test_one_cell(small_study, command, capsys):
     with pytest.raises(
         SystemExit, match="--cell bi-seed0 needs the scores of all-seed0, which has none yet: run --cell all"
     ):
         command("study", "plan.yaml", "--cell", "bi-seed0")
     with pytest.raises(SystemExit, match="--cell bi-seed: there is no such cell; did you mean 'bi-seed"):
         command("study", "plan.yaml", "--cell", "bi-seed")
-    assert made_study.log() == []
+    assert small_study.log() == []
     command("study", "plan.yaml", "--cell", "1")
-    assert kinds(made_study.log()) == ["stage", "train all-seed0", "python", "all", "all", "python", "python"]
+    assert kinds(small_study.log()) == ["stage", "train all-seed0", "python", "all", "all", "python", "python"]
     command("study", "plan.yaml", "--cell", "bi-seed0")
-    assert kinds(made_study.log()) == ["train bi-seed0", "all"]
+    assert kinds(small_study.log()) == ["train bi-seed0", "all"]
     assert "the cell is in out/cells/bi-seed0" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="--only depths: the plan has the experiments selections, shares"):
         command("study", "plan.yaml", "--only", "depths")
 
 
-def test_two_processes_share_the_cells(made_study, study):
+def test_two_processes_share_the_cells(small_study, study):
     first, said_first = study(wait=False, HOLD="train out/cells/all-seed0")
     deadline = time.monotonic() + 60
-    while not (made_study.out / "cells/all-seed0/train.log").exists():
+    while not (small_study.out / "cells/all-seed0/train.log").exists():
         assert first.poll() is None, said_first.read_text()
         assert time.monotonic() < deadline
         time.sleep(0.02)
     second, said_second = study(wait=False)
     # The second one runs all that does not need the scores of the held cell, and waits for it.
-    while not finished(made_study.out / "cells/bi-seed1"):
+    while not finished(small_study.out / "cells/bi-seed1"):
         assert second.poll() is None, said_second.read_text()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    (made_study.root / "released").touch()
+    (small_study.root / "released").touch()
     assert (first.wait(), second.wait()) == (0, 0), (said_first.read_text(), said_second.read_text())
-    calls = made_study.log()
+    calls = small_study.log()
     assert len(calls) == len(set(calls)), "nothing was run twice"
     assert kinds(calls).count("stage") == 1
     assert "other processes run what all-seed0, bi-seed0 need; waiting for it" in said_second.read_text()
-    assert all(result.finished for result in read_results(made_study.out))
+    assert all(result.finished for result in read_results(small_study.out))
 
 
-def test_a_process_ends_when_others_run_what_is_left(made_study, command, capsys):
-    with locked(made_study.out / "cells/top-seed1"):
+def test_a_process_ends_when_others_run_what_is_left(small_study, command, capsys):
+    with locked(small_study.out / "cells/top-seed1"):
         command("study", "plan.yaml")
         said = capsys.readouterr().out
         assert "other processes run what is left (top-seed1); there is nothing for this one" in said
         command("study", "plan.yaml", "--list")
         assert "7 done, 1 running, 0 failed, 0 left" in capsys.readouterr().out
-    assert not any(" top-seed1/" in line for line in made_study.log())
+    assert not any(" top-seed1/" in line for line in small_study.log())
 
 
-def test_a_child_that_outlives_its_parent_keeps_the_cell(made_study, study, command, capsys):
+def test_a_child_that_outlives_its_parent_keeps_the_cell(small_study, study, command, capsys):
     """A killed study leaves its training behind, which still writes into the cell's folder."""
     process, _ = study(wait=False, HOLD="train out/cells/all-seed0")
-    while not (made_study.out / "cells/all-seed0/train.log").exists():
+    while not (small_study.out / "cells/all-seed0/train.log").exists():
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     command("study", "plan.yaml", "--cell", "all-seed0")
-    (made_study.root / "released").touch()
+    (small_study.root / "released").touch()
     assert "other processes run what is left (all-seed0)" in capsys.readouterr().out
 
 
-def test_a_broken_cell_folder_is_named(made_study, command):
+def test_a_broken_cell_folder_is_named(small_study, command):
     command("study", "plan.yaml", "--set", "seeds=[0]")
-    (made_study.out / "cells/all-seed0/done.json").write_text("{")
+    (small_study.out / "cells/all-seed0/done.json").write_text("{")
     with pytest.raises(SystemExit, match=r"out/cells/all-seed0/done.json is not valid JSON"):
         command("study", "plan.yaml", "--set", "seeds=[0]")
 
 
-def test_a_cell_says_what_it_is(made_study, command):
+def test_a_cell_says_what_it_is(small_study, command):
     command("study", "plan.yaml", "--set", "seeds=[0]")
-    cell = Cell.read(made_study.out / "cells/bi-seed0")
+    cell = Cell.read(small_study.out / "cells/bi-seed0")
     assert cell == Cell("bi-seed0", "bi", "out/cells/all-seed0/scores.json#bi:2", 0, 100.0, ("selections",), (0, 2), 6)
-    backbone = Cell.read(made_study.out / "cells/backbone")
+    backbone = Cell.read(small_study.out / "cells/backbone")
     assert (backbone.selection, backbone.layers) == (None, None)
-    recorded = json.loads((made_study.out / "cells/bi-seed0/settings.json").read_text())
+    recorded = json.loads((small_study.out / "cells/bi-seed0/settings.json").read_text())
     assert recorded["train"] == {
         "script": "scripts/train.sh",
         "flags": ["--lora_dropout", "0"],
