@@ -8,7 +8,7 @@ from llava.eval.answering.errors import EvaluationError
 from llava.eval.benchmarks import BY_NAME
 from llava.eval.suite.program_flags import check_program_flags
 from llava.flags import Parser
-from llava.names import did_you_mean
+from llava.names import close, did_you_mean
 from visual_region.commands.flags import ADD_FLAGS
 from visual_region.layers import LayerSelection, LayerSelectionError, ScoreQuery, layer_count
 from visual_region.study.plan import Plan
@@ -33,7 +33,6 @@ _SET_BY_STUDY = {
 """Flags that the study gives itself, by the key of the plan."""
 COMMAND_OF = {"score": "score", "reversion": "perplexity", "curve": "curve", "attention": "score", "cost": "plan"}
 """The command of `python -m visual_region` whose flags a key of the plan holds."""
-_NEEDS = {"text": "evaluate.text_columns", "reversion": "reversion", "curve": "curve", "attention": "attention"}
 
 
 def check_plan(plan: Plan) -> list[str]:
@@ -57,12 +56,28 @@ def tuned_layers(selection: str, depth: int, seed: int = 0) -> LayerSelection | 
         return LayerSelection.parse(spec, depth)
     total = 0
     for part in spec.split(","):
-        query = ScoreQuery.parse(part.strip()) if uses_scores(part) else None
+        query = _query(part) if uses_scores(part) else None
         total += layer_count(query.amount, depth) if query else len(LayerSelection.parse(part, depth))
     return min(total, depth)
 
 
+def _query(part: str) -> ScoreQuery:
+    from visual_region.importance import METRICS
+
+    query = ScoreQuery.parse(part.strip())
+    if query.metric not in METRICS:
+        raise LayerSelectionError(unknown("metric", query.metric, list(METRICS)))
+    return query
+
+
 def _names(plan: Plan) -> Iterator[str]:
+    missing = {
+        "text": ("evaluate.text_columns", not plan.evaluate.text_columns),
+        "reversion": ("reversion", plan.reversion is None),
+        "curve": ("curve", plan.curve is None),
+        "attention": ("attention", not plan.attention),
+    }
+    missing |= dict.fromkeys(("selections", "depths", "shares"), ("evaluate.columns", not plan.evaluate.columns))
     for name, experiment in plan.experiments.items():
         for row in experiment.rows:
             path = f"experiments.{name}.rows"
@@ -70,10 +85,9 @@ def _names(plan: Plan) -> Iterator[str]:
                 yield f"{path}: {unknown('row', row, list(plan.rows))}"
             elif plan.rows[row] is None and name != "text":
                 yield f"{path}: {row!r} is the model before training, which has a place in the experiment 'text' only"
-        if (needed := _NEEDS.get(name)) and not _value(plan, needed):
-            yield f"{needed}: is missing; the experiment {name!r} needs it"
-        if name in ("selections", "depths", "shares") and not plan.evaluate.columns:
-            yield f"evaluate.columns: is missing; the experiment {name!r} needs it"
+        key, lacks = missing[name]
+        if lacks:
+            yield f"{key}: is missing; the experiment {name!r} needs it"
         if name == "curve" and plan.score is None:
             yield "score: is missing; the curve removes the layers with the lowest scores"
     if not plan.experiments:
@@ -91,12 +105,12 @@ def _names(plan: Plan) -> Iterator[str]:
         yield f"out: a comma in {plan.out} would end the name of a score file in a selection"
 
 
-def _value(plan: Plan, key: str) -> object:
-    return plan.evaluate.text_columns if key == "evaluate.text_columns" else getattr(plan, key)
-
-
 def _selections(plan: Plan) -> Iterator[str]:
-    depth, same = depth_of(plan), {}
+    depth, same = None, {}
+    try:
+        depth = depth_of(plan)
+    except ValueError as error:
+        yield f"model: {error}"
     for row, selection in plan.rows.items():
         if selection is None:
             continue
@@ -118,7 +132,7 @@ def _selections(plan: Plan) -> Iterator[str]:
 
 def depth_of(plan: Plan) -> int | None:
     """The number of decoder layers of the model; None if neither the plan nor a local config.json tells it."""
-    if plan.layers or not Path(plan.model).is_dir():
+    if plan.layers or not plan.model or not Path(plan.model).is_dir():
         return plan.layers
     from llava.checkpoint.folder import open_checkpoint
 
@@ -185,15 +199,9 @@ def _wrong_flags(key: str, flags: Sequence[str]) -> Iterator[str]:
     parser.error = refuse
     try:
         for flag in parser.known(flags)[1]:
-            yield f"{flag} is no flag of the command {command}{_near(flag, parser)}"
+            yield f"{flag} is no flag of the command {command}{did_you_mean(*close(flag, parser.options))}"
     except ValueError as error:
         yield f"{error} (the command {command})"
-
-
-def _near(flag: str, parser: Parser) -> str:
-    from llava.names import close
-
-    return did_you_mean(*close(flag, parser.options))
 
 
 def _columns(plan: Plan) -> Iterator[str]:

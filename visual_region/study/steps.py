@@ -115,6 +115,7 @@ def _train(plan: Plan, planned: PlannedCell, folder: Path) -> Step:
         "flags": list(run.flags),
         **_recorded(plan, run.environment, training=True),
         "selection": plan.rows[cell.row],
+        **({"scores_of": plan.scores_of} if planned.needs else {}),
     }
     return Step(TRAIN, (command,), settings, (folder / "run.json",), of_weights=False)
 

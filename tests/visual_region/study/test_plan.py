@@ -59,6 +59,8 @@ rows:
   much: top:9
   bi: "{scores}#bi:2"
   odd: "{sead}"
+  metric: "{scores}#by:2"
+  order: "{scores}#bi:speard:2"
   none: null
 experiments:
   selection: {rows: [all]}
@@ -89,6 +91,8 @@ train.flags: --seed is given by the study: it has the keys seeds and shares
 rows.every: tunes what 'all' tunes; one row can be in several experiments
 rows.much: layer selection 'top:9': layers are 0..5 of a 6-layer model
 rows.odd: there is no placeholder '{sead}'; did you mean '{seed}'?
+rows.metric: there is no metric 'by'; did you mean 'bi'?
+rows.order: a score file is used as FILE#METRIC:COUNT or FILE#METRIC:ORDER:COUNT
 experiments.selection: there is no experiment 'selection'; did you mean 'selections'?
 experiments.selections.rows: there is no row 'al'; did you mean 'all'?
 experiments.selections.rows: 'none' is the model before training, which has a place in the experiment 'text' only

@@ -282,4 +282,5 @@ def test_a_cell_says_what_it_is(small_study, command):
         "flags": ["--lora_dropout", "0"],
         "environment": {"STEPS": "2", "MODEL": "llm"},
         "selection": "{scores}#bi:2",
+        "scores_of": "all",
     }
