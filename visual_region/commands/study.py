@@ -15,7 +15,7 @@ from visual_region.study.estimate import Estimate, duration
 from visual_region.study.plan import Plan
 from visual_region.study.plan_file import read_plan
 from visual_region.study.results import read_results
-from visual_region.study.runner import Runner
+from visual_region.study.runner import FailedError, Runner
 from visual_region.study.state import State, check_settings, has_finished, state_of, steps_left
 from visual_region.study.steps import SCORE, Job, job_of, missing_data, stages_job
 from visual_region.study.yaml_file import PlanError
@@ -62,13 +62,17 @@ def _run(
     left = estimate.text(estimate.left(states))
     to_run = f"{len(unfinished)} of {count(len(wanted), 'cell')} to run"
     print(f"{plan.name}: {to_run}{f': {left}' if left else ''}", flush=True)
+    failed = None
     try:
         runner.run()
-    finally:
-        if one:
-            print(f"the cell is in {wanted[0].folder}; `study {plan.file} --draw` writes tables and figures")
-        else:
-            draw(plan, cells)
+    except FailedError as error:
+        failed = error
+    if one:
+        print(f"the cell is in {wanted[0].folder}; `study {plan.file} --draw` writes tables and figures")
+    else:
+        draw(plan, cells)
+    if failed:
+        raise failed
 
 
 def _wanted(plan: Plan, cells: Sequence[PlannedCell], jobs: Mapping[str, Job], args: argparse.Namespace) -> list[Job]:

@@ -1,7 +1,7 @@
 """What is left of a study, in device hours: from what finished cells took, else by the cost model."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from statistics import fmean
@@ -45,17 +45,18 @@ class Left:
 class Estimate:
     """Estimates of a plan, by the states of its cells."""
 
-    def __init__(self, plan: Plan, states: Iterable[State]) -> None:
-        self.plan, self.devices, self.cells, self._depth = plan, 1, 0, depth_of(plan)
-        self.used, self.note = 0.0, ""
+    def __init__(self, plan: Plan, states: Sequence[State]) -> None:
+        self.plan, self.note, self._depth = plan, "", depth_of(plan)
+        runs = {state.job.name: read_run(state.job.folder) for state in states}
+        self.devices = max((run["devices"]["number"] for run in runs.values() if run), default=1)
+        self.cells = sum(not state.left for state in states)
+        self.used = 0.0
         taken: dict[str, list[float]] = defaultdict(list)
         for state in states:
-            self.cells += not state.left
-            run = read_run(state.job.folder)
-            if run:
-                self.devices = run["devices"]["number"]
             for step, seconds in state.seconds.items():
-                hours = run["device_hours"] if step == TRAIN and run else seconds * self.devices / 3600
+                # What a training cost over all its starts; a step is recorded with its last one.
+                run = runs[state.job.name] if step == TRAIN else {}
+                hours = run["device_hours"] if run else seconds * self.devices / 3600
                 self.used += hours
                 taken[step].append(hours / share_of(state.job) if step == TRAIN else hours)
         self._mean: Mapping[str, float] = {step: fmean(hours) for step, hours in taken.items()}
