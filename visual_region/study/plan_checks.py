@@ -115,7 +115,9 @@ def _selections(plan: Plan) -> Iterator[str]:
         if selection is None:
             continue
         path = f"rows.{row}"
-        yield from (f"{path}: {line}" for line in _placeholders(selection, (SEED, SCORES)))
+        if wrong := [f"{path}: {line}" for line in _placeholders(selection, (SEED, SCORES))]:
+            yield from wrong
+            continue
         key: object = selection
         if depth:
             try:

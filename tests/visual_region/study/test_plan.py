@@ -91,7 +91,7 @@ train.flags: --seed is given by the study: it has the keys seeds and shares
 rows.every: tunes what 'all' tunes; one row can be in several experiments
 rows.much: layer selection 'top:9': layers are 0..5 of a 6-layer model
 rows.odd: there is no placeholder '{sead}'; did you mean '{seed}'?
-rows.metric: there is no metric 'by'; did you mean 'bi'?
+rows.metric: there is no metric 'by'; there are bi, multimodal-bi,
 rows.order: a score file is used as FILE#METRIC:COUNT or FILE#METRIC:ORDER:COUNT
 experiments.selection: there is no experiment 'selection'; did you mean 'selections'?
 experiments.selections.rows: there is no row 'al'; did you mean 'all'?
