@@ -4,6 +4,7 @@ from llava.eval.benchmarks.base import DATA, Benchmark
 from llava.eval.benchmarks.bbh import BBH
 from llava.eval.benchmarks.docvqa import DOCVQA
 from llava.eval.benchmarks.easy_vqa import EASY_VQA
+from llava.eval.benchmarks.flickr30k import FLICKR30K
 from llava.eval.benchmarks.gqa import GQA
 from llava.eval.benchmarks.mmbench import MMBENCH
 from llava.eval.benchmarks.mmlu import MMLU
@@ -15,7 +16,7 @@ from llava.eval.benchmarks.tdiuc import TDIUC
 from llava.eval.benchmarks.textvqa import TEXTVQA
 from llava.flags import run_program
 
-__all__ = ["BENCHMARKS", "BY_NAME", "DATA", "VISUAL", "Benchmark", "run_scorer"]
+__all__ = ["BENCHMARKS", "BY_NAME", "DATA", "TRAINING", "VISUAL", "Benchmark", "run_scorer"]
 
 BENCHMARKS: tuple[Benchmark, ...] = (
     *(OCRVQA, DOCVQA, REFCOCOG, TDIUC, MMBENCH, GQA, SCIENCEQA, TEXTVQA),
@@ -23,6 +24,9 @@ BENCHMARKS: tuple[Benchmark, ...] = (
 )
 BY_NAME = {benchmark.name: benchmark for benchmark in BENCHMARKS}
 VISUAL = tuple(benchmark.name for benchmark in BENCHMARKS if benchmark.visual)
+TRAINING = {benchmark.name: benchmark.training for benchmark in BENCHMARKS if benchmark.training}
+TRAINING |= {"flickr30k": FLICKR30K}
+"""What `prepare --as-training` makes LLaVA JSON of."""
 
 
 def run_scorer(name: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llava.eval.answering.answers_file import read_record
 from llava.eval.scoring.pairing import CHECK, MISSING, Answers, InputsFit, asked_ids, read_answers, read_json
@@ -17,7 +17,12 @@ from llava.eval.scoring.report import Report, report_path
 from llava.flags import Parser
 from llava.outputs import REPORT, FileKind, check_files
 
+if TYPE_CHECKING:
+    from llava.eval.benchmarks.training import Training
+
 Outputs = Mapping[str, tuple[str | Path | None, FileKind]]
+ScoreInputs = tuple[dict[str, Any], Any, Any]
+"""Keyword arguments of `Benchmark.score`, truths, and the keys of the questions that were asked (None: all)."""
 DATA = Path("playground/data/eval")
 """Holds one folder per benchmark."""
 
@@ -55,6 +60,7 @@ class Options:
     seed: int = 0
     ocr: bool = True
     template: str | None = None
+    split: str | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +123,7 @@ class Benchmark:
         options: (args) -> keyword arguments of `score`.
         outputs: (args) -> the files that `finish` writes, with their kinds, by flag.
         finish: (args, report, answer file): prints and writes what only this benchmark has, before the table.
+        training: its downloads as LLaVA JSON with answers, if they can be made into it.
     """
 
     name: str
@@ -146,6 +153,7 @@ class Benchmark:
     options: Callable[[argparse.Namespace], dict[str, Any]] = lambda args: {}
     outputs: Callable[[argparse.Namespace], Outputs] = lambda args: {}
     finish: Callable[[argparse.Namespace, Report, str | Path], Any] = lambda args, report, file: None
+    training: "Training | None" = None
 
     @property
     def data(self) -> tuple[str, ...]:
@@ -220,20 +228,37 @@ class Benchmark:
         for file in files:
             check_files({flag: (report_path(args.report_file, file), REPORT), **self.outputs(args)}, inputs)
         with suppress(InputsFit):
-            options, truths, asked = self.options(args), self.read_truths(args), self.read_asked(args.question_file)
+            read = self.score_inputs(args)
             for file in files:
                 answers = [] if args.check else self.read_answers(file)
-                missing = CHECK if args.check else args.missing
-                report = self.score(answers, truths, asked=asked, missing=missing, **options)
-                if self.published and (found := self.count(truths, args)) is not None:
-                    report.warnings += self.published.warning(found)
-                if self.annotation_help:
-                    report.details["file"] = Path(args.annotation_file).name
                 # Older records do not have it, and files of other programs have no record.
-                if template := read_record(Path(file)).get("asked_in"):
-                    report.details["asked_in"] = template
+                report = self.report(args, read, answers, read_record(Path(file)).get("asked_in"))
                 self.finish(args, report, file)
                 report.publish(report_path(args.report_file, file))
+
+    def score_inputs(self, args: argparse.Namespace) -> ScoreInputs:
+        """What answers are scored with, by the flags of `score_parser`."""
+        return self.options(args), self.read_truths(args), self.read_asked(args.question_file)
+
+    def report(
+        self, args: argparse.Namespace, inputs: ScoreInputs, answers: Answers, asked_in: str | None = None
+    ) -> Report:
+        """The score of answers; with --check it raises `InputsFit`.
+
+        Args:
+            args, inputs: the flags of `score_parser`, and what `score_inputs` read by them.
+            asked_in: the template of the questions, if it is known.
+        """
+        options, truths, asked = inputs
+        missing = CHECK if args.check else args.missing
+        report = self.score(answers, truths, asked=asked, missing=missing, **options)
+        if self.published and (found := self.count(truths, args)) is not None:
+            report.warnings += self.published.warning(found)
+        if self.annotation_help:
+            report.details["file"] = Path(args.annotation_file).name
+        if asked_in:
+            report.details["asked_in"] = asked_in
+        return report
 
     def score_parser(self) -> Parser:
         parser = Parser(prog=f"python -m llava.eval.score {self.name}", description=f"Score {self.column} answers")

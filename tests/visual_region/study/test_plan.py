@@ -123,7 +123,7 @@ def test_every_error_is_reported_at_once(small_study):
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("rows: [a", r"plan \S+, line 2, column 1 is not valid YAML"),
+        ("rows: [a", r"plan \S+, line 1, column 9 is not valid YAML"),
         ("rows: {a: all, a: top}", r"line 1, column 16 is not valid YAML: the key 'a' is there twice"),
         ("- a", "is no mapping of keys to values"),
         ("", "is no mapping of keys to values"),
