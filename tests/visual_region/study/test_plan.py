@@ -165,5 +165,7 @@ def test_the_page_has_every_key(small_study):
         (small_study.root / f"scripts/train/{script}.sh").parent.mkdir(exist_ok=True)
         (small_study.root / f"scripts/train/{script}.sh").touch()
     plan = read_plan(small_study.file)
-    assert set(Plan.__dataclass_fields__) - {"file", "values"} == set(plan.values)
-    assert all(getattr(plan, key) for key in plan.values)
+    keys = set(Plan.__dataclass_fields__) - {"file", "values"}
+    # Defaults of the experiments.
+    assert set(plan.values) == keys | {"seeds", "shares"}
+    assert all(getattr(plan, key) for key in keys)
