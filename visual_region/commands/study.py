@@ -56,7 +56,7 @@ def _run(
     unfinished = [job for job in wanted if steps_left(job)]
     if missing := missing_data(plan, unfinished):
         lines = "\n".join(f"- {file}" for file in missing)
-        raise PlanError(f"benchmarks of the plan lack their data (playground/data/eval/README.md):\n{lines}")
+        raise PlanError(f"the plan reads what does not exist (playground/data/eval/README.md):\n{lines}")
     states = [state_of(job) for job in wanted]
     estimate = Estimate(plan, [state_of(job) for job in jobs.values()])
     left = estimate.text(estimate.left(states))

@@ -5,6 +5,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ TRAIN, SCORE, EVALUATE, TEXT = "train", "score", "evaluate", "text"
 STAGES, FEATURES = "stages", "features"
 _STEPS_OF = {"selections": EVALUATE, "depths": EVALUATE, "shares": EVALUATE}
 """Experiment -> the step of a cell that it needs besides the training, if it has not the experiment's own name."""
+_READ = ("--data-path", "--image-folder", "--text-file", "--question-file", "--annotation-file")
+"""Flags of commands that name a file or a folder to read."""
 
 
 @dataclass(frozen=True)
@@ -174,14 +177,16 @@ def _evaluate(plan: Plan, planned: PlannedCell, folder: Path, name: str, columns
 
 
 def missing_data(plan: Plan, jobs: Iterable[Job]) -> list[str]:
-    """The files of benchmarks that these jobs need and that do not exist."""
-    named = {file.stem for job in jobs for step in job.steps if step.name in (EVALUATE, TEXT) for file in step.writes}
+    """The files and folders that these jobs read and that do not exist."""
+    steps = [step for job in jobs for step in job.steps]
+    asked = {file.stem for step in steps if step.name in (EVALUATE, TEXT) for file in step.writes}
     missing = []
-    for name, benchmark in BY_NAME.items():
-        if name in named:
-            asked = benchmark.asking(plan.evaluate.questions[name]) if name in plan.evaluate.questions else benchmark
-            missing += [str(file) for file in asked.missing_data()]
-    return missing
+    for name in filter(asked.__contains__, BY_NAME):
+        stem = plan.evaluate.questions.get(name)
+        missing += (BY_NAME[name].asking(stem) if stem else BY_NAME[name]).missing_data()
+    for words in (command.words for step in steps if step.name != TRAIN for command in step.commands):
+        missing += [Path(value) for flag, value in pairwise(words) if flag in _READ and not Path(value).exists()]
+    return list(dict.fromkeys(map(str, missing)))
 
 
 def _python() -> str:

@@ -101,7 +101,10 @@ def test_careless_words(small_study, command, words, why):
 
 def test_data_that_is_missing_is_named_before_a_cell_is_trained(small_study, command):
     shutil.rmtree(small_study.root / "playground/data/eval/gqa")
-    with pytest.raises(SystemExit, match=r"benchmarks of the plan lack their data(.|\n)*playground/data/eval/gqa/"):
+    small_study.change("docvqa: --samples 8", "docvqa: --data-path no.json")
+    with pytest.raises(
+        SystemExit, match=r"the plan reads what does not exist(.|\n)*- playground/data/eval/gqa/(.|\n)*- no.json"
+    ):
         command("study", "plan.yaml")
     assert [line.split()[0] for line in small_study.log()] == ["stage"], "a stage may make the data"
 
