@@ -91,7 +91,7 @@ class Runner:
             looked = True
             time.sleep(WAIT if waits else 1)
         if self.failed:
-            lines = "\n".join(f"- {name}: {why}" for name, why in self.failed.items())
+            lines = "\n".join(f"- {name}: {why.splitlines()[0].rstrip(':')}" for name, why in self.failed.items())
             raise FailedError(f"{count(len(self.failed), 'cell')} of {len(self.wanted)} failed:\n{lines}")
 
     def _over(self, job: Job) -> bool:

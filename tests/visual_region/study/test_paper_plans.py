@@ -48,7 +48,9 @@ def models(tmp_path_factory, backbones):
         folder = root / f"{model_type}-{layers}"
         if not folder.exists():
             torch.manual_seed(layers)
-            config = AutoConfig.from_pretrained(backbones[model_type], num_hidden_layers=layers)
+            # With the small weights of real models, so that many layers do not overflow.
+            sizes = {"num_hidden_layers": layers, "initializer_range": 0.02}
+            config = AutoConfig.from_pretrained(backbones[model_type], **sizes)
             shutil.copytree(backbones[model_type], folder, ignore=shutil.ignore_patterns("*.safetensors"))
             AutoModelForCausalLM.from_config(config).save_pretrained(folder)
         return folder
