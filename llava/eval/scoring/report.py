@@ -16,7 +16,7 @@ import numpy as np
 from llava.eval.scoring.pairing import Paired, Reply, model_of
 from llava.eval.scoring.statistics import Interval, bootstrap_mean, wilson
 from llava.files import write_json
-from llava.names import count
+from llava.names import count, some
 from llava.tables import text_table
 
 _ROUNDING = 1e-12
@@ -65,6 +65,7 @@ class Report:
         parse_failures: replies that are empty or could not be read.
         per_question: question -> the headline's score; two checkpoints are compared by it.
         groups: kind -> group -> measure.
+        parts: part -> ids of its questions; parts share no question. A column of a study's table can be a part.
         details: rules, frames and files that the number depends on.
         unit: "share" of 1, or another.
         extra: further keys of the JSON file, which only this benchmark has.
@@ -78,6 +79,7 @@ class Report:
     parse_failures: int
     per_question: dict[str, float] = field(default_factory=dict)
     groups: dict[str, dict[str, Measure]] = field(default_factory=dict)
+    parts: dict[str, list[str]] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     model: str | None = None
@@ -120,10 +122,21 @@ class Report:
     def parse_failure_rate(self) -> float:
         return self.parse_failures / self.answers if self.answers else 0.0
 
+    def scores_of(self, part: str) -> dict[str, float]:
+        """Question -> score of one part; raises `ValueError` for a part that the score does not have."""
+        if part not in self.parts:
+            known = f"it has {', '.join(self.parts)}" if self.parts else "it has no parts"
+            raise ValueError(f"the score of {self.benchmark} has no part {part!r}; {known}")
+        if lacking := [key for key in self.parts[part] if key not in self.per_question]:
+            raise ValueError(f"the score of {self.benchmark} has no score for {some(lacking)} of its part {part}")
+        return {key: self.per_question[key] for key in self.parts[part]}
+
     @classmethod
     def of_dict(cls, values: Mapping[str, Any]) -> "Report":
         """The report that `as_dict` made these values of; raises `KeyError` or `TypeError` for other values."""
-        own = {f.name: values[f.name] for f in fields(cls) if f.compare}
+        # Older files have no parts.
+        own = {f.name: values[f.name] for f in fields(cls) if f.compare and f.name != "parts"}
+        own["parts"] = values.get("parts", {})
         own["metrics"] = {name: Measure(**measure) for name, measure in own["metrics"].items()}
         own["groups"] = {kind: {n: Measure(**m) for n, m in groups.items()} for kind, groups in own["groups"].items()}
         report = cls(**own)

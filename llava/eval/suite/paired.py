@@ -90,6 +90,20 @@ def perplexity_draws(ours: Report, reference: Report, resamples: int = RESAMPLES
     return PairedDraws(*values.T)
 
 
+def log_scores(report: Report) -> dict[str, float]:
+    """A number for each piece of a perplexity's text: their mean is the log of the headline.
+
+    They are its linear form (delta method), so that their spread is that of the log perplexity over pieces.
+    """
+    column = 2 + UNITS.index(report.details["unit"])
+    pieces = report.details["pieces"]
+    sizes = np.array([piece[column] for piece in pieces], dtype=np.float64)
+    nll = np.array([piece[1] for piece in pieces], dtype=np.float64)
+    log = nll.sum() / sizes.sum()
+    values = log + (nll - log * sizes) / sizes.mean()
+    return dict(zip((piece[0] for piece in pieces), values.tolist(), strict=True))
+
+
 def is_mean_of_questions(report: Report) -> bool:
     """Whether the headline is the mean of the questions' scores."""
     scores = report.per_question.values()
