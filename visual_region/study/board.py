@@ -85,25 +85,27 @@ class Board:
         self.absent = tuple(column for column in columns if column not in have)
 
     def _read(self, column: Column, pool: Sequence[Row]) -> None:
-        """Reads the column of every cell; cells that were scored differently than the first are left out."""
+        """Reads the column of every cell. Cells that were scored otherwise than most of them are left out."""
         found: dict[str, tuple[Row, int, Report]] = {}
         for row in sorted(pool, key=lambda row: row.name != self.reference):
             for seed, result in row.cells.items():
                 report = result.reports.get(column.benchmark)
                 if report is not None and has_column(report, column):
                     found[result.cell.name] = (row, seed, report)
-        first = next(iter(found), None)
+        alike: list[list[str]] = []
+        for name, (_, _, report) in found.items():
+            group = next((g for g in alike if not _unlike(column, {g[0]: found[g[0]][2], name: report})), None)
+            if group is None:
+                alike.append(group := [])
+            group.append(name)
+        most = max(alike, key=len, default=[])
         by_row: dict[tuple[str, float], tuple[Row, dict[int, Report]]] = {}
         for name, (row, seed, report) in found.items():
-            theirs = found[first][2]
-            try:
-                check_comparable(column.name, {first: theirs, name: report})
-                if set(report.parts.get(column.part, ())) != set(theirs.parts.get(column.part, ())):
-                    raise ComparisonError(f"{column.name}: {first} and {name} have different questions in it")
-            except ComparisonError as error:
-                self.left_out[f"{error}; the score of {name} is left out"] = None
-            else:
+            if name in most:
                 by_row.setdefault((row.name, row.share), (row, {}))[1][seed] = report
+            else:
+                why = _unlike(column, {most[0]: found[most[0]][2], name: report})
+                self.left_out[f"{why}; the score of {name} is left out"] = None
         for key, (row, reports) in by_row.items():
             self._samples[*key, column] = Sample.of(row, column, reports)
 
@@ -148,7 +150,8 @@ class Board:
         if name == AVERAGE:
             return name
         column = Column.parse(name)
-        return name if [other.title for other in self.columns].count(column.title) > 1 else column.title
+        titles = [other.title for other in (*self.columns, *self.absent)]
+        return name if titles.count(column.title) > 1 else column.title
 
     def is_log(self, column: Column) -> bool:
         """Whether its scores are perplexities."""
@@ -235,6 +238,16 @@ class Board:
 
     def _had(self, row: Row, columns: Sequence[Column]) -> list[Column]:
         return [column for column in columns if self.sample(row, column)]
+
+
+def _unlike(column: Column, pair: dict[str, Report]) -> str | None:
+    """Why two cells' scores cannot be compared; None if they can."""
+    try:
+        check_comparable(column.name, pair)
+    except ComparisonError as error:
+        return str(error)
+    ours, theirs = (set(report.parts.get(column.part, ())) for report in pair.values())
+    return None if ours == theirs else f"{column.name}: {' and '.join(pair)} have different questions in this part"
 
 
 def _common_seeds(samples: Sequence[Sample]) -> list[int]:

@@ -9,7 +9,7 @@ import numpy as np
 from llava.eval.benchmarks import BY_NAME
 from llava.eval.scoring.report import Measure, Report
 from llava.eval.scoring.statistics import Interval
-from llava.eval.suite.paired import is_mean_of_questions, log_scores, questions_of
+from llava.eval.suite.paired import is_mean_of_questions, log_scores
 from visual_region.study.results import CellResult
 
 ALL = "all"
@@ -143,7 +143,7 @@ class Sample:
             scores = [r.per_question for r in reports.values()]
         plain = log or bool(column.part) or all(map(is_mean_of_questions, reports.values()))
         keys = sorted(scores[0])
-        values = np.array([[one[key] for key in keys] for one in scores], dtype=np.float64) if plain else None
+        values = np.array([list(map(one.__getitem__, keys)) for one in scores], dtype=np.float64) if plain else None
         own = [r.headline for r in reports.values()]
         if column.part:
             own = [Measure.of(list(one.values())) for one in scores]
@@ -177,6 +177,4 @@ class Sample:
 
 def has_column(report: Report, column: Column) -> bool:
     """Whether a score has any question of the column."""
-    if column.part:
-        return bool(report.parts.get(column.part))
-    return bool(questions_of(report)) or report.headline.samples > 0
+    return bool(report.parts.get(column.part)) if column.part else report.headline.samples > 0

@@ -1,13 +1,14 @@
 """Means over questions and seeds with 95% intervals. docs/study_statistics.md says why they are computed so.
 
 Scores of one column are an array `(seeds, questions)`: every seed answers the same questions, so that the two are
-crossed factors. The variance of the mean is that of a crossed design with random seeds and questions,
+crossed factors. The variance of the mean of a crossed design with random seeds and questions,
 
     s2_seed / S + s2_question / Q + s2_residual / (S Q),
 
-from the mean squares of the array, with the degrees of freedom of Satterthwaite (1946, "An approximate distribution of
-estimates of variance components"). A bootstrap that resamples seeds and questions (Owen 2007, "The pigeonhole
-bootstrap") estimates the same variance, but its percentiles are too narrow for the 2 or 3 seeds of a study.
+is estimated by the squared standard error over the seeds plus that over the questions. The degrees of freedom are those
+of Satterthwaite (1946, "An approximate distribution of estimates of variance components"). A bootstrap that resamples
+seeds and questions (Owen 2007, "The pigeonhole bootstrap") estimates nearly the same variance, but its percentiles are
+too narrow for the 2 or 3 seeds of a study.
 """
 
 import math
@@ -68,36 +69,25 @@ class Spread:
 def spread(columns: Sequence[np.ndarray]) -> Spread:
     """The variance of the mean over columns of their means over seeds and questions.
 
-    Questions of different columns are independent; the seeds are shared by all columns. With T = mean square / number
-    of scores, over the seeds (of the average over columns), over the questions, and of the residuals, the variance is
-    T_seed + max(T_question - T_residual, 0).
+    Questions of different columns are independent; the seeds are shared by all columns. The residual is in both parts:
+    the variance is rather too large, and its degrees of freedom do not suffer from a difference of two estimates.
 
     Args:
         columns: one array `(seeds, questions)` for each column, with the same seeds in the same order.
     """
     seeds, weight = len(columns[0]), 1 / len(columns)
-    # (part of the variance, sign, degrees of freedom)
-    terms: list[tuple[float, int, float]] = []
-    over_seeds = float(_by_seed(columns).var(ddof=1)) / seeds if seeds > 1 else 0.0
+    # Parts of the variance with their degrees of freedom.
+    parts: list[tuple[float, int]] = []
+    if seeds > 1:
+        parts.append((float(_by_seed(columns).var(ddof=1)) / seeds, seeds - 1))
     asked = min(column.shape[1] for column in columns) > 1
     for column in columns if asked else ():
         number = column.shape[1]
-        by_question = column.mean(0)
-        terms.append((weight**2 * float(by_question.var(ddof=1)) / number, 1, number - 1))
-        if seeds > 1:
-            residuals = column - by_question - column.mean(1, keepdims=True) + column.mean()
-            df = (seeds - 1) * (number - 1)
-            terms.append((weight**2 * float((residuals**2).sum()) / df / (seeds * number), -1, df))
-    over_questions = sum(sign * part for part, sign, _ in terms)
-    if over_questions <= 0:
-        # The questions do not differ by more than the residuals, which the seeds' mean square contains too.
-        over_questions, terms = 0.0, []
-    if seeds > 1:
-        terms.append((over_seeds, 1, seeds - 1))
-    total = over_seeds + over_questions
-    below = sum(part**2 / df for part, _, df in terms)
+        parts.append((weight**2 * float(column.mean(0).var(ddof=1)) / number, number - 1))
+    total = sum(part for part, _ in parts)
+    below = sum(part**2 / df for part, df in parts)
     covers = {(True, True): BOTH, (True, False): SEEDS, (False, True): QUESTIONS, (False, False): ""}[seeds > 1, asked]
-    return Spread(total, max(1.0, total**2 / below) if below > 0 else math.inf, covers)
+    return Spread(total, total**2 / below if below > 0 else math.inf, covers)
 
 
 def mean(columns: Sequence[np.ndarray], bounded: bool = False) -> Estimate:

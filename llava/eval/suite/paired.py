@@ -1,6 +1,6 @@
 """Two checkpoints on the same questions: differences and ratios of scores with paired bootstrap intervals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,11 +67,11 @@ def paired_draws(
     return PairedDraws(*means.T)
 
 
-def questions_of(report: Report) -> set[str]:
+def questions_of(report: Report) -> Set[str]:
     """The ids of the questions; for perplexity the pieces of text with their numbers of tokens."""
     if "pieces" in report.details:
         return {f"{key} ({tokens} tokens)" for key, _, tokens, *_ in report.details["pieces"]}
-    return set(report.per_question)
+    return report.per_question.keys()
 
 
 def perplexity_draws(ours: Report, reference: Report, resamples: int = RESAMPLES, seed: int = 0) -> PairedDraws:

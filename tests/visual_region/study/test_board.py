@@ -204,6 +204,23 @@ def test_scores_of_other_questions_are_left_out(made_study):
     found = Board([other if r is odd else r for r in results], VISUAL, "selections")
     assert found.sample(row_of(found, "top"), Column("gqa")).seeds == (0, 2)
     assert any("10" in note and odd.cell.name in note and "left out" in note for note in found.left_out)
+    # Also if it is the first cell of the reference.
+    results = [replace(r, reports=other.reports) if r.cell.name == "all-layers_seed0_100" else r for r in results]
+    found = Board(results, VISUAL, "selections")
+    assert found.sample(row_of(found, "all layers"), Column("gqa")).seeds == (1, 2)
+    assert len(found.left_out) == 1
+
+
+def test_parts_of_other_questions_are_left_out(made_study):
+    results = read_results(made_study)
+    odd = next(r for r in results if r.cell.row == "top" and r.cell.seed == 1)
+    whole = odd.reports["easy_vqa"]
+    fewer = replace(whole, parts=whole.parts | {"shape": whole.parts["shape"][:5]})
+    results = [replace(r, reports=r.reports | {"easy_vqa": fewer}) if r is odd else r for r in results]
+    found = Board(results, VISUAL, "selections")
+    assert found.sample(row_of(found, "top"), Column.parse("easy_vqa/shape")).seeds == (0, 2)
+    assert found.sample(row_of(found, "top"), Column.parse("easy_vqa/colour")).seeds == (0, 1, 2)
+    assert any("different questions in this part" in note for note in found.left_out)
 
 
 def test_files_without_parts_are_read(made_study):

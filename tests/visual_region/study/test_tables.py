@@ -191,6 +191,15 @@ def test_nothing_measured_makes_no_table(tmp_path):
     assert not (tmp_path / "tables").exists()
 
 
+def test_columns_without_any_score(made_study, tmp_path):
+    """Of a study that has just begun, or with a slip of the pen."""
+    write_tables(read_results(made_study), ["easy_vqa/shapes"], tmp_path)
+    text = (tmp_path / "depths.md").read_text(encoding="utf-8")
+    assert "- not measured for any row: easy_vqa/shapes\n- easy_vqa has the parts shape, colour\n" in text
+    assert "| all layers | 12 of 12 | 0 |" in text
+    assert {line["value"] for line in records(tmp_path, "depths")} == {""}
+
+
 def test_a_wrong_column(made_study, tmp_path):
     with pytest.raises(StudyError, match="BENCHMARK/PART"):
         write_tables(read_results(made_study), ["gqa/"], tmp_path)

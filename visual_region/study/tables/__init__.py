@@ -34,7 +34,7 @@ def pages(results: Sequence[CellResult], columns: Sequence[str], reference: str 
     asked = columns_of(columns)
     of_text = {True: _text_columns(asked, results), False: tuple(column for column in asked if not column.is_text)}
     boards = {table: Board(results, of_text[table.text], table.experiment, reference) for table in TABLES}
-    found = [score_page(table, board) for table, board in boards.items() if board.rows and board.columns]
+    found = [score_page(table, board) for table, board in boards.items() if board.rows and of_text[table.text]]
     return [*found, *filter(None, (cost_page(results, reference), importance_page(results)))]
 
 

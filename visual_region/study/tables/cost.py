@@ -61,10 +61,10 @@ def cost_page(results: Sequence[CellResult], reference: str | None = None) -> Pa
             record |= numbers("", found[cost.key]) | numbers("ratio", ratio if cost is HOURS else None)
             records.append(record)
     titles = [cost.title for cost in COSTS]
-    head = ["", "layers", *(["data"] if shares else []), "seeds", *titles, *([f"hours, of {name}"] if name else [])]
+    head = ["", "layers", *(["data"] if shares else []), "seeds", *titles, *([f"hours (% of {name})"] if name else [])]
     caption = "What a training takes: mean over the seeds ± standard deviation over the seeds, killed starts included. "
     if name:
-        caption += f"Hours, of {name}: device hours as a share of its, paired by seed (95% interval over seeds)."
+        caption += f"Last column: device hours as a share of those of {name}, paired by seed (95% interval over seeds)."
     notes = _notes(results, done)
     return Page("cost", "Cost of the trainings", [Grid(caption, head, list(blocks.values()))], notes, records)
 
@@ -87,7 +87,8 @@ def hours_ratio(row: Row, reference: Row | None) -> Estimate | None:
 
 
 def _text(found: Estimate, cost: Cost) -> Text:
-    varies = found.sd is not None and found.sd > 0
+    # Equal numbers have a standard deviation of rounding.
+    varies = found.sd is not None and found.sd > 1e-9 * abs(found.value)
     return Text(cost.text(found.value) + (f" ± {found.sd:.2g}" if varies else ""))
 
 

@@ -2,11 +2,12 @@
 
 from collections import defaultdict
 
+from llava.eval.scoring.report import Report
 from llava.names import agree, count, listed, some
 from visual_region.study.board import Board
-from visual_region.study.samples import Row
+from visual_region.study.samples import Column, Row
 
-_SEEN = 12
+_SEEN = 20
 """Names in one note."""
 
 
@@ -26,17 +27,19 @@ def notes(board: Board) -> list[str]:
 def _no_reference(board: Board) -> list[str]:
     if board.reference is None:
         return ["no row tunes all layers: nothing is compared"]
-    without = {f"{row.share:g}%" for row in board.rows if board.reference_of(row) is None}
-    return [f"{board.reference} has no cell with {some(sorted(without))} of the data: no comparison there"] * bool(
-        without
-    )
+    without = sorted({row.share for row in board.rows if board.reference_of(row) is None})
+    return [f"{board.reference} has no cell with {share:g}% of the data: no comparison there" for share in without]
 
 
 def _missing(board: Board) -> list[str]:
     found = []
     if board.absent:
         found.append(f"not measured for any row: {some((column.name for column in board.absent), _SEEN)}")
-    empty, parts = [], defaultdict(list)
+        for benchmark in dict.fromkeys(column.benchmark for column in board.absent if column.part):
+            parts = dict.fromkeys(part for report in _reports(board, benchmark) for part in report.parts)
+            if parts:
+                found.append(f"{benchmark} has the parts {some(parts, _SEEN)}")
+    empty, partly = [], defaultdict(list)
     for row in board.rows:
         lacking = {column: _lacking(board, row, column) for column in board.columns}
         if all(len(seeds) == len(row.cells) for seeds in lacking.values()):
@@ -45,17 +48,17 @@ def _missing(board: Board) -> list[str]:
         for column, seeds in lacking.items():
             if seeds:
                 which = "" if len(seeds) == len(row.cells) else f" ({listed('seed', seeds)})"
-                parts[f"{_name(row, board)}{which}"].append(board.title_of(column.name))
+                partly[f"{_name(row, board)}{which}"].append(board.title_of(column.name))
     if empty:
         found.append(f"no scores yet: {some(empty, _SEEN)}")
-    found += [f"{name} has no score yet in {some(titles, _SEEN)}" for name, titles in parts.items()]
+    found += [f"{name} has no score yet in {some(titles, _SEEN)}" for name, titles in partly.items()]
     unfinished = [result.cell.name for row in board.rows for result in row.cells.values() if not result.finished]
     if unfinished:
         found.append(f"not finished: {count(len(unfinished), 'cell')} ({some(unfinished)})")
     return found
 
 
-def _lacking(board: Board, row: Row, column: object) -> list[int]:
+def _lacking(board: Board, row: Row, column: Column) -> list[int]:
     """The seeds of a row without a score in a column."""
     sample = board.sample(row, column)
     return [seed for seed in row.cells if sample is None or seed not in sample.seeds]
@@ -112,13 +115,15 @@ def _unlike(board: Board) -> list[str]:
 
 def _warnings(board: Board) -> list[str]:
     """The warnings of the scores' files."""
-    found: dict[str, None] = {}
-    for column in board.columns:
-        for row in board.rows:
-            for result in row.cells.values():
-                report = result.reports.get(column.benchmark)
-                found.update((f"{column.benchmark}: {text}", None) for text in (report.warnings if report else ()))
-    return list(found)
+    columns = dict.fromkeys(column.benchmark for column in board.columns)
+    return list(
+        dict.fromkeys(f"{name}: {text}" for name in columns for r in _reports(board, name) for text in r.warnings)
+    )
+
+
+def _reports(board: Board, benchmark: str) -> list[Report]:
+    cells = [result for row in board.rows for result in row.cells.values()]
+    return [result.reports[benchmark] for result in cells if benchmark in result.reports]
 
 
 def _name(row: Row, board: Board) -> str:

@@ -33,16 +33,20 @@ class ScoreTable:
 
 
 TABLES = (
-    ScoreTable("selections", "Selections of layers", "selections", False, lambda row, average: -average),
-    ScoreTable("depths", "Numbers of tuned layers", "depths", False, lambda row, average: -(row.number or 0)),
-    ScoreTable("shares", "Shares of the training data", "shares", False, lambda row, average: -(row.number or 0)),
-    ScoreTable("text", "Text benchmarks", "text", True, lambda row, average: row.is_backbone),
+    ScoreTable("selections", "Selections of layers (Table 1)", "selections", False, lambda row, average: -average),
+    ScoreTable(
+        "depths", "Numbers of tuned layers (Tables 2 and 3)", "depths", False, lambda row, average: -(row.number or 0)
+    ),
+    ScoreTable(
+        "shares", "Shares of the training data (Figure 2)", "shares", False, lambda row, average: -(row.number or 0)
+    ),
+    ScoreTable("text", "Text benchmarks (Table 4)", "text", True, lambda row, average: row.is_backbone),
 )
-"""Of the paper: Table 1, Tables 2 and 3, the numbers of Figure 2, Table 4."""
+"""The numbers in brackets are the paper's (ACL 2025)."""
 
 
 def score_page(table: ScoreTable, board: Board) -> Page:
-    """The table of a board that has rows."""
+    """The table of a board that has rows and was asked for columns, which need not have scores."""
     shares = sorted({row.share for row in board.rows}, reverse=True)
     blocks: list[list[tuple[Row, dict[str, Entry]]]] = []
     for share in shares:
@@ -61,7 +65,7 @@ def score_page(table: ScoreTable, board: Board) -> Page:
         _record(row, name, found.get(name), board.title_of(name))
         for block in blocks
         for row, found in block
-        for name in board.names
+        for name in [*board.names, *(column.name for column in board.absent)]
     ]
     facts = {"reference": board.reference, "columns": [column.name for column in board.columns]}
     return Page(table.name, table.title, grids, notes(board), records, facts)
@@ -102,7 +106,7 @@ def _values(board: Board, blocks: Blocks, shares: bool) -> Grid:
             caption += (
                 f"The last column: as a share of that of {board.reference} with {board.whole.share:g}% of the data. "
             )
-            head.append(f"of {board.whole.share:g}%")
+            head.append(f"kept of {board.whole.share:g}%")
     caption += (
         "Bold: the best of a column and what cannot be told from it, as the 95% interval of the paired difference "
         "contains 0. Each comparison is made by itself: of 20 rows that equal the best, one is not bold by chance."
