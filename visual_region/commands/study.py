@@ -152,21 +152,13 @@ def draw(plan: Plan, cells: Sequence[PlannedCell]) -> None:
     if not any(result.reports or result.run for result in results):
         print(f"nothing is finished in {plan.out}, so there are no tables and figures yet")
         return
-    columns = [*plan.evaluate.columns, *plan.evaluate.text_columns]
-    written = []
-    # The two modules are on branches of their own until they are merged.
-    try:
-        from visual_region.study.tables import write_tables
+    # They import matplotlib, which the other uses of this command do without.
+    from visual_region.study.figures import draw_figures
+    from visual_region.study.tables import write_tables
 
-        written += write_tables(results, columns, plan.out / TABLES, plan.reference)
-    except ModuleNotFoundError as error:
-        print(f"no tables: {error}")
-    try:
-        from visual_region.study.figures import draw_figures
-
-        written += draw_figures(results, columns, plan.out / FIGURES)
-    except ModuleNotFoundError as error:
-        print(f"no figures: {error}")
+    columns = plan.evaluate.columns
+    written = write_tables(results, [*columns, *plan.evaluate.text_columns], plan.out / TABLES, plan.reference)
+    written += draw_figures(results, columns, plan.out / FIGURES)
     unfinished = sum(not result.finished for result in results) + len(planned) - len(results)
     missing = f"; {count(unfinished, 'cell')} of {len(planned)} not finished" if unfinished else ""
     print(f"{count(len(written), 'file')} in {plan.out / TABLES} and {plan.out / FIGURES}{missing}")

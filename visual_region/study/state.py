@@ -52,7 +52,7 @@ def state_of(job: Job) -> State:
 
 def seconds_of(folder: Path) -> dict[str, float]:
     """Finished step -> its seconds."""
-    return dict(read_json(folder / DONE_FILE)["stages"]) if (folder / DONE_FILE).is_file() else {}
+    return read_json(folder / DONE_FILE).get("stages", {}) if (folder / DONE_FILE).is_file() else {}
 
 
 def steps_left(job: Job) -> tuple[Step, ...]:

@@ -8,9 +8,11 @@ import subprocess
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.fixtures.plans import MEASURED
 
 
-def test_the_dry_run_prints_what_runs(small_study, command, capsys):
+def test_the_dry_run_prints_what_runs(small_study, command, capsys, monkeypatch):
+    monkeypatch.setattr("visual_region.commands.study.draw", lambda plan, cells: None)
     command("study", "plan.yaml", "--dry-run")
     printed = capsys.readouterr().out
     assert small_study.log() == []
@@ -39,7 +41,8 @@ def test_the_dry_run_of_a_part(small_study, command, capsys):
     assert re.findall("# (.*)", printed) == steps
 
 
-def test_the_list(small_study, command, capsys):
+def test_the_list(small_study, command, capsys, monkeypatch):
+    monkeypatch.setattr("visual_region.commands.study.draw", lambda plan, cells: None)
     command("study", "plan.yaml", "--list")
     said = capsys.readouterr().out
     assert re.search(r"\n *1 +all-seed0 +left +train, score, evaluate, text, reversion, attention\n", said)
@@ -107,6 +110,24 @@ def test_data_that_is_missing_is_named_before_a_cell_is_trained(small_study, com
     ):
         command("study", "plan.yaml")
     assert [line.split()[0] for line in small_study.log()] == ["stage"], "a stage may make the data"
+
+
+def test_tables_and_figures_of_what_is_finished(small_study, command, capsys, monkeypatch):
+    small_study.change(MEASURED, "")
+    monkeypatch.setenv("FAIL", "train out/cells/bi-seed1")
+    with pytest.raises(SystemExit, match="1 cell of 8 failed"):
+        command("study", "plan.yaml")
+    said = capsys.readouterr().out
+    assert re.search(r"\d+ files in out/tables and out/figures; 1 cell of 8 not finished", said)
+    tables = small_study.out / "tables"
+    assert "| top |" in (tables / "selections.md").read_text()
+    assert "| backbone |" in (tables / "text.md").read_text()
+    assert (small_study.out / "figures/selections.png").stat().st_size > 10_000
+    # A cell that is not of the plan any more is in no table.
+    small_study.change("rows: [all, top, bi]", "rows: [all, bi]")
+    small_study.change("shares: {rows: [top], seeds: [0], shares: [100, 25]}", "depths: {rows: [all]}")
+    command("study", "plan.yaml", "--draw")
+    assert "| top |" not in (tables / "selections.md").read_text()
 
 
 def test_nothing_is_drawn_of_nothing(small_study, command, capsys):

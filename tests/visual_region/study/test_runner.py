@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.fixtures.plans import small_files
+from tests.fixtures.plans import MEASURED, small_files
 from visual_region.study.cell import Cell
 from visual_region.study.results import finished, read_results
 from visual_region.study.state import locked
@@ -18,6 +18,12 @@ from visual_region.study.state import locked
 def kinds(calls):
     """The first word of each call, and of a training the cell."""
     return [f"train {line.split('/')[2]}" if line.startswith("train") else line.split()[0] for line in calls]
+
+
+@pytest.fixture(autouse=True)
+def _without_figures(monkeypatch):
+    """Drawing takes longer than everything else here; tests/visual_region/commands/test_study.py draws once."""
+    monkeypatch.setattr("visual_region.commands.study.draw", lambda plan, cells: None)
 
 
 @pytest.fixture
@@ -227,6 +233,7 @@ def test_one_cell(small_study, command, capsys):
 
 
 def test_two_processes_share_the_cells(small_study, study):
+    small_study.change(MEASURED, "")
     first, said_first = study(wait=False, HOLD="train out/cells/all-seed0")
     deadline = time.monotonic() + 60
     while not (small_study.out / "cells/all-seed0/train.log").exists():
@@ -261,7 +268,9 @@ def test_a_process_ends_when_others_run_what_is_left(small_study, command, capsy
 def test_a_child_that_outlives_its_parent_keeps_the_cell(small_study, study, command, capsys):
     """A killed study leaves its training behind, which still writes into the cell's folder."""
     process, _ = study(wait=False, HOLD="train out/cells/all-seed0")
-    while not (small_study.out / "cells/all-seed0/train.log").exists():
+    log, deadline = small_study.root / "log", time.monotonic() + 60
+    while not (log.exists() and "train" in log.read_text()):
+        assert time.monotonic() < deadline
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
