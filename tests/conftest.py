@@ -17,6 +17,7 @@ REPOSITORY = Path(__file__).parents[1]
 FIXTURES = ("parity", "tiny", "bunny", "surgery", "programs", "plans", "study")
 LONG = (
     "tests/llava/train/test_ranks.py",
+    "tests/visual_region/study/test_paper_plans.py",
     "tests/playground/test_embedded.py",
     "tests/scripts/test_text_benchmarks.py",
     "tests/llava/train/test_train.py",

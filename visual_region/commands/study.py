@@ -159,6 +159,9 @@ def draw(plan: Plan, cells: Sequence[PlannedCell]) -> None:
     columns = plan.evaluate.columns
     written = write_tables(results, [*columns, *plan.evaluate.text_columns], plan.out / TABLES, plan.reference)
     written += draw_figures(results, columns, plan.out / FIGURES)
+    older = {path for folder in (TABLES, FIGURES) for path in (plan.out / folder).iterdir()} - set(written)
+    if older:
+        print(f"of an earlier plan, left as they are: {', '.join(sorted(str(path) for path in older))}")
     unfinished = sum(not result.finished for result in results) + len(planned) - len(results)
     missing = f"; {count(unfinished, 'cell')} of {len(planned)} not finished" if unfinished else ""
     print(f"{count(len(written), 'file')} in {plan.out / TABLES} and {plan.out / FIGURES}{missing}")
