@@ -128,7 +128,7 @@ def models(report: dict[str, Any], out: Path) -> str:
 def picture(report: dict[str, Any], path: Path) -> None:
     """Left: accuracy per kind of question. Right: accuracy against the number of removed layers."""
     # These import torch, so they wait until the flags have been read.
-    from visual_region.pictures.curves import first_removed, lines_of, pruning_curve
+    from visual_region.pictures.curves import axis_label, lines_of, pruning_curve
     from visual_region.pictures.figure import new_figure, save
 
     figure, (bars, lines) = new_figure(1, 2, 11, 4.2)
@@ -148,7 +148,8 @@ def picture(report: dict[str, Any], path: Path) -> None:
     bars.set_title(f"easy-VQA, {report['accuracy']['questions']} test questions")
     bars.legend(ncols=3, fontsize=8, loc="upper center")
     (curve,) = curve_of_entries([report["unpruned"], *report["pruned"]]).checkpoints
-    pruning_curve(lines, lines_of([("", curve)], EASY), first_removed([curve]), "accuracy")
+    pruning_curve(lines, lines_of([("", curve)], EASY), "accuracy")
+    lines.set_xlabel(axis_label([curve]))
     lines.axhline(100 * report["blind"]["all"], color=PLAIN, linestyle=":", label="blind")
     point = [len(report["without"])], [100 * report["healed"]["all"]]
     lines.plot(*point, label="healed", color=SERIES[3], marker="*", markersize=14, linestyle="none")

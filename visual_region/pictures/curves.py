@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from matplotlib.ticker import LogFormatter
+
 from llava.eval.benchmarks import BY_NAME
 from llava.eval.scoring.report import Measure
 from llava.names import numbered
@@ -18,7 +20,7 @@ STYLES: dict[str, dict[str, Any]] = {
     ANYWHERE: {"marker": "o", "markersize": 9, "markerfacecolor": "none", "linewidth": 1.5, "linestyle": (0, (3, 4))},
 }
 """Both lines are often the same: the second is a thin, dashed one over a thick one, with rings around its dots."""
-_HIGH = 60
+_HIGH = 80
 """Percent above which a panel shows the whole range."""
 _MARKERS = "osD^vPX*<>"
 _COLUMNS = 3
@@ -36,11 +38,10 @@ class Line:
     style: Mapping[str, Any]
 
 
-def pruning_curve(axes: Any, lines: Sequence[Line], what: str, metric: str, unit: str = "share") -> None:
+def pruning_curve(axes: Any, lines: Sequence[Line], metric: str, unit: str = "share") -> None:
     """Draws lines with their 95% intervals: bands for one or two of them, bars for more.
 
     Args:
-        what: what is removed first, for the label of the axis.
         unit: `Report.unit`; shares are drawn in percent, others on a logarithmic scale.
     """
     scale, bands = (100 if unit == "share" else 1), len(lines) <= 2
@@ -57,9 +58,11 @@ def pruning_curve(axes: Any, lines: Sequence[Line], what: str, metric: str, unit
         else:
             axes.vlines(places, low, high, color=line.style["color"], linewidth=1.2)
     axes.set_xticks(range(max(number for line in lines for number, _ in line.points) + 1))
-    axes.set_xlabel(f"layers removed, {what}")
+    axes.set_xlabel("layers removed")
     if unit != "share":
         axes.set_yscale("log")
+        for place in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            place(LogFormatter(minor_thresholds=(2, 1)))
         axes.set_ylabel(metric)
         return
     # So that marks at both ends are whole.
@@ -68,7 +71,7 @@ def pruning_curve(axes: Any, lines: Sequence[Line], what: str, metric: str, unit
 
 
 def lines_of(curves: Sequence[tuple[str, CheckpointCurve]], benchmark: str) -> list[Line]:
-    """The lines of named checkpoints: a colour for each, dashed if any layers are removed.
+    """The lines of named checkpoints: a colour for each, dashed if nothing is protected.
 
     A checkpoint without a region to protect has one line, as both ways are the same. A single checkpoint has a colour
     for each way.
@@ -92,11 +95,11 @@ def lines_of(curves: Sequence[tuple[str, CheckpointCurve]], benchmark: str) -> l
     return lines
 
 
-def first_removed(curves: Sequence[CheckpointCurve]) -> str:
-    """Which layers are removed first, for the axis; earlier versions always took those of least angular distance."""
+def axis_label(curves: Sequence[CheckpointCurve]) -> str:
+    """What is counted, and which layers are removed first; in earlier versions those of least angular distance."""
     orders = {curve.order.by for curve in curves if curve.order} or {"angular"}
     named = ["in a given order" if by == LIST else f"lowest {title_of(by)} first" for by in sorted(orders)]
-    return " or ".join(named)
+    return f"layers removed, {' or '.join(named)}"
 
 
 def draw_curves(curves: Sequence[tuple[str, CheckpointCurve]], path: str | Path) -> None:
@@ -106,12 +109,13 @@ def draw_curves(curves: Sequence[tuple[str, CheckpointCurve]], path: str | Path)
     reports = {name: report for _, curve in curves for point in curve.points for name, report in point.reports.items()}
     columns = min(len(reports), _COLUMNS)
     rows = -(-len(reports) // columns)
-    figure, axes = new_figure(rows, columns, 0.8 + 4.2 * columns, 0.8 + 3.2 * rows, len(reports))
-    what = first_removed([curve for _, curve in curves])
+    figure, axes = new_figure(rows, columns, 0.8 + 4.2 * columns, 1.2 + 3.2 * rows, len(reports))
     labels: dict[str, Any] = {}
     for panel, (benchmark, report) in zip(axes, reports.items(), strict=True):
-        pruning_curve(panel, lines_of(curves, benchmark), what, report.metric, report.unit)
+        pruning_curve(panel, lines_of(curves, benchmark), report.metric, report.unit)
         panel.set_title(BY_NAME[benchmark].column if benchmark in BY_NAME else benchmark, fontsize=10)
         labels |= {label: handle for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
-    figure.legend(labels.values(), labels, loc="outside lower center", ncols=2, fontsize=9, frameon=False)
+    title = f"{axis_label([curve for _, curve in curves])}; 95% intervals"
+    style = {"loc": "outside lower center", "frameon": False, "fontsize": 9, "title_fontsize": 9}
+    figure.legend(labels.values(), labels, ncols=2, title=title, **style)
     save(figure, path)

@@ -9,16 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llava.eval.answering.answers_file import read_record
 from llava.eval.scoring.pairing import CHECK, MISSING, Answers, InputsFit, asked_ids, read_answers, read_json
 from llava.eval.scoring.report import Report, report_path
 from llava.flags import Parser
 from llava.outputs import REPORT, FileKind, check_files
-
-if TYPE_CHECKING:
-    from llava.eval.benchmarks.training import Training
 
 Outputs = Mapping[str, tuple[str | Path | None, FileKind]]
 ScoreInputs = tuple[dict[str, Any], Any, Any]
@@ -124,7 +121,6 @@ class Benchmark:
         options: (args) -> keyword arguments of `score`.
         outputs: (args) -> the files that `finish` writes, with their kinds, by flag.
         finish: (args, report, answer file): prints and writes what only this benchmark has, before the table.
-        training: its downloads as LLaVA JSON with answers, if they can be made into it.
     """
 
     name: str
@@ -155,7 +151,6 @@ class Benchmark:
     options: Callable[[argparse.Namespace], dict[str, Any]] = lambda args: {}
     outputs: Callable[[argparse.Namespace], Outputs] = lambda args: {}
     finish: Callable[[argparse.Namespace, Report, str | Path], Any] = lambda args, report, file: None
-    training: "Training | None" = None
 
     @property
     def data(self) -> tuple[str, ...]:

@@ -119,5 +119,5 @@ DOCVQA = Benchmark(
     annotation_help="val_v1.0_withQT.json or val_v1.0.json",
     add_score_flags=lambda parser: parser.add_argument("--split", default="val"),
     options=lambda args: {"split": args.split},
-    training=Training(open_split, tuple(SPLITS), "val", (*_files("train"), *_files("val"))),
 )
+DOCVQA_TRAINING = Training(open_split, tuple(SPLITS), "val", (*_files("train"), *_files("val")))

@@ -79,4 +79,4 @@ def _sample(image: str, captions: list[str], content: bytes | None = None) -> Sa
     return Sample(Path(image).stem, image, PROMPT, most_common(captions).strip(), content)
 
 
-FLICKR30K = Training(open_split, tuple(SPLITS), "", (KARPATHY, TOKENS))
+FLICKR30K_TRAINING = Training(open_split, tuple(SPLITS), "", (KARPATHY, TOKENS))

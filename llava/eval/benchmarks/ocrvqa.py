@@ -120,5 +120,5 @@ OCRVQA = Benchmark(
     annotation_help="dataset.json",
     add_score_flags=lambda parser: parser.add_argument("--split", choices=SPLITS, default="test"),
     options=lambda args: {"split": args.split},
-    training=Training(open_split, tuple(SPLITS), "test", (ANNOTATIONS,)),
 )
+OCRVQA_TRAINING = Training(open_split, tuple(SPLITS), "test", (ANNOTATIONS,))

@@ -244,5 +244,5 @@ REFCOCOG = Benchmark(
     annotation_help="as `llava.eval.prepare refcocog` writes it",
     add_score_flags=add_score_flags,
     options=lambda args: {"frame": args.frame},
-    training=Training(open_split, tuple(SPLITS), "test", REFS_PLACES),
 )
+REFCOCOG_TRAINING = Training(open_split, tuple(SPLITS), "test", REFS_PLACES)

@@ -213,5 +213,5 @@ TDIUC = Benchmark(
     ),
     options=lambda args: {"answer_key": read_answer_key(args.answer_key) if args.answer_key else None},
     finish=finish,
-    training=Training(open_split, tuple(SPLITS), "val", tuple(chain(*_places("train"), *_places("val")))),
 )
+TDIUC_TRAINING = Training(open_split, tuple(SPLITS), "val", tuple(chain(*_places("train"), *_places("val"))))

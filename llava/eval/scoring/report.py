@@ -122,6 +122,19 @@ class Report:
     def parse_failure_rate(self) -> float:
         return self.parse_failures / self.answers if self.answers else 0.0
 
+    @classmethod
+    def of_dict(cls, values: Mapping[str, Any]) -> "Report":
+        """The report that `as_dict` made these values of; raises `KeyError` or `TypeError` for other values."""
+        # Older files have no parts.
+        values = {"parts": {}, **values}
+        own = {f.name: values[f.name] for f in fields(cls) if f.compare}
+        own["metrics"] = {name: Measure(**measure) for name, measure in own["metrics"].items()}
+        own["groups"] = {kind: {n: Measure(**m) for n, m in groups.items()} for kind, groups in own["groups"].items()}
+        report = cls(**own)
+        known = {*(f.name for kind in (cls, Measure) for f in fields(kind)), "parse_failure_rate"}
+        report.extra = {name: value for name, value in values.items() if name not in known}
+        return report
+
     def scores_of(self, part: str) -> dict[str, float]:
         """Question -> score of one part; raises `ValueError` for a part that the score does not have."""
         if part not in self.parts:
@@ -130,19 +143,6 @@ class Report:
         if lacking := [key for key in self.parts[part] if key not in self.per_question]:
             raise ValueError(f"the score of {self.benchmark} has no score for {some(lacking)} of its part {part}")
         return {key: self.per_question[key] for key in self.parts[part]}
-
-    @classmethod
-    def of_dict(cls, values: Mapping[str, Any]) -> "Report":
-        """The report that `as_dict` made these values of; raises `KeyError` or `TypeError` for other values."""
-        # Older files have no parts.
-        own = {f.name: values[f.name] for f in fields(cls) if f.compare and f.name != "parts"}
-        own["parts"] = values.get("parts", {})
-        own["metrics"] = {name: Measure(**measure) for name, measure in own["metrics"].items()}
-        own["groups"] = {kind: {n: Measure(**m) for n, m in groups.items()} for kind, groups in own["groups"].items()}
-        report = cls(**own)
-        known = {*(f.name for kind in (cls, Measure) for f in fields(kind)), "parse_failure_rate"}
-        report.extra = {name: value for name, value in values.items() if name not in known}
-        return report
 
     def as_dict(self) -> dict[str, Any]:
         """What the JSON file holds."""

@@ -288,7 +288,7 @@ def test_the_report_holds_what_the_stages_wrote(tmp_path):
     (tmp_path / "lora/config.json").write_text(json.dumps({"visual_region": region}))
     (tmp_path / "healed").mkdir()
     (tmp_path / "healed/config.json").write_text(json.dumps({"visual_region": {**region, "removed_layers": [0]}}))
-    healed = {"removed": 0, "scores": {**score, "all": 0.85}}
+    healed = {"removed": 0, "protected": True, "accuracy": 0.85, "scores": {**score, "all": 0.85}}
     for name, value in {
         "accuracy": score,
         "wrong_image": score,

@@ -18,7 +18,7 @@ from llava.eval.suite.in_memory import LoadedBenchmark
 from tests.made_benchmarks import MAKERS, TEXT_MAKERS
 
 TEXT = "the red line is at the top of the circle " * 40
-GIVEN = {"conv_mode": "v1", "dtype": "fp32", "device": "cpu", "batch_size": 2, "max_new_tokens": None}
+GIVEN = {"conv_mode": "v1", "dtype": "fp32", "device": "cpu", "batch_size": 2, "max_new_tokens": 4}
 LOADED = Namespace(device="cpu", dtype="fp32", vision_tower=None, vision_feature_cache=None)
 
 
@@ -47,7 +47,7 @@ def environment(data, name, tiny):
 
 def by_programs(program, name, checkpoint, environment, report):
     benchmark = BY_NAME[name]
-    given = ["--dtype", "fp32", "--device", "cpu", "--batch-size", "2", "--conv-mode", "v1"]
+    given = ["--dtype", "fp32", "--device", "cpu", "--batch-size", "2", "--conv-mode", "v1", "--max_new_tokens", "4"]
     whole = {**os.environ, **environment, "RESULT": str(report), "GPUS": "1"}
     for module, *words in commands(benchmark, str(checkpoint), given, whole):
         # In this process.
@@ -73,10 +73,9 @@ def test_the_score_of_the_programs(name, data, tiny, tiny_llava, tmp_path, progr
         for key in ("model", "benchmark"):
             values.pop(key)
         values["details"].pop("file", None)
-    assert found == pytest.approx(expected) if name == "perplexity" else found == expected
+    assert found == expected
     # As JSON, for a file that says what a score depends on.
     assert json.loads(json.dumps(benchmark.settings)) == benchmark.settings
-    assert len(benchmark) > 1 or benchmark.scoring is None
 
 
 def test_a_limit_is_spread_over_the_file_and_keeps_rotations(data, tmp_path):
