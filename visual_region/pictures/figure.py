@@ -28,7 +28,7 @@ PRINT: Mapping[str, Any] = {
     **{"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "visual_region"},
 }
 """Settings of figures that are printed at their own size, for `matplotlib.rc_context`; no text is below 7 pt."""
-PRINT_DPI = 300
+PRINT_DPI = 200
 _MARKS, _LINES = "osD^vPX", ("-", (0, (5, 2)), (0, (1, 1.4)), (0, (6, 2, 1, 2)))
 
 

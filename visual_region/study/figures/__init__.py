@@ -7,9 +7,11 @@ import matplotlib
 
 from llava.files import written_whole
 from visual_region.pictures.figure import PRINT, save_for_print
+from visual_region.scores import ScoreError
 from visual_region.study.figures import attention, depths, hours, metrics, pruning, reversion, selections
-from visual_region.study.figures.drawing import Draw, NothingToDraw
+from visual_region.study.figures.drawing import Draw
 from visual_region.study.results import CellResult
+from visual_region.study.samples import StudyError, columns_of
 
 CAPTIONS = "captions.md"
 FIGURES: Mapping[str, tuple[str, Draw]] = {
@@ -28,7 +30,7 @@ FIGURES: Mapping[str, tuple[str, Draw]] = {
 def draw_figures(results: Sequence[CellResult], columns: Sequence[str], folder: Path) -> list[Path]:
     """Writes every figure for which there are cells, as PNG and SVG, and their captions.
 
-    A figure for which no cell has anything is left out, and one line says why.
+    A figure for which no cell has anything, or one of whose files is broken, is left out, and one line says why.
 
     Args:
         columns: the scores that figures show: BENCHMARK or BENCHMARK/PART.
@@ -38,8 +40,9 @@ def draw_figures(results: Sequence[CellResult], columns: Sequence[str], folder: 
         The files, captions.md last.
 
     Raises:
-        StudyError, ScoreError: a file of a cell is broken, or of another kind.
+        StudyError: a column is none.
     """
+    columns_of(columns)
     files, lines = [], ["# Figures", ""]
     for name, (title, draw) in FIGURES.items():
         lines += [f"## {title}", ""]
@@ -47,13 +50,13 @@ def draw_figures(results: Sequence[CellResult], columns: Sequence[str], folder: 
             with matplotlib.rc_context(PRINT):
                 drawing = draw(results, columns)
                 files += save_for_print(drawing.figure, folder, name)
-        except NothingToDraw as nothing:
-            print(f"{name} is not drawn: {nothing}")
-            lines += [f"Not drawn: {nothing}.", ""]
+        except (StudyError, ScoreError) as reason:
+            print(f"{name} is not drawn: {reason}")
+            lines += [f"Not drawn: {reason}.", ""]
             continue
-        missing = list(dict.fromkeys(drawing.missing))
+        notes = list(dict.fromkeys(drawing.notes))
         lines += [f"![{title}]({name}.svg)", "", drawing.caption, ""]
-        lines += ["Missing:", "", *(f"- {text}" for text in missing), ""] if missing else []
+        lines += [*(f"- {text}" for text in notes), ""] if notes else []
     with written_whole(folder / CAPTIONS) as aside:
         aside.write_text("\n".join(lines), encoding="utf-8")
     return [*files, folder / CAPTIONS]

@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from visual_region.study.figures.drawing import NothingToDraw, label_of, lacking, uneven
+from visual_region.study.figures.drawing import NothingToDraw, label_of, lacking
 from visual_region.study.results import CellResult
 from visual_region.study.samples import Row, rows_of
 
@@ -23,7 +23,7 @@ def lines_of(
 ) -> tuple[Lines, list[str]]:
     """The rows that have what a figure shows, the largest share first, and what is missing.
 
-    Of several rows with the same number of layers the first is drawn, and the others are named as missing.
+    Of several rows with the same number of layers the first is drawn, and a note names the others.
 
     Args:
         measured: whether a cell has it.
@@ -37,15 +37,15 @@ def lines_of(
     if not having:
         raise NothingToDraw(f"no cell of the experiments {' and '.join(EXPERIMENTS)} has {what}")
     rows = rows_of(having)
-    missing = lacking([result for result in wanted if result not in having], what) + uneven(rows)
+    missing = lacking([result for result in wanted if result not in having], what)
     lines: dict[float, dict[int, Row]] = {}
     for row in sorted(rows, key=lambda row: (-row.share, not row.tunes_all)):
         if row.number is None:
-            missing.append(f"{label_of(row)}, whose seeds tune different numbers of layers")
+            missing.append(f"{label_of(row)} is not drawn: its seeds tune different numbers of layers")
             continue
         first = lines.setdefault(row.share, {}).setdefault(row.number, row)
         if first is not row:
-            missing.append(f"{label_of(row)}, which tunes as many layers as {first.name}")
+            missing.append(f"{label_of(row)} is not drawn: it tunes as many layers as {first.name}")
     return {share: dict(sorted(points.items())) for share, points in lines.items()}, missing
 
 

@@ -20,6 +20,7 @@ from visual_region.study.figures.scores import (
 )
 from visual_region.study.results import CellResult
 from visual_region.study.samples import Column
+from visual_region.study.tables.notes import notes
 
 _PANELS = 3
 """At most so many next to each other."""
@@ -39,7 +40,7 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     width = PAGE if across > 1 else COLUMN
     figure, axes = new_figure(down, across, width, 1.75 * down + 0.25, len(panels))
     for place, (axis, (title, own)) in enumerate(zip(axes, panels.items(), strict=True)):
-        missing += [f"{title} of {lost}" for lost in _panel(axis, board, lines, own)]
+        _panel(axis, board, lines, own)
         axis.set_title(wrapped(title, 26))
         axis.set_ylabel(unit_in(board, own))
         depth_axis(axis, lines, width / across - 0.6)
@@ -53,19 +54,16 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
         f"{seeds_text(rows_in(lines))}, {questions_text([board])}; bars: 95% intervals over questions and seeds. "
         f"Dashed: {100 * KEPT:.0f}% of the score of all layers with the same share of the data."
     )
-    return Drawing(figure, caption, [*missing, *board.left_out])
+    return Drawing(figure, caption, [*missing, *notes(board)])
 
 
-def _panel(axis: Any, board: Board, lines: Lines, columns: Sequence[Column]) -> list[str]:
-    """Draws the average over columns; returns the points that it lacks."""
-    lost = []
-    for place, (share, points) in enumerate(lines.items()):
+def _panel(axis: Any, board: Board, lines: Lines, columns: Sequence[Column]) -> None:
+    """Draws the average over columns of the rows that have all of them."""
+    for place, points in enumerate(lines.values()):
         values = {size: value_of(board, row, columns) for size, row in points.items()}
         found = {size: value for size, value in values.items() if value is not None}
-        lost += [f"{points[size].name} ({share_label(share)})" for size in values.keys() - found.keys()]
         draw_line(axis, dodged(found, place, len(lines)), list(found.values()), style_of(place))
         whole = whole_of(points)
         if whole and whole.number in found and unit_in(board, columns) == SHARE:
             axis.axhline(KEPT * found[whole.number].value, color=style_of(place)["color"], **_MARK)
     axis.grid(axis="y", alpha=0.3)
-    return sorted(lost)

@@ -23,12 +23,12 @@ class Drawing:
 
     Attributes:
         caption: what is shown, with the number of seeds and of questions or samples.
-        missing: what the figure lacks; empty if it is complete.
+        notes: what the figure lacks, and what a reader must know of it.
     """
 
     figure: Figure
     caption: str
-    missing: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
 
 class NothingToDraw(StudyError):
@@ -56,7 +56,7 @@ def with_file(results: Sequence[CellResult], experiment: str | None, pattern: st
 def lacking(cells: Sequence[CellResult], what: str) -> list[str]:
     """Says which cells have no `what`; nothing for no cells."""
     names = some(result.cell.name for result in cells)
-    return [f"{what} of {count(len(cells), 'cell')} ({names})"] if cells else []
+    return [f"{count(len(cells), 'cell')} without {what}: {names}"] if cells else []
 
 
 def uneven(rows: Sequence[Row]) -> list[str]:
@@ -65,7 +65,7 @@ def uneven(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         others = {seed for other in rows if other.share == row.share and not other.is_backbone for seed in other.cells}
         if not row.is_backbone and (lost := sorted(others - row.cells.keys())):
-            found.append(f"{listed('seed', lost)} of {label_of(row)}")
+            found.append(f"{label_of(row)} lacks {listed('seed', lost)}")
     return found
 
 

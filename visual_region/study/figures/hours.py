@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from visual_region.pictures.figure import COLUMN, legend_below, new_figure, style_of
 from visual_region.study.figures.by_depth import Lines, depth_axis, dodged, lines_of, rows_in, whole_of
-from visual_region.study.figures.drawing import Drawing, seeds_text, share_label
+from visual_region.study.figures.drawing import Drawing, seeds_text, share_label, uneven
 from visual_region.study.results import CellResult
 from visual_region.study.samples import Row
 from visual_region.study.tables.cost import hours_ratio
@@ -16,6 +16,7 @@ _HOUR = 1.0
 def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     """Device hours of run.json: the mean over the seeds, and a bar from the lowest to the highest seed."""
     lines, missing = lines_of(results, lambda result: bool(result.run.get("finished")), "the run.json of its training")
+    missing += uneven(rows_in(lines))
     longest = max(max(hours_of(row)) for row in rows_in(lines))
     scale, unit = (60, "device minutes") if longest < _HOUR else (1, "device hours")
     figure, (axis,) = new_figure(1, 1, COLUMN, 2.1 + 0.17 * -(-len(lines) // 2))
@@ -38,7 +39,7 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
         f"the highest seed. {seeds_text(rows_in(lines))}, on {'; '.join(devices)}.{_saved(lines)}"
     )
     if len(devices) > 1:
-        missing.append(f"one kind of device: {len(devices)} kinds were used, and their hours cannot be compared")
+        missing.append(f"{len(devices)} kinds of devices were used, and their hours cannot be compared")
     return Drawing(figure, caption, missing)
 
 

@@ -21,7 +21,7 @@ from visual_region.study.figures.drawing import (
 )
 from visual_region.study.figures.scores import draw_line, panels_of, questions_text, unit_in, value_of, visual
 from visual_region.study.results import CURVE_FILE, CellResult
-from visual_region.study.samples import Column, Row, columns_of
+from visual_region.study.samples import Column, Row, columns_of, rows_of
 
 _PANELS = 3
 """At most so many next to each other."""
@@ -45,7 +45,7 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     for place, (axis, (title, own)) in enumerate(zip(axes, panels.items(), strict=True)):
         for i, row in enumerate(rows):
             lost = _line(axis, boards, row, own, style_of(i), i - (len(rows) - 1) / 2)
-            missing += [f"{title} of {label_of(row)} without {removed} layers" for removed in lost]
+            missing += [f"{title} is not measured for {label_of(row)} without {removed} layers" for removed in lost]
         axis.set_title(wrapped(title, 26))
         axis.set_ylabel(unit_in(boards[0], own))
         if place >= len(panels) - across:
@@ -61,10 +61,8 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
 
 def draw_all_layers(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     """Figure 1, right: the model tuned in all layers, a line for each column."""
-    rows, missing = with_file(results, None, CURVE_FILE)
-    row = rows[0]
-    if not row.tunes_all:
-        raise NothingToDraw(f"no cell that tunes all layers has {CURVE_FILE}")
+    whole = [cell for row in rows_of(results) if row.tunes_all for cell in row.cells.values()]
+    (row, *_), missing = with_file(whole, "curve", CURVE_FILE)
     boards = _boards([row], columns)
     panels = {title: own for title, own in panels_of(boards[0]).items() if set(own) <= set(boards[0].averaged)}
     if not panels:
@@ -72,7 +70,7 @@ def draw_all_layers(results: Sequence[CellResult], columns: Sequence[str]) -> Dr
     figure, (axis,) = new_figure(1, 1, COLUMN, 2.2 + 0.17 * -(-len(panels) // 2))
     for i, (title, own) in enumerate(panels.items()):
         lost = _line(axis, boards, row, own, style_of(i), i - (len(panels) - 1) / 2)
-        missing += [f"{title} without {removed} layers" for removed in lost]
+        missing += [f"{title} is not measured without {removed} layers" for removed in lost]
     axis.set_ylabel(unit_in(boards[0], boards[0].averaged))
     axis.set_xlabel("removed layers")
     legend_below(figure, {name: style_of(i) for i, name in enumerate(wrapped_all(panels, 24))}, 2)

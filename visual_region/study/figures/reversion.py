@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.names import listed, short_paths
+from llava.names import short_paths
 from llava.palette import PLAIN
 from llava.reading import read_json
 from visual_region.pictures.figure import COLUMN, PAGE, legend_below, new_figure, style_of
@@ -27,6 +27,8 @@ from visual_region.study.statistics import Estimate, of_headlines
 
 _PANELS = 4
 """At most so many next to each other."""
+_SPREAD = 0.8
+"""Of the height of a line, for the series in it."""
 
 Table = Mapping[str, Any]
 """A file of `python -m visual_region perplexity`."""
@@ -47,11 +49,11 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     titles = [str(Path(short[name]).with_suffix("")) for name in names]
     across = across_of(len(names), _PANELS)
     down = -(-len(names) // across)
-    height = down * (0.85 + (0.16 + 0.07 * len(rows)) * len(variants)) + 0.2 * (len(rows) > 1)
+    height = down * (0.85 + (0.08 + 0.12 * len(rows)) * len(variants)) + 0.2 * (len(rows) > 1)
     figure, axes = new_figure(down, across, max(COLUMN, PAGE * across / _PANELS), height, len(names))
     for place, (axis, name, title) in enumerate(zip(axes, names, titles, strict=True)):
-        lost = _panel(axis, tables, name, list(variants))
-        missing += [f"{title}: {listed('variant', own)} of {row}" for row, own in lost.items() if own]
+        lost = _panel(axis, tables, name, variants)
+        missing += [f"{title} is not measured for {row}: {', '.join(own)}" for row, own in lost.items() if own]
         kind = "answers to images" if "template" in corpora[name] else "text"
         axis.set_title(f"{wrapped(title, 22)}\n({kind})")
         labels = (
@@ -69,8 +71,8 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     caption = (
         "Perplexity (lower is better) of the trained model as it is, and with parts of its layers set back to the "
         f"backbone's weights, on answers to images and on text. {seeds_text(rows)}; bars: 95% intervals over the "
-        "pieces of text and the seeds. Grey line: the model as it is (the first row's). Where values are far apart, "
-        "the axis is logarithmic."
+        "pieces of text and the seeds. Grey line: the model as it is (the first row's). A value with an arrow "
+        "is far outside the axis."
     )
     return Drawing(figure, caption, missing)
 
@@ -83,29 +85,44 @@ def _read(path: Path) -> Table:
 
 
 def _panel(
-    axis: Any, tables: Mapping[str, Sequence[Table]], corpus: str, variants: Sequence[str]
+    axis: Any, tables: Mapping[str, Sequence[Table]], corpus: str, variants: Mapping[str, Sequence[int]]
 ) -> dict[str, list[str]]:
     """Draws one corpus; returns the variants that each row lacks."""
-    reach: list[float] = []
+    found: dict[tuple[int, int], Estimate] = {}
     lost: dict[str, list[str]] = {row: [] for row in tables}
     for i, (row, own) in enumerate(tables.items()):
-        offset = 0.56 * ((i + 0.5) / len(tables) - 0.5)
         for j, variant in enumerate(variants):
-            rows = [table["rows"].get(variant, {}).get("perplexity", {}) for table in own]
-            cells = [cells[corpus] for cells in rows if corpus in cells]
-            if not cells:
+            cells = [table["rows"].get(variant, {}).get("perplexity", {}).get(corpus) for table in own]
+            if any(cells):
+                found[i, j] = _mean([cell for cell in cells if cell])
+            else:
                 lost[row].append(variant)
-                continue
-            found = _mean(cells)
-            bars = whiskers(found.value, found.low, found.high)
-            axis.errorbar(found.value, j + offset, xerr=bars, capsize=1.8, **style_of(i) | {"linestyle": "none"})
-            reach += [end for end in (found.value, found.low, found.high) if end is not None]
-            if i == j == 0:
-                axis.axvline(found.value, color=PLAIN, linewidth=0.8, zorder=0)
-    wide_axis(axis, min(reach), max(reach), 3)
+    ends = {key: (e.value, e.value) if e.low is None else (e.low, e.high) for key, e in found.items()}
+    # The backbone can be so far away that the parts could not be told apart: its value is written at the side.
+    most = max(map(len, variants.values()))
+    near = {key for key in found if len(variants[list(variants)[key[1]]]) < most} or found.keys()
+    low, high = min(ends[key][0] for key in near), max(ends[key][1] for key in near)
+    near = {key for key in found if low / (high / low) <= found[key].value <= high * (high / low)}
+    for (i, j), one in found.items():
+        y = j + _SPREAD * ((i + 0.5) / len(tables) - 0.5)
+        style = style_of(i) | {"linestyle": "none"}
+        if (i, j) in near:
+            axis.errorbar(one.value, y, xerr=whiskers(one.value, one.low, one.high), capsize=1.8, **style)
+        else:
+            _outside(axis, one.value, y, one.value > high, style["color"])
+        if i == j == 0:
+            axis.axvline(one.value, color=PLAIN, linewidth=0.8, zorder=0)
+    wide_axis(axis, min(ends[key][0] for key in near), max(ends[key][1] for key in near), 3)
     axis.set_ylim(len(variants) - 0.4, -0.6)
     axis.grid(axis="x", alpha=0.3)
     return lost
+
+
+def _outside(axis: Any, value: float, y: float, right: bool, colour: str) -> None:
+    """Writes a value that is outside the axis at the side where it lies."""
+    text = f"{value:.3g} →" if right else f"← {value:.3g}"
+    place = {"ha": "right" if right else "left", "va": "center", "fontsize": 7, "color": colour}
+    axis.text(1 if right else 0, y, text, transform=axis.get_yaxis_transform(), **place)
 
 
 def _mean(cells: Sequence[Mapping[str, Any]]) -> Estimate:

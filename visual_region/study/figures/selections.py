@@ -13,9 +13,7 @@ from visual_region.study.figures.drawing import (
     Drawing,
     NothingToDraw,
     label_of,
-    lacking,
-    seeds_text,
-    uneven,
+    range_text,
     wrapped_all,
 )
 from visual_region.study.figures.scores import KEPT, questions_text, value_of, visual
@@ -24,6 +22,7 @@ from visual_region.study.samples import Row
 from visual_region.study.sentence import is_quarter
 from visual_region.study.statistics import Estimate
 from visual_region.study.tables.cost import hours_ratio
+from visual_region.study.tables.notes import notes
 
 WHOLE, TIED, APART = "all layers", "cannot be told from all layers", "differs from all layers"
 _LOOKS = {
@@ -49,8 +48,6 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
         raise NothingToDraw(
             f"no cell of the experiment selections that tunes all layers has all of {', '.join(columns)}"
         )
-    drawn = [cell for row in rows for cell in row.cells.values()]
-    missing = lacking([result for result in wanted if result not in drawn], "scores") + uneven(rows)
     names = wrapped_all(map(label_of, rows))
     height = 1.25 + len(rows) * (0.08 + 0.11 * max(name.count("\n") + 1 for name in names))
     figure, (stack, points) = new_figure(1, 2, PAGE, height, width_ratios=[1, 1.1])
@@ -68,9 +65,9 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
         "with some seeds only. Right: the difference to tuning all layers, paired by question and seed, with its 95% "
         "interval over both. Score and time (device hours of the training): in percent of those of all layers, which "
         f"score {values[whole].value:.1f}%. Bold: a quarter of the layers, spread over the depth. "
-        f"{seeds_text(rows)}, {questions_text([board])}."
+        f"{range_text((value.seeds for value in values.values()), 'seed')}, {questions_text([board])}."
     )
-    return Drawing(figure, caption, [*missing, *board.left_out])
+    return Drawing(figure, caption, notes(board))
 
 
 def _draw_stack(axis: Any, rows: Sequence[Row]) -> None:

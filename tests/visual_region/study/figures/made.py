@@ -55,8 +55,8 @@ def made_attention(seed: int, name: str, samples: int = 20) -> dict:
     return {"num_layers": DEPTH, "metrics": {"image-attention": entry}, "data": {"file": f"{name}.json"}}
 
 
-def complete(out: Path) -> Path:
-    """Gives the cells of a made study at 100% of the data all files; returns the study's folder."""
+def complete(out: Path, measured: tuple[str, ...] = ("all layers",)) -> Path:
+    """Gives cells of a made study with all the data curves, and those of the rows `measured` the other files too."""
     for file in sorted(out.glob("cells/*/cell.json")):
         cell = json.loads(file.read_text())
         if cell["selection"] is None or cell["share"] != 100:
@@ -64,7 +64,7 @@ def complete(out: Path) -> Path:
         folder, layers, seed = file.parent, tuple(cell["layers"]), cell["seed"]
         if cell["selection"] == "all" or cell["row"] == "sparse-uniform":
             made_curve(cell["row"], 1.0, layers, seed).write(folder / "curve.json")
-        if cell["selection"] == "all":
+        if cell["row"] in measured:
             write_json(file, cell | {"experiments": [*cell["experiments"], "reversion", "attention"]})
             write_json(folder / "reversion.json", made_reversion(seed))
             for name in SETS:

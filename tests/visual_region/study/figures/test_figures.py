@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 from matplotlib import pyplot
 
-from tests.fixtures.study import COLUMNS, DEPTH, MadeRow, make_study
+from tests.fixtures.study import COLUMNS, DEPTH, MadeRow, made_reports, make_study
 from tests.visual_region.study.figures.looks import faults
-from tests.visual_region.study.figures.made import SETS, complete
+from tests.visual_region.study.figures.made import CORPORA, SETS, complete, made_curve, made_reversion
 from visual_region.pictures import figure as pictures
+from visual_region.scores import ScoreFile
 from visual_region.study import figures
 from visual_region.study.board import Board
 from visual_region.study.figures import drawing
 from visual_region.study.figures.scores import visual
 from visual_region.study.results import read_results
+from visual_region.study.samples import StudyError
 
 LONG = "the layers that a metric with a rather long name chooses, the highest of each of 8 segments"
 
@@ -103,7 +105,7 @@ def test_texts_can_be_read(depth, seeds, questions, tmp_path, monkeypatch):
         **{f"{n} layers": MadeRow(f"sparse-uniform:{n}", 0.9, ("depths",), seeds) for n in (1, 2, 4, 6, 7, 16)},
     }
     make_study(tmp_path, rows, questions)
-    found = draw(complete(tmp_path), tmp_path / "figures", write=False)
+    found = draw(complete(tmp_path, ("all layers", "sparse-uniform", f"{LONG} (0)")), tmp_path / "figures", write=False)
     assert list(found) == list(figures.FIGURES)
     wrong = {name: faults(figure) for name, figure in found.items()}
     pyplot.close("all")
@@ -153,6 +155,45 @@ def test_hours_are_those_of_the_runs(study, written):
     assert axis.containers[0].lines[0].get_ydata() == pytest.approx(expected)
 
 
+def test_curves_are_the_scores_without_layers(study, written):
+    figure = written[1]["figure4-pruning"]
+    gqa = next(axis for axis in figure.axes if axis.get_title() == "GQA")
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["sparse-uniform", "all layers"]
+    whole = written[1]["figure1-pruning"].axes[0].containers[-1]
+    for bars, row, cost in ((gqa.containers[0], "sparse-uniform", 4), (gqa.containers[1], "all layers", 2)):
+        scores = [
+            [made_reports(row, 1.0 - n / cost, seed)["gqa"].headline.value for seed in range(3)] for n in range(5)
+        ]
+        assert bars.lines[0].get_ydata() == pytest.approx(100 * np.mean(scores, axis=1))
+    assert whole.lines[0].get_ydata() == pytest.approx(gqa.containers[1].lines[0].get_ydata())
+
+
+def test_perplexities_are_geometric_means(written):
+    axes = written[1]["figure1-reversion"].axes
+    for axis, corpus in zip(axes, CORPORA, strict=True):
+        tables = [made_reversion(seed)["rows"] for seed in range(3)]
+        values = [[table[name]["perplexity"][corpus]["value"] for table in tables] for name in tables[0]]
+        *parts, backbone = np.exp(np.log(values).mean(1))
+        assert [bars.lines[0].get_xdata()[0] for bars in axis.containers] == pytest.approx(parts)
+        assert [text.get_text() for text in axis.texts] == [f"{backbone:.3g} →"]
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["none", "0–2", "3–5", "6–8", "9–11", "all"]
+
+
+def test_heat_maps_hold_the_files(study, written):
+    files = [ScoreFile.read(study / f"cells/all-layers_seed{seed}_100/attention/{min(SETS)}.json") for seed in range(3)]
+    image = written[1]["figure5-attention"].axes[0].images[0].get_array()
+    expected = np.concatenate([file.entry("image-attention")["per_sample"] for file in files])
+    assert np.allclose(image.data, expected)
+    line, _, below, _ = written[1]["metrics"].axes
+    values = [
+        ScoreFile.read(study / f"cells/all-layers_seed{seed}_100/scores.json").entry("bi")["values"]
+        for seed in range(3)
+    ]
+    assert line.lines[0].get_ydata() == pytest.approx(np.mean(values, axis=0))
+    assert np.allclose(below.images[0].get_array().data, values)
+
+
 def test_what_is_missing_is_said(study, tmp_path):
     folder = tmp_path / "study"
     shutil.copytree(study, folder)
@@ -163,9 +204,9 @@ def test_what_is_missing_is_said(study, tmp_path):
     assert list(draw(folder, tmp_path, write=False)) == list(figures.FIGURES)
     pyplot.close("all")
     text = (tmp_path / figures.CAPTIONS).read_text()
-    assert "- seed 2 of sparse-uniform\n" in text
-    assert "- a score of 3 cells (all-layers_seed0_10, all-layers_seed1_10, all-layers_seed2_10)\n" in text
-    assert "- attention/*.json of 1 cell (all-layers_seed1_100)\n" in text
+    assert "- sparse-uniform lacks seed 2\n" in text
+    assert "- 3 cells without a score: all-layers_seed0_10, all-layers_seed1_10, all-layers_seed2_10\n" in text
+    assert "- 1 cell without attention/*.json: all-layers_seed1_100\n" in text
     assert "2 to 3 seeds" in text
 
 
@@ -174,6 +215,41 @@ def test_nothing_is_drawn_of_nothing(tmp_path, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert [line.split(" is not drawn: ")[0] for line in printed] == list(figures.FIGURES)
     assert captions.read_text().count("Not drawn: ") == len(figures.FIGURES)
+
+
+def test_a_broken_file_costs_its_own_figure_only(study, tmp_path, capsys):
+    folder = tmp_path / "study"
+    shutil.copytree(study, folder)
+    (folder / "cells/all-layers_seed0_100/attention/docvqa.json").write_text("{")
+    (folder / "cells/all-layers_seed1_100/reversion.json").write_text("[]")
+    found = draw(folder, tmp_path, (*COLUMNS, "vqa"), write=False)
+    pyplot.close("all")
+    lost = {
+        "figure5-attention": "docvqa.json is not a score file",
+        "figure1-reversion": "reversion.json is not a file of",
+    }
+    assert list(found) == [name for name in figures.FIGURES if name not in lost]
+    printed = {line.partition(" is not drawn: ")[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert printed.keys() == lost.keys()
+    assert all(text in printed[name] for name, text in lost.items())
+    assert "- not measured for any row: vqa\n" in (tmp_path / figures.CAPTIONS).read_text()
+    with pytest.raises(StudyError, match="'gqa/' is no column"):
+        figures.draw_figures([], ["gqa/"], tmp_path)
+
+
+def test_any_name_is_shown_as_it_is(tmp_path):
+    odd = "_a $x$ & <b>"
+    make_study(
+        tmp_path,
+        {"all": MadeRow("all", 1.0, ("selections", "curve")), odd: MadeRow("top:3", 0.5, ("curve", "selections"))},
+        4,
+    )
+    complete(tmp_path)
+    made_curve(odd, 1.0, (9, 10, 11), 0).write(tmp_path / "cells" / f"{odd.replace(' ', '-')}_seed0_100/curve.json")
+    found = draw(tmp_path, tmp_path / "figures", write=False)
+    assert odd in [label.get_text() for label in found["selections"].axes[0].get_yticklabels()]
+    assert odd in [text.get_text() for text in found["figure4-pruning"].legends[0].get_texts()]
+    pyplot.close("all")
 
 
 def test_names_are_wrapped_and_stay_apart():
