@@ -106,7 +106,7 @@ def cases(tiny, tiny_llava, tiny_lora, train_flags, made_once, python):
         ),
         "study": Case(
             [region, "study", "plan.yaml"], lambda folder: _make_study(folder, made, tiny),
-            times=r"\.log$|/done\.json$|\.run\.json$|/state\.json$", counted=False,
+            times=r"\.log$|/done\.json$|\.run\.json$|/state\.json$|/tables/cost\.|/figures/selections\.", counted=False,
         ),
         "playground": Case(["playground.embedded.prepare", "--out", "out"]),
     }  # fmt: skip

@@ -185,7 +185,7 @@ def _export(parser: Parser) -> None:
 def _study(parser: Parser) -> None:
     from visual_region.study.cell import EXPERIMENTS
 
-    parser.add_argument("plan", metavar="PLAN.yaml", help="docs/study.md describes it; plans/ has examples")
+    parser.add_argument("plan", metavar="PLAN.yaml", help="docs/studies.md describes it; plans/ has examples")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--list", action="store_true", help="print every cell: done, running, failed or left; the cost")
     what.add_argument("--dry-run", action="store_true", help="print the commands that would run, for a shell")

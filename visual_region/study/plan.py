@@ -1,4 +1,4 @@
-"""PLAN.yaml of a study: what is trained, measured and drawn (docs/study.md describes the keys)."""
+"""PLAN.yaml of a study: what is trained, measured and drawn (docs/studies.md describes the keys)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -158,7 +158,7 @@ def test_the_plans_of_the_repository(name, monkeypatch):
 
 
 def test_the_page_has_every_key(small_study):
-    page = (REPOSITORY / "docs/study.md").read_text()
+    page = (REPOSITORY / "docs/studies.md").read_text()
     example = re.search(r"```yaml\n(.*?)```", page, re.S)[1]
     small_study.file.write_text(example)
     for script in ("pretrain", "finetune_lora"):
