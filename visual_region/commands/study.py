@@ -90,7 +90,9 @@ def _wanted(plan: Plan, cells: Sequence[PlannedCell], jobs: Mapping[str, Job], a
         if name not in names:
             hint = did_you_mean(*close(name, names)) or f"; --list prints the {len(names)} cells of the plan"
             raise PlanError(f"--cell {args.cell}: there is no such cell{hint}")
-        chosen = [planned for planned in cells if planned.name == name]
+        chosen = [planned for planned in chosen if planned.name == name]
+        if not chosen:
+            raise PlanError(f"--cell {name} --only {args.only}: this experiment does not need the cell")
         needs = chosen[0].needs
         runs = not (args.list or args.dry_run or args.draw) and steps_left(jobs[name])
         if needs and runs and not has_finished(jobs[needs].folder, SCORE):

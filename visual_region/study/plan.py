@@ -32,6 +32,7 @@ class Evaluation:
         columns: of the tables: BENCHMARK, or BENCHMARK/PART.
         text_columns: of the table of text abilities.
         questions: benchmark -> another question file of its folder, without its suffix.
+        flags, text_flags: of the programs that answer the columns, and the text columns.
     """
 
     columns: tuple[str, ...] = ()
@@ -39,6 +40,7 @@ class Evaluation:
     questions: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     flags: tuple[str, ...] = ()
+    text_flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -207,19 +207,21 @@ def _wrong_flags(key: str, flags: Sequence[str]) -> Iterator[str]:
 
 
 def _columns(plan: Plan) -> Iterator[str]:
-    evaluate, benchmarks = plan.evaluate, []
-    for key in ("columns", "text_columns"):
-        for column in getattr(evaluate, key):
+    evaluate = plan.evaluate
+    for columns, flags in (("columns", "flags"), ("text_columns", "text_flags")):
+        benchmarks = []
+        for column in getattr(evaluate, columns):
             name = column.partition("/")[0]
             if name in BY_NAME:
                 benchmarks.append(BY_NAME[name])
             else:
-                yield f"evaluate.{key}: {unknown('benchmark', name, list(BY_NAME))}"
+                yield f"evaluate.{columns}: {unknown('benchmark', name, list(BY_NAME))}"
+        for word in getattr(evaluate, flags):
+            yield from (f"evaluate.{flags}: {line}" for line in _placeholders(word, PLACES))
+        try:
+            check_program_flags(list(dict.fromkeys(benchmarks)), getattr(evaluate, flags))
+        except EvaluationError as error:
+            yield f"evaluate.{flags}: {error}"
     for name in evaluate.questions:
         if name not in BY_NAME:
             yield f"evaluate.questions.{name}: {unknown('benchmark', name, list(BY_NAME))}"
-    yield from (f"evaluate.flags: {line}" for word in evaluate.flags for line in _placeholders(word, PLACES))
-    try:
-        check_program_flags(list(dict.fromkeys(benchmarks)), evaluate.flags)
-    except EvaluationError as error:
-        yield f"evaluate.flags: {error}"

@@ -46,6 +46,7 @@ def _read(file: Path, values: Mapping[str, Any], top: Section) -> Plan:
     seeds = top.read("seeds", several(whole), (0,))
     shares = top.read("shares", several(_share), (100.0,))
     evaluate, cost = top.section("evaluate"), top.section("cost")
+    flags = evaluate.read("flags", words, ())
     plan = Plan(
         file=file,
         values=values,
@@ -72,7 +73,8 @@ def _read(file: Path, values: Mapping[str, Any], top: Section) -> Plan:
             evaluate.read("text_columns", several(text), ()),
             evaluate.read("questions", environment, {}),
             evaluate.read("environment", environment, {}),
-            evaluate.read("flags", words, ()),
+            flags,
+            evaluate.read("text_flags", words, flags),
         ),
         score=top.read("score", words),
         reversion=top.read("reversion", words),

@@ -161,6 +161,7 @@ def _region(plan: Plan, command: str, own: Iterable[object], flags: Iterable[str
 
 def _evaluate(plan: Plan, planned: PlannedCell, folder: Path, name: str, columns: Iterable[str]) -> Step:
     evaluate, benchmarks = plan.evaluate, benchmarks_of(columns)
+    flags = evaluate.text_flags if name == TEXT else evaluate.flags
     results = folder / RESULTS
     writes = tuple(results / f"{benchmark}.json" for benchmark in benchmarks)
     # A column that the plan got later is measured alone.
@@ -171,8 +172,8 @@ def _evaluate(plan: Plan, planned: PlannedCell, folder: Path, name: str, columns
     words += ["--questions", *questions] if questions else []
     # The answers of all cells lie in the benchmarks' folders.
     variables = _environment(plan, evaluate.environment) | {"NAME": f"{plan.name}-{planned.name}"}
-    command = Command((*words, *_filled(plan, evaluate.flags)), variables)
-    settings = {"flags": list(evaluate.flags), **_recorded(plan, evaluate.environment)}
+    command = Command((*words, *_filled(plan, flags)), variables)
+    settings = {"flags": list(flags), **_recorded(plan, evaluate.environment)}
     return Step(name, (command,), settings, writes, of_weights=planned.cell.selection is not None)
 
 
