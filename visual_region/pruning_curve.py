@@ -21,7 +21,7 @@ from llava.families import family_of
 from llava.journal import differences
 from llava.names import count, listed, short_paths, some
 from llava.tables import text_table
-from visual_region.curve_file import ANYWHERE, OUTSIDE, WAYS, CheckpointCurve, Curve, Order, Point, read_curve
+from visual_region.curve_file import ANYWHERE, LIST, OUTSIDE, WAYS, CheckpointCurve, Curve, Order, Point, read_curve
 from visual_region.surgery import SurgeryError, layers_removed
 
 _MINUTES_FROM = 90
@@ -52,7 +52,9 @@ def planned(checkpoint: Checkpoint, order: Order | None, most: int, ways: Sequen
         free = [layer for layer in order.layers if way == ANYWHERE or layer not in region] if order else []
         if most > min(len(free), record.depth - 1):
             where = " outside the tuned region" if way == OUTSIDE and region else ""
-            can = f"{len(free)} of {count(record.depth, 'layer')} can be removed{where}, and one must remain"
+            can = f"{len(free)} of {count(record.depth, 'layer')} can be removed{where}"
+            if order.by == LIST:
+                can = f"--order names {count(len(free), 'layer')}{where}"
             raise SurgeryError(f"--most {most} with {checkpoint.name}: {can}; give a smaller --most or another --where")
         for number in range(most + 1):
             layers = tuple(sorted(free[:number]))

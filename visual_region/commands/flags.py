@@ -178,6 +178,21 @@ def _heal(parser: Parser) -> None:
 
 def _export(parser: Parser) -> None:
     add_checkpoint_flags(parser, "of what is written; default: as stored")
+    parser.add_argument(
+        "--format",
+        choices=("transformers", "gguf"),
+        default="transformers",
+        help="transformers: a folder that stock transformers loads; gguf: files for llama.cpp",
+    )
+    # The same as --dtype, under the name and with the values that llama.cpp's own converter has.
+    parser.add_argument(
+        "--outtype",
+        dest="dtype",
+        type=_outtype,
+        metavar="{f32,f16,bf16}",
+        help="--dtype in llama.cpp's words",
+    )
+    parser.add_argument("--text-only", action="store_true", help="gguf: leave vision tower and projector out")
     parser.add_argument("--conv-mode", help="conversation template to write; default: the checkpoint's")
     add_output_flags(parser)
 
@@ -195,6 +210,14 @@ def _study(parser: Parser) -> None:
     parser.add_argument("--out", help="folder of the study; default: the plan's")
     change = "another value for a key of the plan, such as seeds=[0,1,2] or train.environment.STEPS=10; may be repeated"
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help=change)
+
+
+def _outtype(text: str) -> str:
+    names = dict(zip(("f32", "f16", "bf16"), DTYPE_NAMES, strict=True))
+    if text not in names:
+        smaller = "llama.cpp's llama-quantize makes smaller types of them"
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(names)}; {smaller}")
+    return names[text]
 
 
 def _about_metrics() -> str:

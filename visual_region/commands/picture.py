@@ -49,6 +49,8 @@ def _curves(files: Sequence[str], names: Sequence[str] | None, output: str) -> N
         own = short_paths([curve.name for curve in found])
         plain = str(Path(file).with_suffix(""))
         curves += [(own[curve.name] if len(found) > 1 else plain, curve) for curve in found]
+    if not any(point.reports for _, curve in curves for point in curve.points):
+        raise ScoreError(f"{', '.join(files)}: no point has been measured yet")
     if names and len(names) != len(curves):
         raise ScoreError(f"--names has {len(names)} names for {count(len(curves), 'checkpoint')}")
     draw_curves(list(zip(names or [name for name, _ in curves], (curve for _, curve in curves), strict=True)), output)

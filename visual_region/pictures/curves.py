@@ -109,7 +109,7 @@ def draw_curves(curves: Sequence[tuple[str, CheckpointCurve]], path: str | Path)
     reports = {name: report for _, curve in curves for point in curve.points for name, report in point.reports.items()}
     columns = min(len(reports), _COLUMNS)
     rows = -(-len(reports) // columns)
-    figure, axes = new_figure(rows, columns, 0.8 + 4.2 * columns, 1.2 + 3.2 * rows, len(reports))
+    figure, axes = new_figure(rows, columns, 1.6 + 4.0 * columns, 1.2 + 3.2 * rows, len(reports))
     labels: dict[str, Any] = {}
     for panel, (benchmark, report) in zip(axes, reports.items(), strict=True):
         pruning_curve(panel, lines_of(curves, benchmark), report.metric, report.unit)

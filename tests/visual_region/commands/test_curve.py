@@ -238,10 +238,10 @@ def test_a_given_order(tiny_llava):
     curve = planned(checkpoint, Order("list", (5, 0, 2)), 2)
     assert [point.layers for point in curve.line(OUTSIDE)] == [(), (5,), (2, 5)]
     assert [point.layers for point in curve.line(ANYWHERE)] == [(), (5,), (0, 5)]
-    with pytest.raises(SurgeryError, match=r"--most 3 with .*: 2 of 6 layers can be removed outside the"):
+    with pytest.raises(SurgeryError, match=r"--most 3 with .*: --order names 2 layers outside the tuned region"):
         planned(checkpoint, Order("list", (5, 0, 2)), 3)
-    with pytest.raises(SurgeryError, match=r"--most 6 with .*: 4 of 6 layers can be removed"):
-        planned(checkpoint, Order("list", tuple(range(6))), 6)
+    with pytest.raises(SurgeryError, match=r"--most 6 with .*: 4 of 6 layers can be removed outside"):
+        planned(checkpoint, Order("bi", tuple(range(6))), 6)
 
 
 def test_everything_wrong_is_told_at_once_before_weights_are_loaded(

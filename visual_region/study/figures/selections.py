@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from llava.palette import LINE, OTHER, PLAIN
 from visual_region.pictures.figure import PAGE, legend_below, new_figure
@@ -45,9 +46,8 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     rows = sorted(values, key=lambda row: -values[row].value)
     whole = next((row for row in rows if row.name == board.reference), None)
     if whole is None:
-        raise NothingToDraw(
-            f"no cell of the experiment selections that tunes all layers has all of {', '.join(columns)}"
-        )
+        asked = ", ".join(column.name for column in visual(columns)) or "no column of images"
+        raise NothingToDraw(f"no cell of the experiment selections that tunes all layers has all scores ({asked})")
     names = wrapped_all(map(label_of, rows))
     height = 1.25 + len(rows) * (0.08 + 0.11 * max(name.count("\n") + 1 for name in names))
     figure, (stack, points) = new_figure(1, 2, PAGE, height, width_ratios=[1, 1.1])
@@ -75,7 +75,7 @@ def _draw_stack(axis: Any, rows: Sequence[Row]) -> None:
     for place, row in enumerate(rows):
         for result in row.cells.values():
             tuned[place, list(result.cell.layers or ())] += 1 / len(row.cells)
-    stack_panel(axis, tuned, ticks=11, gap=0.6)
+    stack_panel(axis, tuned, ticks=11, gap=min(0.8, 20 / tuned.shape[1]))
     axis.set_title("tuned layers")
 
 
@@ -98,6 +98,7 @@ def _draw_points(axis: Any, board: Board, rows: Sequence[Row], whole: Row) -> No
     axis.set_yticks([])
     axis.spines["left"].set_visible(False)
     axis.grid(axis="x", alpha=0.3)
+    axis.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axis.set_xlabel("score − score of all layers, points")
 
 

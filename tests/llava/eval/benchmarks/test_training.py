@@ -302,3 +302,20 @@ def test_the_readme_lists_them():
     text = (REPOSITORY / DATA / "README.md").read_text()
     for name in TRAINING:
         assert f"\n| {name} | train" in text
+
+
+def test_score_and_perplexity_read_them(tmp_path, run, program, command, tiny_llava):
+    MAKERS["docvqa"](tmp_path / "raw")
+    run("docvqa", "--raw", tmp_path / "raw", "--any-count", "--as-training", tmp_path / "t.json")
+    data = [
+        "--model-path",
+        tiny_llava,
+        "--data-path",
+        tmp_path / "t.json",
+        "--image-folder",
+        tmp_path / "raw/documents",
+    ]
+    command("score", *data, "--samples", "all", "--resamples", 10, "--output", tmp_path / "s.json", "--metrics", "bi")
+    assert json.loads((tmp_path / "s.json").read_text())["data"]["with_images"] == 5
+    program("llava.eval.perplexity", *data, "--conv-mode", "v1", "--report-file", tmp_path / "p.json")
+    assert json.loads((tmp_path / "p.json").read_text())["samples"] == 5
