@@ -22,6 +22,8 @@ OPTIONAL: dict[str, tuple[str, str]] = {
     "liger-kernel": ("--kernels liger, on a GPU", "kernels"),
     "flash-attn": ("--attn_implementation flash_attention_2, on a GPU", "cuda"),
     "gradio": ("the page of `python -m visual_region demo`", "demo"),
+    "lm-eval": ("our checkpoints in lm-eval", "harness"),
+    "lmms-eval": ("our checkpoints in lmms-eval", "harness-images"),
     "gguf": ("the quickstart's model; export --format gguf", "gguf"),
 }
 """Package -> what it is for, and the extra that installs it."""

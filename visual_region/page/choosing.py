@@ -10,7 +10,7 @@ from llava.flags import Parser
 from llava.names import spec_labels
 from llava.tables import markdown_table
 from visual_region.commands.flags import ADD_FLAGS, MODES
-from visual_region.commands.plan import describe_assumed, make_plan, quantities
+from visual_region.commands.plan import describe_assumed, price, quantities
 from visual_region.commands.select import jaccard
 from visual_region.layers import LayerSelection
 from visual_region.page.answering import MISTAKES, PageError
@@ -101,7 +101,8 @@ def cost_of(selections: Sequence[LayerSelection], labels: Sequence[str], trainin
     if not (training.model or "").strip():
         return "For the cost, name a model: a folder with its `config.json` is enough."
     try:
-        assumed, rows = make_plan(_plan_arguments(["all", *(s.as_list_spec() for s in selections)], training))
+        plan = price(_plan_arguments(["all", *(s.as_list_spec() for s in selections)], training))
+        assumed = plan["assumed"]
         if assumed["num_layers"] != selections[0].num_layers:
             raise PageError(
                 f"{training.model} has {assumed['num_layers']} layers, the selections are of {selections[0].num_layers}"
@@ -110,7 +111,7 @@ def cost_of(selections: Sequence[LayerSelection], labels: Sequence[str], trainin
         return f"**Error:** the cost is not known: {error}"
     said = describe_assumed(assumed).replace("\n", "  \n")
     notes = "".join(f"\n\nNote: {note}." for note in assumed["notes"])
-    return f"{said}\n\n{markdown_table(['', 'all', *labels], quantities(rows))}{notes}"
+    return f"{said}\n\n{markdown_table(['', 'all', *labels], quantities(plan['selections']))}{notes}"
 
 
 def _selections(scores: ScoreFile | None, scores_file: str, layers: float | None, specs: str) -> list[LayerSelection]:
