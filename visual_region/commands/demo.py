@@ -39,6 +39,6 @@ def _check(args: argparse.Namespace) -> None:
     if args.port is not None and not 1024 <= args.port <= 65535:
         wrong.append(f"--port {args.port} is not from 1024 to 65535")
     if importlib.util.find_spec("gradio") is None:
-        wrong.append("the page needs the package gradio, which is not installed: pip install -e '.[demo]'")
+        wrong.append("the page needs the package gradio: pip install -c constraints.txt -e '.[demo]'")
     if wrong:
         raise ValueError("; ".join(wrong))

@@ -110,6 +110,8 @@ def attention_maps(
     Raises:
         AttentionMapError: the picture's tokens are not one square grid.
     """
+    if not isinstance(session.pixels, torch.Tensor) or session.pixels.ndim != 4:
+        raise AttentionMapError("this model reads a picture in several parts, so there is no map")
     ids = tokenizer_image_token(session.prompt(text), session.tokenizer, return_tensors="pt").unsqueeze(0)
     batch = {
         "input_ids": ids,
@@ -122,7 +124,7 @@ def attention_maps(
     ((_, numbers),) = sweep(session.model, [tokens], [LastTokenRecorder()], layer_path)
     image = numbers[LastTokenRecorder.name][0][:, (tokens.kinds[0] == IMAGE).cpu()]
     side = math.isqrt(image.shape[1])
-    if side * side != image.shape[1] or not isinstance(session.pixels, torch.Tensor) or session.pixels.ndim != 4:
+    if side * side != image.shape[1]:
         raise AttentionMapError(f"the picture's {image.shape[1]} tokens are not one square grid, so there is no map")
     return AttentionMaps(_seen(session.pixels[0], processor), image.reshape(-1, side, side).numpy(), tuple(original))
 

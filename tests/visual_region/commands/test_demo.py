@@ -34,7 +34,7 @@ def test_without_gradio_one_line_says_what_to_install(command, monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *more: None if name == "gradio" else find(name, *more)
     )
-    with pytest.raises(SystemExit, match=r"pip install -e '\.\[demo\]'"):
+    with pytest.raises(SystemExit, match=r"gradio: pip install -c constraints\.txt -e '\.\[demo\]'"):
         command("demo", "--scores", "s.json")
 
 

@@ -96,7 +96,11 @@ def test_a_layer_that_is_gone_is_named():
 
 def test_tokens_without_a_grid(parts, tiny, monkeypatch):
     session = session_of(parts, Image.open(tiny.images / "3.png"))
-    encode = session.model.encode_images
-    monkeypatch.setattr(session.model, "encode_images", lambda images: encode(images)[:, :3])
+    decoder = session.model.get_model()
+    project = decoder.project_features
+    monkeypatch.setattr(decoder, "project_features", lambda features: project(features)[:, :3])
     with pytest.raises(AttentionMapError, match="3 tokens are not one square grid"):
+        attention_maps(session, parts[2], "model.layers", QUESTION, list(range(6)))
+    session.pixels = session.pixels.unsqueeze(0)
+    with pytest.raises(AttentionMapError, match="in several parts"):
         attention_maps(session, parts[2], "model.layers", QUESTION, list(range(6)))
