@@ -40,6 +40,9 @@ def commands(page):
     """The commands of the code blocks of a page that run our programs, as (settings, words)."""
     text = (REPOSITORY / page).read_text(encoding="utf-8").replace("\\\n", " ")
     blocks = re.findall(r"^```(?:bash|sh)?\n(.*?)^```", text, re.M | re.S) + re.findall(r"^    \S.*", text, re.M)
+    # A table whose heading is the beginning of its commands.
+    for start, rows in re.findall(r"^\| `(python -m \S+)` \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.M):
+        blocks += [f"{start} {words}" for words in re.findall(r"^\| `([^`]+)`", rows, re.M)]
     for line in (line for block in blocks for line in block.splitlines()):
         for command in re.split(r"&&|\|", line.split("  #")[0]):
             try:

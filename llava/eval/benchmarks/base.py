@@ -243,7 +243,8 @@ class Benchmark:
         """The score of answers; with --check it raises `InputsFit`.
 
         Args:
-            args, inputs: the flags of `score_parser`, and what `score_inputs` read by them.
+            args: the flags of `score_parser`.
+            inputs: what `score_inputs` read by them.
             asked_in: the template of the questions, if it is known.
         """
         options, truths, asked = inputs
