@@ -5,6 +5,7 @@ from llava.eval.benchmarks.bbh import BBH
 from llava.eval.benchmarks.docvqa import DOCVQA
 from llava.eval.benchmarks.easy_vqa import EASY_VQA
 from llava.eval.benchmarks.gqa import GQA
+from llava.eval.benchmarks.mixture import MIXTURE
 from llava.eval.benchmarks.mmbench import MMBENCH
 from llava.eval.benchmarks.mmlu import MMLU
 from llava.eval.benchmarks.ocrvqa import OCRVQA
@@ -19,7 +20,7 @@ __all__ = ["BENCHMARKS", "BY_NAME", "DATA", "VISUAL", "Benchmark", "run_scorer"]
 
 BENCHMARKS: tuple[Benchmark, ...] = (
     *(OCRVQA, DOCVQA, REFCOCOG, TDIUC, MMBENCH, GQA, SCIENCEQA, TEXTVQA),
-    *(MMLU, BBH, PERPLEXITY, WIKITEXT, PILE_10K, EASY_VQA),
+    *(MMLU, BBH, PERPLEXITY, WIKITEXT, PILE_10K, EASY_VQA, MIXTURE),
 )
 BY_NAME = {benchmark.name: benchmark for benchmark in BENCHMARKS}
 VISUAL = tuple(benchmark.name for benchmark in BENCHMARKS if benchmark.visual)

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from llava.files import write_json
 from llava.names import count
 from llava.tables import text_table
 
+T = TypeVar("T")
 _ROUNDING = 1e-12
 """A variance below this is that of equal scores."""
 
@@ -69,6 +70,7 @@ class Report:
         unit: "share" of 1, or another.
         extra: further keys of the JSON file, which only this benchmark has.
         replies: what was scored; they are not written.
+        parts: part -> its questions, if the benchmark has several tasks; a part's score is the mean of theirs.
     """
 
     benchmark: str
@@ -84,6 +86,7 @@ class Report:
     unit: str = "share"
     extra: dict[str, Any] = field(default_factory=dict, compare=False)
     replies: list[Reply] = field(default_factory=list, repr=False, compare=False)
+    parts: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -157,7 +160,8 @@ class Report:
 def read_report(path: str | Path) -> Report:
     """A report from its JSON file; raises `ValueError` for another kind of file."""
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        # Older files have no parts.
+        data = {"parts": {}} | json.loads(Path(path).read_text(encoding="utf-8"))
         return Report(
             metrics={name: Measure(**measure) for name, measure in data["metrics"].items()},
             groups={kind: {n: Measure(**m) for n, m in groups.items()} for kind, groups in data["groups"].items()},
@@ -172,11 +176,11 @@ def report_path(report_file: str | None, result_file: str | Path) -> Path:
     return Path(report_file) if report_file else Path(result_file).with_suffix(".score.json")
 
 
-def by_group(keys: Sequence[str], scores: Sequence[float]) -> dict[str, list[float]]:
-    """Scores of each group, the groups in alphabetical order."""
+def by_group(keys: Sequence[str], values: Sequence[T]) -> dict[str, list[T]]:
+    """Values of each group, the groups in alphabetical order."""
     groups = defaultdict(list)
-    for name, score in zip(keys, scores, strict=True):
-        groups[name].append(score)
+    for name, value in zip(keys, values, strict=True):
+        groups[name].append(value)
     return dict(sorted(groups.items()))
 
 
