@@ -16,12 +16,13 @@ import numpy as np
 from llava.eval.scoring.pairing import Paired, Reply, model_of
 from llava.eval.scoring.statistics import Interval, bootstrap_mean, wilson
 from llava.files import write_json
-from llava.names import count
+from llava.names import count, some
 from llava.tables import text_table
 
 T = TypeVar("T")
 _ROUNDING = 1e-12
 """A variance below this is that of equal scores."""
+_READ_APART = ("metrics", "groups", "parts")
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,11 @@ class Report:
         parse_failures: replies that are empty or could not be read.
         per_question: question -> the headline's score; two checkpoints are compared by it.
         groups: kind -> group -> measure.
+        parts: part -> ids of its questions; parts share no question. A column of a study's table can be a part.
         details: rules, frames and files that the number depends on.
         unit: "share" of 1, or another.
         extra: further keys of the JSON file, which only this benchmark has.
         replies: what was scored; they are not written.
-        parts: part -> its questions, if the benchmark has several tasks; a part's score is the mean of theirs.
     """
 
     benchmark: str
@@ -80,13 +81,13 @@ class Report:
     parse_failures: int
     per_question: dict[str, float] = field(default_factory=dict)
     groups: dict[str, dict[str, Measure]] = field(default_factory=dict)
+    parts: dict[str, list[str]] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     model: str | None = None
     unit: str = "share"
     extra: dict[str, Any] = field(default_factory=dict, compare=False)
     replies: list[Reply] = field(default_factory=list, repr=False, compare=False)
-    parts: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -122,6 +123,15 @@ class Report:
     @property
     def parse_failure_rate(self) -> float:
         return self.parse_failures / self.answers if self.answers else 0.0
+
+    def scores_of(self, part: str) -> dict[str, float]:
+        """Question -> score of one part; raises `ValueError` for a part that the score does not have."""
+        if part not in self.parts:
+            known = f"it has {', '.join(self.parts)}" if self.parts else "it has no parts"
+            raise ValueError(f"the score of {self.benchmark} has no part {part!r}; {known}")
+        if lacking := [key for key in self.parts[part] if key not in self.per_question]:
+            raise ValueError(f"the score of {self.benchmark} has no score for {some(lacking)} of its part {part}")
+        return {key: self.per_question[key] for key in self.parts[part]}
 
     def as_dict(self) -> dict[str, Any]:
         """What the JSON file holds."""
@@ -160,12 +170,13 @@ class Report:
 def read_report(path: str | Path) -> Report:
     """A report from its JSON file; raises `ValueError` for another kind of file."""
     try:
-        # Older files have no parts.
-        data = {"parts": {}} | json.loads(Path(path).read_text(encoding="utf-8"))
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
         return Report(
             metrics={name: Measure(**measure) for name, measure in data["metrics"].items()},
             groups={kind: {n: Measure(**m) for n, m in groups.items()} for kind, groups in data["groups"].items()},
-            **{f.name: data[f.name] for f in fields(Report) if f.compare and f.name not in ("metrics", "groups")},
+            # Older files have none.
+            parts=data.get("parts", {}),
+            **{f.name: data[f.name] for f in fields(Report) if f.compare and f.name not in _READ_APART},
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a score written by llava.eval ({error!r})") from error
