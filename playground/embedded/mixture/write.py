@@ -21,8 +21,8 @@ from playground.embedded.wheels import wheel_folder
 
 # Pictures of each task: captions of stage 1, conversations of stage 2, the test. Stage 2 has pictures of stage 1, as in
 # LLaVA's mix. A scene has a count, a place and a relation.
-SIZES = {easy: (1200, 150, 100), digits: (1400, 300, 200), scenes: (2400, 400, 200), words: (1600, 300, 200)}
-TEXTS = 100
+SIZES = {easy: (600, 90, 100), digits: (1000, 180, 200), scenes: (1400, 260, 200), words: (1000, 180, 200)}
+TEXTS = 40
 DESCRIPTIONS = "sklearn", "datasets/descr/*.rst"
 """Plain English prose in a wheel: descriptions of data sets, for the perplexity of a text."""
 README = Path(__file__).parent / "README.md"
@@ -78,7 +78,7 @@ def place(part: str, name: str) -> str:
 def prepare_evaluation(folder: Path, seed: int) -> None:
     """Writes questions, the same with wrong images, annotations, the score of the blind baseline, and a text.
 
-    The blind baseline gives the most common answer of stage 2 to each question.
+    The blind baseline gives the most common answer of stage 2 to each question, for a new question that of its task.
     """
     found = mixture(seed)
     asked = [(f"{name}-{i}", name, a) for name, p in found.test.items() for i, a in enumerate(p.asked)]
@@ -96,8 +96,12 @@ def prepare_evaluation(folder: Path, seed: int) -> None:
         return "".join(json.dumps(row) + "\n" for row in rows)
 
     annotations = {key: truth(a) for key, _, a in asked}
-    guesses = common_answers((a.question, a.answer) for p in found.tuned.values() for a in p.asked)
-    blind = [{"question_id": key, "text": guesses.get(a.question, ""), "model_id": "blind"} for key, _, a in asked]
+    learned = [a for p in found.tuned.values() for a in p.asked]
+    usual = common_answers((a.task, a.answer) for a in learned) | common_answers(
+        (a.question, a.answer) for a in learned
+    )
+    guesses = {key: usual.get(a.question, usual[a.task]) for key, _, a in asked}
+    blind = [{"question_id": key, "text": text, "model_id": "blind"} for key, text in guesses.items()]
     package, pattern = DESCRIPTIONS
     texts = [file.read_text(encoding="utf-8") for file in sorted(wheel_folder(package).glob(pattern))]
     with folder_written_whole(folder) as aside:
