@@ -24,6 +24,10 @@ def prepare(out: Path, seed: int, mixture: bool = False) -> None:
     ]
     if mixture:
         from playground.embedded.mixture import write
+        from playground.embedded.wheels import wheel_folder
+
+        # An error before anything is written.
+        wheel_folder("sklearn")
 
         parts += [
             (data / "mixture", lambda folder: write.prepare_training(folder, seed)),
@@ -48,4 +52,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_program(main, (ValueError, OSError, ImportError))
