@@ -156,3 +156,13 @@ def test_words_are_inside_their_pictures():
         assert top > 0
         assert bottom < 128
         assert len(word) == 3
+
+
+def test_a_missing_wheel_is_said_before_anything_is_written(tmp_path, monkeypatch):
+    from playground.embedded import wheels
+    from playground.embedded.prepare import prepare
+
+    monkeypatch.setattr(wheels.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"the package sklearn is missing: pip install --no-deps -r"):
+        prepare(tmp_path / "new", seed=0, mixture=True)
+    assert not (tmp_path / "new").exists()
