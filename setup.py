@@ -54,9 +54,12 @@ setup(
         "quickstart": ["gguf"],
         # ZeRO and QLoRA; both are pure wheels here, without a compiler, and run on a CPU too.
         "scale": ["deepspeed>=0.19", "bitsandbytes>=0.50", "wandb"],
+        # For --report_to.
+        "trackers": ["tensorboard", "wandb"],
         # Triton, which the kernels need, comes with torch on Linux.
         "kernels": ["liger-kernel>=0.8; platform_system == 'Linux'"],
         "cuda": ["flash-attn; platform_machine == 'x86_64'"],
+        "docs": ["mkdocs-material>=9", "mkdocstrings[python]>=0.30"],
         "dev": ["gguf", "pytest", "pytest-xdist", "ruff", "deepspeed>=0.19", "bitsandbytes>=0.50"],
     },
 )

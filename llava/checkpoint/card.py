@@ -1,6 +1,7 @@
 """The model card of a folder that this project writes: README.md, with the metadata that the Hub reads.
 
-Everything in it is read from the folder itself: config.json, adapter_config.json and, after a training, run.json.
+Everything in it is read from the folder itself: config.json, adapter_config.json and, after a training, run.json. The
+evaluation adds the scores (llava/eval/suite/all.py).
 """
 
 import json
@@ -11,6 +12,7 @@ from typing import Any
 
 from llava.checkpoint.adapter import ADAPTER_CONFIG
 from llava.checkpoint.record import LayerRecord
+from llava.files import written_whole
 from llava.names import count
 from llava.tables import markdown_table
 
@@ -18,6 +20,7 @@ CARD = "README.md"
 RUN_FILE = "run.json"
 """What a training was and what it cost (llava/train/run_meter.py)."""
 _TAG = "llava-visual-region"
+_SCORES, _LOADING = "## Scores", "## How to load it"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _EXPORTED = "llava"
 """`model_type` of a folder that stock transformers loads."""
@@ -66,8 +69,25 @@ def model_card(folder: Path, config: Mapping[str, Any], name: str, run: Path) ->
         *_layers(config),
     ]
     parts += _training(cost)
-    parts += ["## How to load it", load]
+    parts += [_LOADING, load]
     return "\n\n".join(parts) + "\n"
+
+
+def add_scores(folder: Path, table: str) -> bool:
+    """Puts a table of scores into the folder's card, in place of earlier ones; False without a card of ours there."""
+    file = folder / CARD
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    above, loading, below = text.partition(f"\n{_LOADING}\n")
+    if _TAG not in text or not loading:
+        return False
+    above = above.partition(f"\n{_SCORES}\n")[0]
+    try:
+        with written_whole(file) as aside:
+            aside.write_text(f"{above}\n{_SCORES}\n\n{table.strip()}\n{loading}{below}", encoding="utf-8")
+    except OSError:
+        # A checkpoint may lie where its user cannot write. The scores are in the results' folder.
+        return False
+    return True
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -58,7 +58,8 @@ def load_checkpoint(
     """Loads a checkpoint for inference.
 
     Args:
-        load_8bit, load_4bit: quantise the language model (`quantization_for`); a LoRA is then not merged.
+        load_8bit: quantise the language model to 8 bits (`quantization_for`); a LoRA is then not merged.
+        load_4bit: the same with 4 bits.
         device_map: "auto" uses all GPUs if there are several; otherwise as in from_pretrained.
         device: "cuda" without a GPU means the CPU.
         dtype: default: float16 on a GPU, as upstream, and float32 on a CPU.

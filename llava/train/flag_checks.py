@@ -3,8 +3,11 @@
 import math
 from typing import Any
 
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+
 from llava.mm_utils import IMAGE_ASPECT_RATIOS
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
+from llava.train.hub import hub_problem
 
 _LEAST = {
     "per_device_train_batch_size": 1,
@@ -22,7 +25,7 @@ _LEAST_OF_LORA = {"lora_r": 1, "lora_alpha": 1, "lora_dropout": 0}
 
 def wrong_flags(model: ModelArguments, data: DataArguments, training: TrainingArguments) -> list[str]:
     """What is wrong with the flags alone."""
-    errors = [*training.refused, *_wrong_numbers(training)]
+    errors = [*training.refused, *_wrong_numbers(training), *_wrong_reports(training)]
     if model.freeze_backbone:
         errors.append("--freeze_backbone left lm_head training in upstream; use --tune_mm_mlp_adapter True instead")
     if model.tune_mm_mlp_adapter and model.tune_layers is not None:
@@ -71,3 +74,17 @@ def _wrong_numbers(training: TrainingArguments) -> list[str]:
     if training.save_strategy == "steps" and training.save_steps <= 0:
         errors.append(f"--save_steps {training.save_steps:g} must be above 0")
     return errors
+
+
+def _wrong_reports(training: TrainingArguments) -> list[str]:
+    """Trackers that are unknown or not installed, and a Hub that cannot be written."""
+    known, installed = INTEGRATION_TO_CALLBACK, get_available_reporting_integrations()
+    errors = [
+        f"--report_to {name}: its package is not installed (pip install -e '.[trackers]' has tensorboard and wandb)"
+        if name in known
+        else f"--report_to {name}; allowed: none, {', '.join(known)}"
+        for name in training.report_to
+        if name not in installed
+    ]
+    problem = hub_problem(training.hub_token) if training.push_to_hub else None
+    return [*errors, problem] if problem else errors

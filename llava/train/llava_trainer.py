@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from llava.checkpoint.write import finish_folder
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.data.sampler import EpochSampler
 from llava.files import full_disk_explained
+from llava.train import hub
 from llava.train.checkpoint import check_trusted, restore_trained, save_trained, trainable_state
 from llava.train.report import Printer, Progress
 from llava.train.waiting import DataWait, waiting_line
@@ -46,6 +48,8 @@ class LLaVATrainer(Trainer):
         self._staging = False
         self._learned: torch.Tensor | None = None
         self._data_wait = DataWait()
+        # Seconds and samples at the last line of the log.
+        self._logged = (time.perf_counter(), 0)
         # Samples and positions of the decoder that this process has seen.
         self.seen = torch.zeros(2, dtype=torch.int64, device=self.args.device)
 
@@ -54,7 +58,12 @@ class LLaVATrainer(Trainer):
             return super().get_batch_samples(*args, **kwargs)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Adds to the summary of a run the share of time that steps waited for data."""
+        """Adds samples per second to the numbers of steps, and the share of time that steps waited to the summary."""
+        if "loss" in logs:
+            now, seen = time.perf_counter(), self.seen[0].item()
+            before, seen_before = self._logged
+            logs["samples_per_second"] = round((seen - seen_before) * self.args.world_size / (now - before), 3)
+            self._logged = (now, seen)
         if "train_runtime" in logs:
             share = torch.tensor([self._data_wait.measured()], device=self.args.device)
             # Steps take as long as those of the process that waits most.
@@ -87,6 +96,7 @@ class LLaVATrainer(Trainer):
         """
         if resume_from_checkpoint:
             check_trusted(Path(resume_from_checkpoint))
+        self._logged = (time.perf_counter(), 0)
         output = super().train(resume_from_checkpoint, **kwargs)
         if self.args.should_log:
             print(waiting_line(output.metrics["train_data_wait"], self.args.dataloader_num_workers))
@@ -159,7 +169,17 @@ class LLaVATrainer(Trainer):
             (run_dir / STAGING / name).rename(run_dir / name)
             shutil.rmtree(run_dir / STAGING, ignore_errors=True)
             self.remove_old_checkpoints(run_dir)
+            if self.args.push_to_hub and self.is_world_process_zero():
+                hub.push_checkpoint(self.args, self.hub_model_id, run_dir / name)
         self.accelerator.wait_for_everyone()
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Nothing: `_save_checkpoint` pushes the checkpoint when it is complete."""
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> None:
+        """Pushes the finished output folder; raises `OSError` if that fails."""
+        if self.is_world_process_zero():
+            print(hub.push_result(self.args, self.hub_model_id))
 
     def remove_old_checkpoints(self, run_dir: str | Path) -> None:
         """Keeps as many as --save_total_limit says."""
@@ -177,7 +197,8 @@ class LLaVATrainer(Trainer):
         explained = full_disk_explained(Path(self.args.output_dir), aside, self._bytes_of_model())
         with contextlib.nullcontext() if _internal_call else explained:
             if self.kind is Kind.FULL:
-                super().save_model(output_dir, _internal_call)
+                # As if called by the trainer itself: else it would push a folder that is not finished.
+                super().save_model(output_dir, _internal_call=True)
                 return
             model = self.accelerator.unwrap_model(self.model)
             state = trainable_state(model)

@@ -264,3 +264,5 @@ def save_result(trainer: LLaVATrainer, plan: RunPlan, training_args: TrainingArg
         print(f"done: {describe_output(plan.kind, training_args.output_dir)}")
         if plan.trains_tower and not trainer.is_deepspeed_enabled:
             print(describe_tower(model.get_vision_tower()))
+    if training_args.push_to_hub:
+        trainer.push_to_hub()

@@ -48,7 +48,7 @@ from scripts.bench.shared import in_process
 IMAGE = 336
 START = {
     "hash of the data file": [(llava.data.records, "sha256_of")],
-    "conversion of the JSON": [(llava.data.records, "_convert")],
+    "conversion of the JSON": [(llava.data.records, "convert")],
     "image files exist": [(llava.data.check, "missing_images")],
     "numbers of images": [(llava.train.plan, "cheap_problems")],
     "rest of the plan": [(llava.train.run, "make_plan")],

@@ -17,7 +17,8 @@ REQUIRED = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safete
 OPTIONAL: dict[str, tuple[str, str]] = {
     "deepspeed": ("ZeRO, for models that do not fit one device", "scale"),
     "bitsandbytes": ("QLoRA: --bits 4 and 8", "scale"),
-    "wandb": ("--report_to wandb", "scale"),
+    "wandb": ("--report_to wandb", "trackers"),
+    "tensorboard": ("--report_to tensorboard", "trackers"),
     "liger-kernel": ("--kernels liger, on a GPU", "kernels"),
     "flash-attn": ("--attn_implementation flash_attention_2, on a GPU", "cuda"),
     "gguf": ("the quickstart's model", "quickstart"),

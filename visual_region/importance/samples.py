@@ -13,8 +13,9 @@ from transformers import PreTrainedTokenizerBase
 from llava.constants import DEFAULT_IMAGE_TOKEN, IGNORE_INDEX
 from llava.conversation import Conversation
 from llava.data.collate import DataCollatorForSupervisedDataset
+from llava.data.conversion import DataFormatError, read_items
 from llava.data.dataset import LazySupervisedDataset
-from llava.data.records import DataFormatError, Records, open_records, read_items
+from llava.data.records import Records, open_records
 from llava.files import cache_root, sha256_of, write_json
 from llava.images import missing_images
 from llava.names import agree, count, some

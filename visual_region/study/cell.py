@@ -10,8 +10,8 @@ from llava.files import write_json
 
 CELL_FILE = "cell.json"
 EXPERIMENTS = ("selections", "depths", "shares", "text", "reversion", "curve", "attention")
-"""What a cell can be measured for. selections: Table 1. depths: Tables 2 and 3, Figure 3. shares: Figure 2. text: Table 4.
-reversion: Figure 1, left. curve: Figure 1, right, and Figure 4. attention: Figure 5."""
+"""What a cell can be measured for. selections: Table 1; depths: Tables 2, 3, Figure 3; shares: Figure 2; text: Table 4;
+reversion: Figure 1, left; curve: Figure 1, right, and Figure 4; attention: Figure 5."""
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,7 @@ class Benchmark:
         score: (answers, truths, asked=..., missing=..., **options) -> Report; None if the program writes the score.
         visual: whether the average in the paper's table includes it.
         paper: whether it is one of the paper's; others have a column only if they were measured.
+        text: whether it asks about text alone, without images (the paper's Table 4).
         rule: the present rule, if it was another one before: an older score is then made again from its answers.
         program: the module of llava.eval that answers it.
         answer_flags: flags of the program, besides those that all scripts give (checkpoint, answers, temperature).
@@ -127,6 +128,7 @@ class Benchmark:
     score: Callable[..., Report] | None = None
     visual: bool = True
     paper: bool = True
+    text: bool = False
     rule: str = ""
     program: str = "model_vqa_loader"
     answer_flags: tuple[str, ...] = ()

@@ -95,6 +95,7 @@ BBH = Benchmark(
     prepare=prepare,
     score=score,
     visual=False,
+    text=True,
     answer_flags=("--max_new_tokens", "128"),
     answers="answers/{stem}/{name}.jsonl",
     settings=(

@@ -208,6 +208,7 @@ MMLU = Benchmark(
     prepare=prepare,
     score=score,
     visual=False,
+    text=True,
     program="model_mmlu",
     answer_flags=("--shots-file", "{data}/shots.json"),
     answers="answers/{stem}{METHOD}/{name}.jsonl",

@@ -143,6 +143,7 @@ def main() -> None:
     benchmarks = runnable(args.only, args.require_all, args.data, questions)
     check_program_flags(benchmarks, flags, own=parser.options)
 
+    from llava.checkpoint.card import add_scores
     from llava.checkpoint.folder import open_checkpoint
     from llava.mm_utils import get_model_name_from_path
 
@@ -158,7 +159,8 @@ def main() -> None:
     if len(failed) == len(benchmarks):
         raise AllError(f"every benchmark failed: {', '.join(failed)}")
     print(f"\n{text}")
-    print(f"The scores are in {results}: summary.md, summary.json and NAME.json for each benchmark")
+    card = " and in the checkpoint's model card" if add_scores(checkpoint.path, text) else ""
+    print(f"The scores are in {results}: summary.md, summary.json and NAME.json for each benchmark{card}")
     if failed:
         raise AllError(f"without {', '.join(failed)}, which failed; run again to try them once more")
 

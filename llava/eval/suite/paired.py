@@ -1,6 +1,6 @@
 """Two checkpoints on the same questions: differences and ratios of scores with paired bootstrap intervals."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,11 +67,11 @@ def paired_draws(
     return PairedDraws(*means.T)
 
 
-def questions_of(report: Report) -> set[str]:
+def questions_of(report: Report) -> Set[str]:
     """The ids of the questions; for perplexity the pieces of text with their numbers of tokens."""
     if "pieces" in report.details:
         return {f"{key} ({tokens} tokens)" for key, _, tokens, *_ in report.details["pieces"]}
-    return set(report.per_question)
+    return report.per_question.keys()
 
 
 def perplexity_draws(ours: Report, reference: Report, resamples: int = RESAMPLES, seed: int = 0) -> PairedDraws:
@@ -88,6 +88,20 @@ def perplexity_draws(ours: Report, reference: Report, resamples: int = RESAMPLES
         lambda drawn: np.exp(drawn @ nll / np.maximum(drawn @ sizes, 1)[:, None]),
     )
     return PairedDraws(*values.T)
+
+
+def log_scores(report: Report) -> dict[str, float]:
+    """A number for each piece of a perplexity's text: their mean is the log of the headline.
+
+    They are its linear form (delta method), so that their spread is that of the log perplexity over pieces.
+    """
+    column = 2 + UNITS.index(report.details["unit"])
+    pieces = report.details["pieces"]
+    sizes = np.array([piece[column] for piece in pieces], dtype=np.float64)
+    nll = np.array([piece[1] for piece in pieces], dtype=np.float64)
+    log = nll.sum() / sizes.sum()
+    values = log + (nll - log * sizes) / sizes.mean()
+    return dict(zip((piece[0] for piece in pieces), values.tolist(), strict=True))
 
 
 def is_mean_of_questions(report: Report) -> bool:

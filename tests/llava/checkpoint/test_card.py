@@ -5,7 +5,7 @@ import json
 import pytest
 from huggingface_hub import ModelCard
 
-from llava.checkpoint.card import model_card, write_card
+from llava.checkpoint.card import add_scores, model_card, write_card
 from llava.checkpoint.record import LayerRecord
 from llava.train.train import train
 
@@ -104,3 +104,19 @@ def test_other_writers_write_theirs(command, tiny_llava, tmp_path):
         assert f'"{name}"' in text
     assert "Removed: 1." in (tmp_path / "pruned/README.md").read_text()
     assert "LlavaForConditionalGeneration" in (tmp_path / "exported/README.md").read_text()
+
+
+def test_scores_are_added_and_replaced(tmp_path, config):
+    assert not add_scores(tmp_path, "| GQA |")
+    (tmp_path / "README.md").write_text("# My own words\n\n## How to load it\n")
+    assert not add_scores(tmp_path, "| GQA |")
+    assert (tmp_path / "README.md").read_text() == "# My own words\n\n## How to load it\n"
+    (tmp_path / "README.md").unlink()
+    write_card(tmp_path, config)
+    before = (tmp_path / "README.md").read_text()
+    for score in ("61.25", "62.50"):
+        assert add_scores(tmp_path, f"| GQA |\n|---|\n| {score} |\n")
+    text = (tmp_path / "README.md").read_text()
+    assert "61.25" not in text
+    assert text.replace("\n## Scores\n\n| GQA |\n|---|\n| 62.50 |\n", "") == before
+    assert ModelCard(text).data.to_dict() == ModelCard(before).data.to_dict()

@@ -4,6 +4,7 @@ import pickle
 
 import pytest
 
+from llava.data import conversion
 from llava.data.json_items import json_items
 from llava.data.records import DataFormatError, open_records
 
@@ -111,3 +112,28 @@ def test_a_file_is_read_in_parts(tmp_path, monkeypatch, size):
     with pytest.raises(json.JSONDecodeError) as expected:
         json.loads(broken)
     assert f"at line {expected.value.lineno}, column {expected.value.colno}" in str(error.value)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_the_first_error_is_reported_whichever_process_finds_it(tmp_path, monkeypatch, large):
+    """An item that is wrong comes before one that is not JSON, also if another process checks the items."""
+    monkeypatch.setattr(conversion, "_LARGE", 0 if large else 1 << 40)
+    monkeypatch.setattr(conversion, "_ROWS_PER_BATCH", 8)
+    items = [json.dumps(GOOD)] * 100
+    for broken in (50, 53, 99):
+        lines = items.copy()
+        lines[broken], lines[60] = '{"id": "x"}', "{"
+        with pytest.raises(DataFormatError, match=f"item {min(broken, 60)} "):
+            open_records(write(tmp_path, "\n".join(lines)), tmp_path / "cache")
+    assert not list((tmp_path / "cache").glob("*.arrow"))
+
+
+def test_a_large_file_has_the_same_records(tmp_path, monkeypatch):
+    """Several processes write what one writes."""
+    monkeypatch.setattr(conversion, "_ROWS_PER_BATCH", 64)
+    items = [dict(GOOD, id=i, image=f"{i}.png" if i % 3 else None) for i in range(1000)]
+    path = write(tmp_path, items)
+    alone = open_records(path, tmp_path / "alone")
+    monkeypatch.setattr(conversion, "_LARGE", 0)
+    several = open_records(path, tmp_path / "several")
+    assert several.table.equals(alone.table)

@@ -69,3 +69,25 @@ def test_no_interval(tmp_path):
     report.write(tmp_path / "r.json")
     assert json.loads((tmp_path / "r.json").read_text())["low"] is None
     assert read_report(tmp_path / "r.json") == report
+
+
+def test_parts(report, tmp_path):
+    report.parts = {"first": ["a", "b"], "second": ["c"], "odd": ["a", "z"]}
+    report.write(tmp_path / "r.json")
+    again = read_report(tmp_path / "r.json")
+    assert again.scores_of("first") == {"a": 1.0, "b": 0.0}
+    with pytest.raises(ValueError, match="toy has no part 'third'; it has first, second, odd"):
+        again.scores_of("third")
+    with pytest.raises(ValueError, match="no score for z of its part odd"):
+        again.scores_of("odd")
+
+
+def test_older_files_have_no_parts(report, tmp_path):
+    path = tmp_path / "r.json"
+    report.write(path)
+    older = json.loads(path.read_text())
+    del older["parts"]
+    path.write_text(json.dumps(older))
+    assert read_report(path) == report
+    with pytest.raises(ValueError, match="it has no parts"):
+        read_report(path).scores_of("first")

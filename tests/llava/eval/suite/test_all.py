@@ -10,6 +10,7 @@ from importlib import import_module
 
 import pytest
 
+from llava.checkpoint.card import write_card
 from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.identity import file_state
 from llava.eval.benchmarks import BENCHMARKS
@@ -84,6 +85,16 @@ def test_runs_what_has_data_and_ends_in_the_row(bench, capsys):
     assert "| model | – | – | – | – | – | 75.00 | – | – | 75.00 (of 1) | – | 25.00 | – |" in table
     assert "- GQA: accuracy 75.00%" in table
     assert table in said
+
+
+def test_the_model_card_gets_the_scores(bench, capsys):
+    config = json.loads((bench / "model/config.json").read_text())
+    write_card(bench / "model", config)
+    run(bench)
+    assert (bench / "data/results/model/summary.md").read_text() in (bench / "model/README.md").read_text()
+    assert "and in the checkpoint's model card" in capsys.readouterr().out
+    run(bench)
+    assert calls(bench) == ["gqa", "bbh"], "a new card is no new checkpoint"
 
 
 def test_passes_over_what_is_finished_while_nothing_changed(bench, capsys):

@@ -1,6 +1,7 @@
 """Comparisons of made scores whose differences are known."""
 
 import json
+import math
 import os
 import shlex
 import subprocess
@@ -14,7 +15,7 @@ from llava.eval.benchmarks import BENCHMARKS, VISUAL
 from llava.eval.scoring.report import Measure, Report
 from llava.eval.scoring.statistics import bootstrap_mean
 from llava.eval.suite.compare import compare, current_results, markdown, named_results
-from llava.eval.suite.paired import ComparisonError, paired_draws
+from llava.eval.suite.paired import ComparisonError, log_scores, paired_draws, perplexity_draws
 from llava.eval.suite.table import average, checkpoints_table, row
 from tests.conftest import REPOSITORY
 
@@ -154,6 +155,22 @@ def perplexity(nll, tokens=10, **details):
     measured = {"unit": "token", "sha256": "x", "corpus": "here", "context": 16, "pieces": pieces} | details
     metrics = {"perplexity (token)": Measure(value, value, value, len(nll))}
     return Report("perplexity", "perplexity (token)", metrics, len(nll), 0, details=measured, unit="perplexity")
+
+
+def test_the_scores_of_pieces_are_a_linear_form_of_the_log_perplexity():
+    """Their mean is the log of the headline, and their interval is near that of resampled pieces."""
+    rng = np.random.default_rng(6)
+    sizes = rng.integers(5, 50, size=400)
+    nll = sizes * rng.normal(2, 0.4, size=400)
+    report = perplexity([1.0])
+    report.details["pieces"] = [
+        [f"w{i}", n, int(size), 40, 8] for i, (n, size) in enumerate(zip(nll, sizes, strict=True))
+    ]
+    scores = np.array(list(log_scores(report).values()))
+    assert scores.mean() == pytest.approx(math.log(np.exp(nll.sum() / sizes.sum())))
+    low, high = np.percentile(perplexity_draws(report, report).ours, [2.5, 97.5])
+    half = 1.96 * scores.std(ddof=1) / 20
+    assert (scores.mean() - half, scores.mean() + half) == pytest.approx((math.log(low), math.log(high)), abs=0.005)
 
 
 def test_perplexity_is_compared_piece_by_piece():

@@ -1,0 +1,129 @@
+"""The pages: each command in them is understood by the program that it names, and no link is dead."""
+
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llava.flags import Parser
+from tests.conftest import REPOSITORY
+
+PAGES = sorted(
+    str(page.relative_to(REPOSITORY))
+    for page in [
+        *REPOSITORY.glob("*.md"),
+        *(REPOSITORY / "docs").rglob("*.md"),
+        REPOSITORY / "playground/data/eval/README.md",
+    ]
+)
+NO_DRY_RUN = {
+    "scripts/quickstart.sh": "tests/scripts/test_quickstart.py runs it in small",
+    "scripts/test.sh": "it runs these tests",
+    "scripts/docs.sh": "the test below runs it",
+    "scripts/docs_pictures.sh": "the test below runs its first command",
+    "scripts/score_quickstart.sh": "tests/scripts/test_score_quickstart.py",
+    "scripts/eval/quickstart_real_run.sh": "many steps with results between them",
+    "scripts/bench/gpu.sh": "tests/scripts/test_gpu_bench.py",
+}
+"""Script -> where it is run instead."""
+_SETTING = re.compile(r"[A-Z_]+=")
+
+
+def commands(page):
+    """The commands of the code blocks of a page that run our programs, as (settings, words)."""
+    text = (REPOSITORY / page).read_text(encoding="utf-8").replace("\\\n", " ")
+    blocks = re.findall(r"^```(?:bash|sh)?\n(.*?)^```", text, re.M | re.S) + re.findall(r"^    \S.*", text, re.M)
+    for line in (line for block in blocks for line in block.splitlines()):
+        for command in re.split(r"&&|\|", line.split("  #")[0]):
+            try:
+                words = shlex.split(command)
+            except ValueError:
+                continue
+            settings = []
+            while words and _SETTING.match(words[0]):
+                settings.append(words.pop(0))
+            if words and words[0] in ("python", "bash", "visual-region", "llava-train", "llava-eval"):
+                yield settings, words
+
+
+ALL = [(page, settings, words) for page in PAGES for settings, words in commands(page)]
+
+
+class Understood(BaseException):
+    """The parser has read all flags."""
+
+
+@pytest.mark.parametrize(
+    "words", [words for _, _, words in ALL if words[0] == "python"], ids=lambda words: " ".join(words)[:70]
+)
+def test_python_commands_parse(words, monkeypatch):
+    """Up to the point where the flags are read."""
+
+    original = Parser.parse_args
+
+    def read(self, *args):
+        original(self, *args)
+        raise Understood
+
+    monkeypatch.setattr(Parser, "parse_args", read)
+    monkeypatch.chdir(REPOSITORY)
+    words = ["gqa" if word == "NAME" else word for word in words]
+    module = words[2] if words[1] == "-m" else None
+    monkeypatch.setattr(sys, "argv", words[2:] if module else words[1:])
+    run, name = (runpy.run_module, module) if module else (runpy.run_path, words[1])
+    with pytest.raises(Understood):
+        run(name, run_name="__main__")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [(settings, words) for _, settings, words in ALL if words[0] == "bash" and words[1] not in NO_DRY_RUN],
+    ids=lambda words: " ".join(words)[:70],
+)
+def test_scripts_run_dry(settings, words):
+    words = [word.replace("NAME.sh", "gqa.sh") for word in words]
+    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    environment |= dict(setting.split("=", 1) for setting in settings) | {"DRY_RUN": "1", "PYTHON": sys.executable}
+    result = subprocess.run(words, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip()
+
+
+def test_scripts_without_a_dry_run_exist():
+    assert not [script for script in NO_DRY_RUN if not (REPOSITORY / script).is_file()]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)\s#]+)(?:#[^)]*)?\)", text)
+    folder = (REPOSITORY / page).parent
+    assert not [target for target in targets if "://" not in target and not (folder / target).exists()]
+
+
+def test_every_page_is_in_the_navigation():
+    """mkdocs itself only mentions a page that is left out."""
+    text = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8")
+    pages = [str(page.relative_to(REPOSITORY / "docs")) for page in (REPOSITORY / "docs").rglob("*.md")]
+    assert not [page for page in pages if f": {page}\n" not in text]
+
+
+def test_every_picture_is_used():
+    pictures = [*(REPOSITORY / "docs").rglob("*.png"), *(REPOSITORY / "docs").rglob("*.svg")]
+    text = "".join((REPOSITORY / page).read_text(encoding="utf-8") for page in PAGES)
+    assert not [picture.name for picture in pictures if picture.name not in text]
+
+
+def test_the_site_builds(tmp_path):
+    pytest.importorskip("material", reason="pip install -e '.[docs]'")
+    pytest.importorskip("mkdocstrings", reason="pip install -e '.[docs]'")
+    environment = os.environ | {"PYTHON": sys.executable}
+    command = ["bash", "scripts/docs.sh", "build", "--site-dir", str(tmp_path / "site")]
+    result = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert (Path(tmp_path) / "site/layers/index.html").is_file()

@@ -1,0 +1,130 @@
+"""What a table of scores lacks, and what a reader must know of it."""
+
+from collections import defaultdict
+
+from llava.eval.scoring.report import Report
+from llava.names import agree, count, listed, some
+from visual_region.study.board import Board
+from visual_region.study.samples import Column, Row
+
+_SEEN = 20
+"""Names in one note."""
+
+
+def notes(board: Board) -> list[str]:
+    """One sentence each."""
+    return [
+        *_no_reference(board),
+        *_missing(board),
+        *_seeds(board),
+        *_average(board),
+        *board.left_out,
+        *_unlike(board),
+        *_warnings(board),
+    ]
+
+
+def _no_reference(board: Board) -> list[str]:
+    if board.reference is None:
+        return ["no row tunes all layers: nothing is compared"]
+    without = sorted({row.share for row in board.rows if board.reference_of(row) is None})
+    return [f"{board.reference} has no cell with {share:g}% of the data: no comparison there" for share in without]
+
+
+def _missing(board: Board) -> list[str]:
+    found = []
+    if board.absent:
+        found.append(f"not measured for any row: {some((column.name for column in board.absent), _SEEN)}")
+        for benchmark in dict.fromkeys(column.benchmark for column in board.absent if column.part):
+            parts = dict.fromkeys(part for report in _reports(board, benchmark) for part in report.parts)
+            if parts:
+                found.append(f"{benchmark} has the parts {some(parts, _SEEN)}")
+    empty, partly = [], defaultdict(list)
+    for row in board.rows:
+        lacking = {column: _lacking(board, row, column) for column in board.columns}
+        if all(len(seeds) == len(row.cells) for seeds in lacking.values()):
+            empty.append(_name(row, board))
+            continue
+        for column, seeds in lacking.items():
+            if seeds:
+                which = "" if len(seeds) == len(row.cells) else f" ({listed('seed', seeds)})"
+                partly[f"{_name(row, board)}{which}"].append(board.title_of(column.name))
+    if empty:
+        found.append(f"no scores yet: {some(empty, _SEEN)}")
+    found += [f"{name} has no score yet in {some(titles, _SEEN)}" for name, titles in partly.items()]
+    unfinished = [result.cell.name for row in board.rows for result in row.cells.values() if not result.finished]
+    if unfinished:
+        found.append(f"not finished: {count(len(unfinished), 'cell')} ({some(unfinished)})")
+    return found
+
+
+def _lacking(board: Board, row: Row, column: Column) -> list[int]:
+    """The seeds of a row without a score in a column."""
+    sample = board.sample(row, column)
+    return [seed for seed in row.cells if sample is None or seed not in sample.seeds]
+
+
+def _seeds(board: Board) -> list[str]:
+    """Rows with one seed, and rows with other seeds than the reference."""
+    found = []
+    single = [_name(row, board) for row in board.rows if len(board.seeds_of(row)) == 1 and not row.is_backbone]
+    if single:
+        found.append(f"one seed, so that the interval covers questions only: {some(single, _SEEN)}")
+    other = []
+    for row in board.rows:
+        reference = board.reference_of(row)
+        own = board.seeds_of(row)
+        if own and reference and not row.is_backbone and own != board.seeds_of(reference):
+            other.append(f"{_name(row, board)} ({listed('seed', own)})")
+    if other:
+        what = agree(len(other), "this row has", "these rows have")
+        found.append(
+            f"{what} other seeds than {board.reference}, with which the common ones are paired: {some(other, _SEEN)}"
+        )
+    if any(row.is_backbone for row in board.rows):
+        found.append("the model before the tuning has no seed: its interval covers questions only")
+    return found
+
+
+def _average(board: Board) -> list[str]:
+    outside = [board.title_of(column.name) for column in board.columns if column not in board.averaged]
+    if len(board.averaged) > 1 and outside:
+        return [f"not in the average: {some(outside, _SEEN)}"]
+    return []
+
+
+def _unlike(board: Board) -> list[str]:
+    """Scores without an interval for pairs, and rows whose seeds tune different layers."""
+    found = []
+    single = [
+        board.title_of(column.name)
+        for column in board.columns
+        if any((sample := board.sample(row, column)) and sample.values is None for row in board.rows)
+    ]
+    if single:
+        found.append(f"no mean of questions, so that differences and averages have no interval: {some(single, _SEEN)}")
+    drawn = [
+        _name(row, board) for row in board.rows if len(board.seeds_of(row)) > 1 and row.number and row.layers is None
+    ]
+    if drawn:
+        found.append(
+            f"each seed tunes other layers, and the standard deviation is over these too: {some(drawn, _SEEN)}"
+        )
+    return found
+
+
+def _warnings(board: Board) -> list[str]:
+    """The warnings of the scores' files."""
+    columns = dict.fromkeys(column.benchmark for column in board.columns)
+    return list(
+        dict.fromkeys(f"{name}: {text}" for name in columns for r in _reports(board, name) for text in r.warnings)
+    )
+
+
+def _reports(board: Board, benchmark: str) -> list[Report]:
+    cells = [result for row in board.rows for result in row.cells.values()]
+    return [result.reports[benchmark] for result in cells if benchmark in result.reports]
+
+
+def _name(row: Row, board: Board) -> str:
+    return row.name if len({other.share for other in board.rows}) == 1 else f"{row.name} at {row.share:g}%"
