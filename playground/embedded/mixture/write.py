@@ -21,7 +21,7 @@ from playground.embedded.wheels import wheel_folder
 
 # Pictures of each task: captions of stage 1, conversations of stage 2, the test. Stage 2 has pictures of stage 1, as in
 # LLaVA's mix. A scene has a count, a place and a relation.
-SIZES = {easy: (600, 90, 100), digits: (1000, 180, 200), scenes: (1400, 260, 200), words: (1000, 180, 200)}
+SIZES = {easy: (700, 90, 100), digits: (1500, 180, 200), scenes: (2200, 260, 200), words: (1500, 180, 200)}
 TEXTS = 40
 DESCRIPTIONS = "sklearn", "datasets/descr/*.rst"
 """Plain English prose in a wheel: descriptions of data sets, for the perplexity of a text."""
