@@ -52,6 +52,8 @@ setup(
     ],
     extras_require={
         "quickstart": ["gguf"],
+        # export --format gguf
+        "gguf": ["gguf>=0.19"],
         # ZeRO and QLoRA; both are pure wheels here, without a compiler, and run on a CPU too.
         "scale": ["deepspeed>=0.19", "bitsandbytes>=0.50", "wandb"],
         # For --report_to.
@@ -60,6 +62,15 @@ setup(
         "kernels": ["liger-kernel>=0.8; platform_system == 'Linux'"],
         "cuda": ["flash-attn; platform_machine == 'x86_64'"],
         "docs": ["mkdocs-material>=9", "mkdocstrings[python]>=0.30"],
-        "dev": ["gguf", "pytest", "pytest-xdist", "ruff", "deepspeed>=0.19", "bitsandbytes>=0.50"],
+        "dev": [
+            "gguf",
+            "ipykernel",
+            "nbclient",
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "deepspeed>=0.19",
+            "bitsandbytes>=0.50",
+        ],
     },
 )

@@ -65,6 +65,15 @@ class Parser(argparse.ArgumentParser):
         """Ends the program with one line, instead of the usage of all flags."""
         self.exit(2, f"error: {message} (all flags: {self.prog} --help)\n")
 
+    def raising(self, kind: type[Exception]) -> "Parser":
+        """This parser, whose errors are raised as this kind and do not end the program."""
+
+        def error(message: str) -> NoReturn:
+            raise kind(message)
+
+        self.error = error
+        return self
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:
             super()._check_value(action, value)
@@ -124,10 +133,13 @@ def wait_for(*processes: subprocess.Popen) -> list[int]:
         sys.exit(INTERRUPTED)
 
 
-def add_checkpoint_flags(parser: argparse.ArgumentParser, dtype_help: str = "default: as stored") -> None:
-    """--model-path, --model-base, --vision-tower and --dtype."""
-    parser.add_argument("--model-path", required=True, help="checkpoint: full, LoRA, projector, merged or pruned")
-    parser.add_argument("--model-base", help="base of a LoRA or a projector; default: the recorded one")
+def add_checkpoint_flags(
+    parser: argparse.ArgumentParser, dtype_help: str = "default: as stored", several: bool = False
+) -> None:
+    """--model-path, --model-base (lists if `several`), --vision-tower and --dtype."""
+    path_help, kind = "checkpoint: full, LoRA, projector, merged or pruned", {"nargs": "+"} if several else {}
+    parser.add_argument("--model-path", required=True, help=f"{path_help}{'; or several' if several else ''}", **kind)
+    parser.add_argument("--model-base", help="base of a LoRA or a projector; default: the recorded one", **kind)
     parser.add_argument("--vision-tower", help="tower folder, if config.json records one of another machine")
     parser.add_argument("--dtype", choices=DTYPE_NAMES, help=dtype_help)
 

@@ -21,6 +21,8 @@ _DRAWN_BY = b"Matplotlib"
 _SUFFIXES = (".json", ".png", ".md")
 _OURS = ("mm_vision_tower", "visual_region", "averaged_from")
 """Keys of a config.json that neither a plain language model nor a tower has."""
+GGUF_MODEL, GGUF_PROJECTOR = "model.gguf", "mmproj.gguf"
+"""The files of an export to GGUF."""
 _MODEL_FILES = ("config.json", "adapter_config.json", "*.safetensors", "pytorch_model*.bin")
 
 Paths = Iterable[str | Path | None]
@@ -105,6 +107,7 @@ def check_output(
     flag: str = "--output",
     inputs: Paths = (),
     stock: bool = False,
+    gguf: bool = False,
 ) -> Path:
     """The output folder of a checkpoint; raises `OutputError` if it is not free, or has no room for `nbytes`.
 
@@ -112,18 +115,18 @@ def check_output(
         sources: folders of models that are read, and other outputs (`check_apart`).
         overwrite: allows a checkpoint of the same kind to be replaced.
         inputs: files and folders of data that are read; the output must not contain them.
-        stock: a LLaVA in the format of transformers is written; otherwise one in ours.
+        stock, gguf: a LLaVA in the format of transformers, or GGUF files, are written; otherwise a checkpoint of ours.
     """
     output = Path(output)
     check_apart(output, sources, flag, inputs)
     place = check_folder(output, flag)
     if output.is_dir() and any(output.iterdir()):
-        config = _config_of(output)
-        if config is None:
-            raise OutputError(f"{flag} {output} is not empty and not a checkpoint; give another folder")
-        if not (_is_stock(config) if stock else _is_ours(config)):
-            wanted = "a LLaVA of transformers" if stock else "a checkpoint of this project"
-            raise OutputError(f"{flag} {output} holds {_named(config)}, not {wanted}; give another folder")
+        if gguf:
+            held = {file.name for file in output.iterdir()}
+            if GGUF_MODEL not in held or held - {GGUF_MODEL, GGUF_PROJECTOR, "README.md"}:
+                raise OutputError(f"{flag} {output} is not empty and not an export to GGUF; give another folder")
+        else:
+            _check_held(output, flag, stock)
         if not overwrite:
             raise OutputError(f"{flag} {output} holds a checkpoint already; --overwrite replaces it")
     # Partial output of a killed run may take as much space.
@@ -188,6 +191,16 @@ def check_cache(path: str | Path | None, models: Paths = (), flag: str = "--visi
         for model in filter(None, models):
             if Path(model).resolve() in (target, *target.parents):
                 raise OutputError(f"{flag} {path} is inside {model}, which is read; give a folder of its own")
+
+
+def _check_held(output: Path, flag: str, stock: bool) -> None:
+    """Raises `OutputError` if a folder that is not empty holds something else than a checkpoint of the wanted kind."""
+    config = _config_of(output)
+    if config is None:
+        raise OutputError(f"{flag} {output} is not empty and not a checkpoint; give another folder")
+    if not (_is_stock(config) if stock else _is_ours(config)):
+        wanted = "a LLaVA of transformers" if stock else "a checkpoint of this project"
+        raise OutputError(f"{flag} {output} holds {_named(config)}, not {wanted}; give another folder")
 
 
 def _config_of(folder: Path) -> dict[str, Any] | None:

@@ -121,7 +121,7 @@ def test_annotations_of_another_split(whole, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(shutil.copytree(whole, tmp_path / "here", symlinks=True))
     Path("list.json").write_text('{"7": "red"}')
     said = refusal("visual_region curve", PROGRAMS["visual_region curve"].split(), capsys, monkeypatch)
-    assert "list.json has no answer to 1 of the 1 questions: 0; is it of another split?" in said
+    assert "easy_vqa: 1 question id is not among the annotations: 0" in said
     said = refusal("llava.eval.eval_easy_vqa", [*SCORE.split(), "--check"], capsys, monkeypatch)
     assert said == "error: 1 question id is not among the annotations: 0"
 

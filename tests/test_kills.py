@@ -81,6 +81,11 @@ def cases(tiny, tiny_llava, tiny_lora, train_flags, made_once, python):
         "score": Case(
             [region, "score", *model, *scored, "--samples", "all", "--backbone", tiny.llm, "--output", "s.json"],
         ),
+        "curve": Case(
+            [region, "curve", *model, "--question-file", made / "easy/questions.jsonl", "--annotation-file",
+             made / "easy/annotations.json", "--image-folder", images, "--conv-mode", "v1", "--batch-size", 4,
+             "--order", "1,4", "--most", 2, "--limit", 12, "--output", "curve.json"],
+        ),
         "prune": Case([region, "prune", *model, "--layers", "1", "--output", "out"], done=DONE),
         "prune-lora": Case([region, "prune", "--model-path", tiny_lora, "--layers", "1", "--output", "out"], done=DONE),
         "prune-base": Case(
@@ -170,7 +175,7 @@ def _make_quickstart(folder, made, tiny, python):
 
 NAMES = [
     *("lora", "full", "projector", "cached", "evaluate", "evaluate-2", "features", "benchmark", "score-answers"),
-    *("perplexity", "score", "prune", "prune-lora", "prune-base", "prune-block", "revert", "export"),
+    *("perplexity", "score", "curve", "prune", "prune-lora", "prune-base", "prune-block", "revert", "export"),
     *("prepare-textvqa", "prepare-gqa", "prepare-refcocog", "prepare-ocrvqa", "quickstart", "playground"),
 ]
 SHORT = ("evaluate", "score", "prune-lora", "prepare-textvqa")

@@ -17,7 +17,7 @@ from visual_region.commands import COMMANDS
 
 PACKAGES = ("llava", "bunny", "visual_region", "playground", "scripts")
 OUTPUT = re.compile(
-    r"--(.*-)?(out|outputs?|dst|save|answers|report|upload|picture|markdown|results|cache|block)([-_].*)?"
+    r"--(.*-)?(out|outputs?|dst|save|answers|report|upload|picture|markdown|results|cache|block|training)([-_].*)?"
 )
 """Names of flags that may be a place to write."""
 NO_PLACE = {"--block", "--save-steps"}
@@ -44,6 +44,7 @@ FILES = {
     "llava.eval.answering.subset": {"--output": "--question-file q.jsonl"},
     "llava.eval.convert_gqa": {"--dst": "--src answers.jsonl"},
     "scripts/extract_mm_projector.py": {"--output": MODEL},
+    "llava.eval.prepare": {"--as-training": "docvqa --raw images --any-count"},
 } | {f"llava.eval.score {name}": {"--report-file": SCORE} for name, b in BY_NAME.items() if b.score}
 FILES["llava.eval.score scienceqa"] = dict.fromkeys(
     ("--report-file", "--output-file", "--output-result"), "--result-file answers.jsonl --base-dir ."

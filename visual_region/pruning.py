@@ -10,13 +10,14 @@ from transformers.utils.logging import tqdm
 
 from llava.checkpoint.adapter import NON_LORA
 from llava.checkpoint.hf_llava import is_hf_llava
-from llava.checkpoint.identity import rename_base_values
+from llava.checkpoint.identity import digest, rename_base_values
 from llava.checkpoint.older_config import without_older_fields
 from llava.checkpoint.opened import Checkpoint
 from llava.checkpoint.record import LayerRecord
 from llava.checkpoint.tensors import Stored, TensorFileError, tensors_in
 from llava.checkpoint.write import rewritten_folder, write_renamed_bin
-from llava.names import listed
+from llava.names import agree, count, listed
+from visual_region.scores import ScoreFile
 from visual_region.surgery import LayerCut, SurgeryError, layer_of
 
 HF_LAYER_PATHS = ("language_model.model.layers", "model.language_model.layers")
@@ -92,3 +93,16 @@ def difference(folder: Path, values: Mapping[str, Any], shards: Sequence[Sequenc
         if (other.shape, other.dtype) != (stored.shape, stored.dtype) or not other.same_bytes(stored):
             return f"first tensor that differs: {name}"
     return None
+
+
+def metric_values(scores_file: str, metric: str, checkpoint: Checkpoint) -> list[float]:
+    """One value per layer of a metric; raises `ValueError` if the scores are of another model."""
+    scores, record = ScoreFile.read(scores_file), checkpoint.record
+    values = scores.entry(metric)["values"]
+    if scores.num_layers != record.depth:
+        gone = f"{listed('layer', record.removed)} {agree(len(record.removed), 'was', 'were')} removed from it before"
+        has = f"{record.depth} ({gone})" if record.removed else f"{record.depth}"
+        many = count(scores.num_layers, "layer")
+        raise SurgeryError(f"{scores_file} is of {many}, the model has {has}; score this model")
+    scores.check_fits(checkpoint.name, digest(checkpoint))
+    return values

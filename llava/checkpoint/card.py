@@ -7,6 +7,7 @@ evaluation adds the scores (llava/eval/suite/all.py).
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from llava.checkpoint.adapter import ADAPTER_CONFIG
 from llava.checkpoint.record import LayerRecord
 from llava.files import written_whole
 from llava.names import count
+from llava.outputs import GGUF_MODEL, GGUF_PROJECTOR
 from llava.tables import markdown_table
 
 CARD = "README.md"
@@ -22,8 +24,6 @@ RUN_FILE = "run.json"
 _TAG = "llava-visual-region"
 _SCORES, _LOADING = "## Scores", "## How to load it"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_EXPORTED = "llava"
-"""`model_type` of a folder that stock transformers loads."""
 _LOAD = """```python
 from llava.model.builder import load_pretrained_model
 
@@ -31,12 +31,43 @@ tokenizer, model, image_processor, context_length = load_pretrained_model("{name
 ```
 
 `python -m llava.serve.cli --model-path {name} --image-file IMAGE` is a chat in the terminal."""
-_LOAD_EXPORTED = """```python
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What a folder holds: a sentence, the Hub's name of the library, how it is loaded, the Hub's name of the task."""
+
+    what: str
+    library: str
+    load: str = _LOAD
+    task: str = "image-text-to-text"
+
+
+_FULL = _Form("A vision-language model, or a part of one, in LLaVA's format.", "transformers")
+_LORA = _Form(
+    "LoRA weights and a projector for a vision-language model; they need the base that is named below.", "peft"
+)
+_EXPORTED = _Form(
+    "A vision-language model in the format of transformers' `LlavaForConditionalGeneration`.",
+    "transformers",
+    """```python
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 processor = AutoProcessor.from_pretrained("{name}")
 model = LlavaForConditionalGeneration.from_pretrained("{name}", dtype="auto")
-```"""
+```""",
+)
+_GGUF = _Form(
+    "A vision-language model in the format of llama.cpp (GGUF).",
+    "gguf",
+    "`llama-mtmd-cli -m {name}/model.gguf --mmproj {name}/mmproj.gguf --image IMAGE` is a chat in the terminal.",
+)
+_GGUF_TEXT = _Form(
+    "A language model in the format of llama.cpp (GGUF).",
+    "gguf",
+    "`llama-cli -m {name}/model.gguf` is a chat in the terminal.",
+    "text-generation",
+)
 
 
 def write_card(folder: Path, config: Mapping[str, Any], name: str | None = None, run: Path | None = None) -> None:
@@ -59,17 +90,16 @@ def model_card(folder: Path, config: Mapping[str, Any], name: str, run: Path) ->
     adapter = _json(folder / ADAPTER_CONFIG)
     cost = read_run(run)
     base = adapter.get("base_model_name_or_path") or cost.get("base")
-    exported = config.get("model_type") == _EXPORTED
-    load = (_LOAD_EXPORTED if exported else _LOAD).format(name=name)
+    form = _form(folder, config, adapter)
     parts = [
-        _metadata(config, adapter, base),
+        _metadata(config, adapter, base, form),
         f"# {name}",
-        _what(config, adapter),
+        form.what,
         _facts(config, base),
         *_layers(config),
     ]
     parts += _training(cost)
-    parts += [_LOADING, load]
+    parts += [_LOADING, form.load.format(name=name)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -103,7 +133,15 @@ def _json(file: Path) -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
-def _metadata(config: Mapping[str, Any], adapter: Mapping[str, Any], base: str | None) -> str:
+def _form(folder: Path, config: Mapping[str, Any], adapter: Mapping[str, Any]) -> _Form:
+    if (folder / GGUF_MODEL).is_file():
+        return _GGUF if (folder / GGUF_PROJECTOR).is_file() else _GGUF_TEXT
+    if config.get("model_type") == "llava":
+        return _EXPORTED
+    return _LORA if adapter else _FULL
+
+
+def _metadata(config: Mapping[str, Any], adapter: Mapping[str, Any], base: str | None, form: _Form) -> str:
     """The block of YAML; a base is named only if it is a model of the Hub, as the Hub accepts no other."""
     tags = [
         _TAG,
@@ -111,18 +149,10 @@ def _metadata(config: Mapping[str, Any], adapter: Mapping[str, Any], base: str |
         *(["lora"] if adapter else []),
         *(["layer-pruning"] if LayerRecord.of(config).removed else []),
     ]
-    lines = ["---", "pipeline_tag: image-text-to-text", f"library_name: {'peft' if adapter else 'transformers'}"]
+    lines = ["---", f"pipeline_tag: {form.task}", f"library_name: {form.library}"]
     if base and _HUB_ID.fullmatch(base) and not Path(base).exists():
         lines.append(f"base_model: {base}")
     return "\n".join([*lines, "tags:", *(f"- {tag}" for tag in tags), "---"])
-
-
-def _what(config: Mapping[str, Any], adapter: Mapping[str, Any]) -> str:
-    if config.get("model_type") == _EXPORTED:
-        return "A vision-language model in the format of transformers' `LlavaForConditionalGeneration`."
-    if adapter:
-        return "LoRA weights and a projector for a vision-language model; they need the base that is named below."
-    return "A vision-language model, or a part of one, in LLaVA's format."
 
 
 def _facts(config: Mapping[str, Any], base: str | None) -> str:

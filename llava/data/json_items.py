@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from itertools import count
 from typing import Any, TextIO
 
 _READ_CHARS = 1 << 20
@@ -14,6 +15,7 @@ class _Window:
 
     def __init__(self, file: TextIO) -> None:
         self.file = file
+        self._decoder = json.JSONDecoder()
         self.text, self.at = "", 0
         # Of the first character in memory.
         self.line, self.column = 1, 1
@@ -39,48 +41,110 @@ class _Window:
             if not self.more():
                 return ""
 
-
-def json_items(file: TextIO) -> Iterator[Any]:
-    """Items of a JSON list, or of JSON objects one after another (JSON lines); only one is in memory at a time.
-
-    Raises:
-        ValueError: anything that is not JSON, with item, line and column.
-    """
-    window, decoder, index = _Window(file), json.JSONDecoder(), 0
-
-    def wrong(why: str, at: int) -> ValueError:
-        line, column = window.place(at)
-        return ValueError(f"item {index} is not valid JSON: {why} at line {line}, column {column}")
-
-    if (first := window.peek()) not in ("[", "{"):
-        begin = window.text[window.at : window.at + 20]
-        raise ValueError(f"it begins with {begin!r}, not with a list" if first else "it is empty")
-    in_list = first == "["
-    window.at += in_list
-    ended = in_list and window.peek() == "]"
-    while not ended:
-        window.peek()
+    def value(self, what: str) -> Any:
+        """The next value, behind which the position is then; raises `ValueError` that begins with `what` it is."""
+        self.peek()
         while True:
             try:
-                item, window.at = decoder.raw_decode(window.text, window.at)
-                break
+                value, end = self._decoder.raw_decode(self.text, self.at)
             except json.JSONDecodeError as error:
-                at = error.pos - window.at
-                # The item may go on after the part that is in memory.
-                if not window.more():
-                    raise wrong(error.msg, at) from error
-        yield item
-        following = window.peek()
-        if in_list and following == ",":
-            window.at += 1
-        elif in_list and not following:
-            raise ValueError(f"it ends inside the list, after item {index}")
-        elif in_list and following != "]":
-            raise wrong(f"{following!r} follows it, where a comma or the end of the list should be", window.at)
-        ended = following == "]" if in_list else not following
-        index += 1
-    if in_list:
-        window.at += 1
-        if window.peek():
+                at = error.pos - self.at
+                # It may go on after the part that is in memory.
+                if self.more():
+                    continue
+                raise self.wrong(f"{what} is not valid JSON: {error.msg}", at) from error
+            if end < len(self.text):
+                self.at = end
+                return value
+            # So may a number.
+            if not self.more():
+                self.at = len(self.text)
+                return value
+
+    def wrong(self, why: str, at: int) -> ValueError:
+        line, column = self.place(at)
+        return ValueError(f"{why} at line {line}, column {column}")
+
+
+def json_items(file: TextIO, inside: str = "") -> Iterator[Any]:
+    """Items of a JSON list, or of JSON objects one after another (JSON lines); only one is in memory at a time.
+
+    Args:
+        inside: the key of the list in a JSON object, if the file holds one; keys before it are skipped.
+
+    Raises:
+        ValueError: anything that is not JSON, with item, line and column; an object without that list.
+    """
+    window = _Window(file)
+    if inside:
+        for key in _keys(window):
+            if key == inside:
+                break
+            # A long list that is not wanted is not held in memory either.
+            for _ in _list_items(window) if window.peek() == "[" else [window.value(repr(key))]:
+                pass
+        else:
+            raise ValueError(f"it has no key {inside!r}")
+    first = window.peek()
+    if first not in ("[" if inside else "[{") or not first:
+        begin = window.text[window.at : window.at + 20]
+        raise ValueError(f"it begins with {begin!r}, not with a list" if first else "it is empty")
+    if first == "[":
+        yield from _list_items(window)
+        if not inside and window.peek():
             line, column = window.place(window.at)
             raise ValueError(f"there is text after the list, at line {line}, column {column}; remove it")
+        return
+    for index in count():
+        if not window.peek():
+            return
+        yield window.value(f"item {index}")
+
+
+def _list_items(window: _Window) -> Iterator[Any]:
+    """The items of the list at the position, which is behind the list afterwards."""
+    window.at += 1
+    if window.peek() == "]":
+        window.at += 1
+        return
+    for index in count():
+        yield window.value(f"item {index}")
+        following = window.peek()
+        if not following:
+            raise ValueError(f"it ends inside the list, after item {index}")
+        if following not in ",]":
+            what = f"item {index} is not valid JSON: {following!r} follows it"
+            raise window.wrong(f"{what}, where a comma or the end of the list should be", window.at)
+        window.at += 1
+        if following == "]":
+            return
+
+
+def json_members(file: TextIO) -> Iterator[tuple[str, Any]]:
+    """Keys and values of a JSON object; only one value is in memory at a time. Raises `ValueError` as `json_items`."""
+    window = _Window(file)
+    for key in _keys(window):
+        yield key, window.value(repr(key))
+
+
+def _keys(window: _Window) -> Iterator[str]:
+    """The keys of a JSON object; before the next one is asked for, the value must be read."""
+    first = window.peek()
+    if first != "{":
+        begin = window.text[window.at : window.at + 20]
+        raise ValueError(f"it begins with {begin!r}, not with an object" if first else "it is empty")
+    window.at += 1
+    ended = window.peek() == "}"
+    while not ended:
+        key = window.value("a key")
+        if window.peek() != ":" or not isinstance(key, str):
+            raise window.wrong(f"{key!r} is no key with a value", window.at)
+        window.at += 1
+        yield key
+        following = window.peek()
+        if not following:
+            raise ValueError(f"it ends inside the object, after {key!r}")
+        if following not in ",}":
+            raise window.wrong(f"{following!r} follows {key!r}, where a comma or the end should be", window.at)
+        window.at += 1
+        ended = following == "}"

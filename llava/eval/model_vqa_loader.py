@@ -2,11 +2,10 @@
 
 from llava.eval.answering import program
 from llava.eval.answering.flags import loader_parser as make_parser
-from llava.eval.answering.questions import read_questions
 
 
 def main() -> None:
-    program.main(make_parser(), lambda args: read_questions(args.question_file))
+    program.main(make_parser(), "model_vqa_loader")
 
 
 if __name__ == "__main__":

@@ -2,14 +2,10 @@
 
 from llava.eval.answering import program
 from llava.eval.answering.flags import mmbench_parser as make_parser
-from llava.eval.benchmarks.mmbench import read_mmbench_questions
 
 
 def main() -> None:
-    program.main(
-        make_parser(),
-        lambda args: read_mmbench_questions(args.question_file, args.single_pred_prompt, args.all_rounds, args.lang),
-    )
+    program.main(make_parser(), "model_vqa_mmbench")
 
 
 if __name__ == "__main__":

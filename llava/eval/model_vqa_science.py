@@ -2,11 +2,10 @@
 
 from llava.eval.answering import program
 from llava.eval.answering.flags import science_parser as make_parser
-from llava.eval.benchmarks.scienceqa import read_science_questions
 
 
 def main() -> None:
-    program.main(make_parser(), lambda args: read_science_questions(args.question_file, args.single_pred_prompt))
+    program.main(make_parser(), "model_vqa_science")
 
 
 if __name__ == "__main__":

@@ -34,32 +34,38 @@ _ROUND_VOCABULARY_TO = 64
 
 
 class ExportError(ValueError):
-    """A model that transformers' own LLaVA cannot express."""
+    """A model that the wanted format cannot express."""
 
 
 def check_exportable(config: Any, tower: Any) -> None:
     """Raises `ExportError` with every feature that transformers' LLaVA lacks. `tower` may be a stub, or None."""
     if tower is None:
         raise ExportError("the model has no vision tower: it is a plain language model, which needs no export")
+    problems = vision_problems(config, tower, "transformers' LLaVA")
+    if problems:
+        raise ExportError("the model cannot be exported: " + "; ".join(problems))
+
+
+def vision_problems(config: Any, tower: Any, where: str) -> list[str]:
+    """What `where`, transformers' LLaVA or a reader of the same models, lacks of tower and projector."""
     problems = []
     vision = tower.cfg_only
     if type(vision) not in MODEL_MAPPING:
         problems.append(
-            f"transformers has no vision model of type {vision.model_type!r} (the tower {tower.vision_tower_name}); "
+            f"{where} has no vision model of type {vision.model_type!r} (the tower {tower.vision_tower_name}); "
             "towers that can be exported: CLIP, SigLIP"
         )
     elif tower.hidden_size != vision.hidden_size:
         problems.append(
             f"the tower returns features of {tower.hidden_size} values, its network {vision.hidden_size}: several "
-            "scales (S2) have no place in transformers' LLaVA"
+            f"scales (S2) have no place in {where}"
         )
     kind = getattr(config, "mm_projector_type", "linear")
     if kind != PROJECTOR_TYPE:
-        problems.append(f"the projector is {kind!r}, transformers' LLaVA has {PROJECTOR_TYPE!r} only")
+        problems.append(f"the projector is {kind!r}, {where} has {PROJECTOR_TYPE!r} only")
     if getattr(config, "mm_use_im_start_end", False):
-        problems.append("mm_use_im_start_end: images between marks of their own have no place in its processor")
-    if problems:
-        raise ExportError("the model cannot be exported: " + "; ".join(problems))
+        problems.append(f"mm_use_im_start_end: images between marks of their own have no place in {where}")
+    return problems
 
 
 def export(

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from llava.checkpoint.record import LayerRecord
-from llava.eval.benchmarks.easy_vqa import KINDS
+from llava.eval.benchmarks.easy_vqa import EASY_VQA, KINDS
 from llava.files import write_json, written_whole
 from llava.flags import Parser, run_program
 from llava.names import listed
 from llava.outputs import PICTURE, FileKind, check_files
 from llava.palette import MARKED, PLAIN, SERIES
 from llava.tables import markdown_table, text_table
+from visual_region.curve_file import OUTSIDE, WAYS, Point, curve_of_entries, read_curve
 from visual_region.layers import LayerSelection
 
 STAGES = (
@@ -25,34 +26,37 @@ FILES = {
     "report.png": PICTURE,
 }
 
+EASY = EASY_VQA.name
+
 
 def collect(out: Path, blind: Path) -> dict[str, Any]:
     """The results of all stages in one object."""
     region = LayerSelection.of_record(LayerRecord.of(_read(out / "lora/config.json")))
     scores = {"accuracy": _read(out / "accuracy.json"), "wrong_image": _read(out / "wrong_image.json")}
     scores |= {"blind": _read(blind)["sample"], "blind_whole_test": _read(blind)["test"]}
-    points = _read(out / "curve.json")
     removed = LayerRecord.of(_read(out / "healed/config.json")).removed
-    # The same layers may have been measured as "anywhere" too, with the same result.
-    measured = {tuple(entry["layers"]): entry["scores"] for entry in points}
+    (curve,) = read_curve(out / "curve.json").checkpoints
+    measured = {point.layers: point.reports[EASY].extra for point in curve.points}
     scores |= {"before": measured[()], "removed": measured[tuple(removed)]}
-    scores |= {"healed": _read(out / "healed.json")[0]["scores"]}
-    curve = [
-        {key: entry[key] for key in ("removed", "layers", "protected", "accuracy")}
-        | {"questions": entry["scores"]["questions"]}
-        for entry in points
-    ]
+    (healed,) = read_curve(out / "healed.json").checkpoints
+    scores |= {"healed": healed.points[0].reports[EASY].extra}
     return {
         **{name: {key: score[key] for key in (*KINDS, "questions")} for name, score in scores.items()},
         "without": removed,
         "tuned_layers": list(region.layers),
         "num_layers": region.num_layers,
-        "unpruned": next(entry for entry in curve if not entry["removed"]),
-        "pruned": [entry for entry in curve if entry["removed"]],
+        "unpruned": _entry(curve.line(OUTSIDE)[0], OUTSIDE),
+        "pruned": [_entry(point, way) for way in WAYS for point in curve.line(way)[1:]],
         "seconds": {
             name: int((out / "stages" / name).read_text()) for name in STAGES if (out / "stages" / name).exists()
         },
     }
+
+
+def _entry(point: Point, way: str) -> dict[str, Any]:
+    measure = point.reports[EASY].headline
+    layers = {"removed": point.removed, "layers": list(point.layers), "protected": way == OUTSIDE}
+    return {**layers, "accuracy": measure.value, "questions": measure.samples}
 
 
 def _read(path: Path) -> Any:
@@ -124,7 +128,7 @@ def models(report: dict[str, Any], out: Path) -> str:
 def picture(report: dict[str, Any], path: Path) -> None:
     """Left: accuracy per kind of question. Right: accuracy against the number of removed layers."""
     # These import torch, so they wait until the flags have been read.
-    from visual_region.pictures.curves import pruning_curve
+    from visual_region.pictures.curves import axis_label, lines_of, pruning_curve
     from visual_region.pictures.figure import new_figure, save
 
     figure, (bars, lines) = new_figure(1, 2, 11, 4.2)
@@ -143,8 +147,10 @@ def picture(report: dict[str, Any], path: Path) -> None:
     bars.set_ylabel("accuracy, %")
     bars.set_title(f"easy-VQA, {report['accuracy']['questions']} test questions")
     bars.legend(ncols=3, fontsize=8, loc="upper center")
-    whole = {"removed": 0, "protected": True, **report["unpruned"]}
-    pruning_curve(lines, [whole, *report["pruned"]], floor=report["blind"]["all"])
+    (curve,) = curve_of_entries([report["unpruned"], *report["pruned"]]).checkpoints
+    pruning_curve(lines, lines_of([("", curve)], EASY), "accuracy")
+    lines.set_xlabel(axis_label([curve]))
+    lines.axhline(100 * report["blind"]["all"], color=PLAIN, linestyle=":", label="blind")
     point = [len(report["without"])], [100 * report["healed"]["all"]]
     lines.plot(*point, label="healed", color=SERIES[3], marker="*", markersize=14, linestyle="none")
     lines.legend(fontsize=8)

@@ -10,10 +10,10 @@ COMMANDS: dict[str, str] = {
     "plan": "what a selection would train and cost: parameters, FLOPs, memory, files",
     "perplexity": "perplexity of text and answers, with blocks of layers set back to the backbone",
     "prune": "remove layers and write a checkpoint",
-    "curve": "accuracy on easy-VQA against layers removed",
+    "curve": "scores of benchmarks against layers removed, of one or several checkpoints",
     "revert": "set layers back to the backbone's weights and write a checkpoint",
     "heal": "distil a pruned model from the unpruned one",
-    "export": "write a folder that stock transformers loads, without any of our code",
+    "export": "write a folder that stock transformers loads, or GGUF files for llama.cpp",
     "doctor": "what is installed, which devices and kernels are used, and what to install for the rest",
 }
 """Name of the command and its module -> help."""

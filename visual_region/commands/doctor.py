@@ -21,7 +21,7 @@ OPTIONAL: dict[str, tuple[str, str]] = {
     "tensorboard": ("--report_to tensorboard", "trackers"),
     "liger-kernel": ("--kernels liger, on a GPU", "kernels"),
     "flash-attn": ("--attn_implementation flash_attention_2, on a GPU", "cuda"),
-    "gguf": ("the quickstart's model", "quickstart"),
+    "gguf": ("the quickstart's model; export --format gguf", "gguf"),
 }
 """Package -> what it is for, and the extra that installs it."""
 

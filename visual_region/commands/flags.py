@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 
-from llava.flags import DTYPE_NAMES, Parser, add_checkpoint_flags, add_output_flags
+from llava.flags import DTYPE_NAMES, Parser, add_checkpoint_flags, add_output_flags, positive
 from visual_region.layers import GRAMMAR
 
 MODES = ("lora", "full", "projector")
@@ -53,12 +53,12 @@ def _picture(parser: Parser) -> None:
         "kind",
         choices=("bars", "heatmap", "curves"),
         help="bars: a score file's metrics by layer; heatmap: samples by layers, one panel per score file (the "
-        "paper's Figure 5); curves: accuracy against layers removed, one panel per curve.json (its Figure 4)",
+        "paper's Figure 5); curves: scores against layers removed, a panel per benchmark (its Figure 4)",
     )
     parser.add_argument("files", nargs="+", help="score files, or files of `curve`")
     parser.add_argument("--metric", help="bars: comma-separated, default all of the paper; heatmap: one")
     parser.add_argument("--mark", help="bars: layers to mark, in the grammar of --tune_layers; default: tuned region")
-    parser.add_argument("--names", help="comma-separated titles of the panels; default: names of files")
+    parser.add_argument("--names", help="comma-separated titles of the panels, or of checkpoints in curves")
     parser.add_argument("--output", required=True, help="PNG to write")
 
 
@@ -119,15 +119,31 @@ def _prune(parser: Parser) -> None:
 
 
 def _curve(parser: Parser) -> None:
+    # They import numpy, which the other commands' flags do without.
     from llava.eval.answering.flags import add_model_flags
+    from llava.eval.benchmarks import BY_NAME, DATA
 
-    add_model_flags(parser)
-    parser.set_defaults(temperature=0.0, max_new_tokens=8)
-    parser.add_argument("--question-file", required=True)
-    parser.add_argument("--annotation-file", required=True)
-    parser.add_argument("--scores", required=True, help="score file of `python -m visual_region score`")
-    parser.add_argument("--most", type=int, default=4, help="the largest number of layers to remove")
-    parser.add_argument("--limit", type=int, help="the number of questions to use, from the first; default: all")
+    add_model_flags(parser, several=True)
+    parser.set_defaults(temperature=0.0, max_new_tokens=None)
+    asked = parser.add_argument_group("what is measured")
+    what = "default: easy_vqa; METHOD, MAX_TOKENS and other variables of scripts/eval apply"
+    names = {"choices": list(BY_NAME), "metavar": "NAME", "default": ["easy_vqa"]}
+    asked.add_argument("--benchmarks", nargs="+", help=what, **names)
+    asked.add_argument("--data", help=f"folder with a folder for each benchmark; default: {DATA}")
+    other = "another question file in a benchmark's folder, without its suffix"
+    asked.add_argument("--questions", nargs="+", default=[], metavar="NAME=FILE", help=other)
+    asked.add_argument("--question-file", help="of a single benchmark; default: the one in its folder")
+    asked.add_argument("--annotation-file", help="of a single benchmark; default: the one in its folder")
+    limit = "so many questions of each benchmark at most, evenly spaced over its question file; default: all"
+    asked.add_argument("--limit", type=positive, help=limit)
+    which = parser.add_argument_group("which layers are removed (numbers are of the model as it is now)")
+    scores = "score file of `python -m visual_region score`; of several checkpoints one each, in their order"
+    which.add_argument("--scores", nargs="+", help=scores)
+    which.add_argument("--metric", default="angular", help="a metric of the score file; the lowest is removed first")
+    which.add_argument("--order", help="layers to remove, such as 21,22,5, the first one first; in place of --scores")
+    where = "outside: the tuned region is protected, unless it is all layers; default: both"
+    which.add_argument("--where", choices=("outside", "anywhere", "both"), default="both", help=where)
+    which.add_argument("--most", type=int, default=4, help="the largest number of layers to remove")
     parser.add_argument("--output", required=True, help="JSON file to write; the points that it holds are kept")
 
 
@@ -162,8 +178,31 @@ def _heal(parser: Parser) -> None:
 
 def _export(parser: Parser) -> None:
     add_checkpoint_flags(parser, "of what is written; default: as stored")
+    parser.add_argument(
+        "--format",
+        choices=("transformers", "gguf"),
+        default="transformers",
+        help="transformers: a folder that stock transformers loads; gguf: files for llama.cpp",
+    )
+    # The same as --dtype, under the name and with the values that llama.cpp's own converter has.
+    parser.add_argument(
+        "--outtype",
+        dest="dtype",
+        type=_outtype,
+        metavar="{f32,f16,bf16}",
+        help="--dtype in llama.cpp's words",
+    )
+    parser.add_argument("--text-only", action="store_true", help="gguf: leave vision tower and projector out")
     parser.add_argument("--conv-mode", help="conversation template to write; default: the checkpoint's")
     add_output_flags(parser)
+
+
+def _outtype(text: str) -> str:
+    names = dict(zip(("f32", "f16", "bf16"), DTYPE_NAMES, strict=True))
+    if text not in names:
+        smaller = "llama.cpp's llama-quantize makes smaller types of them"
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(names)}; {smaller}")
+    return names[text]
 
 
 def _about_metrics() -> str:

@@ -1,11 +1,12 @@
 """`python -m visual_region picture`: draws score files and pruning curves."""
 
 import argparse
-import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from llava.names import count, short_paths
 from llava.outputs import PICTURE, check_files
+from visual_region.curve_file import CheckpointCurve, read_curve
 from visual_region.layers import LayerSelection
 from visual_region.pictures.bars import draw_bars
 from visual_region.pictures.curves import draw_curves
@@ -16,7 +17,7 @@ from visual_region.scores import ScoreError, ScoreFile
 def run(args: argparse.Namespace) -> None:
     check_files({"--output": (args.output, PICTURE)}, args.files)
     names = args.names.split(",") if args.names else None
-    if names and len(names) != len(args.files):
+    if names and args.kind != "curves" and len(names) != len(args.files):
         raise ScoreError(f"--names has {len(names)} titles for {len(args.files)} files")
     if args.kind == "bars":
         _bars(args)
@@ -24,8 +25,7 @@ def run(args: argparse.Namespace) -> None:
         files = [ScoreFile.read(file) for file in args.files]
         draw_heatmap(files, args.metric or "image-attention", args.output, names)
     else:
-        titles = names or [str(Path(file).with_suffix("")) for file in args.files]
-        draw_curves(list(zip(titles, map(_read_curve, args.files), strict=True)), args.output)
+        _curves(args.files, names, args.output)
     print(f"picture written to {args.output}")
 
 
@@ -41,11 +41,16 @@ def _bars(args: argparse.Namespace) -> None:
     draw_bars(scores, marked, args.output, metrics, args.mark or "")
 
 
-def _read_curve(file: str) -> list[dict[str, Any]]:
-    try:
-        entries = json.loads(Path(file).read_text(encoding="utf-8"))
-        if not entries or not all({"removed", "protected", "accuracy"} <= set(entry) for entry in entries):
-            raise ValueError("no entries with removed, protected and accuracy")
-    except (OSError, ValueError, TypeError) as error:
-        raise ScoreError(f"{file} is not a curve of `python -m visual_region curve` ({error})") from error
-    return entries
+def _curves(files: Sequence[str], names: Sequence[str] | None, output: str) -> None:
+    """Names of checkpoints are by default those of the files; in a file of several, their own."""
+    curves: list[tuple[str, CheckpointCurve]] = []
+    for file in files:
+        found = read_curve(file).checkpoints
+        own = short_paths([curve.name for curve in found])
+        plain = str(Path(file).with_suffix(""))
+        curves += [(own[curve.name] if len(found) > 1 else plain, curve) for curve in found]
+    if not any(point.reports for _, curve in curves for point in curve.points):
+        raise ScoreError(f"{', '.join(files)}: no point has been measured yet")
+    if names and len(names) != len(curves):
+        raise ScoreError(f"--names has {len(names)} names for {count(len(curves), 'checkpoint')}")
+    draw_curves(list(zip(names or [name for name, _ in curves], (curve for _, curve in curves), strict=True)), output)

@@ -17,8 +17,7 @@ from llava.names import agree, count, listed
 from llava.outputs import OutputError, check_apart, check_cache, check_files, check_folder, check_output
 from visual_region.importance import inputs
 from visual_region.importance.blocks import BLOCK_SCORES, block_distances, check_block, lowest_block, read_block_values
-from visual_region.pruning import cut_shards, difference, prune_adapter, pruned_config
-from visual_region.scores import ScoreFile
+from visual_region.pruning import cut_shards, difference, metric_values, prune_adapter, pruned_config
 from visual_region.surgery import LayerCut, SurgeryError, describe_layers, layers_named, lowest_outside, remove_layers
 
 
@@ -66,7 +65,7 @@ def choose_layers(args: argparse.Namespace, checkpoint: Checkpoint) -> tuple[int
     if args.scores is not None:
         if args.remove < 1:
             raise SurgeryError(f"--remove {args.remove} removes nothing; give at least 1")
-        return lowest_outside(_read_scores(args, checkpoint), args.remove, protected)
+        return lowest_outside(metric_values(args.scores, args.metric, checkpoint), args.remove, protected)
     gone = layers_named(args.layers, checkpoint.record)
     inside = sorted(set(gone) & set(protected))
     if inside:
@@ -98,19 +97,6 @@ def _choose_block(args: argparse.Namespace, checkpoint: Checkpoint, protected: t
     for start, value in enumerate(values):
         print(f"layers {start:3d} to {start + args.block - 1:3d}  {value:.4f}")
     return lowest_block(values, args.block, protected)
-
-
-def _read_scores(args: argparse.Namespace, checkpoint: Checkpoint) -> list[float]:
-    """One value per layer of `--metric`; raises `ValueError` if the scores are of another model."""
-    scores, record = ScoreFile.read(args.scores), checkpoint.record
-    values = scores.entry(args.metric)["values"]
-    if scores.num_layers != record.depth:
-        gone = f"{listed('layer', record.removed)} {agree(len(record.removed), 'was', 'were')} removed from it before"
-        has = f"{record.depth} ({gone})" if record.removed else f"{record.depth}"
-        many = count(scores.num_layers, "layer")
-        raise SurgeryError(f"{args.scores} is of {many}, the model has {has}; score this model")
-    scores.check_fits(checkpoint.name, identity.digest(checkpoint))
-    return values
 
 
 def _prune_full(args: argparse.Namespace, checkpoint: Checkpoint, cut: LayerCut) -> None:

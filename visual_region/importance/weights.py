@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from llava.checkpoint.adapter import Adapter, strip_wrapper_prefix
-from llava.checkpoint.hf_llava import our_name
+from llava.checkpoint.merged import merged_tensors
 from llava.checkpoint.opened import Checkpoint, Kind
 from llava.checkpoint.tensors import Stored
 from llava.names import count, listed
@@ -42,11 +41,10 @@ def decoder_weights(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) 
         raise ScoreError(f"{checkpoint.name} holds a projector only: {why}")
     whole = checkpoint.whole
     prefix, depth = f"{whole.family.layer_path}.", whole.depth
-    tensors = {our_name(stored.name): stored for stored in whole.tensors if stored.torch_dtype.is_floating_point}
+    merged = merged_tensors(checkpoint, dtype)
+    tensors = {name: stored for name, stored in merged.items() if stored.torch_dtype.is_floating_point}
     if not any(name.startswith(prefix) for name in tensors):
         raise ScoreError(f"{whole.path} holds no weights named {prefix}0...; it holds {', '.join(sorted(tensors)[:3])}")
-    if checkpoint.adapter is not None:
-        tensors |= _changed(checkpoint, checkpoint.adapter, tensors, prefix, dtype)
     by_layer: dict[int, dict[str, Stored]] = {}
     for name in sorted(tensors):
         match = re.fullmatch(rf"{re.escape(prefix)}(\d+)\.(.+)", name)
@@ -57,25 +55,3 @@ def decoder_weights(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) 
         held = listed("layer", sorted(by_layer))
         raise ScoreError(f"{whole.path} holds weights of {held}, but its config says {count(depth, 'layer')}")
     return DecoderWeights(checkpoint.name, tuple(by_layer[i] for i in range(depth)), prefix)
-
-
-def _changed(
-    lora: Checkpoint, adapter: Adapter, base: Mapping[str, Stored], prefix: str, dtype: torch.dtype
-) -> dict[str, Stored]:
-    """The tensors of the base that a LoRA folder changes."""
-    adapter.check_addable(lora.path)
-    changed: dict[str, Stored] = {}
-    for stored in (*adapter.tensors, *lora.tensors):
-        name = strip_wrapper_prefix(stored.name).replace(".base_layer.", ".")
-        if name in base:
-            changed[name] = stored.renamed(name)
-    for module in adapter.modules:
-        weight = base.get(f"{module}.weight")
-        if weight is None:
-            raise ScoreError(f"{lora.path} adapts {module}, which its base does not have")
-        if module.startswith(prefix):
-            # base + scale * B A, summed in float32 and then rounded.
-            changed[weight.name] = weight.changed(
-                lambda weight=weight, module=module: (weight.tensor().float() + adapter.delta(module)).to(dtype), dtype
-            )
-    return changed

@@ -2,14 +2,33 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import LinearSegmentedColormap
 
 from llava.names import spec_labels
 from llava.palette import EMPTY, LINE, MARKED
 from visual_region.layers import LayerSelection
 from visual_region.pictures.figure import layer_ticks, new_figure, save, shortened
+
+
+def stack_panel(axis: Any, tuned: np.ndarray, ticks: int = 22, gap: float = 1.2) -> None:
+    """Draws selections as rows of cells, the first on top; the middle of row i is at i + 0.5.
+
+    Args:
+        tuned: `(selections, layers)`: 1 for a layer that is chosen, 0 for one that is not; shares between have a colour
+            between.
+        ticks: at most so many layers have a number.
+        gap: between the cells, in points.
+    """
+    colours = LinearSegmentedColormap.from_list("tuned", [EMPTY, MARKED])
+    axis.pcolormesh(tuned, cmap=colours, vmin=0, vmax=1, edgecolors="white", linewidth=gap)
+    axis.invert_yaxis()
+    layer_ticks(axis, tuned.shape[1], ticks)
+    axis.set_xticks(axis.get_xticks() + 0.5, [f"{tick:.0f}" for tick in axis.get_xticks()], fontsize=7)
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
 
 
 def draw_stacks(selections: Sequence[LayerSelection], path: str | Path, shares: Sequence[list[float]] = ()) -> None:
@@ -21,13 +40,8 @@ def draw_stacks(selections: Sequence[LayerSelection], path: str | Path, shares: 
     # Wide enough for the title.
     width = max(5.0 if shares else 0.0, 0.26 * depth + label_width + 0.8)
     figure, (axis,) = new_figure(1, 1, width, 0.34 * len(selections) + 0.9 + 0.3 * bool(shares))
-    axis.pcolormesh(chosen, cmap=ListedColormap([EMPTY, MARKED]), vmin=0, vmax=1, edgecolors="white", linewidth=1.2)
-    axis.invert_yaxis()
-    layer_ticks(axis, depth)
+    stack_panel(axis, chosen)
     axis.set_yticks(np.arange(len(names)) + 0.5, names, fontsize=8)
-    axis.set_xticks(axis.get_xticks() + 0.5, [f"{tick:.0f}" for tick in axis.get_xticks()], fontsize=7)
-    axis.tick_params(length=0)
-    axis.spines[:].set_visible(False)
     for row, values in enumerate(shares):
         for layer, share in enumerate(values):
             if share >= 0.01:

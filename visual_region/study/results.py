@@ -14,7 +14,10 @@ from visual_region.study.cell import CELL_FILE, Cell
 CELLS = "cells"
 DONE_FILE = "done.json"
 """Written when every stage of a cell is finished: stage -> seconds."""
-RESULTS = "results"
+RESULTS, ATTENTION = "results", "attention"
+"""Folders of a cell: `BENCHMARK.json` for each benchmark; `DATASET.json`, a score file, for each data set."""
+SCORES_FILE, CURVE_FILE, REVERSION_FILE = "scores.json", "curve.json", "reversion.json"
+"""What `python -m visual_region score`, `curve` and `perplexity` wrote for a cell."""
 
 
 @dataclass(frozen=True)

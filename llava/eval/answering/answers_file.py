@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +90,16 @@ def basic_record(settings: Mapping[str, Any], places: Sequence[int]) -> dict[str
     """The part of every record that says which questions were answered, and with which settings."""
     digest = hashlib.sha256(",".join(map(str, places)).encode()).hexdigest()[:16]
     return {"settings": dict(settings), "answered": len(places), "which": digest}
+
+
+@dataclass
+class HeldAnswers:
+    """Answers in memory, in the place of an `AnswersFile`; `lines`: answer lines by the place of their question."""
+
+    lines: dict[int, str] = field(default_factory=dict)
+
+    def add(self, answered: Mapping[int, str]) -> None:
+        self.lines |= answered
 
 
 class AnswersFile:

@@ -19,6 +19,9 @@ from llava.files import sha256_of
 from llava.model.builder import checked_device, load_checkpoint, load_tokenizer
 from llava.tokenization import check_template
 
+Loaded = tuple[PreTrainedTokenizerBase, Any, Any]
+"""Tokenizer, model and image processor."""
+
 
 def open_model(args: argparse.Namespace) -> Checkpoint:
     """The checkpoint of --model-path and --model-base, opened and checked once for the whole program."""
@@ -48,9 +51,7 @@ def check_questions_template(name: str, checkpoint: Checkpoint) -> None:
         print(f"{note}; for questions, give --conv-mode", file=sys.stderr)
 
 
-def load(
-    args: argparse.Namespace, checkpoint: Checkpoint, sees: bool = True
-) -> tuple[PreTrainedTokenizerBase, Any, Any]:
+def load(args: argparse.Namespace, checkpoint: Checkpoint, sees: bool = True) -> Loaded:
     """Tokenizer, model and image processor; without `sees` neither tower nor projector is built."""
     return load_checkpoint(
         checkpoint,
@@ -70,31 +71,46 @@ def feature_cache(args: argparse.Namespace, model: Any) -> FeatureCache | None:
     return FeatureCache(args.vision_feature_cache, model.get_vision_tower(), ratio, model.dtype)
 
 
-def make_answerer(args: argparse.Namespace, checkpoint: Checkpoint, sees: bool = True) -> Answerer:
-    """Loads the checkpoint to answer as the flags say; `sees` as in `load`."""
+def check_asked_in(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
+    """`check_questions_template` of the template that questions are asked in, if there is one."""
     name = question_template(args, checkpoint)
     if name not in (None, OWN_TEMPLATE):
         check_questions_template(name, checkpoint)
-    tokenizer, model, processor = load(args, checkpoint, sees)
+
+
+def make_answerer(args: argparse.Namespace, checkpoint: Checkpoint, sees: bool = True) -> Answerer:
+    """Loads the checkpoint to answer as the flags say; `sees` as in `load`."""
+    check_asked_in(args, checkpoint)
+    return answerer_of(args, checkpoint, load(args, checkpoint, sees), sees)
+
+
+def answerer_of(args: argparse.Namespace, checkpoint: Checkpoint, loaded: Loaded, sees: bool = True) -> Answerer:
+    """A checkpoint that `load` has loaded, to answer as the flags say; without `sees` it reads no images."""
+    tokenizer, model, processor = loaded
     generation = Generation(
         args.max_new_tokens, args.temperature, args.top_p, args.num_beams, tuple(args.stop), args.seed
     )
+    name = question_template(args, checkpoint)
     own = name == OWN_TEMPLATE
     template = get_template(name) if name and not own else None
     cache = feature_cache(args, model) if sees else None
     return Answerer(model, tokenizer, processor, template, Path(args.image_folder), generation, cache, own)
 
 
+def dtype_name(args: argparse.Namespace) -> str:
+    """The dtype that `load` uses: of the flags, else the default of the device."""
+    return args.dtype or ("fp16" if args.device != "cpu" and torch.cuda.is_available() else "fp32")
+
+
 def settings(args: argparse.Namespace, checkpoint: Checkpoint, sees: bool = False) -> dict[str, Any]:
     """What answers depend on. Batch size and sharing do not change answers; `sees` as in `file_state`."""
     flags = vars(args)
-    on_gpu = args.device != "cpu" and torch.cuda.is_available()
     return {
         **file_state(checkpoint, args.vision_tower, sees),
         "questions": sha256_of(args.question_file),
         "question_flags": {name: flags[name] for name in ("single_pred_prompt", "all_rounds", "lang") if name in flags},
         "conv_mode": question_template(args, checkpoint),
         **{name: flags[name] for name in ("max_new_tokens", "temperature", "top_p", "num_beams", "stop", "seed")},
-        "dtype": args.dtype or ("fp16" if on_gpu else "fp32"),
+        "dtype": dtype_name(args),
         "images": args.image_folder,
     }

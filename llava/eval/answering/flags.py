@@ -15,9 +15,9 @@ CONV_HELP = "conversation template; default: the one that the checkpoint records
 UNITS = ("token", "byte", "word")
 
 
-def add_model_flags(parser: argparse.ArgumentParser) -> None:
-    """Upstream's flags of model and generation, and ours for speed."""
-    add_checkpoint_flags(parser, "default: fp16 on a GPU, fp32 on a CPU")
+def add_model_flags(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """Upstream's flags of model and generation, and ours for speed; `several` checkpoints as `add_checkpoint_flags`."""
+    add_checkpoint_flags(parser, "default: fp16 on a GPU, fp32 on a CPU", several)
     parser.add_argument("--image-folder", default="")
     parser.add_argument("--conv-mode", help=CONV_HELP)
     parser.add_argument("--temperature", type=float, default=0.2, help="0 takes the most probable token")

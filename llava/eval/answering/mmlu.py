@@ -9,7 +9,7 @@ from typing import Any
 
 from llava.checkpoint.opened import Checkpoint
 from llava.eval.answering.answerer import Answerer
-from llava.eval.answering.answers_file import AnswersFile
+from llava.eval.answering.answers_file import AnswersFile, HeldAnswers
 from llava.eval.answering.arguments import make_answerer, settings, template_name
 from llava.eval.answering.batching import BatchSize
 from llava.eval.answering.errors import EvaluationError
@@ -82,17 +82,31 @@ def answer(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
     left = [place.index for place in places if place.index not in answers.lines]
     if left:
         answerer = make_answerer(args, checkpoint, sees=False)
-        questions = _questions(args, answerer, rows, shots, left)
         if args.method == "generate":
             print(f"conversation template: {describe_template(known['conv_mode'])}")
-            answer_all(answerer, questions, answers, model_id, args.batch_size, SHARE[args.share_prefix])
-        else:
-            _choose_all(answerer, questions, answers, model_id, args.batch_size)
+        answer_rows(args, answerer, rows, shots, left, answers, model_id)
     record = {"model_id": model_id, "questions": len(rows), "skipped": []}
     asked_in = {"asked_in": describe_template(known["conv_mode"])} if args.method == "generate" else {}
     answers.finish(places, record | asked_in)
     by = count(len(places), f"answer by {args.method} is", f"answers by {args.method} are")
     print(f"{by} in {args.answers_file}")
+
+
+def answer_rows(
+    args: argparse.Namespace,
+    answerer: Answerer,
+    rows: Sequence[dict[str, Any]],
+    shots: dict[str, list[Item]],
+    places: Sequence[int],
+    answers: AnswersFile | HeldAnswers,
+    model_id: str,
+) -> None:
+    """Answers the rows at these places by --method; `rows` and `shots` are those of `read_items`."""
+    questions = _questions(args, answerer, rows, shots, places)
+    if args.method == "generate":
+        answer_all(answerer, questions, answers, model_id, args.batch_size, SHARE[args.share_prefix])
+    else:
+        _choose_all(answerer, questions, answers, model_id, args.batch_size)
 
 
 def _questions(
@@ -126,7 +140,11 @@ def _questions(
 
 
 def _choose_all(
-    answerer: Answerer, questions: Sequence[Question], answers: AnswersFile, model_id: str, batch_size: int | None
+    answerer: Answerer,
+    questions: Sequence[Question],
+    answers: AnswersFile | HeldAnswers,
+    model_id: str,
+    batch_size: int | None,
 ) -> None:
     """Answers every question with the letter of the most probable continuation."""
     size = BatchSize.of(batch_size, answerer.model)

@@ -13,7 +13,7 @@ from transformers.utils.logging import tqdm
 
 from llava.checkpoint.opened import Checkpoint
 from llava.eval.answering.answerer import Answerer
-from llava.eval.answering.answers_file import AnswersFile, read_record
+from llava.eval.answering.answers_file import AnswersFile, HeldAnswers, read_record
 from llava.eval.answering.arguments import make_answerer, open_model, settings
 from llava.eval.answering.batching import Batch, BatchSize, length_of
 from llava.eval.answering.errors import EvaluationError
@@ -50,12 +50,7 @@ def evaluate(args: argparse.Namespace, checkpoint: Checkpoint, everything: Seque
     asked = chunk(everything, args.num_chunks, args.chunk_idx)
     unusable = _unusable(args, everything, folder)
     questions = [q for q in asked if q.image not in unusable]
-    sees = any(q.image for q in questions)
-    if sees and not checkpoint.tower:
-        remedy = "give a vision-language checkpoint, or a question file without images"
-        raise EvaluationError(f"the questions have images, but {checkpoint.name} has no vision tower; {remedy}")
-    if args.vision_feature_cache and any(q.image_data for q in questions):
-        raise EvaluationError("--vision-feature-cache keeps features of image files; these images are in the TSV")
+    sees = check_sees(args, checkpoint, questions)
     # Of the whole file, so that all parts of it were made with the same settings.
     known = settings(args, checkpoint, sees=any(q.image and q.image not in unusable for q in everything))
     answers = unfinished(args, known, questions)
@@ -85,6 +80,17 @@ def evaluate(args: argparse.Namespace, checkpoint: Checkpoint, everything: Seque
     answers.finish(questions, record | {"asked_in": describe_template(known["conv_mode"])})
     without = f"; {count(len(skipped), 'question was', 'questions were')} left out" if skipped else ""
     print(f"{count(len(questions), 'answer is', 'answers are')} in {args.answers_file}{without}")
+
+
+def check_sees(args: argparse.Namespace, checkpoint: Checkpoint, questions: Sequence[Question]) -> bool:
+    """Whether questions have images; raises `EvaluationError` if the checkpoint or the cache cannot read them."""
+    sees = any(q.image for q in questions)
+    if sees and not checkpoint.tower:
+        remedy = "give a vision-language checkpoint, or a question file without images"
+        raise EvaluationError(f"the questions have images, but {checkpoint.name} has no vision tower; {remedy}")
+    if args.vision_feature_cache and any(q.image_data for q in questions):
+        raise EvaluationError("--vision-feature-cache keeps features of image files; these images are in the TSV")
+    return sees
 
 
 def describe_template(name: str | None) -> str:
@@ -128,7 +134,7 @@ def _unusable(args: argparse.Namespace, questions: Sequence[Question], folder: P
 def answer_all(
     answerer: Answerer,
     questions: Sequence[Question],
-    answers: AnswersFile,
+    answers: AnswersFile | HeldAnswers,
     model_id: str,
     batch_size: int | None = None,
     share: bool | None = None,
@@ -174,7 +180,7 @@ def answer_all(
 def unanswered(
     answerer: Answerer,
     questions: Sequence[Question],
-    answers: AnswersFile,
+    answers: AnswersFile | HeldAnswers,
     size: BatchSize,
     share: bool | None,
 ) -> tuple[Sequence[Question], list[Batch]]:

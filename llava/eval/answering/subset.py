@@ -4,12 +4,15 @@
 questions lose their images, which shows what a model knows without looking.
 """
 
+import csv
 import json
 import random
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
-from llava.eval.scoring.pairing import ScoringError, read_jsonl
+from llava.eval.scoring.mmbench_tsv import question_of, read_tsv
+from llava.eval.scoring.pairing import ScoringError, read_jsonl, read_questions
 from llava.files import written_whole
 from llava.flags import Parser, run_program
 from llava.names import count
@@ -41,6 +44,35 @@ def write_subset(source: Path, per_category: int | None, output: Path, images: b
     with written_whole(output) as aside:
         aside.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
     return len(chosen), len(rows)
+
+
+def write_spread(source: Path, most: int, output: Path) -> tuple[int, int]:
+    """Writes at most so many questions, evenly spaced over a question file of any form, which the output has too.
+
+    The forms are JSON lines, a list in JSON, and MMBench's TSV, in which all rotations of a question stay together.
+
+    Returns:
+        Numbers of questions written and read.
+    """
+    groups: dict[Any, list[Any]] = defaultdict(list)
+    if source.suffix == ".tsv":
+        for row in read_tsv(source):
+            groups[question_of(row["index"])].append(row)
+    else:
+        for i, row in enumerate(read_questions(source)):
+            groups[i].append(row)
+    keys, kept = list(groups), min(most, len(groups))
+    rows = [row for i in range(kept) for row in groups[keys[i * len(keys) // kept]]]
+    with written_whole(output) as aside, open(aside, "w", encoding="utf-8", newline="") as file:
+        if source.suffix == ".tsv":
+            writer = csv.DictWriter(file, list(rows[0]), dialect="excel-tab")
+            writer.writeheader()
+            writer.writerows(rows)
+        elif source.suffix == ".json":
+            json.dump(rows, file)
+        else:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    return kept, len(keys)
 
 
 def main() -> None:

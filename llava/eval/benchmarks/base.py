@@ -18,6 +18,8 @@ from llava.flags import Parser
 from llava.outputs import REPORT, FileKind, check_files
 
 Outputs = Mapping[str, tuple[str | Path | None, FileKind]]
+ScoreInputs = tuple[dict[str, Any], Any, Any]
+"""Keyword arguments of `Benchmark.score`, truths, and the keys of the questions that were asked (None: all)."""
 DATA = Path("playground/data/eval")
 """Holds one folder per benchmark."""
 
@@ -55,6 +57,7 @@ class Options:
     seed: int = 0
     ocr: bool = True
     template: str | None = None
+    split: str | None = None
 
 
 @dataclass(frozen=True)
@@ -222,20 +225,37 @@ class Benchmark:
         for file in files:
             check_files({flag: (report_path(args.report_file, file), REPORT), **self.outputs(args)}, inputs)
         with suppress(InputsFit):
-            options, truths, asked = self.options(args), self.read_truths(args), self.read_asked(args.question_file)
+            read = self.score_inputs(args)
             for file in files:
                 answers = [] if args.check else self.read_answers(file)
-                missing = CHECK if args.check else args.missing
-                report = self.score(answers, truths, asked=asked, missing=missing, **options)
-                if self.published and (found := self.count(truths, args)) is not None:
-                    report.warnings += self.published.warning(found)
-                if self.annotation_help:
-                    report.details["file"] = Path(args.annotation_file).name
                 # Older records do not have it, and files of other programs have no record.
-                if template := read_record(Path(file)).get("asked_in"):
-                    report.details["asked_in"] = template
+                report = self.report(args, read, answers, read_record(Path(file)).get("asked_in"))
                 self.finish(args, report, file)
                 report.publish(report_path(args.report_file, file))
+
+    def score_inputs(self, args: argparse.Namespace) -> ScoreInputs:
+        """What answers are scored with, by the flags of `score_parser`."""
+        return self.options(args), self.read_truths(args), self.read_asked(args.question_file)
+
+    def report(
+        self, args: argparse.Namespace, inputs: ScoreInputs, answers: Answers, asked_in: str | None = None
+    ) -> Report:
+        """The score of answers; with --check it raises `InputsFit`.
+
+        Args:
+            args, inputs: the flags of `score_parser`, and what `score_inputs` read by them.
+            asked_in: the template of the questions, if it is known.
+        """
+        options, truths, asked = inputs
+        missing = CHECK if args.check else args.missing
+        report = self.score(answers, truths, asked=asked, missing=missing, **options)
+        if self.published and (found := self.count(truths, args)) is not None:
+            report.warnings += self.published.warning(found)
+        if self.annotation_help:
+            report.details["file"] = Path(args.annotation_file).name
+        if asked_in:
+            report.details["asked_in"] = asked_in
+        return report
 
     def score_parser(self) -> Parser:
         parser = Parser(prog=f"python -m llava.eval.score {self.name}", description=f"Score {self.column} answers")

@@ -4,13 +4,14 @@ The paper's rule is not published. Its percentages are not those of a right-or-w
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from llava.eval.benchmarks.base import Benchmark, Published
 from llava.eval.benchmarks.parquet import Split, find_split, unpack, write_made
 from llava.eval.benchmarks.preparing import SHORT, Options, check_count, find, question, set_up
+from llava.eval.benchmarks.training import Sample, Source, Training, items, most_common, parquet_samples
 from llava.eval.scoring.pairing import Answers, ScoringError, expecting, read_json
 from llava.eval.scoring.report import Report, group
 from llava.eval.scoring.rules import anls, exact, relaxed_correctness
@@ -19,6 +20,8 @@ from llava.names import count, some
 
 ANNOTATIONS, IMAGES = "val_v1.0_withQT.json", "documents"
 PUBLISHED = Published(5349, "questions")
+SPLITS = {"train": Published(39463, "questions"), "val": PUBLISHED}
+"""Those with answers."""
 HUB = (
     *("questionId", "question", "question_types", "docId", "ucsf_document_id", "ucsf_document_page_no", "answers"),
     "data_split",
@@ -53,13 +56,40 @@ def from_hub(split: Split, out: Path, options: Options) -> Path:
 def prepare(raw: Path, out: Path, options: Options) -> int:
     if hub := find_split(raw, "validation", "DocVQA"):
         raw = from_hub(hub, out, options)
-    files, folders = (ANNOTATIONS, "val_v1.0.json"), ("", "val/", "spdocvqa_qas/")
-    source = find(raw, *(folder + name for name in files for folder in folders))
+    source = find(raw, *_files("val"))
     images = find(raw, IMAGES, "spdocvqa_images", "val/documents")
     entries = entries_of(read_json(source)).values()
     check_count(PUBLISHED, len(entries), options)
     rows = [question(e["questionId"], Path(e["image"]).name, f"{e['question']}\n{SHORT}") for e in entries]
     return set_up(out, {ANNOTATIONS: source, IMAGES: images}, "questions.jsonl", rows, options, images)
+
+
+def open_split(raw: Path, out: Path, split: str, options: Options) -> Source | None:
+    """A split with answers: the official file, or the Hub's (HuggingFaceM4/DocumentVQA has the training split)."""
+    if hub := find_split(raw, {"val": "validation"}.get(split, split), "DocVQA"):
+
+        def of_row(number: int, row: dict[str, Any]) -> Iterator[Sample]:
+            yield _sample(row | {"image": f"{row['ucsf_document_id']}_{row['ucsf_document_page_no']}.png"})
+
+        columns = ("questionId", "question", "ucsf_document_id", "ucsf_document_page_no", "answers")
+        return Source(out / IMAGES, lambda i: parquet_samples(hub, columns, i, of_row), SPLITS[split], True)
+    source = next((raw / file for file in _files(split) if (raw / file).is_file()), None)
+    if source is None:
+        return None
+    images = find(raw, IMAGES, "spdocvqa_images", f"{split}/{IMAGES}")
+    return Source(images, lambda _: map(_sample, items(source, "data", "DocVQA's file of answers")), SPLITS[split])
+
+
+def _files(split: str) -> list[str]:
+    """The places of a split's official file in a download, the newest first."""
+    names = (f"{split}_v1.0_withQT.json", f"{split}_v1.0.json")
+    return [folder + name for name in names for folder in ("", f"{split}/", "spdocvqa_qas/")]
+
+
+def _sample(entry: Mapping[str, Any]) -> Sample:
+    with expecting("an entry is not DocVQA's, or has no answers"):
+        key, image, text = str(entry["questionId"]), Path(entry["image"]).name, f"{entry['question']}\n{SHORT}"
+        return Sample(key, image, text, most_common(entry["answers"]), entry.get("content"))
 
 
 def score(answers: Answers, annotations: Mapping[str, Any], split: str = "val", **pairing: Any) -> Report:
@@ -90,3 +120,4 @@ DOCVQA = Benchmark(
     add_score_flags=lambda parser: parser.add_argument("--split", default="val"),
     options=lambda args: {"split": args.split},
 )
+DOCVQA_TRAINING = Training(open_split, tuple(SPLITS), "val", (*_files("train"), *_files("val")))

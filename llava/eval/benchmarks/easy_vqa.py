@@ -19,20 +19,14 @@ def kind_of(answer: str) -> str:
     return "shape" if answer in SHAPES else "colour" if answer in COLOURS else "yes_no"
 
 
-def score(answers: Answers, annotations: Mapping[str, str]) -> dict[str, Any]:
-    """Accuracy over the questions that were answered.
-
-    Returns:
-        `all`, `shape`, `colour`, `yes_no`: accuracy in [0, 1] (None for a kind without questions); `questions`: their
-        number; `counts` and `intervals` (Wilson, 95%) by kind.
-    """
-    return _by_kind(as_report(answers, annotations, [str(line["question_id"]) for line in answers]))
-
-
 def as_report(
     answers: Answers, annotations: Mapping[str, str], asked: Iterable[str] | None = None, missing: str = "error"
 ) -> Report:
-    """The report; a reply that is not one of the data set's answers counts as unreadable."""
+    """The report; a reply that is not one of the data set's answers counts as unreadable.
+
+    Its `extra` holds `all`, `shape`, `colour`, `yes_no`: accuracy in [0, 1] (None for a kind without questions);
+    `questions`: their number; `counts` and `intervals` (Wilson, 95%) by kind.
+    """
     if not isinstance(annotations, Mapping) or not all(isinstance(truth, str) for truth in annotations.values()):
         raise ScoringError("the annotations are not easy-VQA's: an object of question ids, each with its answer")
     paired = pair(answers, annotations, asked=asked, missing=missing)
@@ -41,6 +35,7 @@ def as_report(
     report = Report.of("easy_vqa", paired, right, {"accuracy": Measure.of(right)}, details={"rule": "exact match"})
     report.parse_failures = sum(normalise(line["text"]) not in known for line in answers)
     report.groups["kind"] = group([kind_of(reply.truth) for reply in paired.replies], right)
+    report.extra = _by_kind(report)
     return report
 
 
@@ -90,5 +85,4 @@ EASY_VQA = Benchmark(
     add_score_flags=lambda parser: parser.add_argument(
         "--output-file", dest="report_file", help="the same as --report-file"
     ),
-    finish=lambda args, report, file: report.extra.update(_by_kind(report)),
 )

@@ -4,13 +4,15 @@ The paper's rule is not published. It names Qwen-VL's and a margin of error, whi
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from llava.data.json_items import json_members
 from llava.eval.benchmarks.base import Benchmark, Published
 from llava.eval.benchmarks.parquet import Split, find_split, unpack, write_made
 from llava.eval.benchmarks.preparing import SHORT, Options, check_count, find, question, set_up
+from llava.eval.benchmarks.training import Sample, Source, Training, parquet_samples
 from llava.eval.scoring.pairing import Answers, ScoringError, expecting, read_json
 from llava.eval.scoring.report import Report
 from llava.eval.scoring.rules import exact, relaxed_correctness
@@ -21,6 +23,7 @@ ANNOTATIONS, IMAGES = "dataset.json", "images"
 PUBLISHED = Published(207572, "books", also=(20796,))
 HUB = ("image_id", "questions", "answers", "title", "authorName", "genre", "image_url")
 """Columns of howard-hou/OCR-VQA."""
+HUB_BOOKS = {name: Published(count, "books") for name, count in (("train", 166022), ("val", 20731), ("test", 20796))}
 SPLITS = {"train": 1, "val": 2, "test": 3}
 RULES = {"relaxed": relaxed_correctness, "exact": exact}
 SUFFIXES = (".jpg", ".png", ".gif", ".jpeg")
@@ -69,6 +72,35 @@ def image_name(book: str, url: str, images: Path) -> str:
     return next((name for name in names if (images / name).is_file()), names[0])
 
 
+def open_split(raw: Path, out: Path, split: str, options: Options) -> Source | None:
+    """A split of the official file, or of the Hub's; a book has several questions."""
+    if hub := find_split(raw, {"val": "validation"}.get(split, split)):
+        check_count(HUB_BOOKS[split], len(hub), options)
+        columns = ("image_id", "questions", "answers")
+
+        def of_row(number: int, row: dict[str, Any]) -> Iterator[Sample]:
+            return _samples(row["image_id"], row, f"{row['image_id']}{SUFFIXES[0]}")
+
+        return Source(out / IMAGES, lambda i: parquet_samples(hub, columns, i, of_row), in_parquet=True)
+    source = raw / ANNOTATIONS
+    if not source.is_file():
+        return None
+    images = find(raw, IMAGES)
+
+    def samples(_: bool) -> Iterator[Sample]:
+        with expecting(f"{source} is not OCR-VQA's dataset.json"), open(source, encoding="utf-8") as file:
+            for book, entry in json_members(file):
+                if entry["split"] == SPLITS[split]:
+                    yield from _samples(book, entry, image_name(book, entry.get("imageURL", ""), images))
+
+    return Source(images, samples)
+
+
+def _samples(book: str, entry: Mapping[str, Any], image: str) -> Iterator[Sample]:
+    for number, (text, answer) in enumerate(zip(entry["questions"], entry["answers"], strict=True)):
+        yield Sample(f"{book}_{number}", image, f"{text}\n{SHORT}", str(answer), entry.get("content"))
+
+
 def score(answers: Answers, books: Mapping[str, Any], split: str = "test", **pairing: Any) -> Report:
     """Relaxed and exact accuracy. `books` is the content of dataset.json."""
     references = {key: [answer] for key, (_, _, answer) in pairs_of(books, split).items()}
@@ -89,3 +121,4 @@ OCRVQA = Benchmark(
     add_score_flags=lambda parser: parser.add_argument("--split", choices=SPLITS, default="test"),
     options=lambda args: {"split": args.split},
 )
+OCRVQA_TRAINING = Training(open_split, tuple(SPLITS), "test", (ANNOTATIONS,))

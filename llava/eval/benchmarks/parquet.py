@@ -91,8 +91,6 @@ def unpack(
     Returns:
         The rows; `image` is the file's name, or None without an image.
     """
-    if folder.is_symlink():
-        raise PrepareError(f"{folder} is a link to another download; remove the link, or give another --out")
     rows, written = [], set()
     for number, row in enumerate(split.rows(*columns, "image")):
         content = (row["image"] or {}).get("bytes")
@@ -103,18 +101,25 @@ def unpack(
         if file is None or file in written:
             continue
         written.add(file)
-        path = folder / file
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise PrepareError(f"{split.files[0].parent}, row {number}: the image name {file!r} leaves {folder}")
-        if not path.is_file() or path.stat().st_size != len(content):
-            # Not `written_whole`, which looks through the folder for each file: OCR-VQA has 20,796. What a killed run
-            # leaves has the name of the file that the next run writes first.
-            path.parent.mkdir(parents=True, exist_ok=True)
-            aside = path.with_name(f".{path.name}.partial")
-            aside.write_bytes(content)
-            os.replace(aside, path)
+        write_image(folder, file, content, f"{split.files[0].parent}, row {number}: ")
     print(f"{len(written)} images of {len(rows)} rows are in {folder}")
     return rows
+
+
+def write_image(folder: Path, file: str, content: bytes, where: str = "") -> None:
+    """Writes an image as a file in a folder, unless it is there with this size; `where` it is from begins errors."""
+    path = folder / file
+    if folder.is_symlink():
+        raise PrepareError(f"{folder} is a link to another download; remove the link, or give another --out")
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise PrepareError(f"{where}the image name {file!r} leaves {folder}")
+    if not path.is_file() or path.stat().st_size != len(content):
+        # Not `written_whole`, which looks through the folder for each file: OCR-VQA has 20,796. What a killed run
+        # leaves has the name of the file that the next run writes first.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.partial")
+        aside.write_bytes(content)
+        os.replace(aside, path)
 
 
 def write_made(path: Path, text: str, options: Options) -> None:

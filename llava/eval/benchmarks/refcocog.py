@@ -1,16 +1,21 @@
 """RefCOCOg, test (UMD split): mean IoU (the paper's number) and accuracy at IoU 0.5."""
 
 import argparse
+import io
 import json
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from llava.eval.benchmarks.base import Benchmark, Published, Setting
 from llava.eval.benchmarks.parquet import Split, find_split, unpack, write_made
 from llava.eval.benchmarks.preparing import Options, PrepareError, check_count, find, place, question, set_up
-from llava.eval.scoring.boxes import FRAMES, parse_box, to_pixels
+from llava.eval.benchmarks.training import Sample, Source, Training, items, parquet_samples
+from llava.eval.scoring.boxes import FRAMES, box_text, parse_box, to_pixels
 from llava.eval.scoring.pairing import Answers, Reply, expecting, pair, read_json
 from llava.eval.scoring.report import Measure, Report
 from llava.eval.scoring.rules import iou
@@ -19,7 +24,10 @@ from llava.images import open_image
 ANNOTATIONS, IMAGES = "annotations.json", "train2014"
 REFS, INSTANCES = "refs(umd).json", "instances.json"
 PLACES = (IMAGES, f"images/{IMAGES}", f"images/mscoco/images/{IMAGES}")
+REFS_PLACES = ("refs(umd).p", "refcocog/refs(umd).p", REFS, f"refcocog/{REFS}")
+INSTANCES_PLACES = (INSTANCES, f"refcocog/{INSTANCES}")
 PUBLISHED = Published(9602, "expressions")
+SPLITS = {"train": Published(80512, "expressions"), "val": Published(4896, "expressions"), "test": PUBLISHED}
 OBJECTS = Published(5023, "objects")
 SPLIT = "test"
 # As LLaVA-1.5's training data asks for a box.
@@ -41,8 +49,7 @@ def from_hub(split: Split, raw: Path, out: Path, options: Options) -> Path:
             images = [json.loads(ref.pop("raw_image_info")) for ref in refs]
             annotations = [json.loads(ref.pop("raw_anns")) for ref in refs]
     else:
-        # The file's name is the image's, and the number of the object in it.
-        rows = unpack(split, HUB, out / IMAGES, lambda _, row: f"{row['file_name'].rpartition('_')[0]}.jpg")
+        rows = unpack(split, HUB, out / IMAGES, lambda _, row: _image_of(row))
         refs, images, annotations = [], [], []
         for row in rows:
             name, key = row["image"], row["question_id"]
@@ -60,20 +67,77 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
     """Writes questions.jsonl and annotations.json from REFER's files and COCO's train2014 images."""
     if hub := find_split(raw, SPLIT):
         raw = from_hub(hub, raw, out, options)
-    names = ("refs(umd).p", "refcocog/refs(umd).p", REFS, f"refcocog/{REFS}")
-    refs_file, instances_file = find(raw, *names), find(raw, INSTANCES, f"refcocog/{INSTANCES}")
+    refs_file, instances_file = find(raw, *REFS_PLACES), find(raw, *INSTANCES_PLACES)
     images = find(raw, *PLACES)
-    refs = read_json(refs_file) if refs_file.suffix == ".json" else load_plain_pickle(refs_file)
-    template = options.template or TEMPLATE
-    if "{}" not in template:
-        raise PrepareError(f"--template {template!r} has no {{}} for the expression")
-    entries = expressions(refs, read_json(instances_file), SPLIT)
+    template = template_of(options)
+    entries = expressions(_read_refs(refs_file), read_json(instances_file), SPLIT)
     check_count(PUBLISHED, len(entries), options)
     if len({str(entry["question_id"]) for entry in entries}) < len(entries):
         raise PrepareError(f"{refs_file}: an expression's id occurs twice")
     rows = [question(e["question_id"], e["image"], template.replace("{}", e["sentence"])) for e in entries]
     others = {ANNOTATIONS: {"split": SPLIT, "split_by": "umd", "data": entries}}
     return set_up(out, {IMAGES: images}, "questions.jsonl", rows, options, images, others=others)
+
+
+def open_split(raw: Path, out: Path, split: str, options: Options) -> Source | None:
+    """A split of REFER's files or of a copy on the Hub, with the boxes that LLaVA's training data has (`box_text`)."""
+    template = template_of(options)
+
+    def of_ref(ref: Mapping[str, Any], image: Mapping[str, Any], bbox: Sequence[float]) -> Iterator[Sample]:
+        x, y, width, height = bbox
+        answer = box_text((x, y, x + width, y + height), image["width"], image["height"])
+        for sentence in ref["sentences"]:
+            text = template.replace("{}", sentence["sent"])
+            yield Sample(str(sentence["sent_id"]), image["file_name"], text, answer, image.get("content"))
+
+    def of_row(number: int, row: dict[str, Any]) -> Iterator[Sample]:
+        if "raw_anns" in row:
+            return of_ref(row, json.loads(row["raw_image_info"]), json.loads(row["raw_anns"])["bbox"])
+        with Image.open(io.BytesIO(row["content"])) as image:
+            size = {"width": image.width, "height": image.height}
+        image = {"file_name": _image_of(row), "content": row["content"], **size}
+        sentences = [{"sent_id": f"{row['question_id']}_{i}", "sent": text} for i, text in enumerate(row["answer"])]
+        return of_ref({"sentences": sentences}, image, row["bbox"])
+
+    if hub := find_split(raw, {"val": "validation"}.get(split, split)) or find_split(raw, split):
+        if "raw_anns" in hub.columns:
+            samples = partial(parquet_samples, hub, HUB_REFS, False, of_row)
+            return Source(find(raw, *PLACES), lambda _: samples(), SPLITS[split])
+        # A box in shares needs the image's size.
+        samples = partial(parquet_samples, hub, HUB, True, of_row)
+        return Source(out / IMAGES, lambda _: samples(), None, in_parquet=True)
+    file = next((raw / name for name in REFS_PLACES if (raw / name).is_file()), None)
+    if file is None:
+        return None
+    refs, instances = _read_refs(file), find(raw, *INSTANCES_PLACES)
+    what = "REFER's file of images and boxes"
+
+    def of_file() -> Iterator[Sample]:
+        with expecting("refs and instances are not RefCOCOg's, or not of one download"):
+            images = {image["id"]: image for image in items(instances, "images", what)}
+            boxes = {entry["id"]: entry["bbox"] for entry in items(instances, "annotations", what)}
+            for ref in refs:
+                if ref["split"] == split:
+                    yield from of_ref(ref, images[ref["image_id"]], boxes[ref["ann_id"]])
+
+    return Source(find(raw, *PLACES), lambda _: of_file(), SPLITS[split])
+
+
+def template_of(options: Options) -> str:
+    """The prompt, with {} for the expression."""
+    template = options.template or TEMPLATE
+    if "{}" not in template:
+        raise PrepareError(f"--template {template!r} has no {{}} for the expression")
+    return template
+
+
+def _image_of(row: Mapping[str, Any]) -> str:
+    """The image of a row of lmms-lab/RefCOCOg: the file's name is the image's, and the number of the object in it."""
+    return f"{row['file_name'].rpartition('_')[0]}.jpg"
+
+
+def _read_refs(file: Path) -> list[dict[str, Any]]:
+    return read_json(file) if file.suffix == ".json" else load_plain_pickle(file)
 
 
 def expressions(refs: Sequence[Mapping[str, Any]], instances: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
@@ -181,3 +245,4 @@ REFCOCOG = Benchmark(
     add_score_flags=add_score_flags,
     options=lambda args: {"frame": args.frame},
 )
+REFCOCOG_TRAINING = Training(open_split, tuple(SPLITS), "test", REFS_PLACES)

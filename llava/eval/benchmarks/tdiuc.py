@@ -6,8 +6,10 @@ and a final full stop.
 
 import argparse
 import csv
+import sys
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 
 from llava.eval.benchmarks.base import Benchmark, Published, Setting
 from llava.eval.benchmarks.preparing import SHORT, Options, check_count, find, question, set_up
+from llava.eval.benchmarks.training import Sample, Source, Training, items
 from llava.eval.scoring.pairing import Answers, ScoringError, expecting, pair, read_json
 from llava.eval.scoring.report import Measure, Report, by_group, group, mean_of_group_means
 from llava.eval.scoring.rules import harmonic_mean, normalise
@@ -24,6 +27,7 @@ IMAGES = "val2014"
 ANNOTATIONS = "mscoco_val2014_annotations.json"
 OFFICIAL_QUESTIONS = "OpenEnded_mscoco_val2014_questions.json"
 PUBLISHED = Published(538868, "questions")
+SPLITS = {"train": Published(1115299, "questions"), "val": PUBLISHED}
 TYPES = (
     *("absurd", "activity_recognition", "attribute", "color", "counting", "object_presence", "object_recognition"),
     *("positional_reasoning", "scene_recognition", "sentiment_understanding", "sport_recognition"),
@@ -53,6 +57,40 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
     check_count(PUBLISHED, len(rows), options)
     check_count(Published(len(rows), "annotations"), len(answered), options)
     return set_up(out, {ANNOTATIONS: annotations, IMAGES: images}, "questions.jsonl", rows, options, images)
+
+
+def open_split(raw: Path, out: Path, split: str, options: Options) -> Source | None:
+    """A split of the official files. All answers of the split are held in memory, a few texts by number of question."""
+    year = f"{split}2014"
+    places = _places(split)
+    found = [next((raw / name for name in names if (raw / name).is_file()), None) for names in places]
+    if None in found:
+        return None
+    questions, annotations = found
+
+    def samples(_: bool) -> Iterator[Sample]:
+        # Equal answers are one text in memory.
+        with expecting(f"{questions} and {annotations.name} are not TDIUC's, or not of one split"):
+            answers = {
+                entry["question_id"]: sys.intern(str(entry["answers"][0]["answer"]))
+                for entry in items(annotations, "annotations", "TDIUC's file of answers")
+            }
+            for entry in items(questions, "questions", "TDIUC's file of questions"):
+                key, image = entry["question_id"], image_name(entry["image_id"], year)
+                yield Sample(str(key), image, f"{entry['question']}\n{SHORT}", answers[key])
+
+    return Source(find(raw, f"Images/{year}", year), samples, SPLITS[split])
+
+
+def _places(split: str) -> tuple[list[str], list[str]]:
+    """Where a download has the questions and the annotations of a split."""
+    names = f"OpenEnded_mscoco_{split}2014_questions.json", f"mscoco_{split}2014_annotations.json"
+    return tuple([f"{folder}/{name}", name] for folder, name in zip(("Questions", "Annotations"), names, strict=True))
+
+
+def image_name(image: int | str, year: str) -> str:
+    """The file of one of COCO's images."""
+    return f"COCO_{year}_{str(image).zfill(12)}.jpg"
 
 
 def score(
@@ -176,3 +214,4 @@ TDIUC = Benchmark(
     options=lambda args: {"answer_key": read_answer_key(args.answer_key) if args.answer_key else None},
     finish=finish,
 )
+TDIUC_TRAINING = Training(open_split, tuple(SPLITS), "val", tuple(chain(*_places("train"), *_places("val"))))

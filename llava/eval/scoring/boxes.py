@@ -21,6 +21,21 @@ def parse_box(text: str) -> Box | None:
     return tuple(map(float, found.groups())) if found else None  # type: ignore[return-value]
 
 
+def box_text(box: Box, width: int, height: int) -> str:
+    """A box in pixels of an image of `width` x `height` as LLaVA's training data writes it: shares of the padded frame.
+
+    `[x1, y1, x2, y2]`, rounded to two decimals, without zeros at the end ("[0.4, 0.05, 0.62, 1.0]").
+    """
+    side = max(width, height)
+
+    def share(place: float, size: int) -> float:
+        # LLaVA's expand2square rounds the margin down.
+        return round((min(max(place, 0), size) + (side - size) // 2) / side, 2)
+
+    x1, y1, x2, y2 = box
+    return str([share(x1, width), share(y1, height), share(x2, width), share(y2, height)])
+
+
 def to_pixels(box: Box, width: int, height: int, frame: str) -> Box:
     """A box in shares of 1 -> in pixels of an image of `width` x `height`: corners in order, clipped to the image."""
     if frame not in FRAMES:

@@ -22,7 +22,6 @@ from llava.tables import text_table
 T = TypeVar("T")
 _ROUNDING = 1e-12
 """A variance below this is that of equal scores."""
-_READ_APART = ("metrics", "groups", "parts")
 
 
 @dataclass(frozen=True)
@@ -124,6 +123,19 @@ class Report:
     def parse_failure_rate(self) -> float:
         return self.parse_failures / self.answers if self.answers else 0.0
 
+    @classmethod
+    def of_dict(cls, values: Mapping[str, Any]) -> "Report":
+        """The report that `as_dict` made these values of; raises `KeyError` or `TypeError` for other values."""
+        # Older files have no parts.
+        values = {"parts": {}, **values}
+        own = {f.name: values[f.name] for f in fields(cls) if f.compare}
+        own["metrics"] = {name: Measure(**measure) for name, measure in own["metrics"].items()}
+        own["groups"] = {kind: {n: Measure(**m) for n, m in groups.items()} for kind, groups in own["groups"].items()}
+        report = cls(**own)
+        known = {*(f.name for kind in (cls, Measure) for f in fields(kind)), "parse_failure_rate"}
+        report.extra = {name: value for name, value in values.items() if name not in known}
+        return report
+
     def scores_of(self, part: str) -> dict[str, float]:
         """Question -> score of one part; raises `ValueError` for a part that the score does not have."""
         if part not in self.parts:
@@ -170,14 +182,7 @@ class Report:
 def read_report(path: str | Path) -> Report:
     """A report from its JSON file; raises `ValueError` for another kind of file."""
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
-        return Report(
-            metrics={name: Measure(**measure) for name, measure in data["metrics"].items()},
-            groups={kind: {n: Measure(**m) for n, m in groups.items()} for kind, groups in data["groups"].items()},
-            # Older files have none.
-            parts=data.get("parts", {}),
-            **{f.name: data[f.name] for f in fields(Report) if f.compare and f.name not in _READ_APART},
-        )
+        return Report.of_dict(json.loads(Path(path).read_text(encoding="utf-8")))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a score written by llava.eval ({error!r})") from error
 

@@ -69,12 +69,7 @@ def check_program_flags(
 
 def _unknown(parser: Parser, flags: Sequence[str], set_by_caller: Collection[str]) -> list[str]:
     """Flags that the parser does not know. Raises `ValueError` for a value that the program would refuse."""
-
-    def refuse(message: str) -> None:
-        raise EvaluationError(message)
-
-    parser.error = refuse
-    parser.set_defaults(**dict.fromkeys(SET_BY_SCRIPTS))
+    parser.raising(EvaluationError).set_defaults(**dict.fromkeys(SET_BY_SCRIPTS))
     args, unknown = parser.known(flags)
     taken = [f"--{name.replace('_', '-')}" for name in set_by_caller if getattr(args, name) is not None]
     if taken:

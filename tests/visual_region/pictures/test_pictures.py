@@ -6,17 +6,20 @@ import re
 import pytest
 from matplotlib import pyplot
 
+from llava.eval.scoring.report import Measure, Report
 from tests.conftest import REPOSITORY
+from visual_region.curve_file import OUTSIDE, WAYS, CheckpointCurve, Point, curve_of_entries
 from visual_region.importance import METRICS
 from visual_region.layers import LayerSelection
 from visual_region.pictures import bars, curves, figure, heatmap, stacks
 from visual_region.scores import ScoreFile
 
 LAYERS = 6
-CURVE = [
+ENTRIES = [
     {"removed": n, "protected": p, "accuracy": a}
     for n, p, a in ((0, True, 1.0), (1, True, 0.0), (1, False, 0.0), (2, True, 0.5))
 ]
+(CURVE,) = curve_of_entries(ENTRIES).checkpoints
 
 
 @pytest.fixture
@@ -90,9 +93,13 @@ def test_one_palette():
                 assert not found, (path, found)
 
 
-def test_a_file_given_twice_keeps_both_panels(drawn, tmp_path):
+def test_a_file_given_twice_keeps_both_lines(drawn, tmp_path):
     curves.draw_curves([("a", CURVE), ("a", CURVE), ("b", CURVE)], tmp_path / "c.png")
-    assert [axis.get_title() for axis in drawn[0].axes] == ["a (1)", "a (2)", "b"]
+    (axis,) = drawn[0].axes
+    assert axis.get_title() == "easy-VQA"
+    ways = ("outside the tuned region", "anywhere")
+    expected = [f"{name}, {way}" for name in ("a (1)", "a (2)", "b") for way in ways]
+    assert [line.get_label() for line in axis.lines] == expected
     files = [score_file(tmp_path, 3)] * 2
     heatmap.draw_heatmap(files, "image-attention", tmp_path / "h.png", ["x", "x"])
     assert [axis.get_title() for axis in drawn[1].axes[:2]] == ["x (1), 3 samples", "x (2), 3 samples"]
@@ -110,3 +117,35 @@ def test_labels_that_end_alike_are_not_cut():
     long = "x" * 50
     assert figure.shortened([f"a{long}", f"b{long}"]) == [f"a{long}", f"b{long}"]
     assert figure.shortened([f"a{long}", "b"]) == [f"…{long[:39]}", "b"]
+
+
+def test_a_panel_per_benchmark_and_a_colour_per_checkpoint(drawn, tmp_path):
+    """Intervals of several lines are apart; perplexity is on a logarithmic scale; one legend for all panels."""
+
+    def report(name, value, unit="share"):
+        return Report(name, "score", {"score": Measure(value, 0.9 * value, 1.1 * value, 9)}, 9, 0, unit=unit)
+
+    def checkpoint(region):
+        points = [
+            Point(n, tuple(range(n)), ways, {
+                "gqa": report("gqa", 0.5 - n / 10), "textvqa": report("textvqa", 0.3),
+                "perplexity": report("perplexity", 10.0**n, "perplexity"),
+            })
+            for n, ways in ((0, WAYS), (1, WAYS), (2, WAYS if len(region) == LAYERS else (OUTSIDE,)))
+        ]  # fmt: skip
+        return CheckpointCurve("x", "x", LAYERS, region, points=points)
+
+    both = [("region", checkpoint((0, 3))), ("full", checkpoint(tuple(range(LAYERS))))]
+    curves.draw_curves(both, tmp_path / "c.png")
+    panels = [axis for axis in drawn[0].axes if axis.axison]
+    assert [axis.get_title() for axis in panels] == ["GQA", "TextVQA", "perplexity"]
+    assert [axis.get_yscale() for axis in panels] == ["linear", "linear", "log"]
+    for axis in panels:
+        labels = [line.get_label() for line in axis.lines]
+        assert labels == ["region, outside the tuned region", "region, anywhere", "full"]
+        first, second, third = (line.get_xdata() for line in axis.lines)
+        assert len({float(x[0]) for x in (first, second, third)}) == 3
+        assert len({line.get_color() for line in axis.lines}) == 2
+        assert len({line.get_marker() for line in axis.lines}) == 2
+    (legend,) = drawn[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == labels

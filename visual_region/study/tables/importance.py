@@ -4,18 +4,16 @@ from collections.abc import Sequence
 
 from visual_region.scores import ScoreError, ScoreFile
 from visual_region.study import statistics
-from visual_region.study.results import CellResult
+from visual_region.study.results import SCORES_FILE, CellResult
 from visual_region.study.samples import Row, rows_of
 from visual_region.study.tables.page import Grid, Page, Text
 from visual_region.study.tables.scores import numbers, row_record
-
-SCORES = "scores.json"
 
 
 def importance_page(results: Sequence[CellResult]) -> Page | None:
     """Each layer's importance by every metric, a grid for each row that was scored; None without one."""
     grids, records, notes = [], [], []
-    for row in rows_of(result for result in results if (result.folder / SCORES).is_file()):
+    for row in rows_of(result for result in results if (result.folder / SCORES_FILE).is_file()):
         files = _read(row, notes)
         names = [name for name in next(iter(files.values())).names] if files else []
         names = [name for name in names if all(name in file.names for file in files.values())]
@@ -41,7 +39,7 @@ def _read(row: Row, notes: list[str]) -> dict[int, ScoreFile]:
     files: dict[int, ScoreFile] = {}
     for seed, result in row.cells.items():
         try:
-            file = ScoreFile.read(result.folder / SCORES)
+            file = ScoreFile.read(result.folder / SCORES_FILE)
         except ScoreError as error:
             notes.append(f"left out: {error}")
             continue

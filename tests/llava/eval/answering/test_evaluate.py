@@ -303,7 +303,7 @@ def test_a_part_that_was_cut_is_mended_by_the_same_command(flags, questions, tmp
     def run(rank):
         monkeypatch.setenv("RANK", rank)
         monkeypatch.setenv("LOCAL_RANK", rank)
-        program.main(question_parser("test", 128), lambda args: read_questions(args.question_file))
+        program.main(question_parser("test", 128), "model_vqa_loader")
 
     run("0")
     run("1")
@@ -324,7 +324,7 @@ def test_under_torchrun_each_process_takes_its_chunk_and_the_last_joins(flags, q
         monkeypatch.setenv("RANK", rank)
         monkeypatch.setenv("LOCAL_RANK", rank)
         monkeypatch.setattr(sys, "argv", ["model_vqa_loader", *flags(questions())])
-        program.main(question_parser("test", 128), lambda args: read_questions(args.question_file))
+        program.main(question_parser("test", 128), "model_vqa_loader")
     lines = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     assert lines == whole
 

@@ -18,7 +18,6 @@ LIMITED = """
 import resource, sys
 from llava.eval.answering import program, runner
 from llava.eval.answering.flags import loader_parser
-from llava.eval.answering.questions import read_questions
 
 answer_all, room = runner.answer_all, int(sys.argv.pop())
 
@@ -31,7 +30,7 @@ def within_a_limit(answerer, questions, *more):
     return answer_all(answerer, questions, *more)
 
 runner.answer_all = within_a_limit
-program.main(loader_parser(), lambda args: read_questions(args.question_file))
+program.main(loader_parser(), "model_vqa_loader")
 """
 
 
