@@ -30,7 +30,10 @@ setup(
             "visual-region = visual_region.__main__:main",
             "llava-train = llava.train.train:train",
             "llava-eval = llava.eval.suite.benchmark:program",
-        ]
+        ],
+        # Where the harnesses look for models of other packages: llava/eval/harness.
+        "lm_eval.models": ["llava_vr = llava.eval.harness.text:LlavaVR"],
+        "lmms_eval.models": ["llava_vr = llava.eval.harness:manifest"],
     },
     install_requires=[
         "torch>=2.6",
@@ -60,6 +63,9 @@ setup(
         "trackers": ["tensorboard", "wandb"],
         # Triton, which the kernels need, comes with torch on Linux.
         "kernels": ["liger-kernel>=0.8; platform_system == 'Linux'"],
+        # Our checkpoints as a model of lm-eval and of lmms-eval: docs/harnesses.md.
+        "harness": ["lm-eval>=0.4.10"],
+        "harness-images": ["lmms-eval>=0.7"],
         "cuda": ["flash-attn; platform_machine == 'x86_64'"],
         "docs": ["mkdocs-material>=9", "mkdocstrings[python]>=0.30"],
         "dev": [

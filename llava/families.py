@@ -58,8 +58,10 @@ class ModelFamily:
 
 FAMILIES: dict[str, ModelFamily] = {}
 """The registered families by model_type; `known_families` returns those of all packages."""
+STOCK_CLASSES = {"llava": "LlavaForConditionalGeneration", "llava_next": "LlavaNextForConditionalGeneration"}
+"""transformers' own classes for a whole LLaVA, by model_type; their text and vision configs are nested."""
 UNSUPPORTED: dict[str, str] = {
-    "llava_next": "LLaVA-1.6 cuts an image into several views (anyres), which is not supported; LLaVA-1.5 is"
+    "llava_onevision": "LLaVA-OneVision shrinks the tokens of its views, which is not supported; LLaVA-1.5 and 1.6 are"
 }
 """Values of model_type that are known and not supported, and why."""
 

@@ -1,9 +1,10 @@
 """Opening image files, and finding missing and broken ones."""
 
 import base64
+import contextlib
 import io
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -37,9 +38,15 @@ def open_image(source: str | Path | io.BytesIO, needed_by: str = "", name: str |
         needed_by: for the message, such as "sample 17".
         name: the image's name in the data; default: the path.
     """
+    with _broken_explained(source, needed_by, name), Image.open(source) as image:
+        return image.convert("RGB")
+
+
+@contextlib.contextmanager
+def _broken_explained(source: str | Path | io.BytesIO, needed_by: str, name: str | None) -> Iterator[None]:
+    """Turns Pillow's errors into a `BrokenImageError`."""
     try:
-        with Image.open(source) as image:
-            return image.convert("RGB")
+        yield
     except _UNREADABLE as error:
         shown = "" if isinstance(source, io.BytesIO) else f" {source}"
         needed = f" of {needed_by}" if needed_by else ""
@@ -49,6 +56,12 @@ def open_image(source: str | Path | io.BytesIO, needed_by: str = "", name: str |
             str(source) if name is None else name,
             str(error),
         ) from error
+
+
+def image_size(source: str | Path | io.BytesIO, name: str | None = None) -> tuple[int, int]:
+    """Width and height in pixels, from the image's header; raises `BrokenImageError`. `name`: as in `open_image`."""
+    with _broken_explained(source, "", name), Image.open(source) as image:
+        return image.size
 
 
 def decoded(image_data: str) -> io.BytesIO:
@@ -98,6 +111,23 @@ def unreadable_images(
         found = list(tqdm(pool.map(check, left), total=len(left), desc="checking images", unit="image", delay=3))
     problems = {name: why for name, why in zip(left, found, strict=True) if why} | dict.fromkeys(missing, MISSING)
     return dict(sorted(problems.items()))
+
+
+def image_sizes(
+    names: Iterable[str], folder: str | Path, data: Mapping[str, str] | None = None, workers: int = _READERS
+) -> dict[str, tuple[int, int]]:
+    """Width and height of each image, from the headers, by name; raises `BrokenImageError`.
+
+    Arguments as of `unreadable_images`.
+    """
+    names, data = list(dict.fromkeys(names)), data or {}
+
+    def read(name: str) -> tuple[int, int]:
+        return image_size(decoded(data[name]) if name in data else Path(folder, name), name)
+
+    with ThreadPoolExecutor(workers) as pool:
+        sizes = tqdm(pool.map(read, names), total=len(names), desc="sizes of images", unit="image", delay=3)
+        return dict(zip(names, sizes, strict=True))
 
 
 def _problem(name: str, folder: Path, data: Mapping[str, str], whole: bool) -> str | None:

@@ -13,10 +13,8 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.conversation import Segment
+from llava.tiling import ANYRES, IMAGE_ASPECT_RATIOS, Tiling
 from llava.tokenization import encode_segments
-
-IMAGE_ASPECT_RATIOS = ("square", "pad")
-"""The supported values; `anyres` of LLaVA-1.6 needs several views per image."""
 
 
 def load_image_from_base64(image: str | bytes) -> Image.Image:
@@ -34,8 +32,13 @@ def expand2square(image: Image.Image, background_color: tuple[int, int, int]) ->
     return square
 
 
-def process_image(image: Image.Image, processor: BaseImageProcessor, image_aspect_ratio: str | None) -> torch.Tensor:
-    """One image to pixels `(3, height, width)`, float32.
+def process_image(
+    image: Image.Image,
+    processor: BaseImageProcessor,
+    image_aspect_ratio: str | None,
+    tiling: Tiling | None = None,
+) -> torch.Tensor:
+    """One image to pixels `(3, height, width)`, float32; "anyres" gives `(views, 3, height, width)` by `tiling`.
 
     `image_aspect_ratio` "pad" pads to a square with the processor's mean colour; "square" or None does not (CLIP's
     processor then crops the centre).
@@ -45,6 +48,8 @@ def process_image(image: Image.Image, processor: BaseImageProcessor, image_aspec
             f"image_aspect_ratio {image_aspect_ratio!r} is not supported; allowed: {', '.join(IMAGE_ASPECT_RATIOS)}"
         )
     image = image.convert("RGB")
+    if image_aspect_ratio == ANYRES:
+        return tiling.pixels(image, processor)
     if image_aspect_ratio == "pad":
         image = expand2square(image, tuple(int(255 * mean) for mean in processor.image_mean))
     return processor.preprocess(image, return_tensors="pt")["pixel_values"][0]
@@ -53,10 +58,20 @@ def process_image(image: Image.Image, processor: BaseImageProcessor, image_aspec
 def process_images(
     images: Sequence[Image.Image], image_processor: BaseImageProcessor, model_cfg: Any
 ) -> torch.Tensor | list[torch.Tensor]:
-    """Images to pixels `(n, 3, height, width)`, or a list if shapes differ, by the config's `image_aspect_ratio`."""
+    """Images to pixels `(n, 3, height, width)`, or a list if shapes differ, by the config's `image_aspect_ratio`.
+
+    With "anyres" each image is `(views, 3, height, width)`; the model then needs its `image_sizes` too.
+    """
     aspect_ratio = getattr(model_cfg, "image_aspect_ratio", None)
-    pixels = [process_image(image, image_processor, aspect_ratio) for image in images]
+    tiling = Tiling.of(model_cfg, _side_of(image_processor), per_view=0) if aspect_ratio == ANYRES else None
+    pixels = [process_image(image, image_processor, aspect_ratio, tiling) for image in images]
     return torch.stack(pixels) if all(p.shape == pixels[0].shape for p in pixels) else pixels
+
+
+def _side_of(processor: BaseImageProcessor) -> int:
+    """Pixels of the square that a processor makes."""
+    size = processor.crop_size or processor.size
+    return size["height"]
 
 
 def tokenizer_image_token(

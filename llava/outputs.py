@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llava.families import STOCK_CLASSES
 from llava.files import remove_abandoned
 
 _ROOM = 1 << 24
@@ -216,7 +217,7 @@ def _config_of(folder: Path) -> dict[str, Any] | None:
 
 
 def _is_stock(config: Mapping[str, Any]) -> bool:
-    return config.get("model_type") == "llava" and "text_config" in config
+    return config.get("model_type") in STOCK_CLASSES and "text_config" in config
 
 
 def _is_ours(config: Mapping[str, Any]) -> bool:

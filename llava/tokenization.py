@@ -46,6 +46,11 @@ class PromptEncoder:
             offsets = [(_shift(start, inserted), _shift(end, inserted)) for start, end in offsets]
         return list(encoded["input_ids"]), [tuple(offset) for offset in offsets]
 
+    def encode_prompt(self, text: str) -> list[int]:
+        """Ids of a whole prompt: with bos, but none before a bos that the text already begins with (as lm-eval)."""
+        written = bool(self.bos) and text.startswith(self.tokenizer.bos_token)
+        return [*([] if written else self.bos), *self.encode(text)[0]]
+
     def _double_lost_blanks(self, text: str) -> tuple[str, list[int]]:
         """The text with doubled blanks, and the positions of the inserted ones."""
         if not self.marks_word_start:

@@ -15,13 +15,14 @@ from llava.outputs import FileKind, check_files
 @dataclass(frozen=True)
 class _ProjectorFile(FileKind):
     def recognises(self, path: Path) -> bool:
+        from llava.checkpoint.parts import is_projector
         from llava.checkpoint.safe import load_pickled
 
         try:
             held = load_pickled(path, mmap=True)
         except ValueError:
             return not path.stat().st_size
-        return isinstance(held, dict) and all("mm_projector." in name for name in held)
+        return isinstance(held, dict) and all(map(is_projector, held))
 
 
 PROJECTOR_FILE = _ProjectorFile("a projector", ".bin")
@@ -35,14 +36,15 @@ def extract(args: argparse.Namespace) -> None:
     from llava.checkpoint.folder import open_checkpoint
     from llava.checkpoint.hf_llava import our_name
     from llava.checkpoint.opened import CheckpointError
+    from llava.checkpoint.parts import projector_key
 
     checkpoint = open_checkpoint(args.model_path, with_base=False)
     check_files({"--output": (args.output, PROJECTOR_FILE)}, checkpoint.tensors.files)
     # Clones: a saved view would contain the file that it is mapped from.
     projector = {
-        "model.mm_projector." + name.split("mm_projector.", 1)[1]: stored.tensor().clone()
+        f"model.{key}": stored.tensor().clone()
         for stored in checkpoint.tensors
-        if "mm_projector." in (name := our_name(stored.name))
+        if (key := projector_key(our_name(stored.name)))
     }
     if not projector:
         raise CheckpointError(f"{checkpoint.name} holds no projector")

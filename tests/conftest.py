@@ -14,7 +14,7 @@ from filelock import FileLock
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPOSITORY = Path(__file__).parents[1]
-FIXTURES = ("parity", "tiny", "bunny", "surgery", "programs", "study")
+FIXTURES = ("parity", "tiny", "bunny", "surgery", "programs", "study", "anyres")
 LONG = (
     "tests/llava/train/test_ranks.py",
     "tests/playground/test_embedded.py",

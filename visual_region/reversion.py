@@ -12,13 +12,12 @@ from typing import Any
 from llava.checkpoint.adapter import NON_LORA
 from llava.checkpoint.hf_llava import our_name
 from llava.checkpoint.opened import Checkpoint, Kind
+from llava.checkpoint.parts import is_vision
 from llava.checkpoint.tensors import Stored
 from llava.checkpoint.write import rewritten_folder, write_renamed_bin
 from llava.names import count, listed
 from visual_region.surgery import SurgeryError, layer_of
 
-_VISION = ("model.mm_projector.", "model.vision_tower.")
-"""Tensors that a backbone does not have."""
 _HEAD, _EMBEDDINGS = "lm_head.weight", "model.embed_tokens.weight"
 
 
@@ -52,7 +51,7 @@ def backbone_index(model: Checkpoint, backbone: Checkpoint) -> list[int]:
 def _first_difference(model: Checkpoint, backbone: Checkpoint) -> str:
     """Names the first tensor of the language model that is missing, or has another shape, in one of two models."""
     ours, theirs = (
-        {n: _shape(t) for n, t in named_tensors(c).items() if not n.startswith(_VISION) and "inv_freq" not in n}
+        {n: _shape(t) for n, t in named_tensors(c).items() if not is_vision(n) and "inv_freq" not in n}
         for c in (model, backbone)
     )
     # With zeros, layer 10 comes after layer 9.
@@ -75,7 +74,7 @@ def backbone_names(names: Iterable[str], layers: Sequence[int], index: Sequence[
         layer = layer_of(ours, path)
         if layer is not None and layer in layers:
             result[name] = ours.replace(f"{path}.{layer}.", f"{path}.{index[layer]}.", 1)
-        elif layer is None and everything and not ours.startswith(_VISION):
+        elif layer is None and everything and not is_vision(ours):
             result[name] = ours
     return result
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from llava.checkpoint.adapter import ADAPTER_CONFIG
 from llava.checkpoint.record import LayerRecord
+from llava.families import STOCK_CLASSES
 from llava.files import written_whole
 from llava.names import count
 from llava.outputs import GGUF_MODEL, GGUF_PROJECTOR
@@ -47,16 +48,20 @@ _FULL = _Form("A vision-language model, or a part of one, in LLaVA's format.", "
 _LORA = _Form(
     "LoRA weights and a projector for a vision-language model; they need the base that is named below.", "peft"
 )
-_EXPORTED = _Form(
-    "A vision-language model in the format of transformers' `LlavaForConditionalGeneration`.",
-    "transformers",
-    """```python
-from transformers import AutoProcessor, LlavaForConditionalGeneration
+_LOAD_STOCK = """```python
+from transformers import AutoProcessor, CLASS
 
 processor = AutoProcessor.from_pretrained("{name}")
-model = LlavaForConditionalGeneration.from_pretrained("{name}", dtype="auto")
-```""",
-)
+model = CLASS.from_pretrained("{name}", dtype="auto")
+```"""
+_STOCK = {
+    model_type: _Form(
+        f"A vision-language model in the format of transformers' `{stock}`.",
+        "transformers",
+        _LOAD_STOCK.replace("CLASS", stock),
+    )
+    for model_type, stock in STOCK_CLASSES.items()
+}
 _GGUF = _Form(
     "A vision-language model in the format of llama.cpp (GGUF).",
     "gguf",
@@ -136,9 +141,7 @@ def _json(file: Path) -> dict[str, Any]:
 def _form(folder: Path, config: Mapping[str, Any], adapter: Mapping[str, Any]) -> _Form:
     if (folder / GGUF_MODEL).is_file():
         return _GGUF if (folder / GGUF_PROJECTOR).is_file() else _GGUF_TEXT
-    if config.get("model_type") == "llava":
-        return _EXPORTED
-    return _LORA if adapter else _FULL
+    return _STOCK.get(config.get("model_type")) or (_LORA if adapter else _FULL)
 
 
 def _metadata(config: Mapping[str, Any], adapter: Mapping[str, Any], base: str | None, form: _Form) -> str:
@@ -161,6 +164,7 @@ def _facts(config: Mapping[str, Any], base: str | None) -> str:
         ("base", base),
         ("vision tower", config.get("mm_vision_tower")),
         ("projector", config.get("mm_projector_type")),
+        ("images", "several views of each (anyres)" if config.get("image_aspect_ratio") == "anyres" else None),
         ("conversation template", config.get("conversation_template")),
         ("decoder layers", config.get("num_hidden_layers") or config.get("text_config", {}).get("num_hidden_layers")),
     ]

@@ -22,13 +22,11 @@ from llava.checkpoint.record import LayerRecord
 from llava.checkpoint.safe import TensorFileError, check_pickles
 from llava.checkpoint.tensors import Tensors, weight_files
 from llava.families import ModelFamily, UnknownFamilyError, family_of
-from llava.mm_utils import IMAGE_ASPECT_RATIOS
 from llava.names import some
+from llava.tiling import TilingError, check_settings
 
 PROJECTOR = "mm_projector.bin"
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
-_OF_VIEWS = ("mm_patch_merge_type", "image_grid_pinpoints")
-"""How several views of an image are made and joined; without effect on one view."""
 _WIDTHS = ("hidden_size", "intermediate_size", "num_attention_heads")
 
 
@@ -95,15 +93,11 @@ class _Wanted:
 
     def family(self, config: dict[str, Any]) -> ModelFamily:
         """The family of a config that this project can load."""
-        if (ratio := config.get("image_aspect_ratio")) not in (None, *IMAGE_ASPECT_RATIOS):
-            others = [f", {name} {config[name]!r}" for name in _OF_VIEWS if config.get(name)]
-            allowed = f"supported: {', '.join(IMAGE_ASPECT_RATIOS)} (one view per image, as in LLaVA-1.5)"
-            raise CheckpointError(
-                f"{self.flag} {self.name}: its config.json has image_aspect_ratio {ratio!r}{''.join(others)}, ".lstrip()
-                + f"which is not supported; {allowed}"
-            )
         try:
+            check_settings(config)
             return family_of(config, self.package)
+        except TilingError as error:
+            raise CheckpointError(f"{self.flag} {self.name}: its config.json has {error}".strip()) from error
         except UnknownFamilyError as error:
             raise UnknownFamilyError(f"{self.flag} {self.name}: {error}".strip()) from error
 

@@ -1,4 +1,4 @@
-"""Transformers' own LLaVA (`LlavaForConditionalGeneration`, the llava-hf repositories) in our terms.
+"""Transformers' own LLaVA (`LlavaForConditionalGeneration` and LLaVA-1.6's `LlavaNext...`, llava-hf) in our terms.
 
 Its text and vision configs are nested, it holds its own tower, and its weights have other names (one layout up to
 transformers 4.51, another since).
@@ -8,8 +8,11 @@ import re
 from typing import Any
 
 from transformers import LlavaConfig as HFLlavaConfig
+from transformers import LlavaNextConfig
 
 from llava.checkpoint.record import KEY
+from llava.families import STOCK_CLASSES
+from llava.tiling import ANYRES, FLAT, SPATIAL_UNPAD, turned
 
 PROJECTOR_TYPE = "mlp2x_gelu"
 """The only projector of transformers' LLaVA (with `projector_hidden_act` "gelu")."""
@@ -24,6 +27,7 @@ KEY_MAPPING = {
     r"^model\.multi_modal_projector\.linear_1\.": "model.mm_projector.0.",
     r"^model\.multi_modal_projector\.linear_2\.": "model.mm_projector.2.",
     r"^vision_tower\.": "model.vision_tower.vision_tower.",
+    r"^image_newline$": "model.image_newline",
 }
 """Names in either layout -> ours. The newer layout's tower is `model.vision_tower.`; ours has one level more."""
 TOWER_PREFIXES = ("vision_tower.", "model.vision_tower.")
@@ -37,7 +41,8 @@ class HFLlavaError(ValueError):
 
 def is_hf_llava(values: dict[str, Any]) -> bool:
     """Whether a config.json is transformers' own: released LLaVA-1.5 folders have the model_type "llava" too."""
-    return values.get("model_type") == "llava" and ("text_config" in values or "vision_config" in values)
+    nested = "text_config" in values or "vision_config" in values
+    return values.get("model_type") in STOCK_CLASSES and nested
 
 
 def config_from_hf(values: dict[str, Any], folder: str) -> dict[str, Any]:
@@ -46,7 +51,8 @@ def config_from_hf(values: dict[str, Any], folder: str) -> dict[str, Any]:
     Raises:
         HFLlavaError: several feature layers, or another projector than the two-layer GELU one with bias.
     """
-    theirs = HFLlavaConfig.from_dict(values)
+    several = values["model_type"] == "llava_next"
+    theirs = (LlavaNextConfig if several else HFLlavaConfig).from_dict(values)
     problems = []
     if not isinstance(theirs.vision_feature_layer, int):
         problems.append(f"vision_feature_layer {theirs.vision_feature_layer} (one layer is supported)")
@@ -65,13 +71,15 @@ def config_from_hf(values: dict[str, Any], folder: str) -> dict[str, Any]:
         "mm_vision_select_feature": {v: k for k, v in STRATEGIES.items()}[theirs.vision_feature_select_strategy],
         "mm_projector_type": PROJECTOR_TYPE,
         "mm_hidden_size": theirs.vision_config.hidden_size,
-        "mm_patch_merge_type": "flat",
+        "mm_patch_merge_type": SPATIAL_UNPAD if several else FLAT,
         "mm_use_im_start_end": False,
         "mm_use_im_patch_token": False,
         "use_mm_proj": True,
     }
     if dtype := values.get("torch_dtype") or values.get("dtype"):
         ours["dtype"] = dtype
+    if several:
+        ours |= {"image_aspect_ratio": ANYRES, "image_grid_pinpoints": turned(theirs.image_grid_pinpoints)}
     return ours | {name: values[name] for name in CARRIED if name in values}
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from llava.checkpoint.hf_llava import our_name
 from llava.checkpoint.opened import Checkpoint
+from llava.checkpoint.parts import is_vision
 from llava.checkpoint.tensors import Stored, Tensors
 from llava.files import write_json
 
@@ -36,7 +37,7 @@ def base_values(tensors: Tensors) -> dict[str, Any] | None:
     found = {}
     for stored in tensors:
         name = our_name(stored.name)
-        if "mm_projector" in name or "vision_tower" in name or name.endswith("rotary_emb.inv_freq"):
+        if is_vision(name) or name.endswith("rotary_emb.inv_freq"):
             continue
         row = stored.row(stored.shape[0] // 2).flatten().float()
         values = [row[i * (len(row) - 1) // max(_VALUES - 1, 1)].item() for i in range(_VALUES)]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.logging import tqdm
 
@@ -23,11 +24,12 @@ from llava.conversation import Conversation, get_template
 from llava.data.preprocess import preprocess
 from llava.data.records import Record, Records, open_records
 from llava.flags import Parser, run_program
-from llava.images import MISSING, missing_images, unreadable_images
+from llava.images import MISSING, BrokenImageError, image_size, missing_images, unreadable_images
 from llava.model.builder import load_tokenizer
 from llava.model.multimodal_encoder.builder import build_vision_tower
-from llava.model.multimodal_projector.builder import image_tokens
+from llava.model.vision_modules import tiling_of
 from llava.names import count, some
+from llava.tiling import Tiling
 from llava.tokenization import check_template
 
 
@@ -79,15 +81,20 @@ def label_problem(
     tokenizer: PreTrainedTokenizerBase,
     template: Conversation,
     max_length: int,
-    image_tokens: int,
+    tiling: Tiling,
+    image_folder: str | Path | None,
 ) -> tuple[str | None, bool]:
     """What is wrong with the labels of a sample, if anything, and whether there is one to learn from."""
     try:
         ids, labels = preprocess(record.turns, tokenizer, template, len(record.images))
     except ValueError as error:
         return f"they do not fit the template: {error}", False
-    # The position of each token after the images' tokens are inserted.
-    position = (1 + (ids == IMAGE_TOKEN_INDEX) * (image_tokens - 1)).cumsum(0)
+    tokens = [_tokens_of(Path(image_folder or "", name), tiling) for name in record.images]
+    # The position of each token after the images' tokens are inserted. `cheap_problems` tells of wrong numbers.
+    lengths = torch.ones_like(ids)
+    for place, length in zip((ids == IMAGE_TOKEN_INDEX).nonzero().flatten().tolist(), tokens, strict=False):
+        lengths[place] = length
+    position = lengths.cumsum(0)
     labelled = labels != IGNORE_INDEX
     if not labelled.any():
         return "no label at all: nothing in them would be trained", False
@@ -96,6 +103,16 @@ def label_problem(
     if position[-1] > max_length:
         return f"longer than model_max_length {max_length} with their images, cut in part", True
     return None, True
+
+
+def _tokens_of(image: Path, tiling: Tiling) -> int:
+    """The tokens of an image; of one that cannot be opened, as many as an image can have."""
+    if not tiling.several:
+        return tiling.per_view
+    try:
+        return tiling.tokens(image_size(image))
+    except BrokenImageError:
+        return tiling.most_tokens
 
 
 def check(args: argparse.Namespace) -> Problems:
@@ -111,10 +128,12 @@ def check(args: argparse.Namespace) -> Problems:
         tokenizer = load_tokenizer(args.model_name_or_path)
         template = get_template(args.version)
         check_template(args.version, tokenizer)
-        tokens = _image_tokens(args.model_name_or_path) if args.image_tokens is None else args.image_tokens
-        print(f"labels are counted with {tokens} tokens per image")
+        tiling = _tiling(args.model_name_or_path) if args.image_tokens is None else Tiling(0, args.image_tokens)
+        most = "up to " if tiling.several else ""
+        print(f"labels are counted with {most}{tiling.most_tokens} tokens per image")
         for i in tqdm(range(len(records)), desc="labels", unit="sample"):
-            problem, _ = label_problem(records[i], tokenizer, template, args.model_max_length, tokens)
+            limits = args.model_max_length, tiling, args.image_folder
+            problem, _ = label_problem(records[i], tokenizer, template, *limits)
             if problem:
                 problems.add(problem, [i])
     print(f"{args.data_path}: {count(len(records), 'sample')}, {int(records.has_image.sum())} with images")
@@ -122,13 +141,13 @@ def check(args: argparse.Namespace) -> Problems:
     return problems
 
 
-def _image_tokens(path: str) -> int:
-    """Tokens per image of a LLaVA whose tower can be read; else CLIP-336's 576."""
+def _tiling(path: str) -> Tiling:
+    """The tiling of a LLaVA whose tower can be read; else CLIP-336's 576 tokens per image."""
     try:
         config = open_checkpoint(path, weights=False, with_base=False).model_config()
-        return image_tokens(config, build_vision_tower(config, delay_load=True).num_patches)
+        return tiling_of(config, build_vision_tower(config, delay_load=True))
     except ValueError:
-        return 576
+        return Tiling(336, 576)
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ class DataCollatorForSupervisedDataset:
             "labels": pad(labels, batch_first=True, padding_value=IGNORE_INDEX),
             "attention_mask": pad([torch.ones_like(row, dtype=torch.bool) for row in ids], batch_first=True),
         }
-        for key in ("images", "image_features"):
+        for key in ("images", "image_features", "image_sizes"):
             kept = []
             for item, row in zip(instances, ids, strict=True):
                 if key in item:
@@ -41,7 +41,8 @@ class DataCollatorForSupervisedDataset:
                     # The model reports counts that differ in the data itself.
                     kept += item[key][:tokens_left] if tokens_left < tokens else item[key]
             if kept:
-                batch[key] = torch.stack(kept) if len({entry.shape for entry in kept}) == 1 else kept
+                alike = key != "image_sizes" and len({entry.shape for entry in kept}) == 1
+                batch[key] = torch.stack(kept) if alike else kept
         if self.empty is not None and not batch.keys() & {"images", "image_features"}:
             batch[self.empty[0]] = self.empty[1].unsqueeze(0)
         return batch

@@ -13,8 +13,9 @@ from llava.conversation import Conversation
 from llava.data.feature_cache import FeatureCache
 from llava.data.preprocess import preprocess
 from llava.data.records import Record, Records
-from llava.images import open_image
+from llava.images import image_size, image_sizes, open_image
 from llava.mm_utils import process_image
+from llava.tiling import Tiling
 
 
 class SampleError(ValueError):
@@ -30,10 +31,12 @@ class LazySupervisedDataset(Dataset):
     """The samples of a data file, made when needed (upstream: the class of the same name in train.py).
 
     An item holds `input_ids` and `labels`, int64 `(length,)`, and `images`, a list of float32 `(3, h, w)`, or
-    `image_features`, a list of `(tokens, mm_hidden_size)`, if a feature cache is given.
+    `image_features`, a list of `(tokens, mm_hidden_size)`, if a feature cache is given. With several views per image
+    these have one dimension more in front, the views, and `image_sizes` is a list of widths and heights in pixels.
 
     Args:
         indices: the samples to use; default all.
+        tiling: of the model; None for one view per image.
     """
 
     records: Records
@@ -46,6 +49,7 @@ class LazySupervisedDataset(Dataset):
     feature_cache: FeatureCache | None = None
     indices: np.ndarray | None = None
     mm_use_im_start_end: bool = False
+    tiling: Tiling | None = None
 
     def __post_init__(self) -> None:
         self.image_folder = Path(self.image_folder or "")
@@ -76,16 +80,28 @@ class LazySupervisedDataset(Dataset):
         if paths and self.feature_cache is not None:
             item["image_features"] = [self.feature_cache.features(path) for path in paths]
         elif paths:
-            item["images"] = [
-                process_image(open_image(path), self.image_processor, self.image_aspect_ratio) for path in paths
-            ]
+            transform = self.image_processor, self.image_aspect_ratio, self.tiling
+            item["images"] = [process_image(open_image(path), *transform) for path in paths]
+        if paths and self._several:
+            item["image_sizes"] = [image_size(path) for path in paths]
         return item
+
+    @property
+    def _several(self) -> bool:
+        return self.tiling is not None and self.tiling.several
 
     @property
     def modality_lengths(self) -> np.ndarray:
         """int `(n,)`: words per sample, negative for text only: upstream's key for grouping.
 
-        A sample without words counts 1.
+        A sample without words counts 1. Where images have several views, as many as their size asks for, their tokens
+        count too.
         """
         words = np.maximum(self.records.words[self.indices], 1)
+        if self._several:
+            images = self.records.table["images"].to_pylist()
+            images = [images[i] for i in self.indices]
+            sizes = image_sizes((name for names in images for name in names), self.image_folder)
+            tokens = {name: self.tiling.tokens(size) for name, size in sizes.items()}
+            words = words + [sum(tokens[name] for name in names) for names in images]
         return np.where(self.records.has_image[self.indices], words, -words)

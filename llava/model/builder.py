@@ -9,8 +9,9 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from llava.checkpoint.adapter import NON_LORA, strip_wrapper_prefix
 from llava.checkpoint.folder import open_checkpoint
-from llava.checkpoint.hf_llava import KEY_MAPPING
+from llava.checkpoint.hf_llava import KEY_MAPPING, our_name
 from llava.checkpoint.opened import Checkpoint, CheckpointError, Kind
+from llava.checkpoint.parts import NEWLINE, is_vision, projector_key
 from llava.checkpoint.tokenizer import load_tokenizer
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.families import family_of
@@ -213,8 +214,11 @@ def add_trained_weights(model: Any, checkpoint: Checkpoint) -> None:
     weights = projector_weights(tensors, file)
     if model.get_vision_tower() is not None:
         check_projector_weights(weights, model.config, file)
-        model.get_model().mm_projector.load_state_dict(weights)
-    other = [name for name in tensors if "mm_projector." not in name and "vision_tower." not in name]
+        model.get_model().load_projector(weights)
+        stored = {*weights, *(projector_key(our_name(name)) for name in checkpoint.whole.tensors.by_name)}
+        if model.get_model().image_newline is not None and NEWLINE not in stored:
+            raise CheckpointError(f"{file} holds no {NEWLINE}, which config.json asks for, and neither does the base")
+    other = [name for name in tensors if not is_vision(name)]
     state = {strip_wrapper_prefix(name): tensors[name] for name in other}
     unexpected = model.load_state_dict(state, strict=False).unexpected_keys
     if unexpected:

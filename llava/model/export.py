@@ -1,5 +1,6 @@
-"""Export to a folder that stock transformers loads as `LlavaForConditionalGeneration`, with tower and processor.
+"""Export to a folder that stock transformers loads, with tower and processor.
 
+Its class is `LlavaForConditionalGeneration`, or `LlavaNextForConditionalGeneration` if images have several views.
 Weights are written under the names that every release of that class reads (`language_model.model.`...).
 """
 
@@ -9,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from huggingface_hub import save_torch_state_dict
 from tokenizers import AddedToken
 from transformers import (
     CONFIG_MAPPING,
     MODEL_MAPPING,
-    LlavaForConditionalGeneration,
     LlavaImageProcessorPil,
+    LlavaNextConfig,
+    LlavaNextProcessor,
     LlavaProcessor,
     PreTrainedTokenizerBase,
 )
@@ -24,11 +27,13 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from llava.chat_template import chat_template
 from llava.checkpoint.hf_llava import CARRIED, PROJECTOR_TYPE, our_name
+from llava.checkpoint.parts import NEWLINE
 from llava.checkpoint.write import bytes_of, finish_folder
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import Conversation
-from llava.families import family_of
+from llava.families import STOCK_CLASSES, family_of
 from llava.files import folder_written_whole
+from llava.tiling import ANYRES, FLAT, SPATIAL_UNPAD, processor_settings, turned
 
 _ROUND_VOCABULARY_TO = 64
 
@@ -42,6 +47,9 @@ def check_exportable(config: Any, tower: Any) -> None:
     if tower is None:
         raise ExportError("the model has no vision tower: it is a plain language model, which needs no export")
     problems = vision_problems(config, tower, "transformers' LLaVA")
+    merge = getattr(config, "mm_patch_merge_type", None) or FLAT
+    if getattr(config, "image_aspect_ratio", None) == ANYRES and merge != SPATIAL_UNPAD:
+        problems.append(f"mm_patch_merge_type {merge}: transformers' LlavaNext joins views as {SPATIAL_UNPAD} only")
     if problems:
         raise ExportError("the model cannot be exported: " + "; ".join(problems))
 
@@ -94,11 +102,10 @@ def export(
     if getattr(model.config, "image_aspect_ratio", None) == "pad":
         processor = _padding(processor)
         notes.append("images are padded to a square by LlavaImageProcessor, which releases before 4.50 do not have")
-    strategy = config.vision_feature_select_strategy
-    stock_processor = _stock_processor(tower, tokenizer, processor, strategy, jinja)
+    stock_processor = _stock_processor(model, tokenizer, processor, config.vision_feature_select_strategy, jinja)
     with folder_written_whole(output, bytes_of(state)) as aside:
         save_torch_state_dict(state, aside, max_shard_size="5GB")
-        config.architectures = [LlavaForConditionalGeneration.__name__]
+        config.architectures = [STOCK_CLASSES[config.model_type]]
         config.save_pretrained(aside)
         _stock_generation(model, tokenizer, image_token, template).save_pretrained(aside)
         stock_processor.save_pretrained(aside)
@@ -137,6 +144,11 @@ def _stock_state(model: Any, tower: Any, rows: int) -> dict[str, torch.Tensor]:
         elif name.startswith("model.mm_projector."):
             index, rest = name.removeprefix("model.mm_projector.").split(".", 1)
             name = f"multi_modal_projector.linear_{1 + int(index) // 2}.{rest}"
+        elif name == f"model.{NEWLINE}":
+            if not model.tiling.several:
+                # It is trained and stored, but one view has no lines.
+                continue
+            name = NEWLINE
         else:
             name = f"language_model.{name}"
         if name in ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight"):
@@ -147,7 +159,7 @@ def _stock_state(model: Any, tower: Any, rows: int) -> dict[str, torch.Tensor]:
     return state
 
 
-def _stock_config(model: Any, tower: Any, image_token: int, rows: int) -> HFLlavaConfig:
+def _stock_config(model: Any, tower: Any, image_token: int, rows: int) -> HFLlavaConfig | LlavaNextConfig:
     ours = model.config.to_dict()
     text_class = CONFIG_MAPPING[family_of(model.config).backbone_type]
     known = set(text_class().to_dict()) - {"model_type", "architectures", "transformers_version", "_name_or_path"}
@@ -155,7 +167,8 @@ def _stock_config(model: Any, tower: Any, image_token: int, rows: int) -> HFLlav
     # CLIP has a class token before the patches, SigLIP has none.
     state = tower.vision_tower.state_dict()
     positions = next(len(value) for name, value in state.items() if name.endswith("position_embedding.weight"))
-    config = HFLlavaConfig(
+    several = model.tiling.several
+    config = (LlavaNextConfig if several else HFLlavaConfig)(
         vision_config=tower.cfg_only,
         text_config=text,
         image_token_index=image_token,
@@ -164,6 +177,7 @@ def _stock_config(model: Any, tower: Any, image_token: int, rows: int) -> HFLlav
         vision_feature_select_strategy="default" if positions == tower.num_patches + 1 else "full",
         tie_word_embeddings=bool(ours.get("tie_word_embeddings")),
         dtype=model.dtype,
+        **({"image_grid_pinpoints": turned(model.tiling.canvases)} if several else {}),
     )
     for name in CARRIED:
         if ours.get(name) is not None:
@@ -171,10 +185,10 @@ def _stock_config(model: Any, tower: Any, image_token: int, rows: int) -> HFLlav
     return config
 
 
-def _check_against_stock(config: HFLlavaConfig, state: dict[str, torch.Tensor], file_prefix: str) -> None:
+def _check_against_stock(config: Any, state: dict[str, torch.Tensor], file_prefix: str) -> None:
     """The stock class must have exactly these names and shapes."""
     with torch.device("meta"):
-        stock = LlavaForConditionalGeneration(config)
+        stock = getattr(transformers, STOCK_CLASSES[config.model_type])(config)
     level = "model.vision_tower."
     wanted = {
         our_name(name).replace(level, f"{level}vision_tower.{file_prefix}", 1): tuple(tensor.shape)
@@ -204,16 +218,18 @@ def _stock_generation(model: Any, tokenizer: PreTrainedTokenizerBase, image_toke
 
 def _padding(processor: BaseImageProcessor) -> LlavaImageProcessorPil:
     """The processor with `do_pad`, which pads images to a square as our `process_image` does."""
-    settings = {name: value for name, value in processor.to_dict().items() if not name.startswith("image_processor")}
-    return LlavaImageProcessorPil(**settings | {"do_pad": True, "do_center_crop": bool(settings.get("do_center_crop"))})
+    return LlavaImageProcessorPil(**processor_settings(processor) | {"do_pad": True})
 
 
-def _stock_processor(tower: Any, tokenizer: Any, processor: Any, strategy: str, jinja: str | None) -> LlavaProcessor:
+def _stock_processor(
+    model: Any, tokenizer: Any, processor: Any, strategy: str, jinja: str | None
+) -> LlavaProcessor | LlavaNextProcessor:
+    tower, tiling = model.get_vision_tower(), model.tiling
     if jinja is not None:
         tokenizer.chat_template = jinja
     patches = (tower.cfg_only.image_size // tower.cfg_only.patch_size) ** 2
-    return LlavaProcessor(
-        image_processor=processor,
+    return (LlavaNextProcessor if tiling.several else LlavaProcessor)(
+        image_processor=tiling.image_processor(processor) if tiling.several else processor,
         tokenizer=tokenizer,
         patch_size=tower.cfg_only.patch_size,
         vision_feature_select_strategy=strategy,

@@ -1,6 +1,7 @@
 """The mixin that makes a language model of transformers a LLaVA (upstream: llava/model/llava_arch.py)."""
 
 import re
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -12,12 +13,10 @@ from transformers.utils.generic import is_flash_attention_requested
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.model.label_loss import loss_where_labelled
 from llava.model.multimodal_encoder.base import VisionTower
-from llava.model.multimodal_projector.builder import image_tokens
 from llava.model.row_attention import ROWS, row_arguments, shares_positions
 from llava.model.splice import deal_blocks, join_rows, pad_rows, shared_length, splice_row
-from llava.model.vision_modules import LlavaMetaModel
-
-Images = torch.Tensor | list[torch.Tensor]
+from llava.model.vision_modules import Images, LlavaMetaModel
+from llava.tiling import Size, Tiling
 
 
 class LlavaMetaForCausalLM:
@@ -62,10 +61,14 @@ class LlavaMetaForCausalLM:
         return self.get_model().get_vision_tower()
 
     @property
+    def tiling(self) -> Tiling | None:
+        """How many views and tokens an image has; None for a model without a tower."""
+        return None if self.get_vision_tower() is None else self.get_model().tiling
+
+    @property
     def image_tokens(self) -> int:
-        """The number of tokens per image; 0 for a model without a tower."""
-        tower = self.get_vision_tower()
-        return 0 if tower is None else image_tokens(self.config, tower.num_patches)
+        """The number of tokens per image, at most; 0 for a model without a tower."""
+        return 0 if self.tiling is None else self.tiling.most_tokens
 
     def save_pretrained(
         self,
@@ -86,31 +89,11 @@ class LlavaMetaForCausalLM:
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
         """Pixels `(n, 3, h, w)` to image tokens `(n, image_tokens, hidden_size)`."""
-        return self.project_features(self.get_vision_tower()(images))
+        return self.get_model().encode_images(images)
 
     def project_features(self, features: torch.Tensor) -> torch.Tensor:
         """Tower features `(n, patches, mm_hidden_size)` to image tokens `(n, image_tokens, hidden_size)`."""
-        projector = self.get_model().mm_projector
-        weight = next(projector.parameters(), None)
-        if weight is not None:
-            features = features.to(device=weight.device, dtype=weight.dtype)
-        return projector(features)
-
-    def _image_blocks(self, images: Images | None, image_features: Images | None) -> list[torch.Tensor]:
-        """One block `(tokens, hidden_size)` per image, also for several views (upstream's "flat" merge)."""
-        if image_features is not None:
-            stacked = image_features if isinstance(image_features, torch.Tensor) else torch.stack(list(image_features))
-            return list(self.project_features(stacked))
-        if isinstance(images, list) or images.ndim == 5:
-            views = [image if image.ndim == 4 else image.unsqueeze(0) for image in images]
-            merge = getattr(self.config, "mm_patch_merge_type", "flat")
-            if merge != "flat" and any(len(view) > 1 for view in views):
-                raise ValueError(f"mm_patch_merge_type {merge!r} is not supported; allowed: flat")
-            if not views:
-                return []
-            encoded = self.encode_images(torch.cat(views)).split([len(view) for view in views])
-            return [block.flatten(0, 1) for block in encoded]
-        return list(self.encode_images(images))
+        return self.get_model().project_features(features)
 
     def _rows(
         self,
@@ -119,6 +102,7 @@ class LlavaMetaForCausalLM:
         labels: torch.Tensor | None,
         images: Images | None,
         image_features: Images | None,
+        image_sizes: Sequence[Size] | None,
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Vectors and labels of each row, with its images and without padding, cut to the model's length."""
         mask = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
@@ -127,7 +111,7 @@ class LlavaMetaForCausalLM:
         row_labels = [row[keep] for row, keep in zip(all_labels, mask, strict=True)]
         counts = [int((ids == IMAGE_TOKEN_INDEX).sum()) for ids in row_ids]
         given = images is not None or image_features is not None
-        blocks = self._image_blocks(images, image_features) if given else []
+        blocks = self.get_model().image_blocks(images, image_features, image_sizes) if given else []
         per_row = deal_blocks(blocks, counts)
 
         # One call of the embedding per batch: under ZeRO-3 it is a collective, and ranks have different rows.
@@ -161,7 +145,7 @@ class LlavaMetaForCausalLM:
         past_key_values: Any,
         labels: torch.Tensor | None,
         images: Images | None = None,
-        image_sizes: Any = None,
+        image_sizes: Sequence[Size] | None = None,
         image_features: Images | None = None,
         padding_side: str | None = None,
     ) -> tuple[Any, ...]:
@@ -175,6 +159,7 @@ class LlavaMetaForCausalLM:
             input_ids: int64 `(batch, length)`; attention_mask, labels, position_ids: the same shape or None.
             images: pixels, one entry per -200, in reading order, and optionally an empty one for each row without an
                 image, as upstream, or a single one if no row has an image.
+            image_sizes: width and height of each image in pixels, if images have several views.
             image_features: features of the tower, instead of pixels.
 
         Returns:
@@ -190,7 +175,7 @@ class LlavaMetaForCausalLM:
                 raise ValueError("the prompt holds <image> tokens but no images were given")
             return input_ids, position_ids, attention_mask, past_key_values, None, labels
 
-        rows = self._rows(input_ids, attention_mask, labels, images, image_features)
+        rows = self._rows(input_ids, attention_mask, labels, images, image_features, image_sizes)
         side = padding_side or getattr(self.config, "tokenizer_padding_side", "right")
         embeds, new_labels, new_mask, new_positions = pad_rows(rows, side)
         return (
@@ -211,13 +196,13 @@ class LlavaMetaForCausalLM:
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         images: Images | None = None,
-        image_sizes: Any = None,
+        image_sizes: Sequence[Size] | None = None,
         image_features: Images | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """The language model's forward, with images; arguments as in `prepare_inputs_labels_for_multimodal`."""
         if inputs_embeds is None and labels is not None and self.padding_free:
-            rows = self._rows(input_ids, attention_mask, labels, images, image_features)
+            rows = self._rows(input_ids, attention_mask, labels, images, image_features, image_sizes)
             shared = self._shared_positions(input_ids, attention_mask, [targets for _, targets in rows])
             inputs_embeds, labels, position_ids = join_rows(rows, shared)
             lengths = [len(targets) - shared * (index > 0) for index, (_, targets) in enumerate(rows)]
@@ -257,7 +242,7 @@ class LlavaMetaForCausalLM:
         self,
         inputs: torch.Tensor | None = None,
         images: Images | None = None,
-        image_sizes: Any = None,
+        image_sizes: Sequence[Size] | None = None,
         image_features: Images | None = None,
         **kwargs: Any,
     ) -> Any:

@@ -4,12 +4,10 @@ import logging
 from typing import Any
 
 from llava.checkpoint.opened import Checkpoint, CheckpointError
+from llava.checkpoint.parts import is_vision
 from llava.checkpoint.safe import without_code
 from llava.families import ModelFamily
 from llava.names import count, some
-
-_MADE_LATER = ("mm_projector.", "vision_tower.")
-"""Parts of a LLaVA that a plain language model lacks; the caller loads them."""
 
 
 def from_pretrained_whole(checkpoint: Checkpoint, family: ModelFamily, **kwargs: Any) -> Any:
@@ -38,16 +36,17 @@ def from_pretrained_whole(checkpoint: Checkpoint, family: ModelFamily, **kwargs:
         raise
     finally:
         logger.removeFilter(keep)
-    later = ("vision_tower.",) if checkpoint.own.get("mm_vision_tower") else _MADE_LATER
-    missing = sorted(name for name in found["missing_keys"] if not any(part in name for part in later))
+    # A plain language model lacks both parts; the caller loads them.
+    later = (lambda name: "vision_tower." in name) if checkpoint.own.get("mm_vision_tower") else is_vision
+    missing = sorted(name for name in found["missing_keys"] if not later(name))
     if missing:
         raise CheckpointError(
             f"{path} is not whole: {len(missing)} weights that its config.json requires are missing from its files, "
             f"first {', '.join(missing[:3])}. Copy it again, or correct config.json"
         )
     # The tower loads its own weights; the rotary tables of old files are now computed.
-    unused = (*_MADE_LATER, "rotary_emb.inv_freq")
-    left = sorted(name for name in found["unexpected_keys"] if not any(part in name for part in unused))
+    unused = (name for name in found["unexpected_keys"] if not is_vision(name))
+    left = sorted(name for name in unused if "rotary_emb.inv_freq" not in name)
     layers = [name for name in left if name.startswith(f"{family.layer_path}.")]
     if layers:
         raise CheckpointError(

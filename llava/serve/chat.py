@@ -13,7 +13,6 @@ from llava.constants import (
     DEFAULT_IM_START_TOKEN,
     DEFAULT_IMAGE_TOKEN,
     IMAGE_PLACEHOLDER,
-    IMAGE_TOKEN_INDEX,
 )
 from llava.conversation import Conversation
 from llava.eval.answering.answerer import Generation
@@ -72,6 +71,7 @@ class ChatSession:
         self.conversation = template.copy()
         self.generation = generation or Generation()
         self.pixels: Any = None
+        self.sizes = [image.size for image in images]
         self.waiting = len(images)
         if images:
             pixels = [p.to(model.device, model.dtype) for p in process_images(list(images), processor, model.config)]
@@ -138,6 +138,7 @@ class ChatSession:
         return self.model.generate(
             ids.to(self.model.device),
             images=self.pixels,
+            image_sizes=self.sizes,
             use_cache=True,
             pad_token_id=self.tokenizer.pad_token_id,
             eos_token_id=self._stop_ids(),
@@ -149,8 +150,7 @@ class ChatSession:
         """The conversation with this question, and its ids `(1, length)`."""
         conversation = self._asked(text)
         ids = tokenizer_image_token(conversation.get_prompt(), self.tokenizer, return_tensors="pt").unsqueeze(0)
-        images = int((ids == IMAGE_TOKEN_INDEX).sum())
-        length = ids.shape[1] + images * (self.model.image_tokens - 1)
+        length = ids.shape[1] + sum(self.model.tiling.tokens(size) - 1 for size in self.sizes)
         room = getattr(self.model.config, "max_position_embeddings", None)
         if room and length + self.generation.max_new_tokens > room:
             raise ChatError(

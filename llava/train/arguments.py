@@ -45,7 +45,7 @@ class ModelArguments:
     )
     mm_use_im_start_end: bool = False
     mm_use_im_patch_token: bool = False
-    mm_patch_merge_type: str | None = "flat"
+    mm_patch_merge_type: str | None = flag("flat", "flat | spatial | spatial_unpad: how an image's views are joined")
     mm_vision_select_feature: str | None = "patch"
     unfreeze_vision_tower: bool = flag(False, "train the tower too, in any mode, at the projector's learning rate")
     attn_implementation: str | None = flag(
@@ -68,7 +68,10 @@ class DataArguments:
     lazy_preprocess: bool = flag(False, "accepted; samples are always made when needed")
     is_multimodal: bool = False
     image_folder: str | None = None
-    image_aspect_ratio: str = "square"
+    image_aspect_ratio: str = flag("square", "square | pad | anyres: several views per image, as LLaVA-1.6")
+    image_grid_pinpoints: str | None = flag(
+        None, "anyres: sizes to choose from, such as [[336,672],[672,336]]; default: the base's, else LLaVA-1.6's"
+    )
     bad_samples: str = flag("fail", "fail | skip: what to do with samples that the preflight finds broken")
     data_share: str = flag(
         WHOLE, "share of the samples to train on, such as 25%%, drawn with --data_seed (default: --seed)"

@@ -15,6 +15,7 @@ from llava.checkpoint.adapter import ADAPTER_WEIGHTS, NON_LORA
 from llava.checkpoint.folder import PROJECTOR
 from llava.checkpoint.identity import write_base_values
 from llava.checkpoint.opened import CheckpointError, Kind
+from llava.checkpoint.parts import is_projector
 from llava.checkpoint.safe import UntrustedError, check_pickles, load_pickled
 from llava.files import written_whole
 from llava.train.flag_names import say
@@ -33,7 +34,7 @@ def trainable_state(model: nn.Module) -> dict[str, torch.Tensor]:
     tower_trains = any(parameter.requires_grad for name, parameter in named if "vision_tower." in name)
     state = {}
     for name, parameter in named:
-        whole = "mm_projector." in name or (tower_trains and "vision_tower." in name)
+        whole = is_projector(name) or (tower_trains and "vision_tower." in name)
         if parameter.requires_grad or whole:
             with gathered([parameter]):
                 state[name] = parameter.detach().cpu().clone().contiguous()

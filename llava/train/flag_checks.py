@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
-from llava.mm_utils import IMAGE_ASPECT_RATIOS
+from llava.tiling import ANYRES, FLAT, IMAGE_ASPECT_RATIOS
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
 from llava.train.hub import hub_problem
 
@@ -48,10 +48,15 @@ def wrong_flags(model: ModelArguments, data: DataArguments, training: TrainingAr
         errors.append("--use_liger_kernel True knows none of this project's models; use --kernels liger")
     if training.lora_bias != "none":
         errors.append(f"--lora_bias {training.lora_bias} is not supported; allowed: none")
-    if model.mm_patch_merge_type not in (None, "flat"):
-        errors.append(f"--mm_patch_merge_type {model.mm_patch_merge_type!r}; allowed: flat (one view per image)")
     if data.image_aspect_ratio not in IMAGE_ASPECT_RATIOS:
         errors.append(f"--image_aspect_ratio {data.image_aspect_ratio!r}; allowed: {', '.join(IMAGE_ASPECT_RATIOS)}")
+    elif data.image_aspect_ratio != ANYRES:
+        of_views = {"mm_patch_merge_type": model.mm_patch_merge_type, "image_grid_pinpoints": data.image_grid_pinpoints}
+        errors += [
+            f"--{name} {value} is of several views per image; it needs --image_aspect_ratio {ANYRES}"
+            for name, value in of_views.items()
+            if value not in (None, FLAT)
+        ]
     if data.bad_samples not in ("fail", "skip"):
         errors.append(f"--bad_samples {data.bad_samples!r}; allowed: fail, skip")
     return errors

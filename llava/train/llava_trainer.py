@@ -15,10 +15,12 @@ from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import rotate_checkpoints
 
 from llava.checkpoint.opened import Kind
+from llava.checkpoint.parts import is_vision
 from llava.checkpoint.write import finish_folder
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.data.sampler import EpochSampler
 from llava.files import full_disk_explained
+from llava.tiling import Tiling
 from llava.train import hub
 from llava.train.checkpoint import check_trusted, restore_trained, save_trained, trainable_state
 from llava.train.report import Printer, Progress
@@ -36,12 +38,12 @@ class LLaVATrainer(Trainer):
 
     Args:
         kind: what is trained, which decides what a checkpoint holds.
-        image_tokens: positions of the decoder that an image takes.
+        tiling: of the model, which counts the positions that an image takes.
     """
 
-    def __init__(self, *args: Any, kind: Kind, image_tokens: int = 0, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, kind: Kind, tiling: Tiling, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.kind, self.image_tokens = kind, image_tokens
+        self.kind, self.tiling = kind, tiling
         for theirs, ours in ((ProgressCallback, Progress), (PrinterCallback, Printer)):
             if self.pop_callback(theirs) is not None:
                 self.add_callback(ours)
@@ -72,8 +74,9 @@ class LLaVATrainer(Trainer):
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         ids = inputs["input_ids"]
-        images = (ids == IMAGE_TOKEN_INDEX).sum()
-        positions = inputs["attention_mask"].sum() + images * (self.image_tokens - 1)
+        images, sizes = (ids == IMAGE_TOKEN_INDEX).sum(), inputs.get("image_sizes")
+        tokens = images * self.tiling.per_view if sizes is None else sum(map(self.tiling.tokens, sizes))
+        positions = inputs["attention_mask"].sum() - images + tokens
         self.seen += torch.stack([positions.new_tensor(len(ids)), positions])
         loss = super().training_step(model, inputs, *args, **kwargs)
         # Without any label the loss is exactly 0. Read at the end only, as reading waits for the GPU.
@@ -128,8 +131,7 @@ class LLaVATrainer(Trainer):
         groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                vision = "mm_projector" in name or "vision_tower" in name
-                key = (vision and self.args.mm_projector_lr is not None, name in decayed)
+                key = (is_vision(name) and self.args.mm_projector_lr is not None, name in decayed)
                 groups.setdefault(key, []).append(parameter)
         return [
             {

@@ -15,7 +15,6 @@ from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.data.preprocess import preprocess
 from llava.devices import free_memory, is_out_of_memory
 from llava.model.multimodal_encoder.builder import build_vision_tower
-from llava.model.multimodal_projector.builder import image_tokens
 from llava.model.vision_modules import write_vision_settings
 from llava.names import size_text
 from llava.train.arguments import DataArguments, TrainingArguments
@@ -132,7 +131,7 @@ def step_memory(plan: RunPlan, data: DataArguments, training: TrainingArguments)
         plan.base, config, dtype, training.lora_dropout, tower_flops=flops, tower_parameters=parameters
     )
     rows = training.per_device_train_batch_size
-    text, image, labels = _largest_batch(plan, training, image_tokens(config, tower.num_patches), rows)
+    text, image, labels = _largest_batch(plan, training, rows)
     recipe = Recipe(
         {Kind.PROJECTOR: "projector", Kind.LORA: "lora", Kind.FULL: "full"}[plan.kind],
         text_tokens=text,
@@ -147,11 +146,12 @@ def step_memory(plan: RunPlan, data: DataArguments, training: TrainingArguments)
     )
 
 
-def _largest_batch(
-    plan: RunPlan, training: TrainingArguments, tokens_per_image: int, rows: int
-) -> tuple[int, int, int]:
-    """Text tokens, image tokens and labels per row of the micro-batch of the longest samples, each rounded up."""
-    records, limit = plan.records, training.model_max_length
+def _largest_batch(plan: RunPlan, training: TrainingArguments, rows: int) -> tuple[int, int, int]:
+    """Text tokens, image tokens and labels per row of the micro-batch of the longest samples, each rounded up.
+
+    Every image counts as many tokens as one can have: reading the sizes of all images would take long.
+    """
+    records, limit, tokens_per_image = plan.records, training.model_max_length, plan.tiling.most_tokens
     guess = records.words[plan.indices] + records.image_counts[plan.indices] * tokens_per_image
     longest = plan.indices[np.argsort(guess, kind="stable")[::-1][: _CANDIDATES * rows]]
     found = []

@@ -17,6 +17,8 @@ def configure(
     record_trained_tower(config, plan.trains_tower)
     config.use_cache = False
     config.image_aspect_ratio = data.image_aspect_ratio
+    if plan.tiling.several:
+        config.image_grid_pinpoints = [list(canvas) for canvas in plan.tiling.canvases]
     for name in ("tune_mm_mlp_adapter", "mm_use_im_start_end", "mm_use_im_patch_token"):
         setattr(config, name, getattr(model, name))
     config.freeze_mm_mlp_adapter = training.freeze_mm_mlp_adapter

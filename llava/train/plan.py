@@ -23,13 +23,13 @@ from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_projector.builder import (
     build_vision_projector,
     check_projector_weights,
-    image_tokens,
     read_projector,
 )
 from llava.model.quantization import quantization_for
-from llava.model.vision_modules import VisionSettings, write_vision_settings
+from llava.model.vision_modules import VisionSettings, tiling_of, write_vision_settings
 from llava.names import count
 from llava.outputs import check_cache, check_run_folder
+from llava.tiling import ANYRES, FLAT, Tiling
 from llava.tokenization import check_template, end_turns_with
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
 from llava.train.attention import choose_attention, describe_attention
@@ -48,6 +48,7 @@ class RunPlan:
     Attributes:
         kind: what is trained: the projector alone (stage 1), LoRAs, or whole layers.
         base: the model to start from; for a hub id without its weights, which are loaded with the model.
+        tiling: how images become views and tokens.
         attention: the `attn_implementation` to load with; None leaves it to transformers.
         quantization: of the language model; None for 16 bits.
         selection: the decoder layers that train; None in stage 1.
@@ -58,6 +59,7 @@ class RunPlan:
     kind: Kind
     base: Checkpoint
     vision: VisionSettings
+    tiling: Tiling
     trains_tower: bool
     attention: str | None
     attention_line: str
@@ -101,19 +103,23 @@ def make_plan(
         errors.of(model.check_family, base.family)
         kernels = errors.of(choose_kernels, training.kernels, base.family, training.device, training.zero_stage)
         selection = errors.of(_selection, model, base)
-        vision = errors.of(_vision, model, base)
+        vision = errors.of(_vision, model, data, base)
         prompts = errors.of(_prompts, model.template_name(base.family), base)
     errors.of(_check_outputs, model, data, training, base)
     used = errors.of(_records, data, training.seed if training.data_seed is None else training.data_seed)
     eval_records = errors.of(_eval_records, data, training)
     if vision and prompts and used and training.model_max_length > 0:
-        errors.of(_check_labels, *prompts, *used, training.model_max_length, vision[1], data.data_path)
+        errors.of(_check_labels, *prompts, *used, training.model_max_length, vision[1], data)
     if errors:
         raise ConfigurationError("this run cannot start:\n" + "\n".join(f"- {error}" for error in errors))
+    if (most := vision[1].most_tokens) >= training.model_max_length:
+        cut = f"what lies behind --model_max_length {training.model_max_length} is cut off"
+        print(f"warning: an image takes up to {most} tokens, and {cut}", file=sys.stderr)
     return RunPlan(
         kind=Kind.PROJECTOR if model.tune_mm_mlp_adapter else Kind.LORA if training.lora_enable else Kind.FULL,
         base=base,
         vision=vision[0],
+        tiling=vision[1],
         trains_tower=model.unfreeze_vision_tower,
         attention=attention,
         attention_line=describe_attention(
@@ -175,8 +181,8 @@ def _prompts(template_name: str, base: Checkpoint) -> tuple[Conversation, PreTra
     return template, tokenizer
 
 
-def _vision(model: ModelArguments, base: Checkpoint) -> tuple[VisionSettings, int]:
-    """Tower and projector, from the flags and the base's config, checked to fit; and the number of image tokens."""
+def _vision(model: ModelArguments, data: DataArguments, base: Checkpoint) -> tuple[VisionSettings, Tiling]:
+    """Tower and projector, from the flags and the base's config, checked to fit; and how images become their tokens."""
     use_s2, scales = getattr(model, "use_s2", False), getattr(model, "s2_scales", None)
     if base.config.get("use_s2"):
         use_s2, scales = True, scales or base.config.get("s2_scales")
@@ -205,7 +211,10 @@ def _vision(model: ModelArguments, base: Checkpoint) -> tuple[VisionSettings, in
         )
     with torch.device("meta"):
         build_vision_projector(config)
-    tokens = image_tokens(config, tower.num_patches)
+    config.image_aspect_ratio = data.image_aspect_ratio
+    config.image_grid_pinpoints = data.image_grid_pinpoints or getattr(config, "image_grid_pinpoints", None)
+    tiling = tiling_of(config, tower)
+    _warn_of_other_views(base, config)
     if file := vision.pretrain_mm_mlp_adapter:
         if base.tower:
             raise ValueError(
@@ -213,7 +222,15 @@ def _vision(model: ModelArguments, base: Checkpoint) -> tuple[VisionSettings, in
                 "out, or start from the plain language model"
             )
         check_projector_weights(read_projector(file), config, file)
-    return vision, tokens
+    return vision, tiling
+
+
+def _warn_of_other_views(base: Checkpoint, config: Any) -> None:
+    """A LLaVA-1.6 that is trained with the flags of LLaVA-1.5 would become one, without a word."""
+    before = base.config.get("image_aspect_ratio"), base.config.get("mm_patch_merge_type") or FLAT
+    if base.tower and before[0] == ANYRES and before != (config.image_aspect_ratio, config.mm_patch_merge_type):
+        flags = "--image_aspect_ratio {} --mm_patch_merge_type {}".format(*before)
+        print(f"warning: {base.name} reads images with {flags}; this run trains it otherwise", file=sys.stderr)
 
 
 def _records(data: DataArguments, seed: int) -> tuple[Records, np.ndarray]:
@@ -258,16 +275,17 @@ def _check_labels(
     records: Records,
     indices: np.ndarray,
     max_length: int,
-    image_tokens: int,
-    data_path: str,
+    tiling: Tiling,
+    data: DataArguments,
 ) -> None:
     """Raises `ValueError` if no sample has a label; ends at the first one that has, usually the first of all."""
     looked_at = indices[:: max(1, len(indices) // _LOOKED_AT)]
     problems = Problems()
     for i in looked_at.tolist():
-        problem, learns = label_problem(records[i], tokenizer, template, max_length, image_tokens)
+        problem, learns = label_problem(records[i], tokenizer, template, max_length, tiling, data.image_folder)
         if learns:
             return
         problems.add(problem, [i])
     found = problems.describe(records)
-    raise ValueError(f"{data_path} holds nothing to learn; of {count(len(looked_at), 'sample')} looked at:\n{found}")
+    looked = count(len(looked_at), "sample")
+    raise ValueError(f"{data.data_path} holds nothing to learn; of {looked} looked at:\n{found}")

@@ -7,6 +7,7 @@ from torch import nn
 from transformers import PrinterCallback
 from transformers.trainer_callback import ProgressCallback
 
+from llava.checkpoint.parts import is_projector
 from llava.tables import text_table
 from visual_region.layers import LayerSelection
 
@@ -59,7 +60,7 @@ def size_of(parameter: nn.Parameter) -> int:
 
 
 def _group_of(name: str) -> str:
-    if "mm_projector" in name:
+    if is_projector(name):
         return "projector"
     if "vision_tower" in name:
         return "vision tower"

@@ -91,7 +91,7 @@ def run(
         recompute_layers(base, recomputation.layers, plan.base.family.layer_path)
     data = load_data(model, plan, data_args, training_args)
     parts = {"model": model, "kind": plan.kind, "processing_class": plan.tokenizer, "args": training_args, **data}
-    trainer = (make_trainer or LLaVATrainer)(**parts, image_tokens=base.image_tokens)
+    trainer = (make_trainer or LLaVATrainer)(**parts, tiling=plan.tiling)
     trainer.add_callback(RunMeter(trainer, facts_of(plan, data_args, training_args, model)))
     if training_args.should_log:
         print(training_table(model, trainer.parameter_groups(model), plan.selection), flush=True)
@@ -166,7 +166,8 @@ def choose_what_trains(model: Any, plan: RunPlan, training_args: TrainingArgumen
             lora_alpha=training_args.lora_alpha,
             lora_dropout=training_args.lora_dropout,
         )
-    model.get_model().mm_projector.requires_grad_(not training_args.freeze_mm_mlp_adapter)
+    for parameter in model.get_model().projector_parameters():
+        parameter.requires_grad_(not training_args.freeze_mm_mlp_adapter)
     if plan.trains_tower:
         tower = model.get_vision_tower()
         with weights_whole(training_args):
@@ -190,7 +191,8 @@ def load_data(model: Any, plan: RunPlan, data_args: DataArguments, training_args
     cache = None
     with weights_whole(training_args):
         if data_args.vision_feature_cache:
-            cache = FeatureCache(data_args.vision_feature_cache, tower, data_args.image_aspect_ratio, dtype)
+            ratio = data_args.image_aspect_ratio
+            cache = FeatureCache(data_args.vision_feature_cache, tower, ratio, dtype, plan.tiling)
             folder = Path(data_args.image_folder or "")
             used = [records for records in (plan.records, plan.eval_records) if records]
             images = [folder / name for records in used for name in records.unique_images()]
@@ -209,6 +211,7 @@ def load_data(model: Any, plan: RunPlan, data_args: DataArguments, training_args
         image_aspect_ratio=data_args.image_aspect_ratio,
         model_max_length=training_args.model_max_length,
         feature_cache=cache,
+        tiling=plan.tiling,
     )
     empty = empty_image(base, training_args.zero_stage == 3)
     return {
@@ -228,14 +231,16 @@ def empty_image(model: Any, sharded: bool) -> tuple[str, torch.Tensor] | None:
     Args:
         sharded: ZeRO-3; a rank that leaves out a module that other ranks run, also a frozen one, would block them.
     """
-    tower, projector = model.get_vision_tower(), model.get_model().mm_projector
+    tower, decoder = model.get_vision_tower(), model.get_model()
+    # An image of several views passes through `image_newline` too, also one with a single view.
+    views = (1,) if model.tiling.several else ()
     # With a feature cache the tower is not loaded, and no rank runs it.
     if tower.trains or (sharded and tower.is_loaded):
         processor = tower.load_processor()
         crop = processor.crop_size or processor.size
-        return "images", torch.zeros(3, crop["height"], crop["width"])
-    if sharded or any(parameter.requires_grad for parameter in projector.parameters()):
-        return "image_features", torch.zeros(tower.num_patches, tower.hidden_size)
+        return "images", torch.zeros(*views, 3, crop["height"], crop["width"])
+    if sharded or any(parameter.requires_grad for parameter in decoder.projector_parameters()):
+        return "image_features", torch.zeros(*views, tower.num_patches, tower.hidden_size)
     return None
 
 

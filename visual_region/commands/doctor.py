@@ -21,6 +21,8 @@ OPTIONAL: dict[str, tuple[str, str]] = {
     "tensorboard": ("--report_to tensorboard", "trackers"),
     "liger-kernel": ("--kernels liger, on a GPU", "kernels"),
     "flash-attn": ("--attn_implementation flash_attention_2, on a GPU", "cuda"),
+    "lm-eval": ("our checkpoints in lm-eval", "harness"),
+    "lmms-eval": ("our checkpoints in lmms-eval", "harness-images"),
     "gguf": ("the quickstart's model; export --format gguf", "gguf"),
 }
 """Package -> what it is for, and the extra that installs it."""

@@ -8,6 +8,7 @@ from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.opened import Checkpoint
 from llava.conversation import get_template
 from llava.dtypes import dtype_of
+from llava.families import STOCK_CLASSES
 from llava.model.builder import load_checkpoint
 from llava.model.export import ExportError, check_exportable, export
 from llava.model.multimodal_encoder.builder import build_vision_tower
@@ -26,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _export_stock(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
-    """Writes LlavaForConditionalGeneration with processor and tokenizer."""
+    """Writes transformers' own class with processor and tokenizer."""
     if args.text_only:
         raise ExportError("--text-only is for --format gguf; a language model alone needs no export to transformers")
     conv_mode = args.conv_mode or checkpoint.template
@@ -38,10 +39,11 @@ def _export_stock(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
         checkpoint, device="cpu", dtype=dtype_of(args.dtype) or checkpoint.stored_dtype, vision_tower=args.vision_tower
     )
     model.config.conversation_template = conv_mode
+    stock = STOCK_CLASSES["llava_next" if model.tiling.several else "llava"]
     for note in export(model, tokenizer, processor, args.output, template):
         print(f"note: {note}")
     print(
-        f"{args.output} holds a LlavaForConditionalGeneration of {model.config.num_hidden_layers} layers; load it with "
+        f"{args.output} holds a {stock} of {model.config.num_hidden_layers} layers; load it with "
         f"AutoModelForImageTextToText.from_pretrained({args.output!r}) and AutoProcessor.from_pretrained(...)"
     )
 

@@ -12,6 +12,7 @@ from llava.checkpoint.record import LayerRecord
 from llava.dtypes import DTYPES
 from llava.model.builder import load_checkpoint, load_tokenizer
 from llava.outputs import OutputError, check_apart, check_cache, check_folder
+from llava.tiling import ANYRES, FLAT
 from llava.train import train
 from llava.train.flag_names import AUTO
 from visual_region.distill import Distillation, DistillationTrainer
@@ -91,12 +92,11 @@ def _trainer_argv(args: argparse.Namespace, student: Checkpoint) -> list[str]:
         "version": student.template,
         "data_path": args.data_path,
         "image_folder": args.image_folder,
-        "image_aspect_ratio": getattr(config, "image_aspect_ratio", None) or "square",
         "model_max_length": getattr(config, "tokenizer_model_max_length", None) or 2048,
         "mm_vision_select_layer": getattr(config, "mm_vision_select_layer", -2),
         "mm_vision_select_feature": getattr(config, "mm_vision_select_feature", "patch"),
         "mm_projector_type": getattr(config, "mm_projector_type", "linear"),
-        "mm_patch_merge_type": getattr(config, "mm_patch_merge_type", "flat"),
+        **_views(config),
         "freeze_mm_mlp_adapter": not args.train_projector,
         "tune_layers": args.tune_layers,
         "bf16": args.dtype == "bf16",
@@ -119,3 +119,12 @@ def _trainer_argv(args: argparse.Namespace, student: Checkpoint) -> list[str]:
         flags["vision_feature_cache"] = args.vision_feature_cache
     argv = [text for name, value in flags.items() for text in (f"--{name}", str(value))]
     return argv + list(args.trainer_flags)
+
+
+def _views(config: Any) -> dict[str, Any]:
+    """The flags of how the model reads images."""
+    ratio = getattr(config, "image_aspect_ratio", None) or "square"
+    if ratio != ANYRES:
+        return {"image_aspect_ratio": ratio, "mm_patch_merge_type": FLAT}
+    names = ("mm_patch_merge_type", "image_grid_pinpoints")
+    return {"image_aspect_ratio": ratio} | {name: value for name in names if (value := getattr(config, name, None))}

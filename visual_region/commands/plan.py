@@ -11,8 +11,10 @@ from llava.dtypes import DTYPES
 from llava.files import write_json
 from llava.model.multimodal_encoder.builder import VisionTowerError, build_vision_tower
 from llava.model.multimodal_projector.builder import image_tokens
+from llava.model.vision_modules import tiling_of
 from llava.outputs import FileKind, check_files
 from llava.tables import text_table
+from llava.tiling import Tiling
 from visual_region.activations import ActivationMeter
 from visual_region.cost import CostError, ModelShape, Recipe, bytes_needed, flops_per_sample, trained_parameters
 from visual_region.layers import LayerSelection
@@ -87,16 +89,17 @@ def _read_tower(args: argparse.Namespace, config: Any) -> tuple[dict[str, int | 
             notes.append(f"the tower is missing ({error})")
     width = args.mm_hidden_size or (tower.hidden_size if tower else getattr(config, "mm_hidden_size", None) or 1024)
     config.mm_hidden_size = width
-    tokens = (
-        image_tokens(config, tower.num_patches if tower else 576) if args.image_tokens is None else args.image_tokens
-    )
-    args.image_tokens = tokens
+    tiling = tiling_of(config, tower) if tower else Tiling.of(config, 336, image_tokens(config, 576))
+    tokens = args.image_tokens = tiling.most_tokens if args.image_tokens is None else args.image_tokens
+    if tiling.several:
+        views = f"up to {tiling.most_views} views and {tiling.most_tokens} tokens"
+        notes.append(f"an image has {views}; --image-tokens gives the number of usual images")
     if not tower:
         notes.append(f"sizes of CLIP ViT-L/14-336 or of the flags: {tokens} image tokens of width {width}")
     flops, parameters = tower_cost(tower) if tower else (None, None)
     if flops is None and tokens:
         notes.append("the tower's own FLOPs and weights are not counted")
-    return {"tower_flops": flops, "tower_parameters": parameters}, notes
+    return {"tower_flops": flops and flops * tiling.most_views, "tower_parameters": parameters}, notes
 
 
 def _price(

@@ -136,6 +136,7 @@ class Reader:
             limit,
             self.feature_cache,
             mm_use_im_start_end=bool(getattr(config, "mm_use_im_start_end", False)),
+            tiling=self.model.tiling,
         )
         for group in groups:
             yield self._batch(collate([dataset[i] for i in group]), tuple(group))
@@ -154,6 +155,7 @@ class Reader:
             None,
             kinds.to(device),
             pixels,
+            image_sizes=batch.get("image_sizes"),
             image_features=features,
         )
         if embeds is None:

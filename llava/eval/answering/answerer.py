@@ -7,20 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import Conversation
 from llava.data.feature_cache import FeatureCache
-from llava.eval.answering.batching import Batch, BatchSize, plan
+from llava.eval.answering.batching import Batch, BatchSize, ImageTokens, plan
 from llava.eval.answering.decoding import decode
 from llava.eval.answering.forest import Prompt
-from llava.eval.answering.questions import Question, open_question_image
+from llava.eval.answering.questions import Question, open_question_image, question_image_sizes
 from llava.mm_utils import process_image, tokenizer_image_token
+from llava.tiling import Size
 from llava.tokenization import ids_to_text
 
 _TOWER_BATCH = 32
+"""Views."""
 _NEUTRAL = {
     **dict.fromkeys(("repetition_penalty", "guidance_scale"), 1),
     **dict.fromkeys(("no_repeat_ngram_size", "min_length", "min_new_tokens"), 0),
@@ -80,6 +83,8 @@ class Answerer:
     own_template: bool = False
 
     def __post_init__(self) -> None:
+        self._sizes: dict[str, Size] = {}
+        self._tokens: dict[str, int] = {}
         self.forget_images()
 
     def prompt_ids(self, question: Question) -> torch.Tensor:
@@ -106,13 +111,28 @@ class Answerer:
         new_tokens = self.generation.max_new_tokens
         if not isinstance(size, BatchSize):
             size = BatchSize.of(size, self.model, new_tokens)
+        self._read_sizes(questions)
         prompts = [self.prompt(question) for question in questions]
         return plan(prompts, self.image_tokens, size, share if self.decodes_itself else False, new_tokens)
 
     @property
-    def image_tokens(self) -> int:
-        """Tokens of an image in the prompt; 0 for a model without a tower."""
-        return self.model.image_tokens
+    def image_tokens(self) -> ImageTokens:
+        """Tokens of an image in the prompt, 0 without a tower; if images have several views, of each by name."""
+        tiling = self.model.tiling
+        return self._tokens if tiling is not None and tiling.several else self.model.image_tokens
+
+    def _read_sizes(self, questions: Sequence[Question]) -> None:
+        """Reads the sizes of the questions' images that are not known yet, if images have several views."""
+        tiling = self.model.tiling
+        if tiling is not None and tiling.several:
+            new = [question for question in questions if question.image and question.image not in self._sizes]
+            sizes = self.picture_sizes(new)
+            self._sizes |= sizes
+            self._tokens |= {name: tiling.tokens(size) for name, size in sizes.items()}
+
+    def picture_sizes(self, questions: Sequence[Question]) -> dict[str, Size]:
+        """Width and height in pixels of the questions' images, by name."""
+        return question_image_sizes(questions, self.image_folder)
 
     @property
     def decodes_itself(self) -> bool:
@@ -122,11 +142,18 @@ class Answerer:
         return neutral and self.generation.num_beams == 1
 
     def load(self, question: Question) -> torch.Tensor:
-        """The question's image: pixels `(3, height, width)`, or features `(tokens, mm_hidden_size)` of the cache."""
+        """The question's image: pixels `(3, height, width)`, or features `(patches, mm_hidden_size)` of the cache.
+
+        Of several views, both have one dimension more in front.
+        """
         if self.feature_cache is not None:
             return self.feature_cache.features(self.image_folder / question.image)
         ratio = getattr(self.model.config, "image_aspect_ratio", None)
-        return process_image(open_question_image(question, self.image_folder), self.processor, ratio)
+        return process_image(self.picture(question), self.processor, ratio, self.model.tiling)
+
+    def picture(self, question: Question) -> Image.Image:
+        """The question's image before processing, as RGB."""
+        return open_question_image(question, self.image_folder)
 
     def inputs(self, questions: Sequence[Question]) -> dict[str, Any]:
         """Arguments of `generate`: ids padded on the left with their mask, and pixels or features."""
@@ -136,19 +163,39 @@ class Answerer:
             "inputs": pad(rows, padding_value=self.tokenizer.pad_token_id or 0),
             "attention_mask": pad([torch.ones_like(row) for row in rows]),
         }
-        loaded = [self.load(question) for question in questions if question.image]
-        if loaded:
-            batch["images" if self.feature_cache is None else "image_features"] = torch.stack(loaded)
-        return {name: value.to(self.model.device) for name, value in batch.items()}
+        batch = {name: value.to(self.model.device) for name, value in batch.items()}
+        shown = [question for question in questions if question.image]
+        return batch | (self._images(shown, {}) if shown else {})
 
-    @torch.inference_mode()
+    def _images(self, questions: Sequence[Question], loaded: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+        """Arguments of the model for the images of questions, one each: pixels or features, and sizes if needed."""
+        given = [loaded[q.image] if q.image in loaded else self.load(q) for q in questions]
+        given = [one.to(self.model.device) for one in given]
+        alike = len({one.shape for one in given}) == 1
+        name = "images" if self.feature_cache is None else "image_features"
+        arguments: dict[str, Any] = {name: torch.stack(given) if alike else given}
+        self._read_sizes(questions)
+        if self._sizes:
+            arguments["image_sizes"] = [self._sizes[question.image] for question in questions]
+        return arguments
+
     def answer(
         self,
         questions: Sequence[Question],
         prompts: Sequence[Prompt] | None = None,
         loaded: Mapping[str, torch.Tensor] | None = None,
     ) -> list[str]:
-        """The answers' texts, without special tokens, stripped, cut before a stop string.
+        """The answers' texts, without special tokens, stripped, cut before a stop string (see `continuations`)."""
+        return [text.strip() for text in self.continuations(questions, prompts, loaded)]
+
+    @torch.inference_mode()
+    def continuations(
+        self,
+        questions: Sequence[Question],
+        prompts: Sequence[Prompt] | None = None,
+        loaded: Mapping[str, torch.Tensor] | None = None,
+    ) -> list[str]:
+        """What follows the prompts: without special tokens, cut before a stop string, blanks at the ends kept.
 
         Args:
             prompts: the questions' prompts as planned, if some share ids.
@@ -182,18 +229,18 @@ class Answerer:
         texts = [ids_to_text(self.tokenizer, tokens) for tokens in output]
         for string in strings:
             texts = [text.split(string, 1)[0] for text in texts]
-        return [text.strip() for text in texts]
+        return texts
 
     def _image_blocks(self, questions: Sequence[Question], loaded: Mapping[str, torch.Tensor]) -> dict:
         """Image name -> image tokens. Those of the last batch are kept: the next one often has the same image."""
         wanted = {question.image: question for question in questions if question.image}
         self._blocks = {name: block for name, block in self._blocks.items() if name in wanted}
         new = [name for name in wanted if name not in self._blocks]
-        for start in range(0, len(new), _TOWER_BATCH):
-            names = new[start : start + _TOWER_BATCH]
-            stack = torch.stack([loaded[name] if name in loaded else self.load(wanted[name]) for name in names])
-            encode = self.model.encode_images if self.feature_cache is None else self.model.project_features
-            self._blocks.update(zip(names, encode(stack.to(self.model.device)), strict=True))
+        step = max(1, _TOWER_BATCH // self.model.tiling.most_views) if new else 1
+        for start in range(0, len(new), step):
+            names = new[start : start + step]
+            blocks = self.model.get_model().image_blocks(**self._images([wanted[name] for name in names], loaded))
+            self._blocks.update(zip(names, blocks, strict=True))
         return self._blocks
 
     def stops(self) -> tuple[set[int], tuple[str, ...]]:

@@ -68,7 +68,7 @@ def feature_cache(args: argparse.Namespace, model: Any) -> FeatureCache | None:
     if not args.vision_feature_cache:
         return None
     ratio = getattr(model.config, "image_aspect_ratio", None)
-    return FeatureCache(args.vision_feature_cache, model.get_vision_tower(), ratio, model.dtype)
+    return FeatureCache(args.vision_feature_cache, model.get_vision_tower(), ratio, model.dtype, model.tiling)
 
 
 def check_asked_in(args: argparse.Namespace, checkpoint: Checkpoint) -> None:

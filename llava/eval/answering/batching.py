@@ -1,7 +1,7 @@
 """Which prompts are answered together: of similar length, as many as fit; what they share is read once."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -22,6 +22,9 @@ _WORTH = 8
 _MOST_ROWS = {"cpu": 64, "cuda": 256}
 _MOST_TOKENS = {"cpu": 1 << 13, "cuda": 1 << 18}
 """Larger batches are not faster: the processor is busy already."""
+
+ImageTokens = int | Mapping[Hashable, int]
+"""Tokens of every image, or of each by its key."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +91,40 @@ def _bytes_per_token(model: Any) -> int:
     return width * (states + states // config.num_hidden_layers + 3 * config.intermediate_size + 8 * config.hidden_size)
 
 
-def length_of(prompt: Prompt, image_tokens: int) -> int:
+def until_done(
+    size: BatchSize, keys: Sequence[Hashable], work: Callable[[list[Hashable]], Iterable[tuple[Hashable, Any]]]
+) -> list[Any]:
+    """The results of all keys, in order, in smaller batches from where memory runs out.
+
+    Args:
+        size: the batch size that `work` uses.
+        work: yields `(key, result)` for the keys that are left, in any order.
+    """
+    results: dict[Hashable, Any] = {}
+    while left := [key for key in keys if key not in results]:
+        try:
+            for key, result in work(left):
+                results[key] = result
+        except (RuntimeError, MemoryError) as error:
+            size.halve_after(error)
+    return [results[key] for key in keys]
+
+
+def length_of(prompt: Prompt, image_tokens: ImageTokens) -> int:
     """Tokens that the model reads: ids, with `image_tokens` in place of each -200."""
-    return len(prompt.ids) + prompt.ids.count(IMAGE_TOKEN_INDEX) * (image_tokens - 1)
+    return len(prompt.ids) + sum(_tokens_of(image, image_tokens) - 1 for image in prompt.images)
+
+
+def _tokens_of(image: Hashable, image_tokens: ImageTokens) -> int:
+    return image_tokens if isinstance(image_tokens, int) else image_tokens[image]
 
 
 def plan(
-    prompts: Sequence[Prompt], image_tokens: int, size: BatchSize, share: bool | None = None, new_tokens: int = 0
+    prompts: Sequence[Prompt],
+    image_tokens: ImageTokens,
+    size: BatchSize,
+    share: bool | None = None,
+    new_tokens: int = 0,
 ) -> list[Batch]:
     """Divides all prompts into batches, longest first, so that running out of memory shows at once.
 
@@ -118,7 +148,7 @@ def plan(
 
 
 def _batches(
-    prompts: Sequence[Prompt], rows: Sequence[int], image_tokens: int, size: BatchSize, new_tokens: int
+    prompts: Sequence[Prompt], rows: Sequence[int], image_tokens: ImageTokens, size: BatchSize, new_tokens: int
 ) -> list[Batch]:
     """Rows in batches: prompts of one prefix next to each other, long prefixes first, then long suffixes."""
     before = {i: length_of(prompts[i].prefix(), image_tokens) for i in rows}
@@ -140,7 +170,7 @@ def _batches(
     return [Batch(batch, [prompts[i] for i in batch]) for batch in batches]
 
 
-def _with_prefixes(prompts: Sequence[Prompt], image_tokens: int) -> tuple[list[Prompt], int]:
+def _with_prefixes(prompts: Sequence[Prompt], image_tokens: ImageTokens) -> tuple[list[Prompt], int]:
     """The prompts with `shared` filled in, and how many tokens that saves.
 
     Sorted, prompts that begin alike are neighbours. They are separated if two neighbours have much less in common
@@ -157,11 +187,13 @@ def _with_prefixes(prompts: Sequence[Prompt], image_tokens: int) -> tuple[list[P
                 for i in prompt.ids
             ]
         )
+    image_of = {IMAGE_TOKEN_INDEX - 1 - number: image for image, number in names.items()}
     order = sorted(range(len(prompts)), key=keys.__getitem__)
     common = [_common(keys[a], keys[b]) for a, b in itertools.pairwise(order)]
 
     def weight(key: list[int], count: int) -> int:
-        return count + sum(i < IMAGE_TOKEN_INDEX for i in key[:count]) * (image_tokens - 1)
+        images = (image_of[i] for i in key[:count] if i < IMAGE_TOKEN_INDEX)
+        return count + sum(_tokens_of(image, image_tokens) - 1 for image in images)
 
     # What each prompt has in common with the next; none with the one before the first and after the last.
     weights = [0, *(weight(keys[row], count) for row, count in zip(order, common, strict=False)), 0]

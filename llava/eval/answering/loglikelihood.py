@@ -38,16 +38,16 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, context: str, continuation: 
     """Ids of context and continuation by lm-eval's rule (lm_eval/api/model.py, `_encode_pair`).
 
     Blanks at the end of the context are part of the continuation. Both are encoded together; the continuation's ids
-    are those beyond the length of the context's own. bos is first if the tokenizer adds it; an empty context is the
-    bos (or eos) token.
+    are those beyond the length of the context's own. bos is first if the tokenizer adds it, but not twice; an empty
+    context is the bos (or eos) token.
     """
     encoder = encoder_for(tokenizer)
-    whole, alone = encoder.encode(context + continuation)[0], encoder.encode(context.rstrip())[0]
+    whole, alone = encoder.encode_prompt(context + continuation), encoder.encode_prompt(context.rstrip())
     ids = whole[len(alone) :]
     if not ids:
         raise ValueError(f"the continuation {continuation!r} adds no token to its context")
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    return [*encoder.bos, *whole[: len(alone)]] or [start], ids
+    return whole[: len(alone)] or [start], ids
 
 
 @torch.inference_mode()

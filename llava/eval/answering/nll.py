@@ -217,8 +217,9 @@ def answer_pieces(
     limit = getattr(model.config, "tokenizer_model_max_length", None)
     ratio = getattr(model.config, "image_aspect_ratio", None) or "square"
     marks = bool(getattr(model.config, "mm_use_im_start_end", False))
+    options = {"mm_use_im_start_end": marks, "tiling": model.tiling}
     dataset = LazySupervisedDataset(
-        records, tokenizer, template, image_folder, processor, ratio, limit, feature_cache, mm_use_im_start_end=marks
+        records, tokenizer, template, image_folder, processor, ratio, limit, feature_cache, **options
     )
     collate = DataCollatorForSupervisedDataset(tokenizer, limit)
     order = sorted(indices, key=lambda i: (-int(records.words[i]), i))
@@ -245,7 +246,7 @@ def _answer_nll(model: Any, batch: dict[str, Any]) -> list[tuple[float, int]]:
     }
     ids, labels, mask = (batch[key].to(device) for key in ("input_ids", "labels", "attention_mask"))
     ids, _, mask, _, embeds, labels = model.prepare_inputs_labels_for_multimodal(
-        ids, None, mask, None, labels, **images, padding_side="right"
+        ids, None, mask, None, labels, **images, image_sizes=batch.get("image_sizes"), padding_side="right"
     )
     given = {"input_ids": ids} if embeds is None else {"inputs_embeds": embeds}
     hidden = model.get_model()(**given, attention_mask=mask, use_cache=False).last_hidden_state

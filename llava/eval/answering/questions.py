@@ -10,7 +10,7 @@ from PIL import Image
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.eval.answering.errors import EvaluationError
-from llava.images import decoded, describe_unreadable, open_image, unreadable_images
+from llava.images import decoded, describe_unreadable, image_sizes, open_image, unreadable_images
 from llava.names import count, some
 from llava.reading import read_text
 
@@ -98,6 +98,12 @@ def open_question_image(question: Question, folder: Path) -> Image.Image:
     """The question's image as RGB; raises as `open_image`."""
     source = folder / question.image if question.image_data is None else decoded(question.image_data)
     return open_image(source, f"question {question.question_id}", question.image)
+
+
+def question_image_sizes(questions: Sequence[Question], folder: Path) -> dict[str, tuple[int, int]]:
+    """Width and height in pixels of the questions' images, by name; raises as `open_image`."""
+    data = {q.image: q.image_data for q in questions if q.image_data is not None}
+    return image_sizes((q.image for q in questions if q.image), folder, data)
 
 
 def chunk(questions: Sequence[Question], num_chunks: int, chunk_idx: int) -> list[Question]:

@@ -243,7 +243,8 @@ def answer_stream(
 
 def _warn_of_long_prompts(answerer: Answerer, batches: Sequence[Batch]) -> None:
     limit = getattr(answerer.model.config, "max_position_embeddings", None)
-    lengths = [length_of(prompt, answerer.image_tokens) for batch in batches for prompt in batch.prompts]
+    tokens = answerer.image_tokens
+    lengths = [length_of(prompt, tokens) for batch in batches for prompt in batch.prompts]
     long = sum(length + answerer.generation.max_new_tokens > (limit or 0) for length in lengths)
     if limit and long:
         print(

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
-from transformers import AutoImageProcessor, PreTrainedConfig
+from transformers import AutoImageProcessor, CLIPImageProcessorPil, LlavaNextImageProcessorPil, PreTrainedConfig
 from transformers.image_processing_utils import BaseImageProcessor
 
 from llava.checkpoint.folder import local_folder
@@ -15,6 +15,7 @@ from llava.checkpoint.opened import CheckpointError
 from llava.checkpoint.safe import without_code
 from llava.checkpoint.tensors import TensorFileError, Tensors, tensors_in, weight_files
 from llava.model.multimodal_encoder.tower_weights import put_tower_weights, read_tower_weights
+from llava.tiling import processor_settings
 
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
@@ -87,10 +88,13 @@ class VisionTower(nn.Module):
             raise CheckpointError(f"vision tower {folder} is not whole: {why}; copy it again") from error
 
     def load_processor(self) -> BaseImageProcessor:
-        """The image processor; needs no weights."""
+        """The processor of one view; needs no weights."""
         if self.image_processor is None:
-            read = AutoImageProcessor.from_pretrained
-            self.image_processor = without_code(read, self.vision_tower_name, backend="pil")
+            processor = without_code(AutoImageProcessor.from_pretrained, self.vision_tower_name, backend="pil")
+            if isinstance(processor, LlavaNextImageProcessorPil):
+                # The views are `Tiling`'s.
+                processor = CLIPImageProcessorPil(**processor_settings(processor))
+            self.image_processor = processor
         return self.image_processor
 
     def load_model(self, device_map: Any = None, dtype: torch.dtype | None = None) -> None:

@@ -7,6 +7,7 @@ from transformers import AutoConfig
 
 from llava.checkpoint.safe import TensorFileError, UntrustedError, check_pickles, without_code
 from llava.checkpoint.tensors import weight_files
+from llava.families import STOCK_CLASSES
 from llava.model.multimodal_encoder.base import VisionTower
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower, CLIPVisionTowerS2
 from llava.model.multimodal_encoder.efficientnet_encoder import EfficientNetLiteTower
@@ -48,7 +49,7 @@ def build_vision_tower(vision_tower_cfg: Any, delay_load: bool = False, **kwargs
         if Path(name).is_file():
             where = "is a file; towers are folders of transformers (the EVA-CLIP file of Bunny is not supported)"
         raise VisionTowerError(f"vision tower {name!r} {where} ({str(error).splitlines()[0]})") from error
-    inside_llava = config.model_type == "llava"
+    inside_llava = config.model_type in STOCK_CLASSES
     config = config.vision_config if inside_llava else config
     towers, what = TOWERS, "vision tower"
     if getattr(vision_tower_cfg, "use_s2", False) or getattr(vision_tower_cfg, "s2", False):

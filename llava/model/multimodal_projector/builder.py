@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from llava.checkpoint.parts import NEWLINE, projector_key
 from llava.checkpoint.safe import load_pickled
 from llava.model.multimodal_projector.pixel_shuffle import PIXEL_SHUFFLE
 from llava.model.multimodal_projector.types import ProjectorError, ProjectorType, Shapes
+from llava.tiling import ANYRES, SPATIAL_UNPAD, has_newline
 
 
 def _mlp(match: re.Match[str], width: int, hidden_size: int) -> nn.Module:
@@ -74,7 +76,7 @@ def image_tokens(config: Any, tower_tokens: int) -> int:
 
 
 def read_projector(path: str | Path) -> dict[str, torch.Tensor]:
-    """The projector's tensors in a file, by the module's own names ("0.weight"), whatever precedes `mm_projector.`."""
+    """The projector's tensors in a file: by the module's own names ("0.weight"), and `image_newline`, if it has one."""
     path = Path(path)
     if path.is_dir():
         raise ProjectorError(f"projector file {path} is a folder; give mm_projector.bin in it")
@@ -91,7 +93,8 @@ def read_projector(path: str | Path) -> dict[str, torch.Tensor]:
 
 def projector_weights(tensors: Mapping[str, torch.Tensor], source: str | Path) -> dict[str, torch.Tensor]:
     """The projector's tensors, as `read_projector` returns them."""
-    weights = {name.split("mm_projector.", 1)[1]: value for name, value in tensors.items() if "mm_projector." in name}
+    found = {key: value for name, value in tensors.items() if (key := projector_key(name))}
+    weights = {key.removeprefix("mm_projector."): value for key, value in found.items()}
     if not weights and tensors:
         raise ProjectorError(
             f"projector file {source} holds no mm_projector weights; it has {', '.join(tensors)[:200]}"
@@ -100,14 +103,25 @@ def projector_weights(tensors: Mapping[str, torch.Tensor], source: str | Path) -
 
 
 def check_projector_weights(weights: Mapping[str, torch.Tensor], config: Any, source: str | Path) -> None:
-    """Raises `ProjectorError` if names or shapes are not those that the config requires; allocates nothing."""
+    """Raises `ProjectorError` if names or shapes are not those that the config requires; allocates nothing.
+
+    `image_newline` may be missing, as in a file of LLaVA-1.5.
+    """
     with torch.device("meta"):
         wanted = {name: tuple(p.shape) for name, p in build_vision_projector(config).state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if NEWLINE in found:
+        if not has_newline(config):
+            raise ProjectorError(
+                f"projector file {source} holds {NEWLINE} and was trained with several views per image; give "
+                f"--image_aspect_ratio {ANYRES} --mm_patch_merge_type {SPATIAL_UNPAD}"
+            )
+        wanted[NEWLINE] = (config.hidden_size,)
     if found == wanted:
         return
     kind = getattr(config, "mm_projector_type", "linear")
-    looks = next((name for row in PROJECTORS if (name := row.type_of(found, config.mm_hidden_size))), None)
+    own = {name: shape for name, shape in found.items() if name != NEWLINE}
+    looks = next((name for row in PROJECTORS if (name := row.type_of(own, config.mm_hidden_size))), None)
     advice = f"; the file looks like --mm_projector_type {looks}" if looks and looks != kind else ""
     raise ProjectorError(
         f"projector file {source} does not fit: --mm_projector_type {kind} between this tower "

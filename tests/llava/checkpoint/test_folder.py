@@ -43,7 +43,11 @@ def test_interrupted_writes(folder):
         load_pretrained_model(str(folder / "nothing"), device="cpu")
 
 
-VIEWS = {"image_aspect_ratio": "anyres", "mm_patch_merge_type": "spatial_unpad", "image_grid_pinpoints": [[336, 672]]}
+VIEWS = {
+    "image_aspect_ratio": "anyres_max_9",
+    "mm_patch_merge_type": "spatial_unpad",
+    "image_grid_pinpoints": [[336, 672]],
+}
 
 
 @pytest.mark.parametrize(
@@ -55,16 +59,18 @@ VIEWS = {"image_aspect_ratio": "anyres", "mm_patch_merge_type": "spatial_unpad",
     ],
     ids=lambda program: program[0],
 )
-def test_images_in_several_views(folder, python, program, tmp_path):
-    """LLaVA-1.6: one line that names what is supported."""
+def test_images_that_are_not_supported(folder, python, program, tmp_path):
+    """LLaVA-OneVision's: one line that names what is supported."""
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | VIEWS))
+    (folder / "config.json").write_text(json.dumps(config | VIEWS | {"image_aspect_ratio": "anyres_max_9"}))
     command = [python, "-m", *(word.format(folder) for word in program)]
     run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert run.returncode == 1
     (line,) = (line for line in run.stderr.splitlines() if "anyres" in line)
-    assert f"{folder}: its config.json has image_aspect_ratio 'anyres', mm_patch_merge_type 'spatial_unpad'" in line
-    assert "image_grid_pinpoints [[336, 672]], which is not supported; supported: square, pad (one view" in line
+    assert (
+        f"{folder}: its config.json has image_aspect_ratio 'anyres_max_9', mm_patch_merge_type 'spatial_unpad'" in line
+    )
+    assert "image_grid_pinpoints [[336, 672]], which is not supported; supported: square, pad, anyres" in line
     assert "Traceback" not in run.stderr
 
 
@@ -74,9 +80,24 @@ def test_what_has_no_effect_on_one_view_is_accepted(folder):
     assert open_checkpoint(folder).kind is Kind.FULL
 
 
-def test_transformers_llava_of_several_views(folder):
-    (folder / "config.json").write_text('{"model_type": "llava_next"}')
-    with pytest.raises(ValueError, match=r"model_type 'llava_next': LLaVA-1\.6 cuts .* not supported; LLaVA-1\.5 is"):
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"mm_patch_merge_type": "spatial_max"},
+            "its config.json has mm_patch_merge_type 'spatial_max' is not",
+        ),
+        (
+            {"image_grid_pinpoints": "(1x1),...,(6x6)"},
+            "its config.json has image_grid_pinpoints .* is no list",
+        ),
+        ({"model_type": "llava_onevision"}, r"LLaVA-OneVision shrinks the tokens .*; LLaVA-1.5 and 1.6 are"),
+    ],
+)
+def test_views_that_are_not_supported(folder, changes, words):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | VIEWS | {"image_aspect_ratio": "anyres"} | changes))
+    with pytest.raises(ValueError, match=words):
         open_checkpoint(folder)
 
 

@@ -38,6 +38,7 @@ MODES = {
     "tower": LORA | MIXED | {"unfreeze_vision_tower": True},
     "cached": LORA | MIXED,
     "frozen": LORA | MIXED | {"freeze_mm_mlp_adapter": True},
+    "views": LORA | MIXED | {"image_aspect_ratio": "anyres", "mm_patch_merge_type": "spatial_unpad"},
     "qlora": LORA | {"bits": 4},
 }
 RUNS = [(mode, sharding) for mode in ("lora", "full", "projector", "mixed") for sharding in SHARDING]
@@ -48,6 +49,8 @@ RUNS += [
     ("cached", "zero3"),
     ("frozen", "ddp"),
     ("frozen", "zero3"),
+    ("views", "ddp"),
+    ("views", "zero3"),
     ("qlora", "ddp"),
     ("qlora", "zero2"),
 ]
@@ -121,7 +124,7 @@ def runs(tiny, train_flags, mixed_data, tmp_path_factory):
         copy = [str(root / copy), str(root / name / Path(copy).name)] if copy else None
         jobs.append({"name": name, "ranks": ranks, "argv": argv, "seconds": SECONDS, "copy": copy, "free": free})
 
-    data = {"projector": tiny.captions} | dict.fromkeys(("mixed", "tower", "cached", "frozen"), mixed_data)
+    data = {"projector": tiny.captions} | dict.fromkeys(("mixed", "tower", "cached", "frozen", "views"), mixed_data)
     for mode, changes in MODES.items():
         flags = {"per_device_train_batch_size": 2, "lora_dropout": 0, "data_path": data.get(mode, tiny.data)} | changes
         job(f"{mode}-one", 1, **flags | PLAIN, gradient_accumulation_steps=2)

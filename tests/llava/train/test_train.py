@@ -256,8 +256,8 @@ def test_frozen_projector_is_kept_beside_a_lora(tiny, train_flags, tmp_path):
         ({"vision_tower": "/no/tower"}, "vision tower '/no/tower'"),
         ({"mm_projector_type": "mlp"}, "unknown --mm_projector_type 'mlp'"),
         ({"mm_projector_type": "identity"}, "as wide as the language model"),
-        ({"image_aspect_ratio": "anyres"}, "allowed: square, pad"),
-        ({"mm_patch_merge_type": "spatial_unpad"}, "--mm_patch_merge_type 'spatial_unpad'; allowed: flat"),
+        ({"image_aspect_ratio": "anyres_max_9"}, "allowed: square, pad, anyres"),
+        ({"mm_patch_merge_type": "spatial_unpad"}, "it needs --image_aspect_ratio anyres"),
         ({"tune_mm_mlp_adapter": True, "tune_layers": "0"}, "stage 1 trains the projector only"),
     ],
 )
