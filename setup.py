@@ -50,6 +50,8 @@ setup(
         "filelock",
         "psutil",
         "matplotlib",
+        # Plans of studies.
+        "pyyaml",
         # MMBench takes its submissions as a spreadsheet.
         "openpyxl",
     ],

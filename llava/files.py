@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,32 @@ def remove_abandoned(path: str | Path) -> None:
     if path.exists():
         for left in path.parent.glob(f".{name}.{_RANDOM}{_OLD}"):
             _remove(left)
+
+
+def open_locked(path: str | Path) -> FileIO:
+    """A file, open at its end and locked until it is closed, also in children that inherit it.
+
+    Only the process that holds the lock removes the file. It may do so between our `open` and our lock; the path then
+    names another file, or none, and both are tried again. A file system without locks gives the file without one.
+
+    Raises:
+        BlockingIOError: another process holds the lock.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        file = FileIO(path, "ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            file.close()
+            raise BlockingIOError(f"another process is writing {path}") from error
+        except OSError:
+            return file
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()
 
 
 @contextlib.contextmanager

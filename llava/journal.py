@@ -1,7 +1,5 @@
 """The finished entries of a long run, kept on disk to resume it."""
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -11,7 +9,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from llava.files import full_disk_explained
+from llava.files import full_disk_explained, open_locked
 from llava.names import some
 
 _HEAD = b'{"settings": '
@@ -86,28 +84,10 @@ class Journal:
         self._file.close()
 
     def _locked(self) -> FileIO:
-        """The file, open at its end and locked.
-
-        Only the process that holds the lock removes the file. It may do so between our `open` and our lock; the path
-        then names another file, or none.
-        """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            file = FileIO(self.path, "ab")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError) as error:
-                file.close()
-                raise JournalError(
-                    f"another process is writing {self.path}; wait for it, or use another {self._what}"
-                ) from error
-            except OSError:
-                # A file system without locks.
-                return file
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file.fileno()), self.path.stat()):
-                    return file
-            file.close()
+        try:
+            return open_locked(self.path)
+        except BlockingIOError as error:
+            raise JournalError(f"{error}; wait for it, or use another {self._what}") from error
 
     def _read(self) -> None:
         head, *rows = self.path.read_bytes().split(b"\n")

@@ -14,9 +14,10 @@ from filelock import FileLock
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPOSITORY = Path(__file__).parents[1]
-FIXTURES = ("parity", "tiny", "bunny", "surgery", "programs", "study", "anyres")
+FIXTURES = ("parity", "tiny", "bunny", "surgery", "programs", "plans", "study", "anyres")
 LONG = (
     "tests/llava/train/test_ranks.py",
+    "tests/visual_region/study/test_paper_plans.py",
     "tests/playground/test_embedded.py",
     "tests/scripts/test_text_benchmarks.py",
     "tests/llava/train/test_train.py",

@@ -104,6 +104,10 @@ def cases(tiny, tiny_llava, tiny_lora, train_flags, made_once, python):
             ["bash", "scripts/quickstart.sh"], lambda folder: _make_quickstart(folder, made, tiny, python),
             {"VENV": "venv"}, times=r"/stages/\w+$|/report\.json$|\.run\.json$",
         ),
+        "study": Case(
+            [region, "study", "plan.yaml"], lambda folder: _make_study(folder, made, tiny),
+            times=r"\.log$|/done\.json$|\.run\.json$|/state\.json$|/tables/cost\.|/figures/selections\.", counted=False,
+        ),
         "playground": Case(["playground.embedded.prepare", "--out", "out"]),
     }  # fmt: skip
     for name in ("textvqa", "gqa", "refcocog", "ocrvqa"):
@@ -173,10 +177,43 @@ def _make_quickstart(folder, made, tiny, python):
     (folder / "venv/installed").write_text(f"{hashlib.sha256(wanted).hexdigest()}  -\n")
 
 
+STUDY = """
+out: out
+model: {llm}
+tower: {tower}
+environment: {{BF16: False, DEEPSPEED: "", CHECKPOINTING: False, WORKERS: 0, MAX_LENGTH: 256, BATCH: 2, SAVE_STEPS: 2}}
+stages:
+  pretrain:
+    command: bash scripts/train/pretrain.sh
+    environment: {{DATA: {captions}, IMAGES: {images}, STEPS: 2, OUTPUT: "{{stages}}/pretrain"}}
+train:
+  script: scripts/train/finetune_lora.sh
+  environment: {{DATA: {data}, IMAGES: {images}, STEPS: 4, LORA_R: 4, LORA_ALPHA: 8,
+    PROJECTOR: "{{stages}}/pretrain/mm_projector.bin"}}
+rows: {{all: all, bi: "{{scores}}#bi:2"}}
+scores_of: all
+experiments: {{selections: {{rows: [all, bi]}}}}
+evaluate: {{columns: [easy_vqa], flags: --max_new_tokens 8 --batch-size 4}}
+score: --data-path {data} --image-folder {images} --samples 8 --batch-size 2 --resamples 50
+keep_weights: false
+"""
+
+
+def _make_study(folder, made, tiny):
+    """A study of two cells, one of which needs the scores of the other."""
+    for name in ("llava", "bunny", "visual_region", "llava_plugins", "scripts"):
+        (folder / name).symlink_to(REPOSITORY / name)
+    shutil.copytree(made / "easy", folder / "playground/data/eval/easy_vqa")
+    (folder / "playground/data/easy_vqa").mkdir(parents=True)
+    (folder / "playground/data/easy_vqa/images").symlink_to(made / "images")
+    places = {"llm": tiny.llm, "tower": tiny.tower, "data": tiny.data, "captions": tiny.captions, "images": tiny.images}
+    (folder / "plan.yaml").write_text(STUDY.format(**places))
+
+
 NAMES = [
     *("lora", "full", "projector", "cached", "evaluate", "evaluate-2", "features", "benchmark", "score-answers"),
     *("perplexity", "score", "curve", "prune", "prune-lora", "prune-base", "prune-block", "revert", "export"),
-    *("prepare-textvqa", "prepare-gqa", "prepare-refcocog", "prepare-ocrvqa", "quickstart", "playground"),
+    *("prepare-textvqa", "prepare-gqa", "prepare-refcocog", "prepare-ocrvqa", "quickstart", "playground", "study"),
 ]
 SHORT = ("evaluate", "score", "prune-lora", "prepare-textvqa")
 

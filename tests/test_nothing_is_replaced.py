@@ -84,9 +84,17 @@ INSIDE = {
         "--annotation-file ann.json --result-dir . --experiment answers",
         ("answers.xlsx",),
     ),
+    "visual_region study": ("--out", "study.yaml", ("plan.yaml",)),
     "playground.embedded.report": ("--out", "--blind ann.json", ("report.json", "report.md", "report.png")),
 }
 """Programs that write files of fixed names into a folder: flag, other flags, names."""
+STUDY = """
+model: llm
+train: {script: notes.txt}
+rows: {all: all}
+experiments: {selections: {rows: [all]}}
+evaluate: {columns: [gqa]}
+"""
 LAUNCH = "llava.eval.answering.launch"
 """It passes the flags of other programs on."""
 KEEPS = {"playground.embedded.prepare": {"--out"}}
@@ -161,6 +169,7 @@ def place(tmp_path, tiny, tiny_llava, tiny_lora, monkeypatch):
     (tmp_path / "answers.jsonl").write_text(json.dumps(line) + "\n")
     scores = {"num_layers": 6, "region": [0], "metrics": {"angular": {"values": [0.1] * 6}}}
     (tmp_path / "scores.json").write_text(json.dumps(scores))
+    (tmp_path / "study.yaml").write_text(STUDY)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
     monkeypatch.chdir(tmp_path)

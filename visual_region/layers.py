@@ -148,7 +148,7 @@ def _parse_part(part: str, n: int) -> Iterable[int]:
     if head in STRATEGIES:
         if not colon:
             raise LayerSelectionError("how many layers" + did_you_mean(f"{head}:25%"))
-        return STRATEGIES[head](n, _amount(tail, n))
+        return STRATEGIES[head](n, layer_count(tail, n))
     raise LayerSelectionError(_not_understood(part, n))
 
 
@@ -174,7 +174,7 @@ def _from_slice(start: int, stop: int, step: int, n: int) -> range:
     raise LayerSelectionError(f"a slice START:STOP:STEP needs {needs}{did_you_mean(*meant)}")
 
 
-def _amount(text: str, n: int) -> int:
+def layer_count(text: str, n: int) -> int:
     """Read a count of layers or a percentage of all, rounded half up."""
     match = _AMOUNT.fullmatch(text)
     value = Fraction(match[1]) if match else Fraction(0)  # exact, so that 25% of 30 is 7.5 and not a little less
@@ -203,7 +203,7 @@ def _from_seed(text: str, n: int) -> list[int]:
     amount, at, seed = (piece.strip() for piece in text.partition("@"))
     if not (at and re.fullmatch(r"[0-9]{1,9}", seed)):
         raise LayerSelectionError(f"layers are drawn with a seed{did_you_mean(f'random:{amount or 8}@0')}")
-    return random_layers(n, _amount(amount, n), int(seed))
+    return random_layers(n, layer_count(amount, n), int(seed))
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,7 @@ class ScoreQuery:
 def _from_scores(part: str, n: int) -> list[int]:
     """Layers by a metric of a score file."""
     query = ScoreQuery.parse(part)
-    path, metric, count = query.path, query.metric, _amount(query.amount, n)
+    path, metric, count = query.path, query.metric, layer_count(query.amount, n)
     try:
         scores = ScoreFile.read(path)
         values = scores.entry(metric)["values"]
@@ -264,7 +264,7 @@ def _not_understood(part: str, n: int) -> str:
     # The amount is anything at the end, so that 'sparse-uniform:8' is suggested for 'sparse_uniform=8'.
     name, amount = re.fullmatch(r"(.*?)[\s:=]*([0-9.]+\s*%?)?", part, re.DOTALL).groups()
     try:
-        _amount(amount or "", n)
+        layer_count(amount or "", n)
     except LayerSelectionError:
         amount = "25%"
     endings = {"all": "", "random": f":{amount}@0"}

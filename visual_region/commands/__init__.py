@@ -13,9 +13,10 @@ COMMANDS: dict[str, str] = {
     "curve": "scores of benchmarks against layers removed, of one or several checkpoints",
     "revert": "set layers back to the backbone's weights and write a checkpoint",
     "heal": "distil a pruned model from the unpruned one",
+    "study": "train, evaluate and measure every cell of a plan; tables and figures",
     "export": "write a folder that stock transformers loads, or GGUF files for llama.cpp",
     "doctor": "what is installed, which devices and kernels are used, and what to install for the rest",
 }
 """Name of the command and its module -> help."""
-RESUMABLE = frozenset({"score", "perplexity", "curve", "heal"})
+RESUMABLE = frozenset({"score", "perplexity", "curve", "heal", "study"})
 """Commands that continue where they were interrupted."""

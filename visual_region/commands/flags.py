@@ -197,6 +197,21 @@ def _export(parser: Parser) -> None:
     add_output_flags(parser)
 
 
+def _study(parser: Parser) -> None:
+    from visual_region.study.cell import EXPERIMENTS
+
+    parser.add_argument("plan", metavar="PLAN.yaml", help="docs/studies.md describes it; plans/ has examples")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--list", action="store_true", help="print every cell: done, running, failed or left; the cost")
+    what.add_argument("--dry-run", action="store_true", help="print the commands that would run, for a shell")
+    what.add_argument("--draw", action="store_true", help="only write tables and figures of what is finished")
+    parser.add_argument("--cell", metavar="NAME", help="only this cell: its name, or its number in --list")
+    parser.add_argument("--only", choices=EXPERIMENTS, help="only what this experiment needs")
+    parser.add_argument("--out", help="folder of the study; default: the plan's")
+    change = "another value for a key of the plan, such as seeds=[0,1,2] or train.environment.STEPS=10; may be repeated"
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help=change)
+
+
 def _outtype(text: str) -> str:
     names = dict(zip(("f32", "f16", "bf16"), DTYPE_NAMES, strict=True))
     if text not in names:
@@ -224,6 +239,7 @@ ADD_FLAGS: dict[str, Callable[[Parser], None]] = {
     "revert": _revert,
     "heal": _heal,
     "export": _export,
+    "study": _study,
     "doctor": lambda parser: None,
 }
 """Command -> what adds its flags to a parser."""

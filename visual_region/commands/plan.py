@@ -26,6 +26,18 @@ _ASSUMED = ("mode", "dtype", "image_tokens", "text_tokens", "labelled_tokens", "
 
 def run(args: argparse.Namespace) -> None:
     check_files({"--output": (args.output, PLAN)}, [args.data_path])
+    found = price(args)
+    print(_head(found["assumed"]))
+    print(_table(found["selections"]))
+    for note in found["assumed"]["notes"]:
+        print(f"note: {note}")
+    if args.output:
+        write_json(args.output, found)
+        print(f"the plan is in {args.output}")
+
+
+def price(args: argparse.Namespace) -> dict[str, Any]:
+    """What the file of --output holds: `assumed`, and for each of the `selections` what it trains and costs."""
     _check(args)
     # config.json is enough: weights, and the base of a LoRA, may be missing.
     checkpoint = open_checkpoint(args.model_path, flag="--model-path", weights=False, with_base=False)
@@ -44,13 +56,7 @@ def run(args: argparse.Namespace) -> None:
     assumed = {"model": str(args.model_path), "num_layers": depth, "notes": notes}
     assumed |= {name: getattr(args, name) for name in _ASSUMED}
     assumed["lora_r"] = args.lora_r if args.mode == "lora" else None
-    print(_head(assumed))
-    print(_table(rows))
-    for note in notes:
-        print(f"note: {note}")
-    if args.output:
-        write_json(args.output, {"assumed": assumed, "selections": rows})
-        print(f"the plan is in {args.output}")
+    return {"assumed": assumed, "selections": rows}
 
 
 def _check(args: argparse.Namespace) -> None:

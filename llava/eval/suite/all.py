@@ -103,7 +103,8 @@ def run(
         # A folder or a question file of one benchmark does not belong to the others.
         environment = {key: value for key, value in os.environ.items() if key not in ("DATA", "QUESTIONS", "IMAGES")}
         python = os.environ.get("PYTHON") or sys.executable
-        environment |= {"RESULT": str(aside), "NAME": results.name, "PYTHON": python}
+        # NAME of the answers tells folders of one name apart, such as the results of several studies.
+        environment |= {"RESULT": str(aside), "NAME": os.environ.get("NAME") or results.name, "PYTHON": python}
         if benchmark != BY_NAME[benchmark.name]:
             environment["QUESTIONS"] = Path(benchmark.data[0]).stem
         command = [python, "-m", "llava.eval.suite.benchmark", benchmark.name, checkpoint.name, *flags]

@@ -83,7 +83,8 @@ def test_answers_of_a_local_task(batch_size, tiny_llava, docs, replies, tmp_path
     (tmp_path / "local_images.yaml").write_text(text)
     model = LlavaVR(str(tiny_llava), device="cpu", dtype="float32", batch_size=batch_size)
     runs = []
-    monkeypatch.setattr(type(model.model), "encode_images", counted(type(model.model).encode_images, runs))
+    vision = type(model.model.get_model())
+    monkeypatch.setattr(vision, "encode_images", counted(vision.encode_images, runs))
     with contextlib.redirect_stderr(io.StringIO()):
         found = simple_evaluate(
             model=model,

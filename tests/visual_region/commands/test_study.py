@@ -1,0 +1,155 @@
+"""`study`: what it prints; scripts and models are made ones. Running cells: tests/visual_region/study."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.fixtures.plans import MEASURED
+
+
+def test_the_dry_run_prints_what_runs(small_study, command, capsys, monkeypatch):
+    monkeypatch.setattr("visual_region.commands.study.draw", lambda plan, cells: None)
+    command("study", "plan.yaml", "--dry-run")
+    printed = capsys.readouterr().out
+    assert small_study.log() == []
+    assert not small_study.out.exists()
+    assert printed.startswith(
+        f"# stages: first\nSIZE=7b MODEL=llm PYTHON={small_study.root}/python bash scripts/stage.sh"
+    )
+    assert "\n\n# bi-seed1: evaluate\n" in printed
+    subprocess.run(["bash", "-e", "-c", printed], check=True)
+    typed = small_study.log()
+    subprocess.run(["rm", "-r", small_study.out], check=True)
+    command("study", "plan.yaml")
+    assert typed == small_study.log()
+    capsys.readouterr()
+    command("study", "plan.yaml", "--dry-run")
+    assert capsys.readouterr().out == "# nothing is left\n"
+
+
+def test_the_dry_run_of_a_part(small_study, command, capsys):
+    command("study", "plan.yaml", "--dry-run", "--cell", "bi-seed1")
+    printed = capsys.readouterr().out
+    assert re.findall("# (.*)", printed) == ["stages: first", "bi-seed1: train", "bi-seed1: evaluate"]
+    command("study", "plan.yaml", "--dry-run", "--only", "reversion")
+    printed = capsys.readouterr().out
+    steps = ["stages: first", "all-seed0: train", "all-seed0: score", "all-seed0: reversion"]
+    assert re.findall("# (.*)", printed) == steps
+
+
+def test_the_list(small_study, command, capsys, monkeypatch):
+    monkeypatch.setattr("visual_region.commands.study.draw", lambda plan, cells: None)
+    command("study", "plan.yaml", "--list")
+    said = capsys.readouterr().out
+    assert re.search(r"\n *1 +all-seed0 +left +train, score, evaluate, text, reversion, attention\n", said)
+    assert "small: 8 cells in out: 0 done, 0 running, 0 failed, 8 left" in said
+    assert "device hours used: 0.00; left: no estimate before the first cell is finished" in said
+    command("study", "plan.yaml", "--only", "text")
+    capsys.readouterr()
+    command("study", "plan.yaml", "--list")
+    said = capsys.readouterr().out
+    # Two devices, half an hour a training; the share of 25% takes a quarter of it.
+    assert "device hours used: 0.50; left: about 2.6 device hours, 79 min" in said
+    assert "with 2 devices (from 1 finished cell; without attention, curve, evaluate, reversion" in said
+
+
+def test_the_cost_model_prices_what_was_not_measured(small_study, tiny, command, capsys):
+    cost = f"--model-path {tiny.llm} --vision-tower {tiny.tower} --tflops 0.000001 --lora-r 8 --samples 1000"
+    prices = ["--set", f"cost.flags={cost}", "--set", "cost.device=my device", "--set", "cost.questions=10"]
+    command("study", "plan.yaml", "--list", *prices)
+    said = capsys.readouterr().out
+    hours = float(re.search(r"left: about ([\d.,]+) device hours", said)[1].replace(",", ""))
+    assert "(cost model, my device; without attention, curve, reversion, score, text)" in said
+    flags = ["--tflops", "0.000001", "--lora-r", 8, "--samples", 1000, "--vision-tower", tiny.tower]
+    flags += ["--output", small_study.root / "p.json"]
+    command("plan", "--model-path", tiny.llm, *flags, "--tune-layers", "all", "--tune-layers", "top:2")
+    rows = json.loads((small_study.root / "p.json").read_text())["selections"]
+    whole, two = (row["plain"]["device_hours"] for row in rows)
+    of_sample = rows[0]["plain"]["flops_per_sample"]
+    answers = 10 * (of_sample["forward"] + of_sample["tower"]) / (1e6 * 0.4 * 3600)
+    of_two = rows[1]["plain"]["flops_per_sample"]
+    answers_of_two = 10 * (of_two["forward"] + of_two["tower"]) / (1e6 * 0.4 * 3600)
+    # 2 x all, 4 x two layers, and two layers with a quarter of the data.
+    assert hours == pytest.approx(2 * (whole + answers) + 4.25 * two + 5 * answers_of_two, rel=0.01)
+
+
+def test_a_model_that_is_not_there_yet_has_no_price(small_study, command, capsys):
+    prices = ["--set", "cost.flags=--tflops 1 --vision-tower nowhere", "--set", "cost.device=my device"]
+    command("study", "plan.yaml", "--list", *prices)
+    assert "left: the cost model cannot be used: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["plan.yml"], "plan plan.yml does not exist"),
+        (["."], "plan . is a folder, not a file"),
+        (["plan.yaml", "--out", "plan.yaml"], "--out plan.yaml is a file; give a folder"),
+        (["plan.yaml", "--set", "seed=[1]"], "seed: there is no key 'seed'; did you mean 'seeds'?"),
+        (["plan.yaml", "--set", "rows.top=top:99%%"], "rows.top: layer selection 'top:99%%'"),
+        (["plan.yaml", "--cell", "99"], "--cell 99: there is no such cell; --list prints the 8 cells of the plan"),
+    ],
+)
+def test_careless_words(small_study, command, words, why):
+    with pytest.raises(SystemExit) as stop:
+        command("study", *words)
+    assert why in str(stop.value)
+    assert small_study.log() == []
+    assert not small_study.out.exists()
+
+
+def test_data_that_is_missing_is_named_before_a_cell_is_trained(small_study, command):
+    shutil.rmtree(small_study.root / "playground/data/eval/gqa")
+    small_study.change("docvqa: --samples 8", "docvqa: --data-path no.json")
+    with pytest.raises(
+        SystemExit, match=r"the plan reads what does not exist(.|\n)*- playground/data/eval/gqa/(.|\n)*- no.json"
+    ):
+        command("study", "plan.yaml")
+    assert [line.split()[0] for line in small_study.log()] == ["stage"], "a stage may make the data"
+
+
+def test_tables_and_figures_of_what_is_finished(small_study, command, capsys, monkeypatch):
+    small_study.change(MEASURED, "")
+    monkeypatch.setenv("FAIL", "train out/cells/bi-seed1")
+    with pytest.raises(SystemExit, match="1 cell of 8 failed"):
+        command("study", "plan.yaml")
+    said = capsys.readouterr().out
+    assert re.search(r"\d+ files in out/tables and out/figures; 1 cell of 8 not finished", said)
+    tables = small_study.out / "tables"
+    assert "| top |" in (tables / "selections.md").read_text()
+    assert "| backbone |" in (tables / "text.md").read_text()
+    assert (small_study.out / "figures/selections.png").stat().st_size > 10_000
+    # A cell that is not of the plan any more is in no table.
+    small_study.change("rows: [all, top, bi]", "rows: [all, bi]")
+    small_study.change("shares: {rows: [top], seeds: [0], shares: [100, 25]}", "depths: {rows: [all]}")
+    command("study", "plan.yaml", "--draw")
+    assert "| top |" not in (tables / "selections.md").read_text()
+
+
+def test_nothing_is_drawn_of_nothing(small_study, command, capsys):
+    command("study", "plan.yaml", "--draw")
+    assert "nothing is finished in out" in capsys.readouterr().out
+
+
+PRICED = {
+    "paper-llava-7b": (8, "A800"),
+    "paper-llava-13b": (3, "A800"),
+    "paper-bunny-llama3-8b": (32, "A800"),
+    "paper-bunny-phi3": (8, "A800"),
+}
+
+
+@pytest.mark.parametrize("name", PRICED)
+def test_the_papers_plans_are_priced_without_a_model(name, command, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(REPOSITORY)
+    number, device = PRICED[name]
+    command("study", f"plans/{name}.yaml", "--list", "--out", tmp_path)
+    said = capsys.readouterr().out
+    assert f"{name}: {number} cells in {tmp_path}: 0 done, 0 running, 0 failed, {number} left" in said
+    assert re.search(
+        rf"left: about [\d,.]+ device hours \([\d,.]+ if all layers are recomputed\) \(cost model, {device}", said
+    )

@@ -1,0 +1,169 @@
+"""`python -m visual_region study PLAN.yaml`: every cell of a plan, resumable, with tables and figures."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import yaml
+
+from llava.files import written_whole
+from llava.names import close, count, did_you_mean
+from llava.outputs import FileKind, check_files, check_folder
+from llava.tables import text_table
+from visual_region.study.cells import PlannedCell, cells_of
+from visual_region.study.estimate import Estimate, duration
+from visual_region.study.plan import Plan
+from visual_region.study.plan_file import read_plan
+from visual_region.study.results import read_results
+from visual_region.study.runner import FailedError, Runner
+from visual_region.study.state import State, check_settings, has_finished, state_of, steps_left
+from visual_region.study.steps import SCORE, Job, job_of, missing_data, stages_job
+from visual_region.study.yaml_file import PlanError
+
+TABLES, FIGURES = "tables", "figures"
+PLAN_FILE = "plan.yaml"
+_HEAD = "# The plan of this study as it ran last.\n"
+PLAN = FileKind("the plan of a study", ".yaml", begins=_HEAD.encode())
+
+
+def run(args: argparse.Namespace) -> None:
+    plan = read_plan(args.plan, args.set, args.out)
+    cells, stages = cells_of(plan), stages_job(plan)
+    jobs = {planned.name: job_of(plan, planned) for planned in cells}
+    wanted = _wanted(plan, cells, jobs, args)
+    if args.draw:
+        draw(plan, cells)
+        return
+    check_settings([stages, *jobs.values()], plan.out)
+    if args.list:
+        print(listing(plan, jobs, wanted, stages))
+    elif args.dry_run:
+        print("\n".join(commands([stages, *wanted])))
+    else:
+        _run(plan, cells, jobs, wanted, stages, one=args.cell is not None)
+
+
+def _run(
+    plan: Plan, cells: Sequence[PlannedCell], jobs: Mapping[str, Job], wanted: Sequence[Job], stages: Job, one: bool
+) -> None:
+    check_folder(plan.out, "--out")
+    check_files({"--out:": (plan.out / PLAN_FILE, PLAN)})
+    with written_whole(plan.out / PLAN_FILE) as aside:
+        text = yaml.safe_dump(dict(plan.values), sort_keys=False, allow_unicode=True)
+        aside.write_text(_HEAD + text, encoding="utf-8")
+    runner = Runner(plan, jobs, wanted)
+    runner.run_stages(stages)
+    unfinished = [job for job in wanted if steps_left(job)]
+    if missing := missing_data(plan, unfinished):
+        lines = "\n".join(f"- {file}" for file in missing)
+        raise PlanError(f"the plan reads what does not exist (playground/data/eval/README.md):\n{lines}")
+    states = [state_of(job) for job in wanted]
+    estimate = Estimate(plan, [state_of(job) for job in jobs.values()])
+    left = estimate.text(estimate.left(states))
+    to_run = f"{len(unfinished)} of {count(len(wanted), 'cell')} to run"
+    print(f"{plan.name}: {to_run}{f': {left}' if left else ''}", flush=True)
+    failed = None
+    try:
+        runner.run()
+    except FailedError as error:
+        failed = error
+    if one:
+        print(f"the cell is in {wanted[0].folder}; `study {plan.file} --draw` writes tables and figures")
+    else:
+        draw(plan, cells)
+    if failed:
+        raise failed
+
+
+def _wanted(plan: Plan, cells: Sequence[PlannedCell], jobs: Mapping[str, Job], args: argparse.Namespace) -> list[Job]:
+    """The cells that were asked for, with the steps of --only; raises `PlanError` for a cell that cannot be run."""
+    if args.only and args.only not in plan.experiments:
+        raise PlanError(f"--only {args.only}: the plan has the experiments {', '.join(plan.experiments)}")
+    only = [args.only] if args.only else None
+    chosen = [planned for planned in cells if only is None or args.only in planned.cell.experiments]
+    needed = {planned.needs for planned in chosen}
+    chosen = [planned for planned in cells if planned in chosen or planned.name in needed]
+    if args.cell is not None:
+        names = list(jobs)
+        numbered = args.cell.isdecimal() and 1 <= int(args.cell) <= len(names)
+        name = names[int(args.cell) - 1] if numbered and args.cell not in names else args.cell
+        if name not in names:
+            hint = did_you_mean(*close(name, names)) or f"; --list prints the {len(names)} cells of the plan"
+            raise PlanError(f"--cell {args.cell}: there is no such cell{hint}")
+        chosen = [planned for planned in chosen if planned.name == name]
+        if not chosen:
+            raise PlanError(f"--cell {name} --only {args.only}: this experiment does not need the cell")
+        needs = chosen[0].needs
+        runs = not (args.list or args.dry_run or args.draw) and steps_left(jobs[name])
+        if needs and runs and not has_finished(jobs[needs].folder, SCORE):
+            raise PlanError(f"--cell {name} needs the scores of {needs}, which has none yet: run --cell {needs} first")
+    return [job_of(plan, planned, only) for planned in chosen]
+
+
+def commands(jobs: Sequence[Job]) -> list[str]:
+    """The commands of what is left, each below a comment that says what it is of."""
+    lines = []
+    for job in jobs:
+        for step in steps_left(job):
+            lines += ["", f"# {job.name}: {step.name}", *(command.shell() for command in step.commands)]
+    return lines[1:] or ["# nothing is left"]
+
+
+def listing(plan: Plan, jobs: Mapping[str, Job], wanted: Sequence[Job], stages: Job) -> str:
+    """A line per cell, then the sums."""
+    everything = [state_of(job) for job in jobs.values()]
+    states = [state_of(job) for job in wanted]
+    estimate = Estimate(plan, everything)
+    rows = [["", "cell", "state", "steps done", "steps left", "device hours left"]]
+    for state in states:
+        number = str(list(jobs).index(state.job.name) + 1)
+        rows.append([number, state.job.name, *_described(state, estimate)])
+    if stages.steps:
+        shared = state_of(stages)
+        rows.insert(1, ["", "shared stages", *_described(shared, None)])
+    words = [state.word for state in states]
+    counts = ", ".join(f"{words.count(word)} {word}" for word in ("done", "running", "failed", "left"))
+    used = f"device hours used: {estimate.used:,.2f}"
+    left = estimate.text(estimate.left(states)) or "nothing"
+    lines = [text_table(rows, "><<<<>"), f"{plan.name}: {count(len(states), 'cell')} in {plan.out}: {counts}"]
+    lines.append(f"{used}; left: {left}")
+    known = {*jobs}
+    others = [result.cell.name for result in read_results(plan.out) if result.cell.name not in known]
+    if others:
+        found = count(len(others), "cell")
+        lines.append(f"{found} in {plan.out} not of this plan, left as they are: {', '.join(others)}")
+    return "\n".join(lines)
+
+
+def _described(state: State, estimate: Estimate | None) -> list[str]:
+    done = ", ".join(f"{name} {duration(seconds)}" for name, seconds in state.seconds.items())
+    word = f"failed: {state.failed}" if state.word == "failed" else state.word
+    left = estimate.left([state]) if estimate else None
+    hours = f"{left.hours:,.2f}" if left and left.hours else ""
+    return [word, done, ", ".join(step.name for step in state.left), hours]
+
+
+def draw(plan: Plan, cells: Sequence[PlannedCell]) -> None:
+    """Writes tables and figures of what is finished of the plan."""
+    planned = {one.name: one.cell for one in cells}
+    results = [
+        replace(result, cell=replace(result.cell, experiments=planned[result.cell.name].experiments))
+        for result in read_results(plan.out)
+        if result.cell.name in planned
+    ]
+    if not any(result.reports or result.run for result in results):
+        print(f"nothing is finished in {plan.out}, so there are no tables and figures yet")
+        return
+    # They import matplotlib, which the other uses of this command do without.
+    from visual_region.study.figures import draw_figures
+    from visual_region.study.tables import write_tables
+
+    columns = plan.evaluate.columns
+    written = write_tables(results, [*columns, *plan.evaluate.text_columns], plan.out / TABLES, plan.reference)
+    written += draw_figures(results, columns, plan.out / FIGURES)
+    older = {path for folder in (TABLES, FIGURES) for path in (plan.out / folder).iterdir()} - set(written)
+    if older:
+        print(f"of an earlier plan, left as they are: {', '.join(sorted(str(path) for path in older))}")
+    unfinished = sum(not result.finished for result in results) + len(planned) - len(results)
+    missing = f"; {count(unfinished, 'cell')} of {len(planned)} not finished" if unfinished else ""
+    print(f"{count(len(written), 'file')} in {plan.out / TABLES} and {plan.out / FIGURES}{missing}")
