@@ -6,14 +6,14 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llava.eval.benchmarks.easy_vqa import COLOURS, SHAPES, blind_baseline, kind_of
 from llava.files import folder_written_whole, write_json
 from playground.embedded.wheels import wheel_folder
 
-AFFIRMING, DENYING, ASKING = 3, 3, 2
-"""Questions of each kind per conversation.
+NUMBERS = 3, 3, 2
+"""Affirming, denying and asking questions per conversation.
 
 Most questions of a random draw are denying ones; trained on such a draw, yes/no accuracy stays at the blind baseline.
 """
@@ -31,7 +31,7 @@ def read_questions(split: str) -> list[Question]:
     return [Question(*item) for item in json.loads(path.read_text())]
 
 
-def _by_image(questions: list[Question]) -> dict[int, list[Question]]:
+def by_image(questions: list[Question]) -> dict[int, list[Question]]:
     groups: dict[int, list[Question]] = defaultdict(list)
     for question in questions:
         groups[question.image].append(question)
@@ -53,15 +53,15 @@ def prepare_training(folder: Path, seed: int) -> None:
     """Writes images, `pretrain.json` (captions) and `finetune.json` (conversations) to `folder`."""
     rng = random.Random(seed)
     captions, conversations = [], []
-    for image, questions in sorted(_by_image(read_questions("train")).items()):
+    for image, questions in sorted(by_image(read_questions("train")).items()):
         shape, colour = attributes(questions)
         if shape is None or colour is None:
             continue
         path = f"train/{image}.png"
-        captions.append(_item(f"caption-{image}", path, [("<image>", f"{colour} {shape}")]))
-        chosen = _draw(questions, {shape, colour}, rng)
+        captions.append(item(f"caption-{image}", path, [("<image>", f"{colour} {shape}")]))
+        chosen = draw(questions, {shape, colour}, rng)
         turns = [(f"<image>\n{q.text}" if i == 0 else q.text, q.answer) for i, q in enumerate(chosen)]
-        conversations.append(_item(f"train-{image}", path, turns))
+        conversations.append(item(f"train-{image}", path, turns))
     with folder_written_whole(folder) as aside:
         for split in ("train", "test"):
             shutil.copytree(wheel_folder("easy_vqa") / "data" / split / "images", aside / "images" / split)
@@ -77,7 +77,7 @@ def prepare_evaluation(folder: Path, seed: int) -> None:
     """
     rng = random.Random(seed)
     test, train = read_questions("test"), read_questions("train")
-    looks = {image: attributes(questions) for image, questions in _by_image(test).items()}
+    looks = {image: attributes(questions) for image, questions in by_image(test).items()}
     sample = sorted(rng.sample(range(len(test)), SAMPLE))
 
     def lines(indices: Iterable[int], wrong: bool = False) -> str:
@@ -103,13 +103,16 @@ def _words(question: Question) -> set[str]:
     return set(question.text.rstrip("?").split())
 
 
-def _draw(questions: list[Question], true: set[str], rng: random.Random) -> list[Question]:
+def draw(
+    questions: list[Question], true: set[str], rng: random.Random, numbers: tuple[int, int, int] = NUMBERS
+) -> list[Question]:
+    """Random questions about one image: of each kind at most so many as `numbers` says."""
     closed = [q for q in questions if q.answer in ("yes", "no")]
     affirming = [q for q in closed if _words(q) & true]
     denying = [q for q in closed if not _words(q) & true]
     asking = [q for q in questions if q.answer not in ("yes", "no")]
     chosen = []
-    for kind, most in ((affirming, AFFIRMING), (denying, DENYING), (asking, ASKING)):
+    for kind, most in zip((affirming, denying, asking), numbers, strict=True):
         chosen += rng.sample(kind, min(most, len(kind)))
     rng.shuffle(chosen)
     return chosen
@@ -124,8 +127,9 @@ def _other_image(looks: dict[int, tuple[str | None, str | None]], image: int, rn
             return other
 
 
-def _item(name: str, image: str, turns: list[tuple[str, str]]) -> dict:
+def item(name: str, image: str | None, turns: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """A sample of LLaVA's JSON."""
     conversation = [
         {"from": role, "value": text} for turn in turns for role, text in zip(("human", "gpt"), turn, strict=True)
     ]
-    return {"id": name, "image": image, "conversations": conversation}
+    return {"id": name} | ({"image": image} if image else {}) | {"conversations": conversation}

@@ -6,6 +6,7 @@ from llava.eval.benchmarks.docvqa import DOCVQA, DOCVQA_TRAINING
 from llava.eval.benchmarks.easy_vqa import EASY_VQA
 from llava.eval.benchmarks.flickr30k import FLICKR30K_TRAINING
 from llava.eval.benchmarks.gqa import GQA
+from llava.eval.benchmarks.mixture import MIXTURE
 from llava.eval.benchmarks.mmbench import MMBENCH
 from llava.eval.benchmarks.mmlu import MMLU
 from llava.eval.benchmarks.ocrvqa import OCRVQA, OCRVQA_TRAINING
@@ -20,7 +21,7 @@ __all__ = ["BENCHMARKS", "BY_NAME", "DATA", "TRAINING", "VISUAL", "Benchmark", "
 
 BENCHMARKS: tuple[Benchmark, ...] = (
     *(OCRVQA, DOCVQA, REFCOCOG, TDIUC, MMBENCH, GQA, SCIENCEQA, TEXTVQA),
-    *(MMLU, BBH, PERPLEXITY, WIKITEXT, PILE_10K, EASY_VQA),
+    *(MMLU, BBH, PERPLEXITY, WIKITEXT, PILE_10K, EASY_VQA, MIXTURE),
 )
 BY_NAME = {benchmark.name: benchmark for benchmark in BENCHMARKS}
 VISUAL = tuple(benchmark.name for benchmark in BENCHMARKS if benchmark.visual)

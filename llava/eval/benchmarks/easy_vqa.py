@@ -39,12 +39,17 @@ def as_report(
     return report
 
 
-def blind_baseline(train: Iterable[tuple[str, str]], test: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """The score of the most frequent training answer to each question text, without the image."""
+def common_answers(train: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The most frequent answer to each question text."""
     seen: dict[str, Counter] = defaultdict(Counter)
     for question, answer in train:
         seen[question][answer] += 1
-    guesses = {question: counts.most_common(1)[0][0] for question, counts in seen.items()}
+    return {question: counts.most_common(1)[0][0] for question, counts in seen.items()}
+
+
+def blind_baseline(train: Iterable[tuple[str, str]], test: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """The score of the most frequent training answer to each question text, without the image."""
+    guesses = common_answers(train)
     return _tally((kind_of(answer), guesses.get(question) == answer) for question, answer in test)
 
 

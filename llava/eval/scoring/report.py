@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from llava.files import write_json
 from llava.names import count, some
 from llava.tables import text_table
 
+T = TypeVar("T")
 _ROUNDING = 1e-12
 """A variance below this is that of equal scores."""
 
@@ -191,11 +192,11 @@ def report_path(report_file: str | None, result_file: str | Path) -> Path:
     return Path(report_file) if report_file else Path(result_file).with_suffix(".score.json")
 
 
-def by_group(keys: Sequence[str], scores: Sequence[float]) -> dict[str, list[float]]:
-    """Scores of each group, the groups in alphabetical order."""
+def by_group(keys: Sequence[str], values: Sequence[T]) -> dict[str, list[T]]:
+    """Values of each group, the groups in alphabetical order."""
     groups = defaultdict(list)
-    for name, score in zip(keys, scores, strict=True):
-        groups[name].append(score)
+    for name, value in zip(keys, values, strict=True):
+        groups[name].append(value)
     return dict(sorted(groups.items()))
 
 

@@ -101,7 +101,7 @@ def expected_logits(name, backbone, siglip, projector_weights, deltas, tower_shi
 @pytest.mark.parametrize("shift", [0.0, 0.05], ids=["tower-frozen", "tower-trained"])
 @pytest.mark.parametrize("name", TARGETS)
 def test_lora(name, shift, backbones, siglip, tmp_path):
-    """No tokenizer in the folder; a trained tower's weights beside the projector."""
+    """No tokenizer in the folder; a trained tower's weights next to the projector."""
     backbone, trained = backbones[name], projector()
     folder = write(tmp_path / "any-name", backbone, name, siglip, unfreeze_vision_tower=bool(shift))
     deltas = adapter_of(load_file(backbone / "model.safetensors"), TARGETS[name], folder)

@@ -15,7 +15,7 @@ def model_state(folder, base=None, tower=None, sees=True):
 
 @pytest.fixture
 def lora(parity, tmp_path):
-    """Upstream's LoRA folder with its base and tower beside it, all copies."""
+    """Upstream's LoRA folder with copies of its base and tower."""
     for name in ("c_lora", "tiny-vicuna"):
         shutil.copytree(parity / name, tmp_path / name)
     (tmp_path / "tower").mkdir()

@@ -1,4 +1,4 @@
-"""8 and 4 bits: the language model is quantised, projector, tower and head are not, a LoRA stays beside it."""
+"""8 and 4 bits: the language model is quantised, projector, tower and head are not, a LoRA stays separate."""
 
 import pytest
 import torch

@@ -210,7 +210,7 @@ def test_a_projector_of_several_views_with_the_flags_of_one(anyres, flags, tmp_p
     one_view = {"image_aspect_ratio": "pad", "mm_patch_merge_type": "flat"}
     with pytest.raises(SystemExit, match=r"with\.bin holds image_newline .* --mm_patch_merge_type spat"):
         train(argv=flags(tmp_path / "no", **LORA | one_view, pretrain_mm_mlp_adapter=tmp_path / "with.bin"))
-    # LLaVA-1.5's projector has none; it is drawn anew, as upstream does.
+    # LLaVA-1.5's projector has none; it is drawn at random, as upstream does.
     train(argv=flags(tmp_path / "yes", **LORA, max_steps=1, pretrain_mm_mlp_adapter=tmp_path / "without.bin"))
     torch.save({"model.image_newline": torch.zeros(3)} | projector, tmp_path / "narrow.bin")
     with pytest.raises(SystemExit, match=r"narrow\.bin does not fit.* 32, the file has .*newline 3"):

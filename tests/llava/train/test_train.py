@@ -307,7 +307,7 @@ def test_old_spellings():
 
 @pytest.mark.parametrize("mode", ["projector", "lora", "full"])
 def test_best_checkpoint_is_kept_and_taken(tiny, train_flags, tmp_path, mode):
-    """Measured on --eval_data_path; rotation keeps the best beside the newest, and the result is the best."""
+    """Measured on --eval_data_path; rotation keeps the best and the newest, and the result is the best."""
     changes = flags_of(mode, tiny) | {
         "eval_data_path": tiny.captions,
         "evaluation_strategy": "steps",

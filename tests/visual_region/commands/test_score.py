@@ -143,7 +143,7 @@ def test_a_finished_run_is_not_measured_again_and_another_is(flags, tiny_llava, 
     assert output.read_text() == before
     assert (tmp_path / "s.png").is_file()
     assert not (tmp_path / "s.json.journal").exists()
-    # Trained anew, or on other samples, it is measured anew.
+    # Trained again, or on other samples, it is measured again.
     state = load_file(model / "model.safetensors")
     state["model.layers.4.mlp.up_proj.weight"] *= 2
     save_file(state, model / "model.safetensors", {"format": "pt"})

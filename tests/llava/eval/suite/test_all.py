@@ -145,7 +145,7 @@ def test_a_score_by_an_older_rule_is_made_again(bench, capsys):
 
 
 def test_a_checkpoint_is_what_the_answers_go_by(bench, tiny):
-    """One rule for scores and answers: whatever makes answers anew makes scores anew."""
+    """One rule for scores and answers: whatever makes answers again makes scores again."""
     gqa, model, tower = everything.BY_NAME["gqa"], bench / "model", shutil.copytree(tiny.tower, bench / "tower")
 
     def state(*flags):
