@@ -107,7 +107,15 @@ def programs():
         for file in sorted((REPOSITORY / package).rglob("*.py")):
             inside = file.relative_to(REPOSITORY)
             name = str(inside) if package == "scripts" else ".".join(inside.with_suffix("").parts)
-            wrapper = name.startswith(("bunny.", "scripts/bench", "scripts/convert", "llava.train", "llava.eval.eval_"))
+            others = (
+                "bunny.",
+                "scripts/bench",
+                "scripts/convert",
+                "llava.train",
+                "llava.eval.eval_",
+                "llava.eval.harness",
+            )
+            wrapper = name.startswith(others)
             body = ast.parse(file.read_text(encoding="utf-8")).body
             starts = any(isinstance(node, ast.If) and "__main__" in ast.unparse(node.test) for node in body)
             if starts and not wrapper and name not in ("visual_region.__main__", "llava.eval.score"):
