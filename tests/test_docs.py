@@ -63,6 +63,7 @@ class Understood(BaseException):
     """The parser has read all flags."""
 
 
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
 @pytest.mark.parametrize(
     "words",
     [words for _, _, words in ALL if words[0] == "python" and not set(OF_OTHERS) & set(words)],
