@@ -1,15 +1,11 @@
-"""From LLaVA JSON to an Arrow file: reading, checking and counting, in several processes if the file is large."""
+"""From LLaVA JSON to an Arrow file: reading, checking and counting."""
 
-import multiprocessing
 import re
-import sys
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow as pa
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
@@ -33,10 +29,6 @@ _SCHEMA = pa.schema(
         ("image_tokens", pa.int32()),
     ]
 )
-_LARGE = 1 << 26
-"""Bytes of a data file from which further processes are worth their start."""
-_WORKERS = 3
-"""Reading the JSON in this process keeps no more of them busy."""
 
 
 class DataFormatError(ValueError):
@@ -46,74 +38,18 @@ class DataFormatError(ValueError):
 def convert(data_path: Path, arrow_path: Path) -> None:
     """Writes the records of LLaVA JSON as an Arrow file; raises `DataFormatError` for anything else.
 
-    This process reads the JSON. In a large file the items are checked and counted by others, which Linux forks: they
-    have the modules already, and use neither threads nor a device.
+    In one process: with a second one for the checks, 1.1 GB took as long on two cores, because items must be sent.
     """
-    others = min(_WORKERS, (psutil.cpu_count() or 1) - 1)
-    pool = None
-    if others and sys.platform == "linux" and data_path.stat().st_size >= _LARGE:
-        pool = ProcessPoolExecutor(others, multiprocessing.get_context("fork"))
-    try:
-        with written_whole(arrow_path) as aside, pa.OSFile(str(aside), "wb") as sink:
-            writer = pa.ipc.new_file(sink, _SCHEMA)
-            for batch in _batches(data_path, pool, others):
-                writer.write_batch(batch)
-            writer.close()
-            if not writer.stats.num_record_batches:
-                raise DataFormatError(f"{data_path} holds no samples")
-    finally:
-        if pool is not None:
-            pool.shutdown(cancel_futures=True)
-
-
-def _batches(data_path: Path, pool: ProcessPoolExecutor | None, others: int) -> Iterator[pa.RecordBatch]:
-    """The batches of rows in the order of the file. Of several errors the first one in the file is raised."""
-    chunks = _chunks(read_items(data_path))
-    if pool is None:
-        for start, chunk in chunks:
-            yield _batch(chunk, start, data_path)
-        return
-    waiting: deque[Future[pa.RecordBatch]] = deque()
-    failure = None
-    more = True
-    while more or waiting:
-        try:
-            start, chunk = next(chunks)
-            waiting.append(pool.submit(_batch, chunk, start, data_path))
-        except StopIteration:
-            more = False
-        except DataFormatError as error:
-            more, failure = False, error
-        # Few wait at a time, so that memory stays small.
-        if len(waiting) > 2 * others or (waiting and not more):
-            yield waiting.popleft().result()
-    if failure is not None:
-        raise failure
-
-
-def _chunks(items: Iterator[Any]) -> Iterator[tuple[int, list[Any]]]:
-    """The items in lists, each with the number of its first; the items before an error come before the error."""
-    start, chunk = 0, []
-    try:
-        for item in items:
-            chunk.append(item)
-            if len(chunk) == _ROWS_PER_BATCH:
-                yield start, chunk
-                start, chunk = start + _ROWS_PER_BATCH, []
-    except DataFormatError:
-        if chunk:
-            yield start, chunk
-        raise
-    if chunk:
-        yield start, chunk
-
-
-def _batch(items: list[Any], start: int, data_path: Path) -> pa.RecordBatch:
-    """The rows of items, the first of which is number `start` of the file."""
-    columns = zip(*(_row(item, start + i, data_path) for i, item in enumerate(items)), strict=True)
-    return pa.RecordBatch.from_arrays(
-        [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)], schema=_SCHEMA
-    )
+    rows = (_row(item, index, data_path) for index, item in enumerate(read_items(data_path)))
+    with written_whole(arrow_path) as aside, pa.OSFile(str(aside), "wb") as sink:
+        writer = pa.ipc.new_file(sink, _SCHEMA)
+        while batch := list(islice(rows, _ROWS_PER_BATCH)):
+            columns = zip(zip(*batch, strict=True), _SCHEMA, strict=True)
+            arrays = [pa.array(column, field.type) for column, field in columns]
+            writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA))
+        writer.close()
+        if not writer.stats.num_record_batches:
+            raise DataFormatError(f"{data_path} holds no samples")
 
 
 def read_items(data_path: Path) -> Iterator[Any]:

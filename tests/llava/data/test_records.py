@@ -4,7 +4,6 @@ import pickle
 
 import pytest
 
-from llava.data import conversion
 from llava.data.json_items import json_items
 from llava.data.records import DataFormatError, open_records
 
@@ -114,26 +113,11 @@ def test_a_file_is_read_in_parts(tmp_path, monkeypatch, size):
     assert f"at line {expected.value.lineno}, column {expected.value.colno}" in str(error.value)
 
 
-@pytest.mark.parametrize("large", [False, True])
-def test_the_first_error_is_reported_whichever_process_finds_it(tmp_path, monkeypatch, large):
-    """An item that is wrong comes before one that is not JSON, also if another process checks the items."""
-    monkeypatch.setattr(conversion, "_LARGE", 0 if large else 1 << 40)
-    monkeypatch.setattr(conversion, "_ROWS_PER_BATCH", 8)
-    items = [json.dumps(GOOD)] * 100
-    for broken in (50, 53, 99):
-        lines = items.copy()
-        lines[broken], lines[60] = '{"id": "x"}', "{"
-        with pytest.raises(DataFormatError, match=f"item {min(broken, 60)} "):
-            open_records(write(tmp_path, "\n".join(lines)), tmp_path / "cache")
+@pytest.mark.parametrize("broken", [50, 53, 99])
+def test_the_first_error_is_reported(tmp_path, broken):
+    """Of an item that is wrong and one that is not JSON, the first in the file."""
+    lines = [json.dumps(GOOD)] * 100
+    lines[broken], lines[60] = '{"id": "x"}', "{"
+    with pytest.raises(DataFormatError, match=f"item {min(broken, 60)} "):
+        open_records(write(tmp_path, "\n".join(lines)), tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*.arrow"))
-
-
-def test_a_large_file_has_the_same_records(tmp_path, monkeypatch):
-    """Several processes write what one writes."""
-    monkeypatch.setattr(conversion, "_ROWS_PER_BATCH", 64)
-    items = [dict(GOOD, id=i, image=f"{i}.png" if i % 3 else None) for i in range(1000)]
-    path = write(tmp_path, items)
-    alone = open_records(path, tmp_path / "alone")
-    monkeypatch.setattr(conversion, "_LARGE", 0)
-    several = open_records(path, tmp_path / "several")
-    assert several.table.equals(alone.table)
