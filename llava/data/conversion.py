@@ -36,10 +36,7 @@ class DataFormatError(ValueError):
 
 
 def convert(data_path: Path, arrow_path: Path) -> None:
-    """Writes the records of LLaVA JSON as an Arrow file; raises `DataFormatError` for anything else.
-
-    In one process: with a second one for the checks, 1.1 GB took as long on two cores, because items must be sent.
-    """
+    """Writes the records of LLaVA JSON as an Arrow file; raises `DataFormatError` for anything else."""
     rows = (_row(item, index, data_path) for index, item in enumerate(read_items(data_path)))
     with written_whole(arrow_path) as aside, pa.OSFile(str(aside), "wb") as sink:
         writer = pa.ipc.new_file(sink, _SCHEMA)

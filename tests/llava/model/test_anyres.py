@@ -222,7 +222,7 @@ def test_a_chat_about_two_images(anyres):
 
 
 def test_towers_that_cut_images_themselves(anyres, tmp_path):
-    """S2 with anyres, and a class token in the grid, are told before weights are read."""
+    """S2 with anyres, and a class token in the grid, are errors before weights are read."""
     values = json.loads((anyres.llava / "config.json").read_text())
     for changes, words in (
         ({"s2": True, "s2_scales": "28,56", "mm_hidden_size": 48}, "anyres does not work with the tower .*: S2 cuts"),

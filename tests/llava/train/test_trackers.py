@@ -1,4 +1,4 @@
-"""--report_to: what TensorBoard and wandb are told of a run, read from the package itself."""
+"""--report_to: what TensorBoard and wandb record of a run."""
 
 import json
 
