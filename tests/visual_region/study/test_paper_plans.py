@@ -31,11 +31,15 @@ from visual_region.study.yaml_file import read_yaml
 LINKED = ("scripts", "plans", "llava", "bunny", "visual_region", "llava_plugins")
 SAMPLES = 20
 TASKS = 27
-"""Of BIG-bench-hard: one question of each, as 20 could not be of all."""
+"""Of BIG-bench-hard, which is asked one question of each: with 20, some tasks would have none."""
+SCORED = {"bbh": TASKS, "scienceqa": SAMPLES // 2}
+"""Questions behind a score, if not `SAMPLES`: the paper's of ScienceQA is of those with an image, which are half."""
 SMALL = {
     **{"BF16": "False", "DEEPSPEED": "", "BATCH": "10", "ACCUMULATION": "1", "WORKERS": "0"},
     **{"CHECKPOINTING": "False", "LORA_R": "2", "LORA_ALPHA": "4", "MAX_LENGTH": "256"},
 }
+SHORT = {"curve": "--most 1 --max_new_tokens 2", "reversion": f"--batch-size {SAMPLES}"}
+"""Further flags of the plan's commands."""
 ANY = Options(check_counts=False)
 VISUAL = {"selections", "depths", "shares"}
 """Experiments that ask the visual benchmarks."""
@@ -123,9 +127,9 @@ def make_model(tmp_path, backbones):
 
 @pytest.fixture
 def study(place, make_model, tiny, siglip, python):
-    """Runs a plan of the repository with some of its rows (experiment -> rows); returns its folder and the output."""
+    """Runs a plan of the repository with some of its rows (experiment -> rows); returns the plan and its folder."""
 
-    def run(name, model_type, rows, **changes):
+    def run(name, model_type, rows):
         plan = read_yaml(REPOSITORY / f"plans/{name}.yaml")
         assert {key: set(chosen) <= set(plan["experiments"][key]["rows"]) for key, chosen in rows.items()} == (
             dict.fromkeys(plan["experiments"], True)
@@ -136,8 +140,9 @@ def study(place, make_model, tiny, siglip, python):
             "environment": json.dumps(SMALL),
             "evaluate.flags": "--max_new_tokens 2",
             **{f"experiments.{key}.rows": json.dumps(chosen) for key, chosen in rows.items()},
-            **({"curve": f"{plan['curve']} --most 1 --max_new_tokens 2"} if "curve" in plan else {}),
-            **changes,
+            **{key: f"{plan[key]} {flags}" for key, flags in SHORT.items() if key in plan},
+            # Each share would be a cell of its own.
+            **({"experiments.shares.shares": "[100]"} if "shares" in rows else {}),
         }
         words = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
         out = place / "out" / name
@@ -150,70 +155,74 @@ def study(place, make_model, tiny, siglip, python):
         )
         logs = [file.read_text()[-3000:] for file in out.rglob("*.log")] if done.returncode else []
         assert done.returncode == 0, "\n".join([done.stdout, done.stderr, *logs])
-        return plan, out, done.stdout
+        return plan, out
 
     return run
+
+
+def samples_of(reports):
+    return {name: report.headline.samples for name, report in reports.items()}
 
 
 def check_cell(result, plan):
     """Everything that the experiments of a cell need is there, of all samples."""
     folder, experiments = result.folder, set(result.cell.experiments)
     assert result.finished
-    asked = dict.fromkeys(plan["evaluate"]["columns"], SAMPLES) if experiments & VISUAL else {}
-    if "text" in experiments:
-        asked |= {"mmlu": SAMPLES, "bbh": TASKS}
-        assert list(plan["evaluate"]["text_columns"]) == ["mmlu", "bbh"]
-    assert {name: report.headline.samples for name, report in result.reports.items()} == asked
+    columns = plan["evaluate"]["columns"] if experiments & VISUAL else []
+    columns = columns + (plan["evaluate"]["text_columns"] if "text" in experiments else [])
+    assert samples_of(result.reports) == {name: SCORED.get(name, SAMPLES) for name in columns}
     if result.cell.selection is not None:
         assert result.run["samples"] == SAMPLES
         assert result.run["finished"]
     if "curve" in experiments:
         assert ScoreFile.read(folder / "scores.json").content["data"]["samples"] == SAMPLES
         (curve,) = read_curve(folder / "curve.json").checkpoints
-        asked = dict.fromkeys(plan["curve"].split()[1:], SAMPLES)
-        assert [point.removed for point in curve.points] == [0, 1, 1]
+        # The whole model, and one layer less: of all layers, and of those outside the region.
+        assert len(curve.points) == (2 if len(result.cell.layers) == result.cell.depth else 3)
+        _, *names = plan["curve"].split()
         for point in curve.points:
-            assert {name: report.headline.samples for name, report in point.reports.items()} == asked
+            assert samples_of(point.reports) == {name: SCORED.get(name, SAMPLES) for name in names}
     if "reversion" in experiments:
         rows = json.loads((folder / "reversion.json").read_text())["rows"]
         words = plan["reversion"].split()
         files = [file for flag, file in pairwise(words) if flag in ("--data-path", "--text-file")]
         for row in rows.values():
-            assert {file: value["samples"] for file, value in row["perplexity"].items()} == dict.fromkeys(files, SAMPLES)
+            found = {file: value["samples"] for file, value in row["perplexity"].items()}
+            assert found == dict.fromkeys(files, SAMPLES)
     if "attention" in experiments:
         for name in plan["attention"]:
             assert len(ScoreFile.read(folder / f"attention/{name}.json").content["samples"]) == SAMPLES
 
 
 @pytest.mark.parametrize(
-    ("name", "model_type", "row", "layers", "others"),
+    ("name", "model_type", "row", "layers", "others", "figures"),
     [
         (
             *("paper-llava-7b", "llava_llama", "8 layers", (0, 4, 8, 12, 18, 22, 26, 30)),
-            {"reversion": ["32 layers"], "attention": ["32 layers"]},
+            {"curve": ["32 layers", "8 layers"], "reversion": ["32 layers"], "attention": ["32 layers"]},
+            {"figure1-reversion", "figure1-pruning", "figure4-pruning", "figure5-attention", "metrics"},
         ),
-        ("paper-llava-13b", "llava_llama", "10 layers", tuple(range(0, 40, 4)), {}),
+        ("paper-llava-13b", "llava_llama", "10 layers", tuple(range(0, 40, 4)), {}, set()),
         (
             *("paper-bunny-llama3-8b", "bunny-llama", "sparse and uniform", (0, 4, 8, 12, 18, 22, 26, 30)),
-            {"attention": ["all layers"]},
+            {"selections": ["all layers", "sparse and uniform"], "attention": ["all layers"]},
+            {"selections", "figure5-attention"},
         ),
-        ("paper-bunny-phi3", "bunny-phi3", "8 layers", (0, 4, 8, 12, 18, 22, 26, 30), {}),
+        ("paper-bunny-phi3", "bunny-phi3", "8 layers", (0, 4, 8, 12, 18, 22, 26, 30), {}, set()),
     ],
 )
-def test_a_plan(study, name, model_type, row, layers, others):
+def test_a_plan(study, name, model_type, row, layers, others, figures):
     experiments = read_yaml(REPOSITORY / f"plans/{name}.yaml")["experiments"]
     rows = {key: [row] for key in experiments} | others
     if "text" in rows:
-        rows["text"].append("backbone")
-    # Each share is a cell of its own.
-    changes = {"experiments.shares.shares": "[100]"} if "shares" in rows else {}
-    plan, out, said = study(name, model_type, rows, **changes)
+        rows["text"] = [*rows["text"], "backbone"]
+    plan, out = study(name, model_type, rows)
     results = read_results(out)
     assert {result.cell.row for result in results} == {chosen for names in rows.values() for chosen in names}
     for result in results:
         check_cell(result, plan)
         if result.cell.row == row:
             assert (result.cell.layers, result.cell.depth) == (layers, plan["layers"])
-    import pathlib
-    info = pathlib.Path("/tmp/pp_info"); info.mkdir(exist_ok=True)
-    (info / name).write_text("\n".join([said, str(sorted(file.name for file in (out / "tables").iterdir())), str(sorted(file.name for file in (out / "figures").iterdir())), (out / "figures/captions.md").read_text()]))
+    tables = {"cost", *(rows.keys() & {*VISUAL, "text"}), *({"importance"} if "curve" in rows else ())}
+    assert {file.stem for file in (out / "tables").glob("*.tex")} == tables
+    assert {file.stem for file in (out / "figures").glob("*.svg")} == {"figure2-depths", "figure3-hours"} | figures
