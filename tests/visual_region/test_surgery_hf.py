@@ -83,6 +83,7 @@ def test_the_record_survives_export(command, logits, tiny_llava, tmp_path):
     assert first == second
     torch.testing.assert_close(logits(again)[..., :600], logits(at_once))  # export adds an image token
 
+
 def test_healed(command, tiny, folder, tmp_path):
     pruned, healed = tmp_path / "pruned", tmp_path / "healed"
     command("prune", "--model-path", folder, "--layers", "1", "--output", pruned)
