@@ -93,3 +93,6 @@ def test_healed(command, tiny, folder, tmp_path):
     record = json.loads((healed / "config.json").read_text())["visual_region"]
     assert record["healed"]["layers"] == [0, 2, 3]
     assert load_pretrained_model(str(healed), device="cpu")[1].config.num_hidden_layers == 3
+    command("export", "--model-path", healed, "--output", tmp_path / "stock")
+    theirs = LlavaForConditionalGeneration.from_pretrained(tmp_path / "stock")
+    assert theirs.config.text_config.num_hidden_layers == 3
