@@ -40,6 +40,7 @@ SMALL = {
 }
 SHORT = {"curve": "--most 1 --max_new_tokens 2", "reversion": f"--batch-size {SAMPLES}"}
 """Further flags of the plan's commands."""
+CHAT = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: "
 ANY = Options(check_counts=False)
 VISUAL = {"selections", "depths", "shares"}
 """Experiments that ask the visual benchmarks."""
@@ -120,6 +121,9 @@ def make_model(tmp_path, backbones):
         config = AutoConfig.from_pretrained(backbones[model_type], **sizes)
         shutil.copytree(backbones[model_type], folder, ignore=shutil.ignore_patterns("*.safetensors"))
         AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        if model_type != "llava_llama":
+            # As the instruction models of Bunny's plans have, and Vicuna has not: the backbone is asked in it.
+            (folder / "chat_template.jinja").write_text(CHAT)
         return folder
 
     return make
