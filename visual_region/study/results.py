@@ -44,8 +44,9 @@ def read_results(out: Path) -> list[CellResult]:
 
 
 def read_cell(folder: Path) -> CellResult:
-    files = sorted((folder / RESULTS).glob("*.json"))
-    reports = {file.stem: read_report(file) for file in files if file.name not in (STATE, SUMMARY)}
+    # A score that is still being written has a name that begins with a dot.
+    files = sorted(file for file in (folder / RESULTS).glob("[!.]*.json") if file.name not in (STATE, SUMMARY))
+    reports = {file.stem: read_report(file) for file in files}
     return CellResult(Cell.read(folder), folder, read_run(folder), reports, finished(folder))
 
 

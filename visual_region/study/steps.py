@@ -170,10 +170,12 @@ def _evaluate(plan: Plan, planned: PlannedCell, folder: Path, name: str, columns
     words = ["bash", "scripts/eval/all.sh", model, "--only", *missing, "--results", str(results), "--require-all"]
     questions = [f"{b}={evaluate.questions[b]}" for b in missing if b in evaluate.questions]
     words += ["--questions", *questions] if questions else []
-    # The answers of all cells lie in the benchmarks' folders.
-    variables = _environment(plan, evaluate.environment) | {"NAME": f"{plan.name}-{planned.name}"}
+    # The answers of all studies lie in the benchmarks' folders. Those of one plan differ in their folder.
+    variables = _environment(plan, evaluate.environment) | {"NAME": f"{plan.out.resolve().name}-{planned.name}"}
     command = Command((*words, *_filled(plan, flags)), variables)
-    settings = {"flags": list(flags), **_recorded(plan, evaluate.environment)}
+    # A key for each benchmark, so that a new one is no change.
+    asked = {f"questions of {name}": evaluate.questions.get(name) for name in (*benchmarks, *evaluate.questions)}
+    settings = {"flags": list(flags), **_recorded(plan, evaluate.environment), **asked}
     return Step(name, (command,), settings, writes, of_weights=planned.cell.selection is not None)
 
 
