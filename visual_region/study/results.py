@@ -13,7 +13,7 @@ from visual_region.study.cell import CELL_FILE, Cell
 
 CELLS = "cells"
 DONE_FILE = "done.json"
-"""Written when every stage of a cell is finished: stage -> seconds."""
+"""The finished steps of a cell with their seconds, and whether these are all."""
 RESULTS, ATTENTION = "results", "attention"
 """Folders of a cell: `BENCHMARK.json` for each benchmark; `DATASET.json`, a score file, for each data set."""
 SCORES_FILE, CURVE_FILE, REVERSION_FILE = "scores.json", "curve.json", "reversion.json"
