@@ -23,6 +23,19 @@ def hub_problem(token: str | None) -> str | None:
     return "--push_to_hub needs a token: run `hf auth login`, set HF_TOKEN, or give --hub_token"
 
 
+def create_repository(args: Any) -> None:
+    """Creates the repository that a run pushes to, unless it exists; raises `OSError` if that fails."""
+    repository = args.hub_model_id or Path(args.output_dir).absolute().name
+    try:
+        HfApi(token=args.hub_token).create_repo(repository, private=args.hub_private_repo, exist_ok=True)
+    except Exception as error:
+        # A network can fail in many ways, and each library has its own errors for it.
+        raise OSError(
+            f"--push_to_hub: the repository {repository} cannot be reached or created: {error}; check the network, the "
+            "token and --hub_model_id, or leave the flag out and push the finished run later"
+        ) from error
+
+
 def push_checkpoint(args: Any, repository: str, folder: Path) -> None:
     """Pushes a finished checkpoint-N as `--hub_strategy` says. A failure is printed, and the training goes on.
 

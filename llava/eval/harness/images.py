@@ -63,8 +63,10 @@ class LlavaVR(HarnessModel, lmms):
         image = self._visual(doc_to_visual, doc_id, task, split)
         name = None
         if image is not None:
-            # By content: questions about one image are then answered together, and the tower runs once.
-            name = hashlib.sha256(repr((image.mode, image.size)).encode() + image.tobytes()).hexdigest()
+            # By content: questions about one image are then answered together, and the tower runs once. As it is
+            # shown: the bytes of an image with a palette are the same in other colours.
+            shown = image.convert("RGB")
+            name = hashlib.sha256(repr(shown.size).encode() + shown.tobytes()).hexdigest()
             self.answerer.pictures[name] = partial(self._visual, doc_to_visual, doc_id, task, split)
         text = context.replace(DEFAULT_IMAGE_TOKEN, "").strip() if DEFAULT_IMAGE_TOKEN in context else context
         return Question(place, f"{task}/{doc_id}", text, name)
