@@ -79,18 +79,23 @@ def test_a_failure_costs_no_result(train_flags, tmp_path, hub, monkeypatch, caps
 
 
 def test_a_result_that_was_not_pushed_is_finished(train_flags, tmp_path, hub, monkeypatch, capsys):
-    """The same command does not train again, also without a checkpoint to go on from."""
+    """The same command pushes it without training again, also without a checkpoint to go on from."""
 
     def fail(self, **where):
         raise ConnectionError("no route to the Hub")
 
-    monkeypatch.setattr(HfApi, "upload_folder", fail)
     argv = train_flags(tmp_path / "out", **PUSH | {"save_strategy": "no"}, **LORA)
-    with pytest.raises(SystemExit, match=r"it was not pushed to me/tiny"):
-        train(argv=argv)
+    with monkeypatch.context() as patch:
+        patch.setattr(HfApi, "upload_folder", fail)
+        with pytest.raises(SystemExit, match=r"it was not pushed to me/tiny"):
+            train(argv=argv)
     monkeypatch.setattr(LLaVATrainer, "train", None)
     train(argv=argv)
-    assert "done before, with the same settings" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "done before, with the same settings" in said
+    assert "pushed to https://hub/me/tiny" in said
+    ((_, _, names),) = hub
+    assert {"adapter_model.safetensors", "README.md", "run.json"} <= set(names)
 
 
 def test_a_repository_that_cannot_be_created(train_flags, tmp_path, hub, monkeypatch):
