@@ -135,6 +135,7 @@ def test_images_that_differ_in_their_palette(tiny_llava):
         *((9, 9, 9), (9, 9, 9)),
     ]
     assert questions[2].image == questions[3].image
+    assert set(model.answerer.picture_sizes(questions).values()) == {(28, 28)}
 
 
 def test_lmms_eval_finds_it():
