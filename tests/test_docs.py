@@ -19,6 +19,7 @@ PAGES = sorted(
         *REPOSITORY.glob("*.md"),
         *(REPOSITORY / "docs").rglob("*.md"),
         REPOSITORY / "playground/data/eval/README.md",
+        REPOSITORY / "playground/embedded/mixture/README.md",
     ]
 )
 NO_DRY_RUN = {
@@ -56,7 +57,20 @@ def commands(page):
                 yield settings, words
 
 
+def commands_in_text(page):
+    """The commands of the sentences and tables of a page, as words; of two projects side by side only ours."""
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    text = re.sub(r"^```.*?^```|^    \S.*?$", "", text, flags=re.M | re.S)
+    if Path(page).name.startswith("from_"):
+        text = re.sub(r"^\| [^|]*\|", "", text, flags=re.M)
+    for command in re.findall(r"`((?:[A-Z_]+=\S* )*(?:python|bash) [^`]+)`", text):
+        words = [word for word in shlex.split(command) if word != "..." and not _SETTING.match(word)]
+        if len(words) > 1 and "--help" not in words:
+            yield words
+
+
 ALL = [(page, settings, words) for page in PAGES for settings, words in commands(page)]
+IN_TEXT = [words for page in PAGES for words in commands_in_text(page)]
 
 
 class Understood(BaseException):
@@ -78,6 +92,27 @@ def test_python_commands_parse(words, monkeypatch):
         original(self, *args)
         raise Understood
 
+    _run_until_read(words, read, monkeypatch)
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
+@pytest.mark.parametrize(
+    "words",
+    [words for words in IN_TEXT if words[0] == "python" and any(word.startswith("--") for word in words)],
+    ids=lambda words: " ".join(words)[:70],
+)
+def test_flags_of_commands_in_the_text_exist(words, monkeypatch):
+    """Such a command need not be whole."""
+
+    def read(self, given=None):
+        unknown = self.known(sys.argv[1:] if given is None else given)[1]
+        assert not [word for word in unknown if word.startswith("-")]
+        raise Understood
+
+    _run_until_read(words, read, monkeypatch)
+
+
+def _run_until_read(words, read, monkeypatch):
     monkeypatch.setattr(Parser, "parse_args", read)
     monkeypatch.chdir(REPOSITORY)
     words = ["gqa" if word == "NAME" else word for word in words]
@@ -86,6 +121,11 @@ def test_python_commands_parse(words, monkeypatch):
     run, name = (runpy.run_module, module) if module else (runpy.run_path, words[1])
     with pytest.raises(Understood):
         run(name, run_name="__main__")
+
+
+def test_scripts_in_the_text_exist():
+    named = {words[1].replace("NAME.sh", "gqa.sh") for words in IN_TEXT if words[0] == "bash" and "/" in words[1]}
+    assert not [script for script in named if not (REPOSITORY / script).is_file()]
 
 
 @pytest.mark.parametrize(
@@ -109,9 +149,19 @@ def test_scripts_without_a_dry_run_exist():
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
     text = (REPOSITORY / page).read_text(encoding="utf-8")
-    targets = re.findall(r"\]\(([^)\s#]+)(?:#[^)]*)?\)", text)
-    folder = (REPOSITORY / page).parent
-    assert not [target for target in targets if "://" not in target and not (folder / target).exists()]
+    targets = re.findall(r"\]\(([^)\s#]*)(?:#([^)\s]*))?\)", text)
+    for target, heading in targets:
+        if "://" in target:
+            continue
+        path = (REPOSITORY / page).parent / target if target else REPOSITORY / page
+        assert path.exists(), target
+        assert not heading or heading in headings(path), f"{target}#{heading}"
+
+
+def headings(page):
+    """The anchors of a page, as GitHub and mkdocs name them."""
+    found = re.findall(r"^#+ (.+)", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"\s+", "-", re.sub(r"[^\w\s-]", "", heading.lower()).strip()) for heading in found}
 
 
 def test_every_page_is_in_the_navigation():

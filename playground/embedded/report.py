@@ -174,6 +174,8 @@ def main() -> None:
     print(f"\n{text}")
     print(models(report, args.out))
     print(f"Report: {args.out}/report.md, report.json and report.png.")
+    if Path(sys.prefix, "bin/activate").is_file():
+        print(f"For further commands in this environment, type: source {sys.prefix}/bin/activate")
     print("With a GPU and LLaVA's data in playground/data, the same scripts train LLaVA-1.5-7B:")
     print("  SIZE=7b bash scripts/train/pretrain.sh")
     print("  SIZE=7b TUNE_LAYERS=sparse-uniform:25% bash scripts/train/finetune_lora.sh")

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Stage 2 with LoRA on a language model quantized to 4 bits (BITS=8: 8 bits), in the decoder layers of TUNE_LAYERS.
 # Upstream: scripts/finetune_qlora.sh. It is for the first LLaVA: tower at 224 pixels, linear projector. Its values are
-# the defaults. For LLaVA-1.5, set TOWER, PROJECTOR_TYPE, ASPECT=pad, GROUP=True, DATA and IMAGES as in finetune_lora.sh.
+# the defaults. For LLaVA-1.5, run finetune_lora.sh --bits 4 instead.
 # Each value can be set by an environment variable; further flags are passed on to the trainer. common.sh describes
 # launching, DeepSpeed and DRY_RUN.
 set -euo pipefail

@@ -82,3 +82,17 @@ def test_the_record_survives_export(command, logits, tiny_llava, tmp_path):
     first, second = (json.loads((f / "config.json").read_text())["visual_region"] for f in (again, at_once))
     assert first == second
     torch.testing.assert_close(logits(again)[..., :600], logits(at_once))  # export adds an image token
+
+
+def test_healed(command, tiny, folder, tmp_path):
+    pruned, healed = tmp_path / "pruned", tmp_path / "healed"
+    command("prune", "--model-path", folder, "--layers", "1", "--output", pruned)
+    data = ("--data-path", tiny.data, "--image-folder", tiny.images)
+    short = ("--steps", "2", "--batch-size", "2", "--lora-r", "4", "--dtype", "fp32")
+    command("heal", "--model-path", pruned, "--teacher", folder, *data, *short, "--output", healed)
+    record = json.loads((healed / "config.json").read_text())["visual_region"]
+    assert record["healed"]["layers"] == [0, 2, 3]
+    assert load_pretrained_model(str(healed), device="cpu")[1].config.num_hidden_layers == 3
+    command("export", "--model-path", healed, "--output", tmp_path / "stock")
+    theirs = LlavaForConditionalGeneration.from_pretrained(tmp_path / "stock")
+    assert theirs.config.text_config.num_hidden_layers == 3

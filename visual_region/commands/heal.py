@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.checkpoint.folder import open_checkpoint
-from llava.checkpoint.identity import digest
+from llava.checkpoint.identity import digest, digest_of
 from llava.checkpoint.opened import Checkpoint, Kind
 from llava.checkpoint.record import LayerRecord
 from llava.dtypes import DTYPES
@@ -19,7 +19,7 @@ from visual_region.distill import Distillation, DistillationTrainer
 from visual_region.layers import LayerSelection
 from visual_region.surgery import SurgeryError
 
-_SAME = ("vocab_size", "mm_vision_tower", "mm_vision_select_layer", "mm_vision_select_feature")
+_SAME = ("vocab_size", "mm_vision_select_layer", "mm_vision_select_feature")
 """Settings in which teacher and student must agree."""
 
 
@@ -69,11 +69,13 @@ def _check_pair(student: Checkpoint, teacher: Checkpoint) -> None:
         hint = "heal a folder with whole weights (prune merges a LoRA unless --base-output is given)"
         raise SurgeryError(f"{student.path} is a {student.kind.value} checkpoint; {hint}")
     configs = teacher.model_config(), student.model_config()
-    wrong = []
-    for name in _SAME:
-        theirs, ours = (getattr(config, name, None) for config in configs)
-        if theirs != ours:
-            wrong.append(f"{name} is {theirs!r} in the teacher and {ours!r} in the student")
+    pairs = {name: tuple(getattr(config, name, None) for config in configs) for name in _SAME}
+    pairs["mm_vision_tower"] = _tower(teacher), _tower(student)
+    wrong = [
+        f"{name} is {theirs!r} in the teacher and {ours!r} in the student"
+        for name, (theirs, ours) in pairs.items()
+        if theirs != ours
+    ]
     if not wrong:
         theirs, ours = (load_tokenizer(model.tokenizer_folder).get_vocab() for model in (teacher, student))
         wrong = ["their tokenizers differ"] * (theirs != ours)
@@ -82,6 +84,13 @@ def _check_pair(student: Checkpoint, teacher: Checkpoint) -> None:
     if wrong:
         problems = "; ".join(wrong)
         raise SurgeryError(f"{teacher.name} cannot teach {student.name}: {problems}. Give the model that was pruned")
+
+
+def _tower(checkpoint: Checkpoint) -> str | None:
+    """The recorded tower; of transformers' own LLaVA, whose folder holds the tower, a digest of its weights."""
+    if not checkpoint.hf:
+        return checkpoint.tower
+    return digest_of(stored for stored in checkpoint.tensors if "vision_tower." in stored.name)
 
 
 def _trainer_argv(args: argparse.Namespace, student: Checkpoint) -> list[str]:
