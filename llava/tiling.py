@@ -104,7 +104,9 @@ class Tiling:
     def image_processor(self, processor: BaseImageProcessor) -> LlavaNextImageProcessorPil:
         """transformers' processor for these views, with the settings of the tower's."""
         settings = processor_settings(processor) | {"image_grid_pinpoints": turned(self.canvases)}
-        return LlavaNextImageProcessorPil(**settings)
+        # The side of its tiles. A processor that crops nothing has none, and the default is another tower's.
+        crop = settings.get("crop_size") or {"height": self.side, "width": self.side}
+        return LlavaNextImageProcessorPil(**settings | {"crop_size": crop})
 
     def join(self, views: torch.Tensor, size: Size | None, newline: torch.Tensor | None = None) -> torch.Tensor:
         """The tokens of an image's views, `(views, per_view, hidden)`, as one block `(tokens, hidden)`.

@@ -76,9 +76,15 @@ class CheckpointCurve:
     order: Order | None = None
     points: list[Point] = field(default_factory=list)
 
+    @property
+    def protects(self) -> bool:
+        """Whether a region is protected, which one of all layers or none is not; if the depth is unknown, it is."""
+        return not self.num_layers or len(self.region) not in (0, self.num_layers)
+
     def line(self, way: str) -> list[Point]:
-        """The points of one way by number of removed layers, from the whole model on."""
-        return sorted((point for point in self.points if way in point.ways), key=lambda point: point.removed)
+        """The points of one way by number of removed layers, from the whole model on; without `protects` all points."""
+        points = [point for point in self.points if way in point.ways or not self.protects]
+        return sorted(points, key=lambda point: point.removed)
 
 
 @dataclass

@@ -96,9 +96,9 @@ def difference(folder: Path, values: Mapping[str, Any], shards: Sequence[Sequenc
 
 
 def metric_values(scores_file: str, metric: str, checkpoint: Checkpoint) -> list[float]:
-    """One value per layer of a metric; raises `ValueError` if the scores are of another model."""
+    """One value per layer of a metric; raises `ValueError` for scores of another model, or that are no numbers."""
     scores, record = ScoreFile.read(scores_file), checkpoint.record
-    values = scores.entry(metric)["values"]
+    values = scores.values(metric)
     if scores.num_layers != record.depth:
         gone = f"{listed('layer', record.removed)} {agree(len(record.removed), 'was', 'were')} removed from it before"
         has = f"{record.depth} ({gone})" if record.removed else f"{record.depth}"

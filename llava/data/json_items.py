@@ -53,12 +53,10 @@ class _Window:
                 if self.more():
                     continue
                 raise self.wrong(f"{what} is not valid JSON: {error.msg}", at) from error
-            if end < len(self.text):
-                self.at = end
-                return value
-            # So may a number.
-            if not self.more():
-                self.at = len(self.text)
+            length = end - self.at
+            # So may a number: "1", "1." and "1e-" may be the beginning of another one.
+            if len(self.text) - end > 2 or not self.more():
+                self.at += length
                 return value
 
     def wrong(self, why: str, at: int) -> ValueError:

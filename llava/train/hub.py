@@ -23,6 +23,20 @@ def hub_problem(token: str | None) -> str | None:
     return "--push_to_hub needs a token: run `hf auth login`, set HF_TOKEN, or give --hub_token"
 
 
+def create_repository(args: Any) -> str:
+    """Creates the repository that a run pushes to, unless it exists; its id. Raises `OSError` if that fails."""
+    repository = args.hub_model_id or Path(args.output_dir).absolute().name
+    api = HfApi(token=args.hub_token)
+    try:
+        return api.create_repo(repository, private=args.hub_private_repo, exist_ok=True).repo_id
+    except Exception as error:
+        # A network can fail in many ways, and each library has its own errors for it.
+        raise OSError(
+            f"--push_to_hub: the repository {repository} cannot be reached or created: {error}; check the network, the "
+            "token and --hub_model_id, or leave the flag out and push the finished run later"
+        ) from error
+
+
 def push_checkpoint(args: Any, repository: str, folder: Path) -> None:
     """Pushes a finished checkpoint-N as `--hub_strategy` says. A failure is printed, and the training goes on.
 
@@ -56,7 +70,7 @@ def push_result(args: Any, repository: str) -> str:
     except Exception as error:
         raise OSError(
             f"the run is finished and its result is in {folder}, but it was not pushed to {repository}: {error}; "
-            f"push it by hand: hf upload {repository} {folder} --exclude 'checkpoint-*'"
+            f"the same command tries again; by hand it is: hf upload {repository} {folder} --exclude 'checkpoint-*'"
         ) from error
     return f"pushed to {url}"
 

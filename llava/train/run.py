@@ -26,6 +26,7 @@ from llava.train.arguments import DataArguments, TrainingArguments, parse_argume
 from llava.train.attention import computes_padding
 from llava.train.checkpoint import describe_output, move_files
 from llava.train.flag_names import HUGE_PAGES, ConfigurationError
+from llava.train.hub import create_repository, push_result
 from llava.train.llava_trainer import LLaVATrainer
 from llava.train.memory import choose_recomputation, choose_sharding, memory_explained, sharding_as_before
 from llava.train.model_config import configure
@@ -64,8 +65,12 @@ def run(
     if start.done:
         if training_args.should_log:
             print(f"done before, with the same settings: {describe_output(plan.kind, training_args.output_dir)}")
+        if training_args.push_to_hub and training_args.should_save:
+            print(push_result(training_args, create_repository(training_args)))
         return
     if training_args.should_save:
+        if training_args.push_to_hub:
+            create_repository(training_args)
         record.write(training_args.output_dir)
     recomputation = None
     if training_args.chooses_recomputation:
@@ -104,6 +109,9 @@ def run(
     save_result(trainer, plan, training_args)
     if training_args.should_save:
         record.write(training_args.output_dir, finished=True)
+    if training_args.push_to_hub:
+        # Last: if it fails, the run is finished nevertheless, and the same command pushes without training again.
+        trainer.push_to_hub()
 
 
 def shard(
@@ -269,5 +277,3 @@ def save_result(trainer: LLaVATrainer, plan: RunPlan, training_args: TrainingArg
         print(f"done: {describe_output(plan.kind, training_args.output_dir)}")
         if plan.trains_tower and not trainer.is_deepspeed_enabled:
             print(describe_tower(model.get_vision_tower()))
-    if training_args.push_to_hub:
-        trainer.push_to_hub()

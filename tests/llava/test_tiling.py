@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
-from transformers import CLIPImageProcessorPil, LlavaNextImageProcessorPil, LlavaNextProcessor
+from transformers import CLIPImageProcessorPil, LlavaNextImageProcessorPil, LlavaNextProcessor, SiglipImageProcessorPil
 
 from llava.mm_utils import process_images
 from llava.tiling import MERGE_TYPES, Tiling, TilingError, canvases_of
@@ -57,6 +57,14 @@ def test_pixels_are_those_of_transformers_and_of_upstream(pinpoints):
         assert len(found) == own.views(image.size) > 1
         assert torch.equal(found, stock(image, return_tensors="pt")["pixel_values"][0])
         assert torch.equal(found, upstreams_views(image, pinpoints, processor))
+
+
+def test_a_processor_that_crops_nothing():
+    """Such as SigLIP's without our tower: it has no size of a crop, which is the side of transformers' tiles."""
+    processor = SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE})
+    for image in images():
+        found = tiling().pixels(image, processor)
+        assert torch.equal(found, upstreams_views(image, PINPOINTS, processor))
 
 
 def test_images_of_upstreams_function():

@@ -30,6 +30,15 @@ def test_what_is_written_is_read(tmp_path):
     assert [point.layers for point in checkpoint.line(ANYWHERE)] == [(), (1,)]
 
 
+@pytest.mark.parametrize("region", [(), (0, 1, 2)])
+def test_a_region_that_protects_nothing_has_one_line(region):
+    """`--where outside` and `--where anywhere` measure the same points."""
+    for way, other in (WAYS, WAYS[::-1]):
+        points = [Point(1, (2,), (way,)), Point(0, (), (way,))]
+        curve = CheckpointCurve(num_layers=3, region=region, points=points)
+        assert curve.line(way) == curve.line(other) == points[::-1]
+
+
 def test_a_list_of_an_earlier_version(tmp_path):
     scores = {"all": 0.9, "questions": 10, "intervals": {"all": [0.8, 1.0]}}
     entries = [

@@ -230,6 +230,15 @@ def test_bad_input_writes_nothing(command, tiny, tiny_llava, scores, tmp_path, m
     assert {p.name for p in tmp_path.iterdir()} == {"scores.json"}
 
 
+def test_scores_that_are_no_numbers(command, tiny_llava, scores, tmp_path):
+    """NaN has no rank: any layer could come first."""
+    content = json.loads(scores.read_text())
+    content["metrics"]["angular"]["values"][2] = float("nan")
+    scores.write_text(json.dumps(content))
+    with pytest.raises(SystemExit, match=r"'angular' in '\S+' is not a finite number \(NaN, null, ...\) at layer 2"):
+        command("prune", "--model-path", tiny_llava, "--scores", scores, "--output", tmp_path / "no")
+
+
 def test_scores_of_another_depth_and_layers_removed_before(command, tiny_llava, scores, tmp_path):
     once = tmp_path / "once"
     command("prune", "--model-path", tiny_llava, "--layers", "1", "--output", once)

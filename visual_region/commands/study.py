@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import yaml
@@ -10,11 +11,12 @@ from llava.files import written_whole
 from llava.names import close, count, did_you_mean
 from llava.outputs import FileKind, check_files, check_folder
 from llava.tables import text_table
+from visual_region.study.cell import CELL_FILE
 from visual_region.study.cells import PlannedCell, cells_of
 from visual_region.study.estimate import Estimate, duration
 from visual_region.study.plan import Plan
 from visual_region.study.plan_file import read_plan
-from visual_region.study.results import read_results
+from visual_region.study.results import CELLS, read_results
 from visual_region.study.runner import FailedError, Runner
 from visual_region.study.state import State, check_settings, has_finished, state_of, steps_left
 from visual_region.study.steps import SCORE, Job, job_of, missing_data, stages_job
@@ -127,8 +129,7 @@ def listing(plan: Plan, jobs: Mapping[str, Job], wanted: Sequence[Job], stages: 
     left = estimate.text(estimate.left(states)) or "nothing"
     lines = [text_table(rows, "><<<<>"), f"{plan.name}: {count(len(states), 'cell')} in {plan.out}: {counts}"]
     lines.append(f"{used}; left: {left}")
-    known = {*jobs}
-    others = [result.cell.name for result in read_results(plan.out) if result.cell.name not in known]
+    others = sorted({file.parent.name for file in (plan.out / CELLS).glob(f"*/{CELL_FILE}")} - jobs.keys())
     if others:
         found = count(len(others), "cell")
         lines.append(f"{found} in {plan.out} not of this plan, left as they are: {', '.join(others)}")
@@ -145,25 +146,30 @@ def _described(state: State, estimate: Estimate | None) -> list[str]:
 
 def draw(plan: Plan, cells: Sequence[PlannedCell]) -> None:
     """Writes tables and figures of what is finished of the plan."""
-    planned = {one.name: one.cell for one in cells}
-    results = [
-        replace(result, cell=replace(result.cell, experiments=planned[result.cell.name].experiments))
-        for result in read_results(plan.out)
-        if result.cell.name in planned
-    ]
+    planned = {one.name: one for one in cells}
+    results = []
+    for found in read_results(plan.out):
+        # A copy of a cell's folder has another name. The plan may have changed since the cell was run last.
+        if one := planned.get(found.folder.name):
+            cell = replace(found.cell, row=one.cell.row, experiments=one.cell.experiments)
+            results.append(replace(found, cell=cell, finished=not steps_left(job_of(plan, one))))
     if not any(result.reports or result.run for result in results):
         print(f"nothing is finished in {plan.out}, so there are no tables and figures yet")
         return
     # They import matplotlib, which the other uses of this command do without.
     from visual_region.study.figures import draw_figures
+    from visual_region.study.samples import StudyError
+    from visual_region.study.sentence import result_sentence
     from visual_region.study.tables import write_tables
 
     columns = plan.evaluate.columns
+    with suppress(StudyError):
+        print(result_sentence(results, columns, plan.reference))
     written = write_tables(results, [*columns, *plan.evaluate.text_columns], plan.out / TABLES, plan.reference)
     written += draw_figures(results, columns, plan.out / FIGURES)
     older = {path for folder in (TABLES, FIGURES) for path in (plan.out / folder).iterdir()} - set(written)
     if older:
         print(f"of an earlier plan, left as they are: {', '.join(sorted(str(path) for path in older))}")
-    unfinished = sum(not result.finished for result in results) + len(planned) - len(results)
-    missing = f"; {count(unfinished, 'cell')} of {len(planned)} not finished" if unfinished else ""
+    unfinished = sum(not result.finished for result in results) + len(cells) - len(results)
+    missing = f"; {count(unfinished, 'cell')} of {len(cells)} not finished" if unfinished else ""
     print(f"{count(len(written), 'file')} in {plan.out / TABLES} and {plan.out / FIGURES}{missing}")

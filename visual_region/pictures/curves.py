@@ -82,7 +82,7 @@ def lines_of(curves: Sequence[tuple[str, CheckpointCurve]], benchmark: str) -> l
             way: [(p.removed, p.reports[benchmark].headline) for p in curve.line(way) if benchmark in p.reports]
             for way in WAYS
         }
-        if curve.num_layers and len(curve.region) in (0, curve.num_layers):
+        if not curve.protects:
             del by_way[ANYWHERE]
         by_way = {way: points for way, points in by_way.items() if points}
         for way, points in by_way.items():

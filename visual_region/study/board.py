@@ -224,7 +224,7 @@ class Board:
         """Row -> mark, among the rows that have as many of the columns as any."""
         most = max((self._had(row, columns) for row in rows), key=len, default=[])
         values = {row: self.value(row, most) for row in rows if most and self._had(row, columns) == most}
-        known = [row for row, value in values.items() if value is not None]
+        known = [row for row, value in values.items() if value is not None and not math.isnan(value.value)]
         if len(known) < 2:
             return {}
         sign = -1 if self.sample(known[0], most[0]).log else 1

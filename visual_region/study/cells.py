@@ -8,11 +8,10 @@ from pathlib import Path
 from visual_region.study.cell import EXPERIMENTS, Cell
 from visual_region.study.plan import Plan
 from visual_region.study.plan_checks import SCORES, SEED, filled, uses_scores
-from visual_region.study.results import CELLS
+from visual_region.study.results import CELLS, SCORES_FILE
 from visual_region.study.yaml_file import PlanError
 
 WHOLE = 100.0
-SCORES_FILE = "scores.json"
 
 
 @dataclass(frozen=True)

@@ -93,9 +93,8 @@ class Estimate:
             said = f"about {duration(3600 * left.hours)}"
         elif left.measured:
             said += f", {duration(3600 * left.hours / self.devices)} with {self.devices} devices"
-        source = (
-            f"from {count(self.cells, 'finished cell')}" if left.measured else f"cost model, {self.plan.cost.device}"
-        )
+        measured = count(self.cells, "finished cell") if self.cells else "finished steps"
+        source = f"from {measured}" if left.measured else f"cost model, {self.plan.cost.device}"
         without = f"; without {', '.join(sorted(left.unknown))}" if left.unknown else ""
         return f"{said} ({source}{without})"
 

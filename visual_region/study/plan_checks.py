@@ -92,6 +92,8 @@ def _names(plan: Plan) -> Iterator[str]:
             yield "score: is missing; the curve removes the layers with the lowest scores"
     if not plan.experiments:
         yield "experiments: is missing; which rows are compared, such as 'selections: {rows: [all, top]}'"
+    for key, names in (("stages", plan.stages), ("attention", plan.attention)):
+        yield from (f"{key}.{name}: files are named after it, so it cannot hold a /" for name in names if "/" in name)
     with_scores = [row for row, selection in plan.rows.items() if uses_scores(selection)]
     if plan.scores_of is not None and plan.scores_of not in plan.rows:
         yield f"scores_of: {unknown('row', plan.scores_of, list(plan.rows))}"
@@ -214,6 +216,9 @@ def _columns(plan: Plan) -> Iterator[str]:
             name = column.partition("/")[0]
             if name in BY_NAME:
                 benchmarks.append(BY_NAME[name])
+                if BY_NAME[name].text != (columns == "text_columns"):
+                    kind, key = ("text", "text_columns") if BY_NAME[name].text else ("images", "columns")
+                    yield f"evaluate.{columns}: {column} is a benchmark of {kind}; its place is evaluate.{key}"
             else:
                 yield f"evaluate.{columns}: {unknown('benchmark', name, list(BY_NAME))}"
         for word in getattr(evaluate, flags):

@@ -13,7 +13,7 @@ from visual_region.study.cell import CELL_FILE, Cell
 
 CELLS = "cells"
 DONE_FILE = "done.json"
-"""Written when every stage of a cell is finished: stage -> seconds."""
+"""The finished steps of a cell with their seconds, and whether these are all."""
 RESULTS, ATTENTION = "results", "attention"
 """Folders of a cell: `BENCHMARK.json` for each benchmark; `DATASET.json`, a score file, for each data set."""
 SCORES_FILE, CURVE_FILE, REVERSION_FILE = "scores.json", "curve.json", "reversion.json"
@@ -44,8 +44,9 @@ def read_results(out: Path) -> list[CellResult]:
 
 
 def read_cell(folder: Path) -> CellResult:
-    files = sorted((folder / RESULTS).glob("*.json"))
-    reports = {file.stem: read_report(file) for file in files if file.name not in (STATE, SUMMARY)}
+    # A score that is still being written has a name that begins with a dot.
+    files = sorted(file for file in (folder / RESULTS).glob("[!.]*.json") if file.name not in (STATE, SUMMARY))
+    reports = {file.stem: read_report(file) for file in files}
     return CellResult(Cell.read(folder), folder, read_run(folder), reports, finished(folder))
 
 

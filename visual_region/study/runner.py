@@ -23,7 +23,7 @@ from visual_region.study.state import (
     state_of,
     steps_left,
 )
-from visual_region.study.steps import SCORE, Command, Job, Step
+from visual_region.study.steps import SCORE, TRAIN, Command, Job, Step
 
 WAIT = 5.0
 """Seconds between two looks at cells that other processes run."""
@@ -97,11 +97,10 @@ class Runner:
     def _over(self, job: Job) -> bool:
         """Runs a cell, if that is possible now; whether nothing of it is left for this process."""
         needed = job.planned.needs
-        if needed in self.failed:
-            self.failed[job.name] = f"not run, because it needs the scores of {needed}"
-            return True
         if self._missing_scores(job):
-            return False
+            if needed in self.failed:
+                self.failed[job.name] = f"not run, because it needs the scores of {needed}"
+            return needed in self.failed
         with locked(job.folder) as lock:
             if lock:
                 try:
@@ -119,7 +118,8 @@ class Runner:
         """What is left of a job, whose folder is locked; raises `StepError`."""
         steps, place = steps_left(job), self._place(job)
         for step in steps:
-            again = " again, because its checkpoint was deleted" if has_finished(job.folder, step.name) else ""
+            deleted = step.name == TRAIN and has_finished(job.folder, TRAIN) and not job.checkpoint.is_dir()
+            again = " again, because its checkpoint was deleted" if deleted else ""
             print(f"{place}: {step.name}{again}", flush=True)
             describe(job)
             begin(job, step)
@@ -152,13 +152,14 @@ class Runner:
             raise StepError(f"{step.name} {why}; its log is {log}:\n{last_lines(log)}")
 
     def _remove_weights(self, job: Job) -> None:
-        if self.plan.keep_weights or not job.checkpoint.is_dir():
+        if self.plan.keep_weights:
             return
-        # Renamed first, so that no part of it is taken for a checkpoint.
+        # Renamed first, so that no part of it is taken for a checkpoint. A kill may have left such a folder.
         gone = job.checkpoint.with_name("train.deleted")
         shutil.rmtree(gone, ignore_errors=True)
-        job.checkpoint.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        if job.checkpoint.is_dir():
+            job.checkpoint.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
 
     def _place(self, job: Job) -> str:
         if job.planned is None:

@@ -1,5 +1,6 @@
 """What the rows of a study's tables measured in the columns, ready to be averaged and paired."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -63,14 +64,18 @@ class Row:
 
     @cached_property
     def layers(self) -> tuple[int, ...] | None:
-        """The tuned layers; None if no cell has resolved them, or if the seeds have different ones."""
-        found = {result.cell.layers for result in self.cells.values()}
-        return found.pop() if len(found) == 1 else None
+        """The tuned layers; None if no cell is trained yet, or if the seeds have different ones."""
+        return next(iter(self.choices)) if len(self.choices) == 1 else None
+
+    @cached_property
+    def choices(self) -> Mapping[tuple[int, ...], int]:
+        """Tuned layers -> the number of seeds that tune these. A cell that is not trained yet does not count."""
+        return Counter(result.cell.layers for result in self.cells.values() if result.cell.layers is not None)
 
     @property
     def number(self) -> int | None:
         """How many layers are tuned; None if it is not known."""
-        found = {len(result.cell.layers) for result in self.cells.values() if result.cell.layers is not None}
+        found = {len(layers) for layers in self.choices}
         return found.pop() if len(found) == 1 else 0 if self.is_backbone else None
 
     @property

@@ -98,11 +98,11 @@ def check_settings(jobs: Iterable[Job], out: Path) -> None:
 
 
 def begin(job: Job, step: Step) -> None:
-    """Records what a step is begun with, and what the cell is."""
+    """Records what a step is begun with; also that it is not finished, if it is one that runs again."""
     write_json(job.folder / SETTINGS_FILE, _settings(job.folder) | {step.name: dict(step.settings)})
     if (job.folder / DONE_FILE).is_file():
-        # A finished cell got further steps.
-        write_json(job.folder / DONE_FILE, {"finished": False, "stages": seconds_of(job.folder)})
+        seconds = {name: taken for name, taken in seconds_of(job.folder).items() if name != step.name}
+        write_json(job.folder / DONE_FILE, {"finished": False, "stages": seconds})
     (job.folder / FAILED_FILE).unlink(missing_ok=True)
 
 
@@ -111,8 +111,9 @@ def describe(job: Job) -> None:
     if job.planned is None:
         return
     cell = job.planned.cell
-    run = read_run(job.checkpoint) or read_run(job.folder)
-    if run.get("finished"):
+    # A cell that is trained again has what its last finished training recorded.
+    run = next((run for run in map(read_run, (job.checkpoint, job.folder)) if run.get("finished")), None)
+    if run:
         record = LayerRecord(run["selection"], 0)
         cell = replace(cell, layers=tuple(record.layers or ()), depth=record.original_depth)
         if read_run(job.folder) != run:

@@ -9,11 +9,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from llava.checkpoint.card import RUN_FILE
 from llava.eval.benchmarks import BY_NAME
-from visual_region.study.cells import SCORES_FILE, WHOLE, PlannedCell, cell_folder
+from visual_region.study.cells import WHOLE, PlannedCell, cell_folder
 from visual_region.study.plan import Plan
 from visual_region.study.plan_checks import filled
-from visual_region.study.results import RESULTS
+from visual_region.study.results import ATTENTION, CURVE_FILE, RESULTS, REVERSION_FILE, SCORES_FILE
 
 TRAIN, SCORE, EVALUATE, TEXT = "train", "score", "evaluate", "text"
 STAGES, FEATURES = "stages", "features"
@@ -120,7 +121,7 @@ def _train(plan: Plan, planned: PlannedCell, folder: Path) -> Step:
         "selection": plan.rows[cell.row],
         **({"scores_of": plan.scores_of} if planned.needs else {}),
     }
-    return Step(TRAIN, (command,), settings, (folder / "run.json",), of_weights=False)
+    return Step(TRAIN, (command,), settings, (folder / RUN_FILE,), of_weights=False)
 
 
 def _score(plan: Plan, folder: Path) -> Step:
@@ -129,13 +130,13 @@ def _score(plan: Plan, folder: Path) -> Step:
 
 
 def _reversion(plan: Plan, folder: Path) -> Step:
-    output = folder / "reversion.json"
+    output = folder / REVERSION_FILE
     own = ("--model-path", folder / TRAIN, "--backbone", plan.model, "--output", output)
     return _measured(plan, "reversion", (_region(plan, "perplexity", own, plan.reversion),), output, plan.reversion)
 
 
 def _curve(plan: Plan, folder: Path) -> Step:
-    output = folder / "curve.json"
+    output = folder / CURVE_FILE
     own = ("--model-path", folder / TRAIN, "--scores", folder / SCORES_FILE, "--output", output)
     return _measured(plan, "curve", (_region(plan, "curve", own, plan.curve),), output, plan.curve)
 
@@ -143,7 +144,7 @@ def _curve(plan: Plan, folder: Path) -> Step:
 def _attention(plan: Plan, folder: Path) -> Step:
     commands, outputs = [], []
     for name, flags in plan.attention.items():
-        outputs.append(folder / "attention" / f"{name}.json")
+        outputs.append(folder / ATTENTION / f"{name}.json")
         own = ("--model-path", folder / TRAIN, "--metrics", "image-attention", "--output", outputs[-1])
         commands.append(_region(plan, "score", own, flags))
     settings = {name: list(flags) for name, flags in plan.attention.items()}
@@ -170,10 +171,12 @@ def _evaluate(plan: Plan, planned: PlannedCell, folder: Path, name: str, columns
     words = ["bash", "scripts/eval/all.sh", model, "--only", *missing, "--results", str(results), "--require-all"]
     questions = [f"{b}={evaluate.questions[b]}" for b in missing if b in evaluate.questions]
     words += ["--questions", *questions] if questions else []
-    # The answers of all cells lie in the benchmarks' folders.
-    variables = _environment(plan, evaluate.environment) | {"NAME": f"{plan.name}-{planned.name}"}
+    # The answers of all studies lie in the benchmarks' folders. Those of one plan differ in their folder.
+    variables = _environment(plan, evaluate.environment) | {"NAME": f"{plan.out.resolve().name}-{planned.name}"}
     command = Command((*words, *_filled(plan, flags)), variables)
-    settings = {"flags": list(flags), **_recorded(plan, evaluate.environment)}
+    # A key for each benchmark, so that a new one is no change.
+    asked = {f"questions of {name}": evaluate.questions.get(name) for name in (*benchmarks, *evaluate.questions)}
+    settings = {"flags": list(flags), **_recorded(plan, evaluate.environment), **asked}
     return Step(name, (command,), settings, writes, of_weights=planned.cell.selection is not None)
 
 

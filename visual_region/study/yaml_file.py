@@ -11,6 +11,8 @@ from llava.names import close, did_you_mean
 from llava.reading import read_text
 
 T = TypeVar("T")
+_TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
+"""The tags of a text, and of the key <<."""
 
 
 class PlanError(ValueError):
@@ -18,16 +20,27 @@ class PlanError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's plain values; a key that a mapping has twice is an error, where PyYAML takes the last one."""
+    """YAML's plain values. A key that a mapping has twice is an error, where PyYAML takes the last one.
+
+    A key is its text: a row may be named 8, and a variable ON.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str | int | float | bool | None) and key in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key {key!r} is there twice", problem_mark=key_node.start_mark)
-            seen.add(key)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.tag == _MERGE:
+                continue
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key is a text", problem_mark=key.start_mark)
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        for key, _ in node.value:
+            key.tag = _TEXT
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

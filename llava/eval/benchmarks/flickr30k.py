@@ -45,7 +45,7 @@ def _of_tokens(file: Path) -> Iterator[Sample]:
     """Lines IMAGE.jpg#NUMBER, a tab, and a caption; those of an image follow one another."""
     seen: set[str] = set()
     with (
-        expecting(f"{file} has not lines of an image, #, a number, a tab and a caption"),
+        expecting(f"{file} does not hold lines of IMAGE#NUMBER, a tab and a caption"),
         open(file, encoding="utf-8") as lines,
     ):
         parted = (line.rstrip("\n").split("\t", 1) for line in lines if line.strip())

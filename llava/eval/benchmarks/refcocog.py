@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from llava.eval.benchmarks.base import Benchmark, Published, Setting
 from llava.eval.benchmarks.parquet import Split, find_split, unpack, write_made
 from llava.eval.benchmarks.preparing import Options, PrepareError, check_count, find, place, question, set_up
@@ -19,7 +17,7 @@ from llava.eval.scoring.boxes import FRAMES, box_text, parse_box, to_pixels
 from llava.eval.scoring.pairing import Answers, Reply, expecting, pair, read_json
 from llava.eval.scoring.report import Measure, Report
 from llava.eval.scoring.rules import iou
-from llava.images import open_image
+from llava.images import image_size, open_image
 
 ANNOTATIONS, IMAGES = "annotations.json", "train2014"
 REFS, INSTANCES = "refs(umd).json", "instances.json"
@@ -93,9 +91,9 @@ def open_split(raw: Path, out: Path, split: str, options: Options) -> Source | N
     def of_row(number: int, row: dict[str, Any]) -> Iterator[Sample]:
         if "raw_anns" in row:
             return of_ref(row, json.loads(row["raw_image_info"]), json.loads(row["raw_anns"])["bbox"])
-        with Image.open(io.BytesIO(row["content"])) as image:
-            size = {"width": image.width, "height": image.height}
-        image = {"file_name": _image_of(row), "content": row["content"], **size}
+        name = _image_of(row)
+        width, height = image_size(io.BytesIO(row["content"]), name)
+        image = {"file_name": name, "content": row["content"], "width": width, "height": height}
         sentences = [{"sent_id": f"{row['question_id']}_{i}", "sent": text} for i, text in enumerate(row["answer"])]
         return of_ref({"sentences": sentences}, image, row["bbox"])
 

@@ -110,8 +110,10 @@ def write_training(training: Training, name: str, raw: Path, out: Path, output: 
     by_image: Counter[str] = Counter()
     blank = 0
     for sample in source.samples(False):
-        blank += not sample.answer.strip()
-        by_image[sample.image] += bool(sample.answer.strip())
+        if sample.answer.strip():
+            by_image[sample.image] += 1
+        else:
+            blank += 1
     found = blank + by_image.total()
     if source.published:
         check_count(source.published, found, options)

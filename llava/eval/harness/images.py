@@ -13,12 +13,14 @@ from typing import Any
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from PIL import Image
+from transformers.utils.logging import tqdm
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.eval.answering.answerer import Answerer
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.questions import Question
 from llava.eval.harness.opened import NAME, HarnessModel
+from llava.names import count
 from llava.tiling import Size
 
 
@@ -27,16 +29,17 @@ class ImageAnswerer(Answerer):
     """Answers questions about images of a harness's data set.
 
     Attributes:
-        pictures: name -> what opens the image, which is kept no longer than its batch.
+        pictures: name -> size in pixels, and what opens the image, which is kept no longer than its batch.
     """
 
-    pictures: dict[str, Callable[[], Image.Image]] = field(default_factory=dict)
+    pictures: dict[str, tuple[Size, Callable[[], Image.Image]]] = field(default_factory=dict)
 
     def picture(self, question: Question) -> Image.Image:
-        return self.pictures[question.image]().convert("RGB")
+        _, opened = self.pictures[question.image]
+        return opened().convert("RGB")
 
     def picture_sizes(self, questions: Sequence[Question]) -> dict[str, Size]:
-        return {question.image: self.picture(question).size for question in questions}
+        return {question.image: self.pictures[question.image][0] for question in questions}
 
 
 class LlavaVR(HarnessModel, lmms):
@@ -54,7 +57,8 @@ class LlavaVR(HarnessModel, lmms):
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """The answers, stripped, to `(context, generation_kwargs, doc_to_visual, doc_id, task, split)`."""
-        questions = [self._question(place, *request.args) for place, request in enumerate(requests)]
+        bar = tqdm(requests, desc="reading images", unit="request", delay=3, disable=bool(self._rank))
+        questions = [self._question(place, *request.args) for place, request in enumerate(bar)]
         return self.respond(requests, questions, [request.args[1] for request in requests])
 
     def _question(
@@ -63,9 +67,11 @@ class LlavaVR(HarnessModel, lmms):
         image = self._visual(doc_to_visual, doc_id, task, split)
         name = None
         if image is not None:
-            # By content: questions about one image are then answered together, and the tower runs once.
-            name = hashlib.sha256(repr((image.mode, image.size)).encode() + image.tobytes()).hexdigest()
-            self.answerer.pictures[name] = partial(self._visual, doc_to_visual, doc_id, task, split)
+            # By content: questions about one image are then answered together, and the tower runs once. As it is
+            # shown: the bytes of an image with a palette are the same in other colours.
+            shown = image.convert("RGB")
+            name = hashlib.sha256(repr(shown.size).encode() + shown.tobytes()).hexdigest()
+            self.answerer.pictures[name] = shown.size, partial(self._visual, doc_to_visual, doc_id, task, split)
         text = context.replace(DEFAULT_IMAGE_TOKEN, "").strip() if DEFAULT_IMAGE_TOKEN in context else context
         return Question(place, f"{task}/{doc_id}", text, name)
 
@@ -74,8 +80,8 @@ class LlavaVR(HarnessModel, lmms):
         if len(visuals) > 1 or not all(isinstance(visual, Image.Image) for visual in visuals):
             kinds = ", ".join(type(visual).__name__ for visual in visuals)
             raise EvaluationError(
-                f"task {task}, document {doc_id} shows {len(visuals)} visuals ({kinds}); {NAME} answers questions "
-                "about one image or none"
+                f"task {task}, document {doc_id} shows {count(len(visuals), 'visual')} ({kinds}); {NAME} answers "
+                "questions about one image or none"
             )
         return visuals[0] if visuals else None
 

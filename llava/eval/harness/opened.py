@@ -39,7 +39,7 @@ _OF_SAMPLING = ("temperature", "top_p", "top_k")
 _TOP_K = 50
 """The only `top_k` of our decoding: transformers' default."""
 _NOT_THE_TASKS = ("use_cache", "pad_token_id", "eos_token_id", "image_aspect_ratio")
-"""Settings that some tasks give, and that are those of the checkpoint and of its decoding."""
+"""Settings that some tasks give, although the checkpoint or our decoding has its own."""
 _ARGUMENTS = (
     *("pretrained", "model_base", "conv_mode", "vision_tower", "dtype", "device"),
     *("batch_size", "max_batch_size", "max_length"),

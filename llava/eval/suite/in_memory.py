@@ -26,6 +26,7 @@ from llava.eval.scoring.pairing import InputsFit
 from llava.eval.scoring.report import Report
 from llava.eval.suite.summary import rule_of
 from llava.files import sha256_of
+from llava.flags import positive
 from llava.mm_utils import get_model_name_from_path
 from llava.names import agree, listed
 
@@ -189,7 +190,10 @@ def _part(benchmark: Benchmark, questions: str, environment: Mapping[str, str], 
     per_task = environment.get(LIMIT_PER_TASK.name) if LIMIT_PER_TASK in benchmark.settings else None
     if per_task:
         part = folder / f"{benchmark.name}.per_task{Path(questions).suffix}"
-        write_subset(Path(questions), int(per_task), part)
+        try:
+            write_subset(Path(questions), positive(per_task), part)
+        except argparse.ArgumentTypeError as error:
+            raise EvaluationError(f"{LIMIT_PER_TASK.name}: {error}") from error
         questions = str(part)
     if limit and benchmark.score:
         part = folder / f"{benchmark.name}.part{Path(questions).suffix}"

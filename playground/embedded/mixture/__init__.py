@@ -1,1 +1,1 @@
-"""A mixture of tasks in kind, for studies of layers with the embedded default: README.md in this folder."""
+"""A mixture of different tasks, for studies of layers with the embedded default: README.md in this folder."""

@@ -14,12 +14,11 @@ SIZE = 128
 
 
 class Asked(NamedTuple):
-    """A question; `box` is `(x, y, width, height)` in pixels if the answer is a place."""
+    """A question and its answer."""
 
     task: str
     question: str
     answer: str
-    box: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,8 @@ class Picture:
         png: the content of its file.
         caption: what stage 1 learns to say.
         asked: its questions.
-        answers: every question that could be asked about it -> answer; a wrong picture has another answer.
+        answers: every question that could be asked about it -> answer; to a question about a picture, a wrong picture
+            has another answer. Empty: `looks` says which pictures are wrong.
         looks: a wrong picture shares none of these.
     """
 
@@ -47,7 +47,7 @@ class Picture:
         return (
             self.kind == right.kind
             and not self.looks & right.looks
-            and self.answers.get(asked.question) != asked.answer
+            and (not self.answers or self.answers.get(asked.question, asked.answer) != asked.answer)
         )
 
 

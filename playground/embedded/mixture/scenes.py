@@ -1,6 +1,5 @@
-"""Composed scenes: two to four of easy-VQA's shapes on one picture, to count, to locate and to compare."""
+"""Composed scenes: two to four of easy-VQA's shapes on one picture, to count them and to say what is at a place."""
 
-import itertools
 import random
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,8 +10,9 @@ from llava.eval.benchmarks.easy_vqa import COLOURS, SHAPES
 from playground.embedded.mixture.pictures import SIZE, Asked, Parts, Picture, background, encode, parts
 
 KIND = "scene"
+COUNT = "How many shapes are there?"
 GRID = 10
-"""Corners lie on multiples of a tenth of the side, so that one decimal names them exactly."""
+"""Corners lie on multiples of a tenth of the side."""
 HALF = GRID // 2
 SIDES = (3, 4)
 QUARTERS = {"top left": (0, 0), "top right": (1, 0), "bottom left": (0, 1), "bottom right": (1, 1)}
@@ -73,43 +73,16 @@ def paint(shapes: list[Shape], colour: tuple[int, int, int]) -> Image.Image:
     return image.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
 
 
-def box_text(shape: Shape) -> str:
-    """The box as LLaVA's training data writes boxes, in shares of the picture."""
-    return f"[{', '.join(f'{x / GRID:.1f}' for x in shape.corners)}]"
-
-
-def relations(shapes: list[Shape]) -> dict[str, str]:
-    """Question -> yes or no, for all pairs that are in different columns (left of) or rows (above)."""
-    answers = {}
-    for first, second in itertools.permutations(shapes, 2):
-        for axis, words in ((0, "left of"), (1, "above")):
-            one, other = (QUARTERS[shape.quarter][axis] for shape in (first, second))
-            if one != other:
-                answers[f"Is the {first.words} {words} the {second.words}?"] = "yes" if one < other else "no"
-    return answers
-
-
-def counts(shapes: list[Shape]) -> dict[str, str]:
-    answers = {f"How many {name}s are there?": str(sum(s.name == name for s in shapes)) for name in SHAPES}
-    return {"How many shapes are there?": str(len(shapes))} | answers
-
-
 def picture(rng: random.Random, train: bool) -> Picture:
-    """A scene with a count, a place and a relation; in training with two counts and two relations."""
+    """A scene with a count and a place; in training with two places."""
     shapes = draw_shapes(rng)
-    relation, count = relations(shapes), counts(shapes)
-    places = {f"Where is the {shape.words}?": box_text(shape) for shape in shapes}
-    wanted = ["yes", "no"] if train else [rng.choice(["yes", "no"])]
-    asked = [Asked("relation", rng.choice([q for q, a in relation.items() if a == w]), w) for w in wanted]
-    for question in rng.sample(list(count), 2 if train else 1):
-        asked.append(Asked("count", question, count[question]))
-    where, shape = rng.choice(list(zip(places, shapes, strict=True)))
-    box = (shape.left, shape.top, shape.width, shape.height)
-    asked.append(Asked("locate", where, places[where], tuple(round(x * SIZE / GRID, 1) for x in box)))
+    places = {f"What is at the {shape.quarter}?": shape.words for shape in shapes}
+    count = {COUNT: str(len(shapes))}
+    asked = [Asked("place", question, places[question]) for question in rng.sample(list(places), 2 if train else 1)]
+    asked += [Asked("count", question, answer) for question, answer in count.items()]
     rng.shuffle(asked)
     caption = ", ".join(f"{shape.quarter} {shape.words}" for shape in shapes)
-    drawn = encode(paint(shapes, background(rng)))
-    return Picture(KIND, drawn, caption, tuple(asked), count | places | relation)
+    return Picture(KIND, encode(paint(shapes, background(rng))), caption, tuple(asked), count | places)
 
 
 def pictures(rng: random.Random, train: bool) -> Iterator[Picture]:

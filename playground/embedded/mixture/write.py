@@ -13,15 +13,15 @@ from llava.files import folder_written_whole, write_json
 from playground.embedded.easy_vqa import item
 from playground.embedded.mixture.digits import digits
 from playground.embedded.mixture.easy import easy
-from playground.embedded.mixture.pictures import SIZE, Asked, Picture
+from playground.embedded.mixture.pictures import Picture
 from playground.embedded.mixture.scenes import scenes
 from playground.embedded.mixture.texts import conversation
 from playground.embedded.mixture.words import words
 from playground.embedded.wheels import wheel_folder
 
 # Pictures of each task: captions of stage 1, conversations of stage 2, the test. Stage 2 has pictures of stage 1, as in
-# LLaVA's mix. A scene has a count, a place and a relation.
-SIZES = {easy: (700, 90, 100), digits: (1500, 180, 200), scenes: (2200, 260, 200), words: (1500, 180, 200)}
+# LLaVA's mix. In the test, a scene is asked about twice: a count and a place.
+SIZES = {easy: (700, 120, 200), digits: (1500, 180, 200), scenes: (2200, 400, 200), words: (1500, 180, 200)}
 TEXTS = 40
 DESCRIPTIONS = "sklearn", "datasets/descr/*.rst"
 """Plain English prose in a wheel: descriptions of data sets, for the perplexity of a text."""
@@ -95,7 +95,7 @@ def prepare_evaluation(folder: Path, seed: int) -> None:
         ]
         return "".join(json.dumps(row) + "\n" for row in rows)
 
-    annotations = {key: truth(a) for key, _, a in asked}
+    annotations = {key: {"task": a.task, "answer": a.answer} for key, _, a in asked}
     learned = [a for p in found.tuned.values() for a in p.asked]
     usual = common_answers((a.task, a.answer) for a in learned) | common_answers(
         (a.question, a.answer) for a in learned
@@ -110,9 +110,3 @@ def prepare_evaluation(folder: Path, seed: int) -> None:
         write_json(aside / "annotations.json", annotations)
         score(blind, annotations).write(aside / "blind.json")
         (aside / "descriptions.txt").write_text("\n".join(texts), encoding="utf-8")
-
-
-def truth(asked: Asked) -> dict[str, object]:
-    """The annotation of a question."""
-    answer = {"answer": asked.answer} if asked.box is None else {"bbox": asked.box, "width": SIZE, "height": SIZE}
-    return {"task": asked.task, **answer}

@@ -63,6 +63,8 @@ def in_layout(folder, layout):
         name = name.replace("model.mm_projector.2", "multi_modal_projector.linear_2")
         name = name.replace("model.vision_tower.vision_tower.", "vision_tower.")
         name = name.replace("vision_tower.", "vision_tower.vision_model.") if "vision_model" not in name else name
+        # Of LLaVA-1.6.
+        name = name.replace("model.image_newline", "image_newline")
         if name.startswith(("model.", "lm_head.")):
             name = f"language_model.{name}"
         old[name] = value.clone()

@@ -1,7 +1,6 @@
 """LLaVA-1.6 against transformers' own LlavaNext: the same logits, from upstream's layout and from LlavaNext's."""
 
 import json
-import re
 import shutil
 
 import pytest
@@ -26,6 +25,7 @@ from llava.model.builder import load_pretrained_model
 from llava.model.export import ExportError, check_exportable, export
 from llava.serve.chat import ChatError, ChatSession
 from tests.fixtures.anyres import PINPOINTS, SHAPES, SIDE, TOKENIZER
+from tests.llava.checkpoint.test_hf_llava import IMAGE, TEXT, in_layout
 
 ROWS = (
     *(([f"USER: <image>\nWhere is the line {i}? ASSISTANT:", (i,)]) for i in range(len(SHAPES))),
@@ -104,18 +104,6 @@ def test_exported_folder_comes_back(anyres, exported):
         torch.testing.assert_close(found[:, :600], expected, atol=1e-4, rtol=0)
 
 
-IMAGE = 590
-TEXT = {
-    "vocab_size": 600,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "initializer_range": 0.2,
-}
-
-
 def llava_next(folder, anyres, backbone=LlamaConfig, pinpoints=PINPOINTS):
     """A random LlavaNext and its folder."""
     torch.manual_seed(0)
@@ -133,23 +121,6 @@ def llava_next(folder, anyres, backbone=LlamaConfig, pinpoints=PINPOINTS):
     for name in TOKENIZER:
         shutil.copyfile(anyres.llm / name, folder / name)
     return model, processor
-
-
-def in_layout(folder, layout):
-    """The weights under the names of transformers up to 4.51 ("old") or since ("new")."""
-    new = {}
-    for name, value in load_file(folder / "model.safetensors").items():
-        name = re.sub(r"^language_model\.model\.", "model.language_model.", name)
-        name = re.sub(r"^language_model\.lm_head", "lm_head", name)
-        name = re.sub(r"^(vision_tower|multi_modal_projector|image_newline)", r"model.\1", name)
-        name = name.replace("vision_tower.vision_model.", "vision_tower.")
-        new[name.replace("vision_tower.", "vision_tower.vision_model.")] = value.clone()
-    if layout == "old":
-        old = {re.sub(r"^model\.language_model\.", "language_model.model.", name): v for name, v in new.items()}
-        old = {re.sub(r"^lm_head", "language_model.lm_head", name): v for name, v in old.items()}
-        new = {name.removeprefix("model."): v for name, v in old.items()}
-        assert "image_newline" in new
-    save_file(new, folder / "model.safetensors", {"format": "pt"})
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.utils import filter_repo_objects
 from transformers.trainer_utils import HubStrategy
 
+from llava.train.llava_trainer import LLaVATrainer
 from llava.train.train import train
 
 
@@ -75,6 +76,39 @@ def test_a_failure_costs_no_result(train_flags, tmp_path, hub, monkeypatch, caps
         train(argv=train_flags(tmp_path / "out", **PUSH, **LORA))
     assert "checkpoint-2 was not pushed to me/tiny, training goes on: no route" in capsys.readouterr().out
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+
+
+def test_a_result_that_was_not_pushed_is_finished(train_flags, tmp_path, hub, monkeypatch, capsys):
+    """The same command pushes it without training again, also without a checkpoint to go on from."""
+
+    def fail(self, **where):
+        raise ConnectionError("no route to the Hub")
+
+    argv = train_flags(tmp_path / "out", **PUSH | {"save_strategy": "no"}, **LORA)
+    with monkeypatch.context() as patch:
+        patch.setattr(HfApi, "upload_folder", fail)
+        with pytest.raises(SystemExit, match=r"it was not pushed to me/tiny"):
+            train(argv=argv)
+    monkeypatch.setattr(LLaVATrainer, "train", None)
+    train(argv=argv)
+    said = capsys.readouterr().out
+    assert "done before, with the same settings" in said
+    assert "pushed to https://hub/me/tiny" in said
+    ((_, _, names),) = hub
+    assert {"adapter_model.safetensors", "README.md", "run.json"} <= set(names)
+
+
+def test_a_repository_that_cannot_be_created(train_flags, tmp_path, hub, monkeypatch):
+    """One line before weights are loaded; an error of the network is no `OSError` in every library."""
+
+    def fail(self, name, **options):
+        raise RuntimeError("no route to the Hub")
+
+    monkeypatch.setattr(HfApi, "create_repo", fail)
+    monkeypatch.setattr("llava.train.run.load_model", None)
+    with pytest.raises(SystemExit, match="the repository tiny cannot be reached or created: no route to the Hub"):
+        train(argv=train_flags(tmp_path / "out", **PUSH, **LORA))
+    assert not (tmp_path / "out").exists()
 
 
 def test_wrong_reports_are_named_before_anything_is_read(train_flags, tmp_path, monkeypatch):

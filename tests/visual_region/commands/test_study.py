@@ -114,11 +114,13 @@ def test_data_that_is_missing_is_named_before_a_cell_is_trained(small_study, com
 
 def test_tables_and_figures_of_what_is_finished(small_study, command, capsys, monkeypatch):
     small_study.change(MEASURED, "")
+    small_study.change("top: top:2", "top: sparse-uniform:25%")
     monkeypatch.setenv("FAIL", "train out/cells/bi-seed1")
     with pytest.raises(SystemExit, match="1 cell of 8 failed"):
         command("study", "plan.yaml")
     said = capsys.readouterr().out
     assert re.search(r"\d+ files in out/tables and out/figures; 1 cell of 8 not finished", said)
+    assert "Tuning 2 layers of 6, spread over the depth, keeps 100.0% (no interval; 1 task, 4 questions" in said
     tables = small_study.out / "tables"
     assert "| top |" in (tables / "selections.md").read_text()
     assert "| backbone |" in (tables / "text.md").read_text()
@@ -126,8 +128,19 @@ def test_tables_and_figures_of_what_is_finished(small_study, command, capsys, mo
     # A cell that is not of the plan any more is in no table.
     small_study.change("rows: [all, top, bi]", "rows: [all, bi]")
     small_study.change("shares: {rows: [top], seeds: [0], shares: [100, 25]}", "depths: {rows: [all]}")
+    # A row has another name, a cell has a copy, and there is something new to measure.
+    small_study.change("  bi: ", "  BI: ")
+    small_study.change("rows: [all, bi]", "rows: [all, BI]")
+    shutil.copytree(small_study.out / "cells/all-seed0", small_study.out / "cells/all-seed0-copy")
+    small_study.change("columns: [gqa]", "columns: [gqa, textvqa]")
     command("study", "plan.yaml", "--draw")
-    assert "| top |" not in (tables / "selections.md").read_text()
+    drawn = (tables / "selections.md").read_text()
+    assert "| top |" not in drawn
+    assert "| BI |" in drawn
+    assert "- not finished: 4 cells" in drawn
+    command("study", "plan.yaml", "--list")
+    said = capsys.readouterr().out
+    assert "4 cells in out not of this plan, left as they are: all-seed0-copy, top-seed0, top-seed0-share25" in said
 
 
 def test_nothing_is_drawn_of_nothing(small_study, command, capsys):

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from llava.eval.scoring.report import Measure, read_report
-from tests.fixtures.study import COLUMNS, ROWS, MadeRow, made_scores, make_cell, share_report
+from tests.fixtures.study import COLUMNS, ROWS, MadeRow, made_scores, make_cell, perplexity_report, share_report
 from visual_region.study.board import AVERAGE, BEST, TIED, Board, reference_name
 from visual_region.study.cell import Cell
 from visual_region.study.results import CellResult, read_results
 from visual_region.study.samples import Column, StudyError, columns_of
 from visual_region.study.statistics import QUESTIONS
+from visual_region.study.tables.notes import notes
 
 VISUAL = columns_of(COLUMNS[:3])
 
@@ -239,6 +240,32 @@ def test_references(made_study):
     typed = [result("every layer", "0-3", 0, {}, layers=(0, 1, 2, 3), depth=4), result("one", "0", 0, {})]
     assert reference_name(typed) == "every layer"
     assert reference_name(typed[1:]) is None
+
+
+def test_a_seed_that_is_not_trained_yet(made_study):
+    results = [
+        replace(r, cell=replace(r.cell, layers=None), run={}, reports={}) if r.cell.name == "top_seed1_100" else r
+        for r in read_results(made_study)
+    ]
+    found = Board(results, VISUAL, "selections")
+    row = row_of(found, "top")
+    assert (row.layers, row.number, row.choices) == ((9, 10, 11), 3, {(9, 10, 11): 2})
+    said = [note for note in notes(found) if "each seed tunes other layers" in note]
+    assert [note.rpartition(": ")[2] for note in said] == ["random"]
+
+
+def test_a_score_that_is_being_written_is_none_yet(made_study, tmp_path):
+    out = shutil.copytree(made_study, tmp_path / "study")
+    next((out / "cells").glob("top_seed1_*/results")).joinpath(".gqa.77.json").write_text("{")
+    assert [r.reports.keys() for r in read_results(out)] == [r.reports.keys() for r in read_results(made_study)]
+
+
+def test_a_perplexity_that_is_no_number_is_not_the_best():
+    tokens = [100, 200]
+    broken = {"perplexity": perplexity_report([math.nan, 1.0], tokens)}
+    rows = [broken] + [{"perplexity": perplexity_report([size, 2.1 * size], tokens)} for size in (100, 110)]
+    found = Board([result(f"row {i}", str(i), 0, row) for i, row in enumerate(rows)], columns_of(["perplexity"]))
+    assert [entry["perplexity"].mark for entry in found.entries(found.rows).values()] == ["", BEST, ""]
 
 
 def test_two_cells_of_one_row_share_and_seed_are_refused():

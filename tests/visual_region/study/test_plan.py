@@ -42,6 +42,17 @@ def test_values_of_the_command_line_replace_those_of_the_file(small_study):
         read_plan(small_study.file, ["evaluate.colums=[gqa]"])
 
 
+def test_a_key_is_its_text_and_mappings_are_merged(small_study):
+    small_study.change("  top: top:2\n", "  8: top:2\n")
+    small_study.change("[all, top, bi]", "[all, 8, bi]")
+    small_study.change("rows: [top]", "rows: [8]")
+    small_study.change("environment: {STEPS: 2}", "environment: {<<: {STEPS: 2, ON: 1}, STEPS: 3}")
+    plan = read_plan(small_study.file)
+    assert list(plan.rows) == ["all", "8", "bi", "backbone"]
+    assert plan.experiments["selections"].rows == ("all", "8", "bi")
+    assert plan.train.environment == {"STEPS": "3", "ON": "1"}
+
+
 WRONG = """
 nam: x
 model: llm
@@ -52,6 +63,7 @@ environment: {MODEL: a, OUTPUT: b, PLACE: "{stage}/x"}
 stages:
   first: {comand: bash scripts/none.sh}
   second: {command: bash scripts/none.sh}
+  third/part: {command: echo}
 train: {script: scripts/trian.sh, flags: --seed 3}
 rows:
   all: all
@@ -86,6 +98,7 @@ environment.PLACE: there is no placeholder '{stage}'; did you mean '{stages}'?
 stages.first.command: is missing
 stages.first.comand: there is no key 'comand'; did you mean 'command'?
 stages.second.command: there is no scripts/none.sh in
+stages.third/part: files are named after it, so it cannot hold a /
 train.script: there is no scripts/trian.sh in
 train.flags: --seed is given by the study: it has the keys seeds and shares
 rows.every: tunes what 'all' tunes; one row can be in several experiments
@@ -101,6 +114,7 @@ experiments.depths.rows: all is there twice
 curve: is missing; the experiment 'curve' needs it
 scores_of: is missing; which row's scores the row 'bi' uses
 evaluate.columns: there is no benchmark 'vqa'; did you mean
+evaluate.columns: bbh/task is a benchmark of text; its place is evaluate.text_columns
 evaluate.questions.gca: there is no benchmark 'gca'; did you mean 'gqa'?
 evaluate.flags: --batch-sizes is no flag of gqa, bbh; did you mean --batch-size?
 score: --output is given by the study
@@ -125,6 +139,7 @@ def test_every_error_is_reported_at_once(small_study):
     [
         ("rows: [a", r"plan \S+, line 1, column 9 is not valid YAML"),
         ("rows: {a: all, a: top}", r"line 1, column 16 is not valid YAML: the key 'a' is there twice"),
+        ("rows: {[a]: all}", r"line 1, column 8 is not valid YAML: a key is a text"),
         ("- a", "is no mapping of keys to values"),
         ("", "is no mapping of keys to values"),
         ("rows: [all]", "rows: a mapping of keys to values is needed, not"),

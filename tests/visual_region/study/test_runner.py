@@ -62,8 +62,8 @@ def test_every_cell_once_in_order(small_study, command, capsys):
     assert trained[0] == "train out/cells/all-seed0/train TUNE_LAYERS=all MODEL=llm STEPS=2 --seed 0 --lora_dropout 0"
     assert "--seed 0 --data_share 25% --data_seed 0" in trained[4]
     assert "TUNE_LAYERS=out/cells/all-seed1/scores.json#bi:2" in trained[6]
-    text = next(line for line in calls if "small-backbone" in line)
-    assert text.startswith("all NAME=small-backbone llm --only bbh --results out/cells/backbone/results --require-all")
+    text = next(line for line in calls if "out-backbone" in line)
+    assert text.startswith("all NAME=out-backbone llm --only bbh --results out/cells/backbone/results --require-all")
     said = capsys.readouterr().out
     assert "[8/8] bi-seed1: train took" in said
     assert "8 cells of 8 done" in said
@@ -125,6 +125,13 @@ def test_a_failed_cell_is_reported_and_the_rest_goes_on(small_study, command, ca
     assert "8 done, 0 running, 0 failed, 0 left" in capsys.readouterr().out
 
 
+def test_scores_that_are_there_are_used_after_a_failure(small_study, command, monkeypatch):
+    monkeypatch.setenv("FAIL", "all NAME=out-all-seed0")
+    with pytest.raises(SystemExit, match="1 cell of 3 failed:\n- all-seed0: evaluate ended with 3"):
+        command("study", "plan.yaml", "--only", "selections", "--set", "experiments.selections.seeds=[0]")
+    assert finished(small_study.out / "cells/bi-seed0")
+
+
 def test_a_failed_stage_stops_the_study(small_study, command, monkeypatch):
     monkeypatch.setenv("FAIL", "stage")
     with pytest.raises(
@@ -144,11 +151,14 @@ def test_a_grown_plan_adds_and_deletes_nothing(small_study, command, capsys):
     command("study", "plan.yaml", "--set", "seeds=[0]")
     calls = small_study.log()
     assert kinds(calls) == ["all", "all", "all", "train lower-seed0", "all", "all"]
+    assert "again" not in capsys.readouterr().out
     assert [line.split("--only ")[1].split(" --")[0] for line in calls if "--only" in line].count("textvqa") == 4
     after = small_files(small_study.out)
-    assert {name: text for name, text in after.items() if name in before and "cell.json" not in name} == {
-        name: text for name, text in before.items() if "cell.json" not in name
-    } | {"plan.yaml": after["plan.yaml"]}
+    # These name what is new.
+    new = {name for name in after if name.endswith(("cell.json", "settings.json", "plan.yaml"))}
+    assert {name: after[name] for name in before if name not in new} == {
+        name: text for name, text in before.items() if name not in new
+    }
     # A row that left the plan stays in the folder.
     small_study.change("shares: {rows: [top], seeds: [0], shares: [100, 25]}", "depths: {rows: [all]}")
     small_study.change("curve: {rows: [top]", "curve: {rows: [all]")
@@ -173,6 +183,7 @@ def test_a_grown_plan_adds_and_deletes_nothing(small_study, command, capsys):
         ("SIZE: 7b", "SIZE: 13b", "out/stages (first): environment: SIZE was '7b', now '13b'"),
         ("top: top:2", "top: lower:2", "out/cells/top-seed0 (train): selection was 'top:2', now 'lower:2'"),
         ("--batch-size 4", "--batch-size 5", "(evaluate): flags was ['--batch-size', '4'], now ['--batch-size', '5']"),
+        ("size 4}", "size 4, questions: {gqa: few}}", "(evaluate): questions of gqa was None, now 'few'"),
         ("score: --samples 8", "score: --samples 9", "out/cells/all-seed0 (score): flags was ['--samples', '8']"),
     ],
 )
@@ -186,6 +197,17 @@ def test_other_settings_are_refused(small_study, command, old, new, why):
     assert why in str(stop.value)
     assert "Give the earlier settings, or another folder (--out out-2)" in str(stop.value)
     assert (small_study.log(), small_files(small_study.out)) == ([], before)
+
+
+def test_settings_that_an_earlier_version_did_not_record(small_study, command):
+    command("study", "plan.yaml", "--set", "seeds=[0]")
+    small_study.log()
+    for file in small_study.out.glob("cells/*/settings.json"):
+        steps = json.loads(file.read_text()).items()
+        older = {n: {key: v for key, v in step.items() if "questions" not in key} for n, step in steps}
+        file.write_text(json.dumps(older))
+    command("study", "plan.yaml", "--set", "seeds=[0]")
+    assert small_study.log() == []
 
 
 def test_a_moved_study_goes_on(small_study, command):
@@ -203,8 +225,10 @@ def test_weights_are_deleted_when_nothing_needs_them(small_study, command, capsy
     assert not finished(folder / "all-seed0")
     assert not (folder / "bi-seed0/train").exists()
     command("study", "plan.yaml", "--set", "keep_weights=false")
-    assert not list(folder.glob("*/train*/model.safetensors"))
+    assert not any(path.is_dir() for path in folder.glob("*/train*"))
     small_study.log()
+    # A kill between the two writes.
+    (folder / "bi-seed0/train.deleted").mkdir()
     capsys.readouterr()
     command("study", "plan.yaml", "--list")
     assert "8 done, 0 running, 0 failed, 0 left" in capsys.readouterr().out
@@ -213,6 +237,24 @@ def test_weights_are_deleted_when_nothing_needs_them(small_study, command, capsy
     command("study", "plan.yaml", "--set", "keep_weights=false")
     assert kinds(small_study.log()) == ["train top-seed1", "python", "python"]
     assert "top-seed1: train again, because its checkpoint was deleted" in capsys.readouterr().out
+    assert not any(path.is_dir() for path in folder.glob("*/train*"))
+
+
+def test_a_second_training_that_is_not_finished_is_no_checkpoint(small_study, command, monkeypatch):
+    command("study", "plan.yaml", "--set", "keep_weights=false")
+    small_study.log()
+    small_study.change("curve: {rows: [top], seeds: [0]}", "curve: {rows: [top], seeds: [0, 1]}")
+    folder = small_study.out / "cells/top-seed1"
+    monkeypatch.setenv("FAIL", "train out/cells/top-seed1")
+    with pytest.raises(SystemExit, match="top-seed1: train ended with 3"):
+        command("study", "plan.yaml", "--set", "keep_weights=false")
+    small_study.log()
+    (folder / "train/checkpoint-20").mkdir(parents=True)
+    assert Cell.read(folder).layers == (0, 2), "of the first training"
+    monkeypatch.delenv("FAIL")
+    command("study", "plan.yaml", "--set", "keep_weights=false")
+    assert kinds(small_study.log()) == ["train top-seed1", "python", "python"]
+    assert finished(folder)
 
 
 def test_one_cell(small_study, command, capsys):

@@ -7,7 +7,7 @@ from visual_region.study.figures.by_depth import Lines, depth_axis, dodged, line
 from visual_region.study.figures.drawing import Drawing, seeds_text, share_label, uneven
 from visual_region.study.results import CellResult
 from visual_region.study.samples import Row
-from visual_region.study.tables.cost import hours_ratio
+from visual_region.study.tables.cost import device_of, hours_ratio
 
 _HOUR = 1.0
 """If no training took so long, the axis is in minutes."""
@@ -33,7 +33,7 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     depth_axis(axis, lines, COLUMN - 1)
     if len(lines) > 1:
         legend_below(figure, {share_label(share): style_of(place) for place, share in enumerate(lines)}, 2)
-    devices = sorted({_device(cell) for row in rows_in(lines) for cell in row.cells.values()})
+    devices = sorted({device_of(cell) for row in rows_in(lines) for cell in row.cells.values()})
     caption = (
         "Measured cost of the training by the number of tuned layers: mean over the seeds, and bars from the lowest to "
         f"the highest seed. {seeds_text(rows_in(lines))}, on {'; '.join(devices)}.{_saved(lines)}"
@@ -46,11 +46,6 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
 def hours_of(row: Row) -> list[float]:
     """Device hours of each seed's training."""
     return [cell.run["device_hours"] for cell in row.cells.values()]
-
-
-def _device(result: CellResult) -> str:
-    devices = result.run["devices"]
-    return f"{devices['number']} x {devices['name']}"
 
 
 def _saved(lines: Lines) -> str:

@@ -73,8 +73,8 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
 def _draw_stack(axis: Any, rows: Sequence[Row]) -> None:
     tuned = np.zeros((len(rows), max(row.depth for row in rows)))
     for place, row in enumerate(rows):
-        for result in row.cells.values():
-            tuned[place, list(result.cell.layers or ())] += 1 / len(row.cells)
+        for layers, seeds in row.choices.items():
+            tuned[place, list(layers)] += seeds / sum(row.choices.values())
     stack_panel(axis, tuned, ticks=11, gap=min(0.8, 20 / tuned.shape[1]))
     axis.set_title("tuned layers")
 

@@ -1,8 +1,7 @@
 """The cost table: what the trainings of each row took, from their run.json."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from llava.names import count, some
 from visual_region.study import statistics
@@ -93,7 +92,7 @@ def _text(found: Estimate, cost: Cost) -> Text:
 
 
 def _notes(results: Sequence[CellResult], done: Sequence[CellResult]) -> list[str]:
-    devices = {_device(result.run) for result in done}
+    devices = set(map(device_of, done))
     names = {result.cell.name for result in results if result.cell.selection is not None}
     left = sorted(names - {result.cell.name for result in done})
     found = [f"devices: {some(sorted(devices))}"]
@@ -104,6 +103,7 @@ def _notes(results: Sequence[CellResult], done: Sequence[CellResult]) -> list[st
     return found
 
 
-def _device(run: Mapping[str, Any]) -> str:
-    devices = run["devices"]
+def device_of(result: CellResult) -> str:
+    """What a cell was trained on, such as "8 x NVIDIA H200"."""
+    devices = result.run["devices"]
     return f"{devices.get('number')} x {devices.get('name')}"

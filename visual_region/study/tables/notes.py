@@ -103,9 +103,7 @@ def _unlike(board: Board) -> list[str]:
     ]
     if single:
         found.append(f"no mean of questions, so that differences and averages have no interval: {some(single, _SEEN)}")
-    drawn = [
-        _name(row, board) for row in board.rows if len(board.seeds_of(row)) > 1 and row.number and row.layers is None
-    ]
+    drawn = [_name(row, board) for row in board.rows if len(board.seeds_of(row)) > 1 and len(row.choices) > 1]
     if drawn:
         found.append(
             f"each seed tunes other layers, and the standard deviation is over these too: {some(drawn, _SEEN)}"

@@ -206,6 +206,16 @@ def test_only_drawn_images_of_parquet_files_are_written(tmp_path, run):
     assert len(written) == 2
 
 
+def test_a_broken_image_in_a_parquet_file_is_named(tmp_path, run):
+    """Before anything is written, where its size is needed."""
+    row = {"question_id": "7", "answer": ["the dog"], "bbox": [1.0, 2.0, 3.0, 4.0], "file_name": "COCO_1_0.jpg"}
+    parquet(tmp_path / "raw/data", "test", [row | {"image": {"bytes": b"no image", "path": "1.jpg"}}], shards=1)
+    words = ["refcocog", "--raw", tmp_path / "raw", "--as-training", tmp_path / "t.json", "--out", tmp_path / "out"]
+    with pytest.raises(ValueError, match=r"data, row 0 is not of this data set .*cannot be opened"):
+        run(*words)
+    assert not (tmp_path / "t.json").exists()
+
+
 def test_missing_images_and_blank_answers(tmp_path, run, capsys):
     MAKERS["ocrvqa"](tmp_path / "raw")
     train_part("ocrvqa", tmp_path / "raw")
@@ -214,13 +224,16 @@ def test_missing_images_and_blank_answers(tmp_path, run, capsys):
     books["140000"]["answers"][1] = " "
     file.write_text(json.dumps(books))
     (tmp_path / "raw/images/140001.jpg").unlink()
+    books["140003"] = books["140000"] | {"answers": ["", " "]}
+    file.write_text(json.dumps(books))
     words = ["ocrvqa", "--raw", tmp_path / "raw", "--as-training", tmp_path / "t.json"]
+    # Nobody needs the missing image of the fourth book, which has no answers.
     with pytest.raises(PrepareError, match=r"1 of 3 images is missing under .*: 140001\.jpg; --skip.* 2 samples about"):
         run(*words)
     assert not (tmp_path / "t.json").exists()
     run(*words, "--skip-missing-images")
     assert [record["id"] for record in records_of(tmp_path / "t.json")] == ["140000_0", "140002_0", "140002_1"]
-    assert "1 sample without an answer left out" in capsys.readouterr().out
+    assert "3 samples without an answer left out" in capsys.readouterr().out
 
 
 def test_what_is_refused(tmp_path, run):
@@ -278,7 +291,8 @@ def test_the_most_common_answer_and_of_equals_the_first():
 
 def test_lists_in_objects_are_read_as_by_json(monkeypatch):
     items = [{"i": i, "t": 'é"{[' * i} for i in range(9)]
-    value = {"info": {"a": [1, 2]}, "n": 12345, "skipped": [{"x": "]}"}, 7], "data": items, "after": 1}
+    value = {"info": {"a": [1, 2]}, "n": 12345, "x": 0.25, "skipped": [{"x": "]}"}, 7, 1.5, -2.5e-07, 3e100]}
+    value |= {"data": items, "after": 1}
     for chars in (1, 2, 7, 1 << 20):
         monkeypatch.setattr("llava.data.json_items._READ_CHARS", chars)
         for indent in (None, 2):

@@ -7,6 +7,7 @@ import textwrap
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 pytest.importorskip("lmms_eval", reason="needs lmms-eval: pip install -c constraints.txt -e '.[harness-images]'")
 
@@ -118,6 +119,23 @@ def test_what_it_cannot_answer(tiny, tiny_llava, docs):
         model.loglikelihood([asked])
     with pytest.raises(EvaluationError, match=f"{tiny.llm} has no vision tower"):
         LlavaVR(str(tiny.llm), device="cpu")
+
+
+def test_images_that_differ_in_their_palette(tiny_llava):
+    """Their bytes are the same. A grey image is shown as its RGB."""
+    images = [Image.new("P", (28, 28)) for _ in range(2)]
+    for image, colour in zip(images, ([255, 0, 0], [0, 0, 255]), strict=True):
+        image.putpalette(colour * 256)
+    images += [Image.new(mode, (28, 28), colour) for mode, colour in (("L", 9), ("RGB", (9, 9, 9)))]
+    model = LlavaVR(str(tiny_llava), device="cpu", dtype="float32")
+    model.task_dict = {"task": {"test": images}}
+    questions = [model._question(i, "Which?", {}, lambda doc: [doc], i, "task", "test") for i in range(4)]
+    assert [model.answerer.picture(question).getpixel((0, 0)) for question in questions] == [
+        *((255, 0, 0), (0, 0, 255)),
+        *((9, 9, 9), (9, 9, 9)),
+    ]
+    assert questions[2].image == questions[3].image
+    assert set(model.answerer.picture_sizes(questions).values()) == {(28, 28)}
 
 
 def test_lmms_eval_finds_it():

@@ -108,6 +108,7 @@ def test_a_part_is_scored_as_a_part(name, data, tiny, tiny_llava, tmp_path):
     [
         ("gqa", {"DATA": "nowhere"}, r"gqa: files nowhere/.*testdev.* do not exist; .*README.md says where"),
         ("easy_vqa", {"IMAGES": "nowhere"}, r"easy_vqa: 8 images are missing under nowhere: .*prepare the questions"),
+        ("mmlu", {"LIMIT_PER_TASK": "few"}, r"mmlu: LIMIT_PER_TASK: .few. is not a whole number of at least 1"),
         ("mmlu", {"METHOD": "likelihood"}, r"mmlu: argument --method: invalid choice: .likelihood."),
     ],
 )
