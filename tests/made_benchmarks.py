@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from PIL import Image
 from tests.conftest import REPOSITORY
 from tests.made_mmbench import rotations, write_tsv
 
-# Each function makes a download in a folder and returns question id -> a reply that is right.
+# Each function makes a download of `samples` questions in a folder and returns question id -> a reply that is right.
 Perfect = dict[str, str]
 SAMPLES = REPOSITORY / "tests/data/samples"
 BBH = REPOSITORY / "tests/data/bbh/bbh"
@@ -34,9 +33,9 @@ def draw(path: Path, number: int, size: tuple[int, int] = (30, 20)) -> None:
     Image.new("RGB", size, (number * 37 % 256, number * 91 % 256, 60)).save(path)
 
 
-def textvqa(raw: Path) -> Perfect:
+def textvqa(raw: Path, samples: int = 6) -> Perfect:
     entries, tokens = [], []
-    for number in range(6):
+    for number in range(samples):
         image = f"{number // 2:016x}"
         entries.append(
             {
@@ -55,9 +54,10 @@ def textvqa(raw: Path) -> Perfect:
     return {str(entry["question_id"]): entry["answers"][0] for entry in entries}
 
 
-def scienceqa(raw: Path) -> Perfect:
+def scienceqa(raw: Path, samples: int = 5) -> Perfect:
     problems = {}
-    for number in range(6):
+    # The last one is of the training split.
+    for number in range(samples + 1):
         has_image = number % 2 == 0
         problems[str(number)] = {
             "question": f"Which is {number}?",
@@ -66,18 +66,19 @@ def scienceqa(raw: Path) -> Perfect:
             "hint": "Look closely." if number % 3 == 0 else "",
             "image": "image.png" if has_image else None,
             "subject": "natural science",
-            "split": "test" if number < 5 else "train",
+            "split": "test" if number < samples else "train",
         }
         if has_image:
             draw(raw / f"images/test/{number}/image.png", number)
     write(raw / "problems.json", problems)
-    write(raw / "pid_splits.json", {"train": ["5"], "val": [], "test": [str(n) for n in range(5)]})
-    return {pid: "ABC"[problem["answer"]] for pid, problem in problems.items() if pid != "5"}
+    *test, last = problems
+    write(raw / "pid_splits.json", {"train": [last], "val": [], "test": test})
+    return {pid: "ABC"[problems[pid]["answer"]] for pid in test}
 
 
-def gqa(raw: Path) -> Perfect:
+def gqa(raw: Path, samples: int = 6) -> Perfect:
     questions = {}
-    for number in range(6):
+    for number in range(samples):
         binary = number % 2 == 0
         questions[f"20130725{number}"] = {
             "semantic": [
@@ -103,20 +104,21 @@ def gqa(raw: Path) -> Perfect:
     return {qid: entry["answer"] for qid, entry in questions.items()}
 
 
-def mmbench(raw: Path) -> Perfect:
+def mmbench(raw: Path, samples: int = 3) -> Perfect:
     rows = [
         *rotations(241, "B"),
         *rotations(242, "A", ("yes", "no")),
         *rotations(243, "C", ("1", "2", "3"), hint="nan"),
+        *(row for number in range(3, samples) for row in rotations(241 + number, "B", ("yes", "no"))),
     ]
     raw.mkdir(parents=True, exist_ok=True)
     write_tsv(raw / "mmbench_dev_20230712.tsv", rows)
     return {row["index"]: row["answer"] for row in rows}
 
 
-def ocrvqa(raw: Path) -> Perfect:
-    books = {}
-    for number in range(4):
+def ocrvqa(raw: Path, samples: int = 6) -> Perfect:
+    books, asked = {}, samples // 2
+    for number in range(asked + 1):
         books[f"14000{number}"] = {
             "imageURL": f"http://images.example.com/{number}.jpg",
             "questions": ["What year?", "Who wrote this?"],
@@ -124,17 +126,17 @@ def ocrvqa(raw: Path) -> Perfect:
             "title": "T",
             "authorName": "W",
             "genre": "G",
-            "split": 3 if number < 3 else 1,
+            "split": 3 if number < asked else 1,
         }
-        if number < 3:
+        if number < asked:
             draw(raw / f"images/14000{number}.jpg", number, (20, 30))
     write(raw / "dataset.json", books)
-    return {f"14000{n}_{i}": books[f"14000{n}"]["answers"][i] for n in range(3) for i in range(2)}
+    return {f"14000{n}_{i}": books[f"14000{n}"]["answers"][i] for n in range(asked) for i in range(2)}
 
 
-def docvqa(raw: Path) -> Perfect:
+def docvqa(raw: Path, samples: int = 5) -> Perfect:
     entries = []
-    for number in range(5):
+    for number in range(samples):
         entries.append(
             {
                 "questionId": 49153 + number,
@@ -156,10 +158,10 @@ def docvqa(raw: Path) -> Perfect:
     return {str(entry["questionId"]): entry["answers"][1] for entry in entries}
 
 
-def refcocog(raw: Path) -> Perfect:
+def refcocog(raw: Path, samples: int = 6) -> Perfect:
     refs, images, annotations = [], [], []
-    perfect = {}
-    for number in range(4):
+    perfect, asked = {}, samples // 2
+    for number in range(asked + 1):
         width, height = (40, 20) if number % 2 else (24, 32)
         name = f"COCO_train2014_{number:012d}.jpg"
         draw(raw / f"train2014/{name}", number, (width, height))
@@ -175,7 +177,7 @@ def refcocog(raw: Path) -> Perfect:
                 "image_id": number,
                 "file_name": f"COCO_train2014_{number:012d}_{700 + number}.jpg",
                 "category_id": 1,
-                "split": "test" if number < 3 else "val",
+                "split": "test" if number < asked else "val",
                 "sentences": sentences,
                 "sent_ids": [s["sent_id"] for s in sentences],
             }
@@ -183,7 +185,7 @@ def refcocog(raw: Path) -> Perfect:
         side = max(width, height)
         left, top = (side - width) // 2, (side - height) // 2
         box = [(2 + left) / side, (4 + top) / side, (12 + left) / side, (12 + top) / side]
-        if number < 3:
+        if number < asked:
             perfect |= {str(s["sent_id"]): str(box) for s in sentences}
     write(raw / "instances.json", {"images": images, "annotations": annotations, "categories": []})
     # The published file is a pickle of Python 2.
@@ -191,10 +193,10 @@ def refcocog(raw: Path) -> Perfect:
     return perfect
 
 
-def tdiuc(raw: Path) -> Perfect:
+def tdiuc(raw: Path, samples: int = 8) -> Perfect:
     kinds = [("color", "red"), ("counting", "2"), ("absurd", "doesnotapply"), ("object_presence", "yes")]
     questions, annotations = [], []
-    for number in range(8):
+    for number in range(samples):
         kind, answer = kinds[number % 4]
         questions.append({"question_id": 100 + number, "image_id": number // 2, "question": f"What is {number}?"})
         annotations.append(
@@ -212,23 +214,28 @@ def tdiuc(raw: Path) -> Perfect:
     return {str(entry["question_id"]): entry["answers"][0]["answer"] for entry in annotations}
 
 
-MAKERS: dict[str, Callable[[Path], Perfect]] = {
+MAKERS: dict[str, Callable[..., Perfect]] = {
     maker.__name__: maker for maker in (textvqa, scienceqa, gqa, mmbench, ocrvqa, docvqa, refcocog, tdiuc)
 }
 
 
-def bbh(raw: Path) -> Perfect:
-    shutil.copytree(BBH, raw)
-    tasks = {file.stem: json.loads(file.read_text())["examples"] for file in raw.glob("*.json")}
-    return {f"{task}/{i}": example["target"] for task, found in tasks.items() for i, example in enumerate(found)}
+def bbh(raw: Path, samples: int = 54) -> Perfect:
+    """All 27 tasks, with the same number of questions each."""
+    perfect, files = {}, sorted(BBH.glob("*.json"))
+    for file in files:
+        content = json.loads(file.read_text())
+        content["examples"] = content["examples"][: samples // len(files)]
+        write(raw / file.name, content)
+        perfect |= {f"{file.stem}/{i}": example["target"] for i, example in enumerate(content["examples"])}
+    return perfect
 
 
-def mmlu(raw: Path) -> Perfect:
-    for split in ("dev", "test"):
+def mmlu(raw: Path, samples: int = 5) -> Perfect:
+    for split, number in (("dev", 5), ("test", samples)):
         (raw / split).mkdir(parents=True)
-        rows = [f"is it {i}?,{i},no,red,left,{'ABCD'[i % 4]}\n" for i in range(5)]
+        rows = [f"is it {i}?,{i},no,red,left,{'ABCD'[i % 4]}\n" for i in range(number)]
         (raw / split / f"anatomy_{split}.csv").write_text("".join(rows))
-    return {f"anatomy/{i}": "ABCD"[i % 4] for i in range(5)}
+    return {f"anatomy/{i}": "ABCD"[i % 4] for i in range(samples)}
 
 
-TEXT_MAKERS: dict[str, Callable[[Path], Perfect]] = {maker.__name__: maker for maker in (bbh, mmlu)}
+TEXT_MAKERS: dict[str, Callable[..., Perfect]] = {maker.__name__: maker for maker in (bbh, mmlu)}
