@@ -5,15 +5,15 @@ from llava.eval.scoring.pairing import ScoringError
 from llava.eval.scoring.report import read_report
 from llava.files import write_json
 
-SQUARE = {"task": "locate", "bbox": [0, 0, 64, 64], "width": 128, "height": 128}
+PLACE = {"task": "place", "answer": "red circle"}
 TRUTHS = {
     "a": {"task": "count", "answer": "2"},
     "b": {"task": "count", "answer": "3"},
-    "c": SQUARE,
-    "d": SQUARE,
+    "c": PLACE,
+    "d": PLACE,
     "e": {"task": "read", "answer": "cat"},
 }
-REPLIES = {"a": " 2.", "b": "2", "c": "[0.0, 0.0, 0.5, 1.0]", "d": "top left", "e": ""}
+REPLIES = {"a": " 2.", "b": "2", "c": "Red circle", "d": "blue circle", "e": ""}
 
 
 def answers(**texts):
@@ -22,13 +22,12 @@ def answers(**texts):
 
 def test_by_hand(tmp_path):
     report = score(answers(**REPLIES), TRUTHS)
-    assert report.per_question == {"a": 1, "b": 0, "c": pytest.approx(0.5), "d": 0, "e": 0}
-    assert report.headline.value == pytest.approx(0.3)
-    assert report.metrics["task_mean"].value == pytest.approx((0.5 + 0.25 + 0) / 3)
-    assert {task: m.value for task, m in report.groups["task"].items()} == {"count": 0.5, "locate": 0.25, "read": 0}
-    assert report.parts == {"count": ["a", "b"], "locate": ["c", "d"], "read": ["e"]}
-    # A reply without a box, and an empty one.
-    assert report.parse_failures == 2
+    assert report.per_question == {"a": 1, "b": 0, "c": 1, "d": 0, "e": 0}
+    assert report.headline.value == pytest.approx(0.4)
+    assert report.metrics["task_mean"].value == pytest.approx((0.5 + 0.5 + 0) / 3)
+    assert {task: m.value for task, m in report.groups["task"].items()} == {"count": 0.5, "place": 0.5, "read": 0}
+    assert report.parts == {"count": ["a", "b"], "place": ["c", "d"], "read": ["e"]}
+    assert report.parse_failures == 1  # the empty reply
     report.write(tmp_path / "score.json")
     assert read_report(tmp_path / "score.json").parts == report.parts
 
@@ -42,11 +41,11 @@ def test_a_score_from_before_parts_is_read(tmp_path):
 
 def test_what_was_not_asked_is_in_no_part():
     report = score(answers(a="2", c="x"), TRUTHS, asked=["a", "c", "e"], missing="wrong")
-    assert report.parts == {"count": ["a"], "locate": ["c"], "read": ["e"]}
+    assert report.parts == {"count": ["a"], "place": ["c"], "read": ["e"]}
     assert report.headline.value == pytest.approx(1 / 3)
 
 
-@pytest.mark.parametrize("truth", ["cat", {"answer": "cat"}, {"task": "read"}, SQUARE | {"bbox": [1, 2]}, {"task": 1}])
+@pytest.mark.parametrize("truth", ["cat", {"answer": "cat"}, {"task": "read"}, {"task": 1, "answer": "cat"}])
 def test_other_annotations_are_refused(truth):
     with pytest.raises(ScoringError, match="prepare --mixture"):
         score(answers(a="2"), {"a": truth})

@@ -82,9 +82,9 @@ def data(tmp_path_factory):
     mixed.mkdir()
     truths = {
         "a": {"task": "count", "answer": "2"},
-        "b": {"task": "locate", "bbox": [0, 0, 64, 64], "width": 128, "height": 128},
+        "b": {"task": "place", "answer": "red circle"},
     }
-    perfect["mixture"] = {"a": "2", "b": "[0.0, 0.0, 0.5, 0.5]"}
+    perfect["mixture"] = {"a": "2", "b": "red circle"}
     (mixed / "annotations.json").write_text(json.dumps(truths))
     rows = [{"question_id": key, "text": "Where is it?"} for key in truths]
     (mixed / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
