@@ -17,7 +17,7 @@ from visual_region.commands import COMMANDS
 
 PACKAGES = ("llava", "bunny", "visual_region", "playground", "scripts")
 OUTPUT = re.compile(
-    r"--(.*-)?(out|outputs?|dst|save|answers|report|upload|picture|markdown|results|cache|block|training)([-_].*)?"
+    r"--(.*-)?(out|outputs?|dst|save|answers|report|upload|picture|markdown|results|publish|cache|block|training)([-_].*)?"
 )
 """Names of flags that may be a place to write."""
 NO_PLACE = {"--block", "--save-steps"}
@@ -75,19 +75,21 @@ CACHES = {
     for name in ("vqa", "vqa_loader", "vqa_mmbench", "vqa_science")
 }
 """Programs with --vision-feature-cache. MMLU has no images and does not use it."""
-INSIDE = {
-    "llava.eval.suite.compare": ("--output", "", ("comparison.json", "comparison.md", "comparison.png")),
-    "llava.eval.suite.all": ("--results", "llava --only gqa", ("summary.json", "summary.md", "gqa.json", "state.json")),
-    "llava.eval.prepare": ("--out", "refcocog --raw raw --any-count", ("questions.jsonl", "annotations.json")),
-    "llava.eval.convert_mmbench": (
+INSIDE = [
+    ("llava.eval.suite.compare", "--output", "", ("comparison.json", "comparison.md", "comparison.png")),
+    ("llava.eval.suite.all", "--results", "llava --only gqa", ("summary.json", "summary.md", "gqa.json", "state.json")),
+    ("llava.eval.prepare", "--out", "refcocog --raw raw --any-count", ("questions.jsonl", "annotations.json")),
+    (
+        "llava.eval.convert_mmbench",
         "--upload-dir",
         "--annotation-file ann.json --result-dir . --experiment answers",
         ("answers.xlsx",),
     ),
-    "visual_region study": ("--out", "study.yaml", ("plan.yaml",)),
-    "playground.embedded.report": ("--out", "--blind ann.json", ("report.json", "report.md", "report.png")),
-}
-"""Programs that write files of fixed names into a folder: flag, other flags, names."""
+    ("visual_region study", "--out", "study.yaml", ("plan.yaml",)),
+    ("visual_region study", "--publish", "study.yaml", ("plan.yaml",)),
+    ("playground.embedded.report", "--out", "--blind ann.json", ("report.json", "report.md", "report.png")),
+]
+"""Programs that write files of fixed names into a folder: program, flag, other flags, names."""
 STUDY = """
 model: llm
 train: {script: notes.txt}
@@ -147,10 +149,10 @@ def test_every_output_flag_is_in_the_tables(monkeypatch, program):
         flags = {flag for flag in parser._option_string_actions if OUTPUT.fullmatch(flag)} - NO_PLACE
         if flags:
             found[name] = flags
-    expected = {name: set() for name in (*FILES, *FOLDERS, *CACHES, *INSIDE, *KEEPS)}
+    expected = {name: set() for name in (*FILES, *FOLDERS, *CACHES, *KEEPS, *(row[0] for row in INSIDE))}
     for name, flags in [*FILES.items(), *FOLDERS.items(), *KEEPS.items()]:
         expected[name] |= set(flags)
-    for name, (flag, *_) in INSIDE.items():
+    for name, flag, *_ in INSIDE:
         expected[name].add(flag)
     for name in (*CACHES, "llava.eval.model_mmlu"):
         expected[name].add("--vision-feature-cache")
@@ -243,9 +245,8 @@ def test_caches_stay_out_of_models(refused, name):
     assert "--vision-feature-cache llava/cache is inside" in text
 
 
-@pytest.mark.parametrize(("name", "file"), [(name, file) for name, (*_, files) in INSIDE.items() for file in files])
-def test_files_of_fixed_names_stay(refused, place, name, file):
-    flag, words, _ = INSIDE[name]
+@pytest.mark.parametrize(("name", "flag", "words", "file"), [(*row, file) for *row, files in INSIDE for file in files])
+def test_files_of_fixed_names_stay(refused, place, name, flag, words, file):
     words = words.split()
     if name.endswith("prepare"):
         from tests.made_benchmarks import MAKERS

@@ -218,6 +218,8 @@ def _study(parser: Parser) -> None:
     what.add_argument("--list", action="store_true", help="print every cell: done, running, failed or left; the cost")
     what.add_argument("--dry-run", action="store_true", help="print the commands that would run, for a shell")
     what.add_argument("--draw", action="store_true", help="only write tables and figures of what is finished")
+    publish = "copy the results of finished steps, without weights and logs, to FOLDER, with tables and figures"
+    what.add_argument("--publish", metavar="FOLDER", help=publish)
     parser.add_argument("--cell", metavar="NAME", help="only this cell: its name, or its number in --list")
     parser.add_argument("--only", choices=EXPERIMENTS, help="only what this experiment needs")
     parser.add_argument("--out", help="folder of the study; default: the plan's")

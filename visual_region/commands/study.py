@@ -4,19 +4,21 @@ import argparse
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import yaml
 
 from llava.files import written_whole
 from llava.names import close, count, did_you_mean
-from llava.outputs import FileKind, check_files, check_folder
+from llava.outputs import FileKind, check_apart, check_files, check_folder
 from llava.tables import text_table
 from visual_region.study.cell import CELL_FILE
 from visual_region.study.cells import PlannedCell, cells_of
 from visual_region.study.estimate import Estimate, duration
 from visual_region.study.plan import Plan
 from visual_region.study.plan_file import read_plan
-from visual_region.study.results import CELLS, read_results
+from visual_region.study.publish import publish
+from visual_region.study.results import CELLS, CellResult, read_results
 from visual_region.study.runner import FailedError, Runner
 from visual_region.study.state import State, check_settings, has_finished, state_of, steps_left
 from visual_region.study.steps import SCORE, Job, job_of, missing_data, stages_job
@@ -36,6 +38,9 @@ def run(args: argparse.Namespace) -> None:
     if args.draw:
         draw(plan, cells)
         return
+    if args.publish:
+        _publish(plan, cells, Path(args.publish))
+        return
     check_settings([stages, *jobs.values()], plan.out)
     if args.list:
         print(listing(plan, jobs, wanted, stages))
@@ -48,11 +53,8 @@ def run(args: argparse.Namespace) -> None:
 def _run(
     plan: Plan, cells: Sequence[PlannedCell], jobs: Mapping[str, Job], wanted: Sequence[Job], stages: Job, one: bool
 ) -> None:
-    check_folder(plan.out, "--out")
-    check_files({"--out:": (plan.out / PLAN_FILE, PLAN)})
-    with written_whole(plan.out / PLAN_FILE) as aside:
-        text = yaml.safe_dump(dict(plan.values), sort_keys=False, allow_unicode=True)
-        aside.write_text(_HEAD + text, encoding="utf-8")
+    _check_plan_file(plan.out, "--out")
+    _write_plan(plan, plan.out)
     runner = Runner(plan, jobs, wanted)
     runner.run_stages(stages)
     unfinished = [job for job in wanted if steps_left(job)]
@@ -77,6 +79,29 @@ def _run(
         raise failed
 
 
+def _publish(plan: Plan, cells: Sequence[PlannedCell], folder: Path) -> None:
+    check_apart(folder, [plan.out], "--publish")
+    _check_plan_file(folder, "--publish")
+    results = _found(plan, cells)
+    if not _measured(results):
+        raise PlanError(f"--publish: nothing is finished in {plan.out}, so there is nothing to copy")
+    _write_plan(plan, folder)
+    copied = publish(results, folder)
+    print(f"{count(copied, 'result file')} of {count(len(results), 'cell')} copied to {folder}")
+    draw(replace(plan, out=folder), cells)
+
+
+def _check_plan_file(folder: Path, flag: str) -> None:
+    check_folder(folder, flag)
+    check_files({f"{flag}:": (folder / PLAN_FILE, PLAN)})
+
+
+def _write_plan(plan: Plan, folder: Path) -> None:
+    with written_whole(folder / PLAN_FILE) as aside:
+        text = yaml.safe_dump(dict(plan.values), sort_keys=False, allow_unicode=True)
+        aside.write_text(_HEAD + text, encoding="utf-8")
+
+
 def _wanted(plan: Plan, cells: Sequence[PlannedCell], jobs: Mapping[str, Job], args: argparse.Namespace) -> list[Job]:
     """The cells that were asked for, with the steps of --only; raises `PlanError` for a cell that cannot be run."""
     if args.only and args.only not in plan.experiments:
@@ -96,7 +121,7 @@ def _wanted(plan: Plan, cells: Sequence[PlannedCell], jobs: Mapping[str, Job], a
         if not chosen:
             raise PlanError(f"--cell {name} --only {args.only}: this experiment does not need the cell")
         needs = chosen[0].needs
-        runs = not (args.list or args.dry_run or args.draw) and steps_left(jobs[name])
+        runs = not (args.list or args.dry_run or args.draw or args.publish) and steps_left(jobs[name])
         if needs and runs and not has_finished(jobs[needs].folder, SCORE):
             raise PlanError(f"--cell {name} needs the scores of {needs}, which has none yet: run --cell {needs} first")
     return [job_of(plan, planned, only) for planned in chosen]
@@ -146,14 +171,8 @@ def _described(state: State, estimate: Estimate | None) -> list[str]:
 
 def draw(plan: Plan, cells: Sequence[PlannedCell]) -> None:
     """Writes tables and figures of what is finished of the plan."""
-    planned = {one.name: one for one in cells}
-    results = []
-    for found in read_results(plan.out):
-        # A copy of a cell's folder has another name. The plan may have changed since the cell was run last.
-        if one := planned.get(found.folder.name):
-            cell = replace(found.cell, row=one.cell.row, experiments=one.cell.experiments)
-            results.append(replace(found, cell=cell, finished=not steps_left(job_of(plan, one))))
-    if not any(result.reports or result.run for result in results):
+    results = _found(plan, cells)
+    if not _measured(results):
         print(f"nothing is finished in {plan.out}, so there are no tables and figures yet")
         return
     # They import matplotlib, which the other uses of this command do without.
@@ -173,3 +192,19 @@ def draw(plan: Plan, cells: Sequence[PlannedCell]) -> None:
     unfinished = sum(not result.finished for result in results) + len(cells) - len(results)
     missing = f"; {count(unfinished, 'cell')} of {len(cells)} not finished" if unfinished else ""
     print(f"{count(len(written), 'file')} in {plan.out / TABLES} and {plan.out / FIGURES}{missing}")
+
+
+def _found(plan: Plan, cells: Sequence[PlannedCell]) -> list[CellResult]:
+    """The cells of the plan that are in its folder."""
+    planned = {one.name: one for one in cells}
+    results = []
+    for found in read_results(plan.out):
+        # A copy of a cell's folder has another name. The plan may have changed since the cell was run last.
+        if one := planned.get(found.folder.name):
+            cell = replace(found.cell, row=one.cell.row, experiments=one.cell.experiments)
+            results.append(replace(found, cell=cell, finished=not steps_left(job_of(plan, one))))
+    return results
+
+
+def _measured(results: Sequence[CellResult]) -> bool:
+    return any(result.reports or result.run for result in results)

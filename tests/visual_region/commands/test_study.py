@@ -143,6 +143,49 @@ def test_tables_and_figures_of_what_is_finished(small_study, command, capsys, mo
     assert "4 cells in out not of this plan, left as they are: all-seed0-copy, top-seed0, top-seed0-share25" in said
 
 
+def test_a_published_copy_is_small_and_gives_the_same_tables(small_study, command, capsys, monkeypatch):
+    small_study.change(MEASURED, "")
+    monkeypatch.setenv("FAIL", "train out/cells/bi-seed1")
+    with pytest.raises(SystemExit, match="1 cell of 8 failed"):
+        command("study", "plan.yaml")
+    run = small_study.out / "cells/all-seed0/run.json"
+    run.write_text(json.dumps(json.loads(run.read_text()) | {"base": str(small_study.root / "llm")}))
+    command("study", "plan.yaml", "--draw")
+    capsys.readouterr()
+    command("study", "plan.yaml", "--publish", "docs/copy")
+    said = capsys.readouterr().out
+    assert re.search(r"\d+ result files of 8 cells copied to docs/copy\n", said)
+    assert re.search(r"\d+ files in docs/copy/tables and docs/copy/figures; 1 cell of 8 not finished", said)
+    copy = small_study.root / "docs/copy"
+    assert {path.name for path in copy.iterdir()} == {"plan.yaml", "cells", "tables", "figures"}
+    names = {path.name for path in copy.glob("cells/all-seed0/**/*")}
+    assert names == {"cell.json", "done.json", "run.json", "scores.json", "results", "gqa.json", "bbh.json"}
+    assert str(small_study.root) not in "".join(path.read_text() for path in copy.rglob("*.json"))
+    assert json.loads((copy / "cells/all-seed0/run.json").read_text())["base"] == "llm"
+    drawn = {path.name: path.read_bytes() for path in (copy / "tables").iterdir()}
+    assert drawn == {path.name: path.read_bytes() for path in (small_study.out / "tables").iterdir()}
+    shutil.rmtree(copy / "tables")
+    command("study", "plan.yaml", "--draw", "--out", "docs/copy")
+    assert drawn == {path.name: path.read_bytes() for path in (copy / "tables").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("folder", "why"),
+    [
+        ("out", "--publish out and out overlap"),
+        ("out/copy", "--publish out/copy and out overlap"),
+        ("plan.yaml", "--publish plan.yaml is a file; give a folder"),
+        ("docs", "--publish: nothing is finished in out"),
+    ],
+)
+def test_what_cannot_be_published(small_study, command, folder, why):
+    with pytest.raises(SystemExit) as stop:
+        command("study", "plan.yaml", "--publish", folder)
+    assert why in str(stop.value)
+    assert not small_study.out.exists()
+    assert not (small_study.root / "docs").exists()
+
+
 def test_nothing_is_drawn_of_nothing(small_study, command, capsys):
     command("study", "plan.yaml", "--draw")
     assert "nothing is finished in out" in capsys.readouterr().out
