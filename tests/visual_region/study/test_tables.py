@@ -176,6 +176,31 @@ def test_missing_cells_are_said(made_study, tmp_path):
     assert line["value"] == line["ratio"] == ""
 
 
+def test_trainings_that_differ_are_said(made_study, tmp_path):
+    out = shutil.copytree(made_study, tmp_path / "study")
+    own = {"batch_size": 4, "commit": "1" * 40, "versions": {"torch": "2.13.0"}, "dtype": "float32"}
+    for file in out.glob("cells/*/run.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | own))
+    write_tables(read_results(out), COLUMNS, tmp_path)
+    assert "trained with different" not in (tmp_path / "selections.md").read_text(encoding="utf-8")
+    other = {"batch_size": 8, "commit": "2" * 40, "versions": {"torch": "2.14.0"}, "devices": {"number": 4}}
+    file = next(out.glob("cells/top_seed2_100/run.json"))
+    file.write_text(json.dumps(json.loads(file.read_text()) | other | {"dtype": None}))
+    write_tables(read_results(out), COLUMNS, tmp_path)
+    text = (tmp_path / "selections.md").read_text(encoding="utf-8")
+    for note in (
+        "batch sizes: 4 (all-layers_seed0_100, all-layers_seed1_100",
+        "; 8 (top_seed2_100)",
+        "numbers of devices: ",
+        "number formats: float32",
+        "; not recorded (top_seed2_100)",
+        "versions: torch 2.13.0",
+        "commits of this project: 1111111",
+        "; 2222222 (top_seed2_100)",
+    ):
+        assert note in text, note
+
+
 def test_without_a_reference_nothing_is_compared(tmp_path):
     for name in ("top", "lower"):
         make_cell(tmp_path, name, MadeRow(f"{name}:25%", 0.5), 0, 100)

@@ -1,6 +1,8 @@
 """What a table of scores lacks, and what a reader must know of it."""
 
 from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from llava.eval.scoring.report import Report
 from llava.names import agree, count, listed, some
@@ -9,6 +11,14 @@ from visual_region.study.samples import Column, Row
 
 _SEEN = 20
 """Names in one note."""
+_SAME: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+    "batch sizes": lambda run: run.get("batch_size"),
+    "numbers of devices": lambda run: run.get("devices", {}).get("number"),
+    "number formats": lambda run: run.get("dtype"),
+    "versions": lambda run: ", ".join(f"{name} {version}" for name, version in run.get("versions", {}).items()),
+    "commits of this project": lambda run: (run.get("commit") or "")[:7],
+}
+"""What the trainings of one table should have in common, read from a run.json."""
 
 
 def notes(board: Board) -> list[str]:
@@ -20,6 +30,7 @@ def notes(board: Board) -> list[str]:
         *_average(board),
         *board.left_out,
         *_unlike(board),
+        *_trainings(board),
         *_warnings(board),
     ]
 
@@ -108,6 +119,20 @@ def _unlike(board: Board) -> list[str]:
         found.append(
             f"each seed tunes other layers, and the standard deviation is over these too: {some(drawn, _SEEN)}"
         )
+    return found
+
+
+def _trainings(board: Board) -> list[str]:
+    """In what the trainings differ besides their rows, seeds and shares."""
+    found = []
+    cells = [result for row in board.rows for result in row.cells.values() if result.run]
+    for what, read in _SAME.items():
+        names = defaultdict(list)
+        for result in cells:
+            names[read(result.run)].append(result.cell.name)
+        if len(names) > 1:
+            each = "; ".join(f"{value or 'not recorded'} ({some(cells)})" for value, cells in names.items())
+            found.append(f"the cells were trained with different {what}: {each}")
     return found
 
 
