@@ -221,7 +221,7 @@ def _study(parser: Parser) -> None:
     publish = "copy the results of finished steps, without weights and logs, to FOLDER, with tables and figures"
     what.add_argument("--publish", metavar="FOLDER", help=publish)
     parser.add_argument("--cell", metavar="NAME", help="only this cell: its name, or its number in --list")
-    parser.add_argument("--only", choices=EXPERIMENTS, help="only what this experiment needs")
+    parser.add_argument("--only", nargs="+", choices=EXPERIMENTS, help="only what these experiments need")
     parser.add_argument("--out", help="folder of the study; default: the plan's")
     change = "another value for a key of the plan, such as seeds=[0,1,2] or train.environment.STEPS=10; may be repeated"
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help=change)

@@ -104,10 +104,10 @@ def _write_plan(plan: Plan, folder: Path) -> None:
 
 def _wanted(plan: Plan, cells: Sequence[PlannedCell], jobs: Mapping[str, Job], args: argparse.Namespace) -> list[Job]:
     """The cells that were asked for, with the steps of --only; raises `PlanError` for a cell that cannot be run."""
-    if args.only and args.only not in plan.experiments:
-        raise PlanError(f"--only {args.only}: the plan has the experiments {', '.join(plan.experiments)}")
-    only = [args.only] if args.only else None
-    chosen = [planned for planned in cells if only is None or args.only in planned.cell.experiments]
+    only = args.only
+    if unknown := [name for name in only or () if name not in plan.experiments]:
+        raise PlanError(f"--only {' '.join(unknown)}: the plan has the experiments {', '.join(plan.experiments)}")
+    chosen = [planned for planned in cells if only is None or set(only) & set(planned.cell.experiments)]
     needed = {planned.needs for planned in chosen}
     chosen = [planned for planned in cells if planned in chosen or planned.name in needed]
     if args.cell is not None:
@@ -119,7 +119,7 @@ def _wanted(plan: Plan, cells: Sequence[PlannedCell], jobs: Mapping[str, Job], a
             raise PlanError(f"--cell {args.cell}: there is no such cell{hint}")
         chosen = [planned for planned in chosen if planned.name == name]
         if not chosen:
-            raise PlanError(f"--cell {name} --only {args.only}: this experiment does not need the cell")
+            raise PlanError(f"--cell {name} --only {' '.join(only)}: the cell is not needed")
         needs = chosen[0].needs
         runs = not (args.list or args.dry_run or args.draw or args.publish) and steps_left(jobs[name])
         if needs and runs and not has_finished(jobs[needs].folder, SCORE):

@@ -39,6 +39,10 @@ def test_the_dry_run_of_a_part(small_study, command, capsys):
     printed = capsys.readouterr().out
     steps = ["stages: first", "all-seed0: train", "all-seed0: score", "all-seed0: reversion"]
     assert re.findall("# (.*)", printed) == steps
+    command("study", "plan.yaml", "--dry-run", "--only", "reversion", "text")
+    printed = capsys.readouterr().out
+    steps = [*steps[:3], "all-seed0: text", steps[3], "backbone: text"]
+    assert re.findall("# (.*)", printed) == steps
 
 
 def test_the_list(small_study, command, capsys, monkeypatch):

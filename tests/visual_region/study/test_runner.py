@@ -270,7 +270,7 @@ def test_one_cell(small_study, command, capsys):
     command("study", "plan.yaml", "--cell", "bi-seed0")
     assert kinds(small_study.log()) == ["train bi-seed0", "all"]
     assert "the cell is in out/cells/bi-seed0" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="--cell bi-seed0 --only curve: this experiment does not need the cell"):
+    with pytest.raises(SystemExit, match="--cell bi-seed0 --only curve: the cell is not needed"):
         command("study", "plan.yaml", "--only", "curve", "--cell", "bi-seed0")
     with pytest.raises(SystemExit, match="--only depths: the plan has the experiments selections, shares"):
         command("study", "plan.yaml", "--only", "depths")
