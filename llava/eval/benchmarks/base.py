@@ -5,6 +5,7 @@ in this package imports torch.
 """
 
 import argparse
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -22,6 +23,13 @@ ScoreInputs = tuple[dict[str, Any], Any, Any]
 """Keyword arguments of `Benchmark.score`, truths, and the keys of the questions that were asked (None: all)."""
 DATA = Path("playground/data/eval")
 """Holds one folder per benchmark."""
+
+
+def answers_name(environment: Mapping[str, str]) -> str:
+    """NAME; empty without one, and for the name of the machine, which WSL sets as NAME in every shell."""
+    name = environment.get("NAME", "")
+    is_machine = "WSL_DISTRO_NAME" in environment and name.lower() == socket.gethostname().lower()
+    return "" if is_machine else name
 
 
 @dataclass(frozen=True)
@@ -179,7 +187,7 @@ class Benchmark:
         found = {
             "data": data,
             "checkpoint": checkpoint,
-            "name": environment.get("NAME") or Path(checkpoint).name,
+            "name": answers_name(environment) or Path(checkpoint).name,
             "stem": stem,
             "other": f"/{stem}" if named else "",
             "questions": f"{data}/{stem}{questions.suffix}",

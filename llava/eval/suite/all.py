@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from llava.conversation import OWN_TEMPLATE
 from llava.eval.benchmarks import BENCHMARKS, BY_NAME, DATA, Benchmark
+from llava.eval.benchmarks.base import answers_name
 from llava.eval.suite.program_flags import check_program_flags, checkpoint_flags
 from llava.eval.suite.summary import FILES, STATE, read_state, rule_of, summarise
 from llava.files import write_json
@@ -104,7 +105,7 @@ def run(
         environment = {key: value for key, value in os.environ.items() if key not in ("DATA", "QUESTIONS", "IMAGES")}
         python = os.environ.get("PYTHON") or sys.executable
         # NAME of the answers tells folders of one name apart, such as the results of several studies.
-        environment |= {"RESULT": str(aside), "NAME": os.environ.get("NAME") or results.name, "PYTHON": python}
+        environment |= {"RESULT": str(aside), "NAME": answers_name(os.environ) or results.name, "PYTHON": python}
         if benchmark != BY_NAME[benchmark.name]:
             environment["QUESTIONS"] = Path(benchmark.data[0]).stem
         command = [python, "-m", "llava.eval.suite.benchmark", benchmark.name, checkpoint.name, *flags]

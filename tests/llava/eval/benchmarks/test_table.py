@@ -170,3 +170,13 @@ def test_one_line_for_annotations_of_another_kind(scorer, data, tmp_path, monkey
         assert str(caught.value).startswith("error: "), (file, caught.value)
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "score.json").exists()
+
+
+def test_the_name_of_the_machine_is_no_name_of_answers(monkeypatch):
+    """WSL exports NAME: without this, all checkpoints would write the same answers."""
+    monkeypatch.setattr("socket.gethostname", lambda: "desktop-1")
+    wsl = {"WSL_DISTRO_NAME": "Ubuntu"}
+    names = [BY_NAME["gqa"].places("a/model", env)["name"] for env in ({"NAME": "DESKTOP-1"} | wsl, {})]
+    assert names == ["model", "model"]
+    for environment in ({"NAME": "mine"} | wsl, {"NAME": "mine"}):
+        assert BY_NAME["gqa"].places("a/model", environment)["name"] == "mine"
