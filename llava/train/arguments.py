@@ -84,6 +84,9 @@ class TrainingArguments(transformers.TrainingArguments):
     cache_dir: str | None = None
     optim: str = "adamw_torch"
     remove_unused_columns: bool = False
+    logging_nan_inf_filter: bool = flag(
+        False, "True: the log shows an earlier average in place of a NaN or infinite loss"
+    )
     freeze_mm_mlp_adapter: bool = False
     mpt_attn_impl: str | None = "triton"
     model_max_length: int = 512

@@ -23,6 +23,7 @@ from llava.files import full_disk_explained
 from llava.tiling import Tiling
 from llava.train import hub
 from llava.train.checkpoint import check_trusted, restore_trained, save_trained, trainable_state
+from llava.train.diverged import FiniteCheck
 from llava.train.report import Printer, Progress
 from llava.train.waiting import DataWait, waiting_line
 
@@ -49,6 +50,7 @@ class LLaVATrainer(Trainer):
                 self.add_callback(ours)
         self._staging = False
         self._learned: torch.Tensor | None = None
+        self._finite = FiniteCheck(self.model)
         self._data_wait = DataWait()
         # Seconds and samples at the last line of the log.
         self._logged = (time.perf_counter(), 0)
@@ -60,7 +62,11 @@ class LLaVATrainer(Trainer):
             return super().get_batch_samples(*args, **kwargs)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Adds samples per second to the numbers of steps, and the share of time that steps waited to the summary."""
+        """Adds samples per second to the numbers of steps, and the share of time that steps waited to the summary.
+
+        Raises:
+            DivergedError: the loss of the steps since the last line shows it.
+        """
         if "loss" in logs:
             now, seen = time.perf_counter(), self.seen[0].item()
             before, seen_before = self._logged
@@ -71,6 +77,8 @@ class LLaVATrainer(Trainer):
             # Steps take as long as those of the process that waits most.
             logs["train_data_wait"] = round(self.accelerator.gather(share).max().item(), 4)
         super().log(logs, *args, **kwargs)
+        if "loss" in logs:
+            self._finite.loss(logs["loss"], self.state.global_step)
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         ids = inputs["input_ids"]
@@ -85,7 +93,13 @@ class LLaVATrainer(Trainer):
         return loss
 
     def check_learned(self) -> None:
-        """Raises `NothingLearnedError` if the loss was 0 in every step that this process and the others made."""
+        """Raises an error if the result is worth nothing.
+
+        Raises:
+            NothingLearnedError: the loss was 0 in every step that this process and the others made.
+            DivergedError: the loss was not finite at the end, or a weight is not.
+        """
+        self._finite.end(self.state.global_step)
         if self._learned is not None and not self.accelerator.gather(self._learned.reshape(1)).any():
             raise NothingLearnedError(
                 "nothing was learned: the loss was 0 in every step, as no sample had a label that was not cut off; "
@@ -153,6 +167,7 @@ class LLaVATrainer(Trainer):
         if self.args.should_save:
             # Files of a killed run; DeepSpeed would add to them.
             shutil.rmtree(run_dir / STAGING, ignore_errors=True)
+        self._finite.weights(self.state.global_step)
         self.accelerator.wait_for_everyone()
         self._staging = True
         try:
