@@ -89,8 +89,17 @@ def is_main_process() -> bool:
 
 def say(text: str) -> None:
     """A note on standard error, from the first process only."""
+    _print_once(f"note: {text}")
+
+
+def warn(text: str) -> None:
+    """A warning on standard error, from the first process only."""
+    _print_once(f"warning: {text}")
+
+
+def _print_once(line: str) -> None:
     if is_main_process():
-        print(f"note: {text}", file=sys.stderr)
+        print(line, file=sys.stderr)
 
 
 def _source(module: str) -> Path:

@@ -1,6 +1,5 @@
 """What a run will do, decided before weights are loaded; all errors are reported at once."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +33,7 @@ from llava.tokenization import check_template, end_turns_with
 from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments
 from llava.train.attention import choose_attention, describe_attention
 from llava.train.flag_checks import wrong_flags
-from llava.train.flag_names import ConfigurationError
+from llava.train.flag_names import ConfigurationError, warn
 from visual_region.layers import LayerSelection
 
 _LOOKED_AT = 2000
@@ -114,7 +113,7 @@ def make_plan(
         raise ConfigurationError("this run cannot start:\n" + "\n".join(f"- {error}" for error in errors))
     if (most := vision[1].most_tokens) >= training.model_max_length:
         cut = f"what lies behind --model_max_length {training.model_max_length} is cut off"
-        print(f"warning: an image takes up to {most} tokens, and {cut}", file=sys.stderr)
+        warn(f"an image takes up to {most} tokens, and {cut}")
     return RunPlan(
         kind=Kind.PROJECTOR if model.tune_mm_mlp_adapter else Kind.LORA if training.lora_enable else Kind.FULL,
         base=base,
@@ -169,7 +168,7 @@ def _selection(model: ModelArguments, base: Checkpoint) -> LayerSelection | None
     # No error: scores may be of a model that was trained from this one. Of a hub id no weights are read yet.
     if base.tensors.files:
         for warning in selection.scored_elsewhere(base.name, lambda: identity.digest(base)):
-            print(f"warning: --tune_layers: {warning}", file=sys.stderr)
+            warn(f"--tune_layers: {warning}")
     return selection
 
 
@@ -230,7 +229,7 @@ def _warn_of_other_views(base: Checkpoint, config: Any) -> None:
     before = base.config.get("image_aspect_ratio"), base.config.get("mm_patch_merge_type") or FLAT
     if base.tower and before[0] == ANYRES and before != (config.image_aspect_ratio, config.mm_patch_merge_type):
         flags = "--image_aspect_ratio {} --mm_patch_merge_type {}".format(*before)
-        print(f"warning: {base.name} reads images with {flags}; this run trains it otherwise", file=sys.stderr)
+        warn(f"{base.name} reads images with {flags}; this run trains it otherwise")
 
 
 def _records(data: DataArguments, seed: int) -> tuple[Records, np.ndarray]:

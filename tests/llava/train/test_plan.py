@@ -64,7 +64,7 @@ def test_a_plan_changes_no_argument(tiny, tiny_llava, train_flags, tmp_path, bas
         plan.kind = Kind.FULL
 
 
-def test_scores_of_another_model_are_warned_of(tiny, train_flags, tmp_path, capsys):
+def test_scores_of_another_model_are_warned_of(tiny, train_flags, tmp_path, capsys, monkeypatch):
     """They may be of a model that was trained from this one; scores of the base itself are the usual case."""
     for name, found in (("base", identity.digest(open_checkpoint(tiny.llm))), ("other", "?")):
         scores = {"model": f"/models/{name}", "identity": found, "run": "", "num_layers": 6}
@@ -76,3 +76,6 @@ def test_scores_of_another_model_are_warned_of(tiny, train_flags, tmp_path, caps
     said = capsys.readouterr().err
     assert said.count("warning: --tune_layers:") == 1
     assert "other.json holds the scores of another model (/models/other, 6 layers) than" in said
+    monkeypatch.setenv("RANK", "1")
+    make_plan(*parse_arguments(train_flags(tmp_path / "out", **LORA | {"tune_layers": spec})))
+    assert "warning" not in capsys.readouterr().err, "one process warns"
