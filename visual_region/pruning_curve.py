@@ -142,11 +142,12 @@ def measure(
     names = short_paths([task.curve.name for task in tasks])
     spent: dict[str, list[float]] = defaultdict(list)
     loaded: Loaded | None = None
+    model = removal = None
     of: Task | None = None
     for place, (task, point, benchmark) in enumerate(left, start=1):
         if task is not of:
-            # The model before is freed first.
-            loaded = None
+            # The model before is freed first: no name may refer to it.
+            loaded = model = removal = None
             loaded, of = load(task.checkpoint), task
         begin, model = time.monotonic(), loaded[1]
         removal = layers_removed(model, point.layers, family_of(model.config).layer_path)

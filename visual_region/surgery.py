@@ -12,6 +12,7 @@ from torch import nn
 
 from llava.checkpoint.adapter import strip_wrapper_prefix
 from llava.checkpoint.record import LayerRecord
+from llava.checkpoint.tensors import Stored
 from llava.names import agree, listed
 from llava.names import count as counted
 from visual_region.layers import LayerSelection, LayerSelectionError
@@ -126,14 +127,17 @@ def layers_removed(model: nn.Module, layers: Sequence[int], layer_path: str) -> 
 
 
 @contextlib.contextmanager
-def weights_replaced(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> Iterator[nn.Module]:
-    """The model with other values (of any dtype) in some parameters, restored at the end of the block."""
+def weights_replaced(model: nn.Module, weights: Mapping[str, Stored]) -> Iterator[nn.Module]:
+    """The model with other values (of any dtype) in some parameters, restored at the end of the block.
+
+    The values before are kept in main memory, and the others are read one by one: a GPU has room for one model.
+    """
     parameters = dict(model.named_parameters())
-    before = {name: parameters[name].detach().clone() for name in weights}
+    before = {name: parameters[name].detach().to("cpu", copy=True) for name in weights}
     with torch.no_grad():
         try:
-            for name, value in weights.items():
-                parameters[name].copy_(value)
+            for name, stored in weights.items():
+                parameters[name].copy_(stored.tensor())
             yield model
         finally:
             for name, value in before.items():

@@ -13,6 +13,7 @@ from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.opened import CheckpointError
 from llava.checkpoint.record import LayerRecord
 from llava.model.builder import load_pretrained_model
+from visual_region.commands import prune as module
 from visual_region.pruning import pruned_config
 from visual_region.surgery import LayerCut, layer_of, remove_layers
 
@@ -113,9 +114,15 @@ def test_dtype_and_tower_are_written(command, tiny_llava, tmp_path):
     assert (config["dtype"], config["mm_vision_tower"]) == ("bfloat16", "elsewhere")
 
 
-def test_lora_merged_or_beside_its_pruned_base(command, logits, tiny, tiny_lora, tmp_path):
+def test_lora_merged_or_beside_its_pruned_base(command, logits, tiny, tiny_lora, tmp_path, monkeypatch):
     merged, adapter, base = (tmp_path / name for name in ("merged", "adapter", "base"))
+    devices, load = [], module.load_checkpoint
+    monkeypatch.setattr(
+        module, "load_checkpoint", lambda *args, **kw: devices.append(kw.get("device")) or load(*args, **kw)
+    )
     command("prune", "--model-path", tiny_lora, "--layers", "1,2", "--output", merged)
+    # The weights only go back to the disk: a GPU need not have room for them in float32.
+    assert devices == ["cpu"]
     command("prune", "--model-path", tiny_lora, "--layers", "1,2", "--output", adapter, "--base-output", base)
 
     expected = logits(in_memory(tiny_lora, (1, 2)))

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from llava.checkpoint.record import LayerRecord
+from llava.checkpoint.tensors import Stored
 from llava.model.builder import load_pretrained_model
 from visual_region.surgery import weights_replaced
 
@@ -44,9 +45,8 @@ def test_full_equals_copying_the_layers_in_memory(command, logits, tiny, tuned, 
     model = load_pretrained_model(str(tuned), device="cpu")[1]
     before = logits(model)
     backbone = AutoModelForCausalLM.from_pretrained(tiny.llm).state_dict()
-    layers = {
-        n: t for n, t in backbone.items() if n.startswith(("model.layers.1.", "model.layers.2.", "model.layers.3."))
-    }
+    names = [n for n in backbone if n.startswith(("model.layers.1.", "model.layers.2.", "model.layers.3."))]
+    layers = {n: Stored.of(n, backbone[n]) for n in names}
     with weights_replaced(model, layers):
         expected = logits(model)
     assert torch.equal(logits(model), before)
@@ -99,7 +99,7 @@ def test_lora_loses_its_deltas(command, logits, tiny, tiny_lora, tmp_path):
     output, again = tmp_path / "out", tmp_path / "again"
     command("revert", "--model-path", tiny_lora, "--layers", "2,3", "--output", output)
     merged, backbone = load_pretrained_model(str(tiny_lora), device="cpu")[1], load_file(tiny.llm / "model.safetensors")
-    with weights_replaced(merged, {n: t for n, t in backbone.items() if ".layers.3." in n}):
+    with weights_replaced(merged, {n: Stored.of(n, t) for n, t in backbone.items() if ".layers.3." in n}):
         expected = logits(merged)
     torch.testing.assert_close(logits(output), expected)
     assert not torch.allclose(logits(tiny_lora), expected)
@@ -115,7 +115,7 @@ def test_lora_without_any_delta_is_base_and_projector(command, logits, text_logi
     assert "no adapted layer is left" in capsys.readouterr().out
     assert torch.equal(text_logits(output), backbone_text_logits(tiny.llm))
     merged, backbone = load_pretrained_model(str(tiny_lora), device="cpu")[1], load_file(tiny.llm / "model.safetensors")
-    with weights_replaced(merged, {n: t for n, t in backbone.items() if ".layers." in n}):
+    with weights_replaced(merged, {n: Stored.of(n, t) for n, t in backbone.items() if ".layers." in n}):
         torch.testing.assert_close(logits(output), logits(merged))
     assert not (output / "adapter_config.json").exists()
 

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
         left = {name: corpus for name, corpus in corpora.items() if name not in cells}
         wanted = backbone_names(names, layers, index, checkpoint.family.layer_path) if layers and left else {}
         stored = {name: reverted(Stored.of(name, names[name]), theirs, tensors) for name, theirs in wanted.items()}
-        with weights_replaced(model, {name: tensor.tensor() for name, tensor in stored.items()}):
+        with weights_replaced(model, stored):
             for name, corpus in left.items():
                 print(f"{variant}, {name}")
                 pieces, details = corpus.measure(model, tokenizer, processor)

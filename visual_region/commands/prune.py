@@ -16,7 +16,14 @@ from llava.model.builder import load_checkpoint
 from llava.names import agree, count, listed
 from llava.outputs import OutputError, check_apart, check_cache, check_files, check_folder, check_output
 from visual_region.importance import inputs
-from visual_region.importance.blocks import BLOCK_SCORES, block_distances, check_block, lowest_block, read_block_values
+from visual_region.importance.blocks import (
+    BLOCK_SCORES,
+    block_distances,
+    check_block,
+    check_finite,
+    lowest_block,
+    read_block_values,
+)
 from visual_region.pruning import cut_shards, difference, metric_values, prune_adapter, pruned_config
 from visual_region.surgery import LayerCut, SurgeryError, describe_layers, layers_named, lowest_outside, remove_layers
 
@@ -89,6 +96,7 @@ def _choose_block(args: argparse.Namespace, checkpoint: Checkpoint, protected: t
         print(f"the distance of a block is measured at the {place}")
         distances = block_distances(reader, samples, args.block, checkpoint.family.layer_path, args.batch_size)
         values = distances.mean(0).tolist()
+        check_finite(values)
         if args.block_scores:
             found = {"model": str(checkpoint.path.resolve()), "identity": digest, "num_layers": depth}
             found["data"] = {"file": args.data_path, "sha256": samples.sha256, "angular_at": place}
@@ -143,7 +151,7 @@ def _prune_merged(args: argparse.Namespace, checkpoint: Checkpoint, cut: LayerCu
     shards += Tensors(weight_files(tower) if (tower / "config.json").is_file() else []).shards
     nbytes = nbytes_of([stored.cast(dtype) for stored in shard] for shard in shards)
     output = check_output(args.output, [], nbytes, args.overwrite)
-    tokenizer, model, _, _ = load_checkpoint(checkpoint, vision_tower=args.vision_tower, dtype=dtype)
+    tokenizer, model, _, _ = load_checkpoint(checkpoint, vision_tower=args.vision_tower, dtype=dtype, device="cpu")
     remove_layers(model, cut.removed, checkpoint.family.layer_path)
     with folder_written_whole(output, bytes_of(model.state_dict())) as aside:
         model.save_pretrained(aside)

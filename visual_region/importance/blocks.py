@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from transformers.utils.logging import tqdm
 
-from llava.names import count
+from llava.names import count, listed
 from llava.outputs import FileKind
 from visual_region.importance.angular import angle
 from visual_region.importance.samples import Reader, SampleSet, groups_of
@@ -39,8 +39,9 @@ class BlockRecorder(Recorder):
     def layer(self, index: int, entering: torch.Tensor, leaving: torch.Tensor) -> None:
         rows, places = torch.arange(len(self._places), device=entering.device), self._places.to(entering.device)
         if not self.rows:
-            self.rows.append(entering[rows, places].double())
-        self.rows.append(leaving[rows, places].double())
+            self.rows.append(entering[rows, places].double().cpu())
+        # The model's layers may be on several devices.
+        self.rows.append(leaving[rows, places].double().cpu())
 
     def end(self) -> torch.Tensor:
         states = torch.stack(self.rows, dim=1)
@@ -56,6 +57,13 @@ def block_distances(reader: Reader, samples: SampleSet, size: int, layer_path: s
             rows.append(numbers[BlockRecorder.name][:, :, 0])
             bar.update(len(batch.samples))
     return torch.cat(rows)
+
+
+def check_finite(distances: Sequence[float]) -> None:
+    """Raises `SurgeryError` for a distance that is not a finite number."""
+    if wrong := [i for i, distance in enumerate(distances) if not math.isfinite(distance)]:
+        why = "hidden states overflowed there. Measure in another --dtype (bf16 or fp32)"
+        raise SurgeryError(f"the distance of the block from {listed('layer', wrong)} on is not a finite number: {why}")
 
 
 def lowest_block(distances: Sequence[float], size: int, protected: Sequence[int]) -> tuple[int, ...]:

@@ -22,7 +22,9 @@ class SampleMean:
 
         `draws` `(resamples, samples)` is how often each sample was drawn.
         """
-        weighted = torch.nan_to_num(self.per_sample, nan=0.0) * self.weights.unsqueeze(1)
+        weights = self.weights.unsqueeze(1)
+        # A row of NaN with a weight is of states that overflowed, and makes the mean NaN.
+        weighted = torch.where(weights > 0, self.per_sample, 0.0) * weights
         if draws is None:
             return weighted.sum(0) / self.weights.sum()
         return (draws @ weighted) / (draws @ self.weights).unsqueeze(1)

@@ -50,6 +50,8 @@ def sweep(
     def watch(index: int, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         entering = args[0] if args else kwargs["hidden_states"]
         leaving = output[0] if isinstance(output, tuple) else output
+        # On several devices, a layer's own hook moves its input after this one has got it.
+        entering = entering.to(leaving.device)
         for recorder in recorders:
             recorder.layer(index, entering, leaving)
 

@@ -1,7 +1,9 @@
 """The pruning curve: what is measured, how it goes on, and that it equals checkpoints that are pruned on disk."""
 
+import gc
 import json
 import shutil
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -162,8 +164,17 @@ def two(easy, scores_of, tiny, tiny_llava, all_layers, tmp_path, monkeypatch):
 def test_several_checkpoints_and_benchmarks(command, two, tiny_llava, all_layers, measured, monkeypatch):
     import visual_region.commands.curve as module
 
-    loads, load = [], module.load
-    monkeypatch.setattr(module, "load", lambda args, one, sees: loads.append(one.name) or load(args, one, sees))
+    loads, load, models = [], module.load, []
+
+    def load_alone(args, one, sees):
+        gc.collect()
+        assert not any(model() for model in models), "a GPU has room for one model"
+        loads.append(one.name)
+        loaded = load(args, one, sees)
+        models.append(weakref.ref(loaded[1]))
+        return loaded
+
+    monkeypatch.setattr(module, "load", load_alone)
     outside = ("--where", "outside", "--most", 2)
     command(*two, *outside, "--output", "whole.json")
     assert loads == [str(tiny_llava), str(all_layers)]

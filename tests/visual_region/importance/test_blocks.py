@@ -8,7 +8,7 @@ import torch
 
 from llava.conversation import get_template
 from llava.model.builder import load_pretrained_model
-from visual_region.importance.blocks import block_distances, longest_stretch, lowest_block
+from visual_region.importance.blocks import block_distances, check_finite, longest_stretch, lowest_block
 from visual_region.importance.samples import Reader, groups_of, open_samples
 from visual_region.importance.tokens import last_positions
 from visual_region.surgery import SurgeryError
@@ -39,6 +39,12 @@ def test_equals_the_formula_on_whole_states(tiny, tiny_llava, size):
             rows.append(torch.arccos(cosine.clamp(-1, 1)) / math.pi)
     assert found.shape == (10, 6 - size + 1)
     torch.testing.assert_close(found, torch.stack(rows), rtol=0, atol=1e-6)
+
+
+def test_a_distance_that_overflowed():
+    check_finite([0.1, 0.2])
+    with pytest.raises(SurgeryError, match="the distance of the block from layers 1, 2 on is not a finite number"):
+        check_finite([0.1, math.nan, math.inf])
 
 
 def test_lowest_block():

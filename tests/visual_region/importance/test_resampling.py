@@ -35,6 +35,15 @@ def test_resampled_means_equal_means_of_the_drawn_rows():
         torch.testing.assert_close(scores.values(weights)[0], expected, atol=1e-12, rtol=0)
 
 
+def test_a_sample_that_overflowed_is_not_a_zero():
+    """Its rows are NaN, and it has a weight; a sample that the metric does not use has none."""
+    scores = rows([[torch.nan, 0.2], [0.1, 0.4]])
+    assert scores.values().isnan().tolist() == [True, False]
+    assert scores.values(torch.ones(3, 2).double()).isnan().tolist() == [[True, False]] * 3
+    unused = rows([[torch.nan, torch.nan], [0.1, 0.4]], [0.0, 1.0])
+    assert unused.values().tolist() == [0.1, 0.4]
+
+
 def test_the_interval_covers_the_mean_as_often_as_it_says():
     """400 data sets of 40 normal samples: about 95% of their intervals hold the true mean, 0."""
     generator = torch.Generator().manual_seed(2)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
@@ -24,7 +25,7 @@ from visual_region.importance.block_influence import CosineRecorder, block_influ
 from visual_region.importance.image_attention import ImageAttentionRecorder, image_attention
 from visual_region.importance.multimodal_bi import multimodal_bi
 from visual_region.importance.samples import Reader, groups_of, open_samples
-from visual_region.importance.sweep import sweep
+from visual_region.importance.sweep import Recorder, sweep
 from visual_region.importance.tokens import ANSWER, IMAGE, PADDING, PROMPT, TokenBatch, count_kinds
 
 PATH = "model.layers"
@@ -315,6 +316,25 @@ def test_the_watched_pass_is_the_plain_pass():
     handle.remove()
     assert torch.equal(kept[0], before)
     assert not any(layer._forward_hooks for layer in model.model.layers)
+
+
+def test_layers_on_several_devices():
+    """accelerate moves a layer's input inside the layer, after the watching hook got it."""
+    model = tiny_model()
+    for part in (*model.model.layers[1:], model.model.norm):
+        add_hook_to_module(part.to("meta"), AlignDevicesHook("meta"))
+    devices = []
+
+    class Devices(Recorder):
+        name = "devices"
+
+        def layer(self, index, entering, leaving):
+            devices.append((entering.device.type, leaving.device.type))
+            self.rows.append(torch.zeros(len(self.kinds), 1))
+
+    for _ in sweep(model, [token_batch(*random_rows(), "right")], [Devices()], PATH):
+        pass
+    assert devices == [("cpu", "cpu"), ("meta", "meta"), ("meta", "meta")]
 
 
 def test_nothing_is_left_behind_by_an_error():

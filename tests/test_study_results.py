@@ -1,0 +1,69 @@
+"""docs/study: its tables are those of its cells, and its text has them unchanged."""
+
+import json
+import re
+import shutil
+
+import pytest
+import yaml
+
+from tests.conftest import REPOSITORY
+
+STUDY = REPOSITORY / "docs/study"
+PLAN = REPOSITORY / "plans/embedded.yaml"
+IN_TEXT = ("selections", "depths", "shares", "text", "cost")
+"""The tables that the text has."""
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """The run.json of every training."""
+    return {file.parent.name: json.loads(file.read_text(encoding="utf-8")) for file in STUDY.glob("cells/*/run.json")}
+
+
+def test_the_tables_are_those_of_the_cells(tmp_path, command, monkeypatch, capsys):
+    """As a stranger would make them again; pictures are drawn elsewhere."""
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setattr("visual_region.study.figures.draw_figures", lambda *args: [])
+    copy = shutil.copytree(STUDY, tmp_path / "study")
+    for file in (copy / "tables").iterdir():
+        file.unlink()
+    command("study", "plans/embedded.yaml", "--draw", "--out", copy)
+    for file in sorted((STUDY / "tables").iterdir()):
+        if file.suffix in (".md", ".tex"):
+            # Sums of floating-point numbers may differ in their last digits: only what is rounded is compared.
+            assert (copy / "tables" / file.name).read_text(encoding="utf-8") == file.read_text(encoding="utf-8")
+    sentence = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Tuning "))
+    for page in (STUDY / "README.md", REPOSITORY / "README.md"):
+        # Lines may be broken anywhere.
+        assert sentence in " ".join(page.read_text(encoding="utf-8").split()), page
+
+
+@pytest.mark.parametrize("name", IN_TEXT)
+def test_the_text_has_the_tables(name):
+    table = (STUDY / f"tables/{name}.md").read_text(encoding="utf-8")
+    text = (STUDY / "README.md").read_text(encoding="utf-8")
+    first = re.search(r"^\|.*?\n\n", table + "\n", re.M | re.S)[0]
+    assert first in text
+
+
+def test_the_plan_is_the_one_that_ran():
+    ran, now = (yaml.safe_load(file.read_text(encoding="utf-8")) for file in (STUDY / "plan.yaml", PLAN))
+    assert ran == now
+
+
+def test_every_cell_has_the_same_budget(runs):
+    assert len({run["commit"] for run in runs.values()}) == 1
+    assert len({json.dumps(run["versions"]) for run in runs.values()}) == 1
+    samples = {name: run["samples"] / float(run["data_share"].rstrip("%")) for name, run in runs.items()}
+    assert len(set(samples.values())) == 1
+    assert {run["batch_size"] for run in runs.values()} == {4}
+    assert all(run["finished"] for run in runs.values())
+
+
+def test_it_is_small_and_names_no_folder_of_a_machine():
+    files = [file for file in STUDY.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 20e6
+    for file in files:
+        if file.suffix in (".json", ".yaml", ".md", ".csv", ".tex"):
+            assert not re.search(r'"/\w+/', file.read_text(encoding="utf-8")), file
