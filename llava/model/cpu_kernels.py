@@ -191,7 +191,12 @@ class _DroppedLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None]:
         states, mask, weight = ctx.saved_tensors
+        states_grad = weight_grad = None
+        # Under autocast the result, and so its gradient, has another dtype; the backward runs outside of autocast.
         grad = grad * ctx.scale
-        states_grad = (grad @ weight).mul_(mask) if ctx.needs_input_grad[0] else None
-        rows = (grad.flatten(0, -2).t(), (states * mask).flatten(0, -2))
-        return states_grad, torch.mm(*rows) if ctx.needs_input_grad[1] else None, None
+        if ctx.needs_input_grad[0]:
+            states_grad = (grad @ weight.to(grad.dtype)).mul_(mask).to(states.dtype)
+        if ctx.needs_input_grad[1]:
+            rows = (grad.flatten(0, -2).t(), (states * mask).to(grad.dtype).flatten(0, -2))
+            weight_grad = torch.mm(*rows).to(weight.dtype)
+        return states_grad, weight_grad, None
