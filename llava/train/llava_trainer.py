@@ -124,7 +124,8 @@ class LLaVATrainer(Trainer):
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         lengths = dataset.modality_lengths if self.args.group_by_modality_length else None
         ranks = self.args.world_size * self.args.gradient_accumulation_steps
-        return EpochSampler(len(dataset), seed, lengths, self.args.train_batch_size, ranks)
+        self._sampler = EpochSampler(len(dataset), seed, lengths, self.args.train_batch_size, ranks)
+        return self._sampler
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -269,6 +270,8 @@ class LLaVATrainer(Trainer):
             # A run that is resumed at its last step: transformers checks only after one more step.
             self.control.should_training_stop = True
             return
+        # With several processes, accelerate's set_epoch finds no sampler below skipped batches.
+        self._sampler.set_epoch(kwargs["epoch"])
         super()._run_epoch(*args, **kwargs)
 
     def _load_sharded(self, folder: str) -> None:

@@ -66,7 +66,15 @@ CHECKPOINTING = {
 """What is recomputed; "auto": half of the layers, because the ranks find as little memory free as that takes."""
 CHOSEN = {"ddp": None, "zero2": 2, "zero3": 3}
 """ZeRO stages. Mode "lora" has `--deepspeed auto`: its ranks find as much memory free as the stage takes."""
-RESUMED = [("lora", "ddp"), ("lora", "zero2"), ("lora", "zero3"), ("full", "zero3"), ("projector", "zero2")]
+RESUMED = {
+    ("lora", "ddp"): 2,
+    ("lora", "zero2"): 2,
+    ("lora", "zero3"): 2,
+    ("full", "zero3"): 2,
+    ("projector", "ddp"): 3,
+    ("projector", "zero2"): 2,
+}
+"""The step after which a run is resumed. An epoch has 6 steps; the projector's has 2, so that it is in the second."""
 SECONDS = 300
 
 
@@ -139,13 +147,14 @@ def runs(tiny, train_flags, mixed_data, tmp_path_factory):
                 config, free = "auto", 1 if sharding == "zero3" else free
             if mode == "cached":
                 flags["vision_feature_cache"] = root / f"{mode}-{sharding}-features"
-            saving = {"save_strategy": "steps", "save_steps": 2} if (mode, sharding) in RESUMED else {}
+            step = RESUMED.get((mode, sharding))
+            saving = {"save_strategy": "steps", "save_steps": 1 if step == 3 else 2} if step else {}
             job(f"{mode}-{sharding}", 2, free=free, **flags, **saving, deepspeed=config)
             if saving:
                 # A run that is resumed is sharded as before, whatever memory is free now.
                 free = 1 if sharding == "ddp" else 1 << 50
                 whole = f"{mode}-{sharding}"
-                job(f"{whole}-resumed", 2, f"{whole}/checkpoint-2", free, **flags, **saving, deepspeed=config)
+                job(f"{whole}-resumed", 2, f"{whole}/checkpoint-{step}", free, **flags, **saving, deepspeed=config)
     grouped = LORA | {"lora_dropout": 0, "group_by_modality_length": True, "per_device_train_batch_size": 1}
     job("grouped-one", 1, **grouped, gradient_accumulation_steps=4)
     job("grouped-ddp", 2, **grouped, gradient_accumulation_steps=2)
