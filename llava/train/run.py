@@ -204,8 +204,8 @@ def load_data(model: Any, plan: RunPlan, data_args: DataArguments, training_args
             folder = Path(data_args.image_folder or "")
             used = [records for records in (plan.records, plan.eval_records) if records]
             images = [folder / name for records in used for name in records.unique_images()]
-            with training_args.main_process_first(desc="vision features"):
-                cache.ensure(images, tower, training_args.device)
+            # One process makes them; the others wait at the lock, as a collective would end after --ddp_timeout.
+            cache.ensure(images, tower, training_args.device)
             tower.unload()
         else:
             tower.load_model(device_map=training_args.device, dtype=dtype)

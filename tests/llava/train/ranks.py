@@ -35,6 +35,7 @@ from accelerate.state import AcceleratorState, GradientState
 
 import llava.train.memory
 import llava.train.train
+from llava.data.feature_cache import FeatureCache
 
 
 def warm_up(argv: list[str]) -> None:
@@ -64,6 +65,7 @@ def rank_of(job: dict, rank: int, port: int, log: Path) -> int:
         if job["ranks"] > 1:
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(job["ranks"])}
             os.environ |= {"LOCAL_WORLD_SIZE": str(job["ranks"]), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            meet_before_features(job, rank, log.parent)
         if job["free"]:
             llava.train.memory.free_memory = lambda device: job["free"]
         llava.train.train.train(argv=job["argv"])
@@ -75,6 +77,24 @@ def rank_of(job: dict, rank: int, port: int, log: Path) -> int:
     finally:
         sys.stdout.flush()
         os._exit(code)
+
+
+def meet_before_features(job: dict, rank: int, folder: Path) -> None:
+    """No rank makes the features before all have come to them.
+
+    A rank that another one holds in a collective until the features are made never comes.
+    """
+    ensure = FeatureCache.ensure
+
+    def after_all(*args: object, **kwargs: object) -> int:
+        (folder / f"{job['name']}.{rank}.came").touch()
+        deadline = time.monotonic() + job["seconds"] / 10
+        while len(list(folder.glob(f"{job['name']}.*.came"))) < job["ranks"]:
+            assert time.monotonic() < deadline, "another rank waits for the features elsewhere than at their lock"
+            time.sleep(0.02)
+        return ensure(*args, **kwargs)
+
+    FeatureCache.ensure = after_all
 
 
 def run(job: dict, folder: Path) -> list[int | str]:
