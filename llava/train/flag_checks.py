@@ -46,6 +46,11 @@ def wrong_flags(model: ModelArguments, data: DataArguments, training: TrainingAr
         )
     if training.use_liger_kernel:
         errors.append("--use_liger_kernel True knows none of this project's models; use --kernels liger")
+    if training.label_smoothing_factor:
+        # The Trainer would smooth labels of the text, where the logits have the images' positions too.
+        errors.append(
+            f"--label_smoothing_factor {training.label_smoothing_factor:g} is not supported; leave it out, or give 0"
+        )
     if training.lora_bias != "none":
         errors.append(f"--lora_bias {training.lora_bias} is not supported; allowed: none")
     if data.image_aspect_ratio not in IMAGE_ASPECT_RATIOS:

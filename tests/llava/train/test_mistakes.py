@@ -154,6 +154,7 @@ def test_numbers_and_places_are_told_all_at_once(refused, tmp_path):
         ({"use_liger_kernel": True}, "use --kernels liger"),
         ({"model_max_length": 4}, "every label lies past model_max_length 4"),
     ],
+        ({"label_smoothing_factor": 0.1}, "--label_smoothing_factor 0.1 is not supported"),
 )
 def test_one_mistake(refused, changes, words):
     assert words in refused(**changes)
