@@ -38,7 +38,7 @@ class FiniteCheck:
         """Raises `DivergedError` if a weight that trains is not finite; under ZeRO-3, in this process's part."""
         trained = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         # Read together, as reading waits for the GPU.
-        finite = [getattr(p, "ds_tensor", p).isfinite().all() for _, p in trained]
+        finite = [_own_part(p).isfinite().all() for _, p in trained]
         if finite and not torch.stack(finite).all():
             broken = [name for (name, _), fine in zip(trained, finite, strict=True) if not fine]
             which = f"{len(broken)} of {len(trained)} tensors that train, such as {broken[0]}"
@@ -58,3 +58,12 @@ def _diverged(what: str, step: int) -> DivergedError:
         "(--bf16 True), or look at the data (`python -m llava.data.check`) and at the weights that the training began "
         "with"
     )
+def _own_part(parameter: nn.Parameter) -> torch.Tensor:
+    """The values of a parameter that this process holds; a parameter sharded by ZeRO-3 is padded by unset memory."""
+    part = getattr(parameter, "ds_tensor", None)
+    if part is None:
+        return parameter
+    left = parameter.ds_numel - parameter.ds_zero_partition_rank * part.numel()
+    return part[: max(left, 0)]
+
+

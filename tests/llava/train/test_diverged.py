@@ -1,5 +1,6 @@
 """A training whose numbers are not finite any more ends with one message, and writes nothing."""
 
+import contextlib
 import math
 import shutil
 
@@ -79,3 +80,14 @@ def test_frozen_weights_are_not_looked_at():
         model[1].bias[1] = -math.inf
     with pytest.raises(DivergedError, match=r"in 1 of 2 tensors that train, such as 1\.bias, after step 1"):
         check.end(1)
+
+
+@pytest.mark.parametrize(("values", "whole"), [(2, True), (3, True), (4, False)])
+def test_padding_of_a_sharded_weight_is_not_looked_at(values, whole):
+    """ZeRO-3 leaves what lies behind the last value as it finds it. Here the second rank holds two places."""
+    model = nn.Linear(values, 1, bias=False)
+    weight = model.weight
+    weight.ds_tensor = torch.tensor([1, math.nan] if values > 2 else [math.nan, math.nan])
+    weight.ds_numel, weight.ds_zero_partition_rank = values, 1
+    with contextlib.nullcontext() if whole else pytest.raises(DivergedError, match="in 1 of 1 tensors"):
+        FiniteCheck(model).weights(1)
