@@ -1,6 +1,8 @@
 """The end of a training whose numbers are not finite any more."""
 
 import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -26,13 +28,24 @@ class FiniteCheck:
 
     def loss(self, loss: float, step: int) -> None:
         """Raises `DivergedError` if a logged loss shows that the training is lost."""
-        if math.isfinite(loss):
-            self._first = None
+        self._take(loss, step)
+        if self._first is None:
             return
-        self._first = step if self._first is None else self._first
         self.weights(step)
         if step - self._first >= PATIENCE:
             raise _diverged(f"the loss has been {loss} from step {self._first} on", step)
+
+    def resume(self, history: Iterable[Mapping[str, Any]]) -> None:
+        """Takes the log of the steps before a checkpoint-N."""
+        for entry in history:
+            if "loss" in entry:
+                self._take(entry["loss"], entry["step"])
+
+    def _take(self, loss: float, step: int) -> None:
+        if math.isfinite(loss):
+            self._first = None
+        elif self._first is None:
+            self._first = step
 
     def weights(self, step: int) -> None:
         """Raises `DivergedError` if a weight that trains is not finite; under ZeRO-3, in this process's part."""
@@ -51,13 +64,6 @@ class FiniteCheck:
             raise _diverged(f"the loss has not been finite from step {self._first} on", step)
 
 
-def _diverged(what: str, step: int) -> DivergedError:
-    return DivergedError(
-        f"the training diverged: {what}, after step {step}. Nothing was written since; earlier checkpoints are kept. "
-        "Lower the learning rate (--learning_rate, --mm_projector_lr), train in bfloat16 if this was float16 "
-        "(--bf16 True), or look at the data (`python -m llava.data.check`) and at the weights that the training began "
-        "with"
-    )
 def _own_part(parameter: nn.Parameter) -> torch.Tensor:
     """The values of a parameter that this process holds; a parameter sharded by ZeRO-3 is padded by unset memory."""
     part = getattr(parameter, "ds_tensor", None)
@@ -67,3 +73,10 @@ def _own_part(parameter: nn.Parameter) -> torch.Tensor:
     return part[: max(left, 0)]
 
 
+def _diverged(what: str, step: int) -> DivergedError:
+    return DivergedError(
+        f"the training diverged: {what}, after step {step}. No result was written; checkpoints that were saved before "
+        "are kept. Lower the learning rate (--learning_rate, --mm_projector_lr), train in bfloat16 if this was float16 "
+        "(--bf16 True), or look at the data (`python -m llava.data.check`) and at the weights that the training began "
+        "with"
+    )

@@ -24,14 +24,11 @@ from llava.tiling import Tiling
 from llava.train import hub
 from llava.train.checkpoint import check_trusted, restore_trained, save_trained, trainable_state
 from llava.train.diverged import FiniteCheck
+from llava.train.learned import LearnedCheck
 from llava.train.report import Printer, Progress
 from llava.train.waiting import DataWait, waiting_line
 
 STAGING = ".partial"
-
-
-class NothingLearnedError(ValueError):
-    """A run that has changed nothing."""
 
 
 class LLaVATrainer(Trainer):
@@ -49,8 +46,7 @@ class LLaVATrainer(Trainer):
             if self.pop_callback(theirs) is not None:
                 self.add_callback(ours)
         self._staging = False
-        self._learned: torch.Tensor | None = None
-        self._finite = FiniteCheck(self.model)
+        self._learned, self._finite = LearnedCheck(), FiniteCheck(self.model)
         self._data_wait = DataWait()
         # Seconds and samples at the last line of the log.
         self._logged = (time.perf_counter(), 0)
@@ -87,9 +83,7 @@ class LLaVATrainer(Trainer):
         positions = inputs["attention_mask"].sum() - images + tokens
         self.seen += torch.stack([positions.new_tensor(len(ids)), positions])
         loss = super().training_step(model, inputs, *args, **kwargs)
-        # Without any label the loss is exactly 0. Read at the end only, as reading waits for the GPU.
-        learned = loss.detach() != 0
-        self._learned = learned if self._learned is None else self._learned | learned
+        self._learned.step(loss)
         return loss
 
     def check_learned(self) -> None:
@@ -100,11 +94,7 @@ class LLaVATrainer(Trainer):
             DivergedError: the loss was not finite at the end, or a weight is not.
         """
         self._finite.end(self.state.global_step)
-        if self._learned is not None and not self.accelerator.gather(self._learned.reshape(1)).any():
-            raise NothingLearnedError(
-                "nothing was learned: the loss was 0 in every step, as no sample had a label that was not cut off; "
-                "`python -m llava.data.check` shows why. No result was written"
-            )
+        self._learned.end(self.accelerator)
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
         """Refuses a checkpoint-N with code in it: transformers and DeepSpeed read most of its files themselves.
@@ -264,6 +254,12 @@ class LLaVATrainer(Trainer):
         self._load_sharded(resume_from_checkpoint)
         self._load_optimizer_and_scheduler(resume_from_checkpoint)
         return prepared
+
+    def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        trained = super()._init_training_state(max_steps, *args, **kwargs)
+        self._learned.resume(self.state.log_history, self.args.device)
+        self._finite.resume(self.state.log_history)
+        return trained
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         if self.state.global_step >= self.state.max_steps:

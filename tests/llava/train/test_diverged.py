@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import Trainer
 
 from llava.train.diverged import PATIENCE, DivergedError, FiniteCheck
 from llava.train.llava_trainer import LLaVATrainer
@@ -53,6 +54,23 @@ def test_a_base_with_a_broken_weight(train_flags, tiny, tmp_path, capsys):
     with pytest.raises(SystemExit, match=r"tensors that train, such as .*, after step 1\."):
         train(argv=flags)
     assert "'loss': nan" in capsys.readouterr().out
+
+
+def test_a_loss_that_is_not_finite_at_the_end(train_flags, tmp_path, monkeypatch):
+    """Its weights are, so that there is a checkpoint of the last step: no second start makes a result of it."""
+    original = Trainer.training_step
+
+    def infinite(self, *args):
+        loss = original(self, *args)
+        return loss * math.inf if self.state.global_step == 1 else loss
+
+    monkeypatch.setattr(Trainer, "training_step", infinite)
+    flags = train_flags(tmp_path / "out", max_steps=2, save_strategy="steps", save_steps=1)
+    for _ in range(2):
+        with pytest.raises(SystemExit, match=r"the loss has not been finite from step 2 on, after step 2\."):
+            train(argv=flags)
+        assert (tmp_path / "out/checkpoint-2").is_dir()
+        assert not (tmp_path / "out/config.json").exists()
 
 
 def test_steps_that_are_skipped():

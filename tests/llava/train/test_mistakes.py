@@ -6,13 +6,16 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import pytest
+import torch
 from PIL import Image
 from safetensors import SafetensorError
 
 from llava.train.arguments import ARGUMENTS
 from llava.train.flag_names import LLAVA, _source, declared
+from llava.train.learned import LearnedCheck
 from llava.train.train import train
 from tests.conftest import REPOSITORY
 
@@ -151,10 +154,10 @@ def test_numbers_and_places_are_told_all_at_once(refused, tmp_path):
         ({"data_path": REPOSITORY}, "is a folder; give the JSON file in it"),
         ({"pretrain_mm_mlp_adapter": REPOSITORY}, "is a folder; give mm_projector.bin in it"),
         ({"kernels": "liger"}, "--kernels liger cannot run: Liger's kernels need a GPU; use none, or auto"),
+        ({"label_smoothing_factor": 0.1}, "--label_smoothing_factor 0.1 is not supported"),
         ({"use_liger_kernel": True}, "use --kernels liger"),
         ({"model_max_length": 4}, "every label lies past model_max_length 4"),
     ],
-        ({"label_smoothing_factor": 0.1}, "--label_smoothing_factor 0.1 is not supported"),
 )
 def test_one_mistake(refused, changes, words):
     assert words in refused(**changes)
@@ -223,9 +226,19 @@ def test_a_folder_as_an_image(refused, data):
 def test_a_run_whose_losses_are_all_zero(train_flags, tmp_path, monkeypatch):
     """Labels that are lost only inside the model: no result is written."""
     monkeypatch.setattr("llava.train.plan._check_labels", lambda *a: None)
-    with pytest.raises(SystemExit, match="nothing was learned: the loss was 0 in every step"):
-        train(argv=train_flags(tmp_path / "out", model_max_length=4, lora_enable=True, lora_r=4, max_steps=1))
-    assert not (tmp_path / "out" / "config.json").exists()
+    changes = {"model_max_length": 4, "lora_enable": True, "lora_r": 4, "save_strategy": "steps", "save_steps": 1}
+    # Started again, the run makes no step at all.
+    for _ in range(2):
+        with pytest.raises(SystemExit, match="nothing was learned: the loss was 0 in every step"):
+            train(argv=train_flags(tmp_path / "out", **changes, max_steps=1))
+        assert not (tmp_path / "out" / "config.json").exists()
+
+
+def test_a_resumed_run_has_learned_before():
+    check, alone = LearnedCheck(), SimpleNamespace(gather=lambda values: values)
+    check.resume([{"loss": 0.0, "step": 1}, {"loss": 0.5, "step": 2}, {"train_runtime": 1.0}], torch.device("cpu"))
+    check.step(torch.zeros(()))
+    check.end(alone)
 
 
 def test_the_first_process_reports_first(monkeypatch):
