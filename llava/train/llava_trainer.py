@@ -257,6 +257,8 @@ class LLaVATrainer(Trainer):
 
     def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> tuple[int, int]:
         trained = super()._init_training_state(max_steps, *args, **kwargs)
+        # The state of a checkpoint-N holds the intervals that the run was started with.
+        self.state.compute_steps(self.args, max_steps)
         self._learned.resume(self.state.log_history, self.args.device)
         self._finite.resume(self.state.log_history)
         return trained

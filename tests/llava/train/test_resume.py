@@ -132,6 +132,14 @@ def test_moved_and_longer_is_the_same_run(tiny, output, train_flags, tmp_path, c
     assert record["length"]["max_steps"] == 3
 
 
+def test_other_intervals_of_saving_and_logging(output, train_flags):
+    """transformers takes those of the checkpoint."""
+    train(argv=train_flags(output, **SAVED | {"max_steps": 5, "save_steps": 1, "logging_steps": 2}))
+    assert {folder.name for folder in output.glob("checkpoint-*")} == {f"checkpoint-{step}" for step in (2, 3, 4, 5)}
+    history = json.loads((output / "trainer_state.json").read_text())["log_history"]
+    assert [entry["step"] for entry in history if "loss" in entry] == [1, 2, 4]
+
+
 @pytest.mark.parametrize("saved", ["steps", "no"])
 def test_a_finished_run_is_done(begun, tiny, train_flags, refused, tmp_path, monkeypatch, capsys, saved):
     output = tmp_path / "out"
