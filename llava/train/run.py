@@ -187,6 +187,9 @@ def choose_what_trains(model: Any, plan: RunPlan, training_args: TrainingArgumen
         # Parameters that ZeRO-3 sharded while loading are in the run's dtype already.
         if parameter.requires_grad and not hasattr(parameter, "ds_id"):
             parameter.data = parameter.data.to(kept_in)
+    if plan.trains_tower and not training_args.deepspeed:
+        # Its unused layers too: without autocast a tower computes in one dtype.
+        tower.to(kept_in)
     return wrapped
 
 

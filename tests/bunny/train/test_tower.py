@@ -161,6 +161,15 @@ def test_tower_that_went_blind_is_told(siglip):
     assert "no longer tells images apart" in describe_tower(tower)
 
 
+@pytest.mark.parametrize("mode", ["projector", "lora"])
+def test_clip_trains_in_bfloat16(tiny, mode, train_flags, tmp_path, run, capsys):
+    """The tower is looked at without autocast, with the layers after its features, which do not train."""
+    changes = MODES[mode] | {"unfreeze_vision_tower": True, "max_steps": 1, "save_strategy": "no", "bf16": True}
+    run("llava", train_flags(tmp_path / "out", **changes))
+    assert "vision tower: its weights moved by " in capsys.readouterr().out
+    assert json.loads((tmp_path / "out/run_settings.json").read_text())["finished"]
+
+
 def test_clip_trains_too(tiny, train_flags, tmp_path, run):
     changes = MODES["lora"] | {"unfreeze_vision_tower": True, "max_steps": 2, "save_strategy": "no"}
     trained = run("llava", train_flags(tmp_path / "out", **changes))
