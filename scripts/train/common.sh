@@ -42,8 +42,18 @@ LLAVA=(
     --mm_use_im_patch_token False
 )
 
+visible_gpus() {
+    if [ -n "${CUDA_VISIBLE_DEVICES+set}" ]; then
+        # nvidia-smi lists the others too. "-1" hides all.
+        tr ',' '\n' <<<"$CUDA_VISIBLE_DEVICES" | grep -c '^[^-]' || true
+    else
+        # Without the lines of MIG's parts.
+        nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true
+    fi
+}
+
 launch() {
-    local gpus="${GPUS:-$( (nvidia-smi -L 2>/dev/null || true) | wc -l)}"
+    local gpus="${GPUS:-$(visible_gpus)}"
     local nodes="${NNODES:-1}"
     if [ "$nodes" -gt 1 ] && { [ -z "${NODE_RANK:-}" ] || [ -z "${MASTER_ADDR:-}" ]; }; then
         echo "error: NNODES=$nodes needs NODE_RANK (0 on the first machine) and MASTER_ADDR (its address)" >&2

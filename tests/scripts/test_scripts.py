@@ -207,6 +207,24 @@ def test_launching():
     assert "NNODES=2 needs NODE_RANK" in incomplete.stderr
 
 
+@pytest.mark.parametrize(
+    ("visible", "processes"), [(None, 8), ("0,1", 2), ("GPU-8932f937,MIG-7a,", 2), ("3", 1), ("", 0), ("-1", 0)]
+)
+def test_a_process_for_each_visible_gpu(tmp_path, visible, processes):
+    """nvidia-smi lists all GPUs, whatever is visible, and the parts of those that are divided."""
+    lines = [f"GPU {i}: NVIDIA A100 (UUID: GPU-{i})" for i in range(8)] + ["  MIG 3g.20gb Device 0: (UUID: MIG-7a)"]
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\ncat <<END\n" + "\n".join(lines) + "\nEND\n")
+    program.chmod(0o755)
+    settings = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "DEEPSPEED": ""}
+    settings |= {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    words = dry_run("scripts/train/finetune_lora.sh", **settings)[-1]
+    if processes > 1:
+        assert words[1:6] == ["-m", "llava.train.launch", "--standalone", "--nproc_per_node", str(processes)]
+    else:
+        assert words[1] == "llava/train/train_mem.py"
+
+
 @pytest.mark.parametrize("script", sorted((ROOT / "scripts").rglob("*.sh")), ids=lambda p: str(p.relative_to(ROOT)))
 def test_syntax(script):
     subprocess.run(["bash", "-n", script], check=True)
