@@ -56,9 +56,16 @@ class Problems:
         )
 
 
-def cheap_problems(records: Records, image_folder: str | Path | None) -> Problems:
-    """Counts of `<image>` against images for every sample, and image files that do not exist."""
+def cheap_problems(records: Records, image_folder: str | Path | None, captions: bool = False) -> Problems:
+    """Counts of `<image>` against images for every sample, and image files that do not exist.
+
+    Args:
+        captions: the template is that of captions, which other samples do not fit.
+    """
     problems = Problems()
+    if captions:
+        why = "they are no captions: the template 'plain' takes exactly two turns with <image> in the first"
+        problems.add(why, np.flatnonzero(~records.are_captions))
     counts, tokens = records.image_counts, records.image_tokens
     differ = (counts > 0) & (counts != tokens)
     problems.add("they name an image but have no <image> in the text", np.flatnonzero(differ & (tokens == 0)))

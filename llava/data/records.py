@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.data.conversion import FORMAT, DataFormatError, convert
 from llava.files import cache_root, sha256_of
 
@@ -81,6 +82,19 @@ class Records:
     def image_counts(self) -> np.ndarray:
         """int32 `(n,)`: number of image files that the sample names."""
         return pc.list_value_length(self.table["images"]).to_numpy()
+
+    @property
+    def are_captions(self) -> np.ndarray:
+        """bool `(n,)`: whether the sample has two turns, a human's with `<image>` and an answer."""
+        found = [np.zeros(0, dtype=bool)]
+        for batch in self.table.select(["turns", "first_is_human"]).to_batches():
+            turns, first = batch["turns"], batch["first_is_human"].to_numpy(zero_copy_only=False)
+            captions = turns.value_lengths().to_numpy() - ~first == 2
+            places = turns.offsets.to_numpy()[:-1] + ~first
+            asked = turns.values.take(pa.array(places[captions]))
+            captions[captions] = pc.match_substring(asked, DEFAULT_IMAGE_TOKEN).to_numpy(zero_copy_only=False)
+            found.append(captions)
+        return np.concatenate(found)
 
     def unique_images(self) -> list[str]:
         """Every image path of the file once, in order of first use."""

@@ -12,7 +12,7 @@ from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase
 from llava.checkpoint import identity
 from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.opened import Checkpoint, Kind
-from llava.conversation import Conversation, get_template
+from llava.conversation import Conversation, SeparatorStyle, get_template
 from llava.data.check import Problems, cheap_problems, label_problem
 from llava.data.records import Records, open_records
 from llava.data.share import draw_share, parse_share
@@ -105,8 +105,9 @@ def make_plan(
         vision = errors.of(_vision, model, data, base)
         prompts = errors.of(_prompts, model.template_name(base.family), base)
     errors.of(_check_outputs, model, data, training, base)
-    used = errors.of(_records, data, training.seed if training.data_seed is None else training.data_seed)
-    eval_records = errors.of(_eval_records, data, training)
+    captions = bool(prompts) and prompts[0].sep_style is SeparatorStyle.PLAIN
+    used = errors.of(_records, data, training.seed if training.data_seed is None else training.data_seed, captions)
+    eval_records = errors.of(_eval_records, data, training, captions)
     if vision and prompts and used and training.model_max_length > 0:
         errors.of(_check_labels, *prompts, *used, training.model_max_length, vision[1], data)
     if errors:
@@ -232,7 +233,7 @@ def _warn_of_other_views(base: Checkpoint, config: Any) -> None:
         warn(f"{base.name} reads images with {flags}; this run trains it otherwise")
 
 
-def _records(data: DataArguments, seed: int) -> tuple[Records, np.ndarray]:
+def _records(data: DataArguments, seed: int, captions: bool) -> tuple[Records, np.ndarray]:
     """The samples of --data_path, and the indices of those to train on; --data_share is drawn with the seed."""
     share = parse_share(data.data_share)
     if not data.data_path:
@@ -240,7 +241,7 @@ def _records(data: DataArguments, seed: int) -> tuple[Records, np.ndarray]:
     records = open_records(data.data_path)
     if data.image_folder and not Path(data.image_folder).is_dir():
         raise FileNotFoundError(f"--image_folder {data.image_folder} does not exist")
-    problems = cheap_problems(records, data.image_folder)
+    problems = cheap_problems(records, data.image_folder, captions)
     found = problems.describe(records)
     if found and data.bad_samples == "fail":
         raise ValueError(
@@ -254,7 +255,7 @@ def _records(data: DataArguments, seed: int) -> tuple[Records, np.ndarray]:
     return records, draw_share(left, share, seed)
 
 
-def _eval_records(data: DataArguments, training: TrainingArguments) -> Records | None:
+def _eval_records(data: DataArguments, training: TrainingArguments, captions: bool) -> Records | None:
     if not data.eval_data_path:
         if training.eval_strategy != "no":
             raise ValueError(
@@ -262,7 +263,7 @@ def _eval_records(data: DataArguments, training: TrainingArguments) -> Records |
             )
         return None
     records = open_records(data.eval_data_path)
-    found = cheap_problems(records, data.image_folder).describe(records)
+    found = cheap_problems(records, data.image_folder, captions).describe(records)
     if found:
         raise ValueError(f"--eval_data_path {data.eval_data_path} has samples that cannot be measured:\n{found}")
     return records

@@ -32,6 +32,25 @@ def test_round_trip(tmp_path):
     assert pickle.loads(pickle.dumps(records))[7] == records[7]
 
 
+def test_captions_are_told_from_other_samples(tmp_path):
+    """As the turns say that the trainer reads, over several parts of the file."""
+    talks = [("<image>\nWhat?", "A line."), ("What?", "<image>"), ("<image>",), ("<image>", "A line.", "And?")]
+    items = [
+        {
+            "conversations": [
+                {"from": ("human", "gpt")[(i + leading) % 2], "value": text} for i, text in enumerate(turns)
+            ]
+        }
+        for _ in range(1100)
+        for talk in talks
+        for leading, turns in enumerate((talk, ("<image>", *talk)))
+    ]
+    records = open_records(write(tmp_path, items), tmp_path / "cache")
+    spoken = [record.turns for record in records]
+    assert records.are_captions.tolist() == [len(turns) == 2 and "<image>" in turns[0] for turns in spoken]
+    assert records.are_captions.sum() == 2 * 1100
+
+
 @pytest.mark.parametrize("images", [["x.png"], ["x.png", "y.png"], []])
 def test_words_and_images_are_counted_per_turn(tmp_path, images):
     """The turns are looked at together; the numbers are those of each turn by itself."""

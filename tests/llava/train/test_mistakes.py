@@ -174,14 +174,38 @@ def test_a_tower_that_cannot_be_loaded(tiny, refused, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("turns", "version"),
-    [(TURNS[:1], "v1"), ([TURNS[0], {"from": "gpt", "value": ""}], "v1"), (TURNS[1:], "v1"), (TURNS, "plain")],
-    ids=["human turns only", "empty answers", "gpt turns only", "no captions"],
+    "turns",
+    [TURNS[:1], [TURNS[0], {"from": "gpt", "value": ""}], TURNS[1:]],
+    ids=["human turns only", "empty answers", "gpt turns only"],
 )
-def test_data_without_a_label(refused, data, turns, version):
-    text = refused(data_path=data([{"id": f"a{i}", "conversations": turns} for i in range(3)]), version=version)
+def test_data_without_a_label(refused, data, turns):
+    text = refused(data_path=data([{"id": f"a{i}", "conversations": turns} for i in range(3)]))
     assert "own.json holds nothing to learn; of 3 samples looked at:\n3 samples: " in text
     assert "(ids a0, a1, a2)" in text
+
+
+@pytest.fixture
+def mixed_captions(tiny, data):
+    """A data file of captions and other samples, and what is wrong with it."""
+    captions = json.loads(tiny.captions.read_text())
+    two = captions[0]["conversations"]
+    others = [{"id": "text", "conversations": TURNS}, captions[0] | {"id": "long", "conversations": two + TURNS}]
+    found = "they are no captions: the template 'plain' takes exactly two turns with <image> in the first"
+    return data([*others, *captions]), f"2 samples: {found} (ids text, long)"
+
+
+def test_samples_that_are_no_captions(tiny, mixed_captions, refused):
+    """Each would end the run in the middle."""
+    file, found = mixed_captions
+    assert found in refused(version="plain", data_path=file)
+    assert found in refused(version="plain", data_path=tiny.captions, eval_data_path=file)
+
+
+def test_samples_that_are_no_captions_are_left_out(mixed_captions, train_flags, tmp_path, capsys):
+    file, found = mixed_captions
+    changes = {"tune_mm_mlp_adapter": True, "version": "plain", "bad_samples": "skip"}
+    train(argv=train_flags(tmp_path / "out", **changes, data_path=file))
+    assert f"leaving out 2 of 10 samples:\n{found}" in capsys.readouterr().out
 
 
 def test_one_label_is_enough(refused, data):
