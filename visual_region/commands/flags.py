@@ -149,7 +149,7 @@ def _curve(parser: Parser) -> None:
 
 def _revert(parser: Parser) -> None:
     parser.add_argument("--model-path", required=True, help="full, merged or LoRA folder")
-    parser.add_argument("--backbone", help="folder of the plain language model; not needed for a LoRA")
+    parser.add_argument("--backbone", help="folder of the plain language model; default: the recorded one")
     parser.add_argument("--model-base", help="base of a LoRA; default: the recorded one")
     parser.add_argument("--layers", required=True, help="layers to set back: " + GRAMMAR.replace("%", "%%"))
     add_output_flags(parser)
