@@ -28,7 +28,7 @@ _ELSEWHERE = {
 """Settings that name paths and versions: a moved model is still the same model."""
 _UNORDERED = ("target_modules", "modules_to_save", "exclude_modules")
 """Lists that PEFT writes from sets."""
-_SMALL = ("*config.json", "*token*.json", "*.index.json", "*.model", "vocab.*", "merges.txt")
+_SMALL = ("*config.json", "*token*.json", "*.index.json", "*.model", "vocab.*", "merges.txt", "*.jinja")
 """Files that loading reads, other than the weights."""
 
 

@@ -11,14 +11,12 @@ from PIL import Image
 from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
 from llava.constants import (
-    DEFAULT_IM_END_TOKEN,
-    DEFAULT_IM_START_TOKEN,
     DEFAULT_IMAGE_TOKEN,
     IMAGE_PLACEHOLDER,
 )
 from llava.conversation import Conversation
 from llava.eval.answering.answerer import Generation
-from llava.mm_utils import process_images, tokenizer_image_token
+from llava.mm_utils import image_mark, process_images, tokenizer_image_token
 from llava.tokenization import ids_to_text
 
 
@@ -110,9 +108,7 @@ class ChatSession:
 
     def with_images(self, text: str) -> str:
         """The text with a mark for each new image: at `<image-placeholder>` or `<image>`, by default in front."""
-        mark = DEFAULT_IMAGE_TOKEN
-        if getattr(self.model.config, "mm_use_im_start_end", False):
-            mark = f"{DEFAULT_IM_START_TOKEN}{mark}{DEFAULT_IM_END_TOKEN}"
+        mark = image_mark(self.model.config)
         placed = text.count(IMAGE_PLACEHOLDER) + text.count(DEFAULT_IMAGE_TOKEN)
         if placed and placed != self.waiting:
             raise ChatError(f"the text has places for {placed} images, and there are {self.waiting} to show")
@@ -213,9 +209,11 @@ class ChatSession:
     def _stop_text(self) -> str | None:
         """The end of a turn if it is ordinary text, such as "###" of the first LLaVA; None if it is a token."""
         stop = self.conversation.stop
-        if stop is None or len(self.tokenizer(stop, add_special_tokens=False).input_ids) == 1:
+        if stop is None:
             return None
-        return stop
+        # One token alone may be another one after a line break, as "###" of Llama's tokenizer is.
+        alone = self.tokenizer(stop, add_special_tokens=False).input_ids
+        return None if alone == [self.tokenizer.convert_tokens_to_ids(stop)] else stop
 
 
 def _until(pieces: Iterator[str], stop: str | None) -> Iterator[str]:

@@ -11,14 +11,13 @@ from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
-from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import Conversation
 from llava.data.feature_cache import FeatureCache
 from llava.eval.answering.batching import Batch, BatchSize, ImageTokens, plan
 from llava.eval.answering.decoding import decode
 from llava.eval.answering.forest import Prompt
 from llava.eval.answering.questions import Question, open_question_image, question_image_sizes
-from llava.mm_utils import process_image, tokenizer_image_token
+from llava.mm_utils import image_mark, process_image, tokenizer_image_token
 from llava.tiling import Size
 from llava.tokenization import ids_to_text
 
@@ -89,7 +88,7 @@ class Answerer:
 
     def prompt_ids(self, question: Question) -> torch.Tensor:
         """Ids `(length,)` of the prompt up to the answer; -200 where the image goes."""
-        text = f"{DEFAULT_IMAGE_TOKEN}\n{question.text}" if question.image else question.text
+        text = f"{image_mark(self.model.config)}\n{question.text}" if question.image else question.text
         if self.own_template:
             turn = [{"role": "user", "content": text}]
             ids = self.tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False)

@@ -113,4 +113,6 @@ def settings(args: argparse.Namespace, checkpoint: Checkpoint, sees: bool = Fals
         **{name: flags[name] for name in ("max_new_tokens", "temperature", "top_p", "num_beams", "stop", "seed")},
         "dtype": dtype_name(args),
         "images": args.image_folder,
+        # Answers of earlier versions had no marks.
+        **({"image_marks": True} if sees and checkpoint.config.get("mm_use_im_start_end") else {}),
     }

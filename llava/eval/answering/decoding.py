@@ -64,20 +64,17 @@ def read_prompts(
     # Without the config, whose sliding layers would forget positions of other prompts.
     cache = DynamicCache()
     positions = torch.tensor([forest.depths], device=device)
+    inputs = {"inputs_embeds": embeds[None], "position_ids": positions, "past_key_values": cache}
     with reading(model, forest):
-        few = _logits(model, cache, None, positions, inputs_embeds=embeds[None], logits_to_keep=torch.tensor(wanted))
+        hidden = model.get_model()(**inputs, attention_mask=None, use_cache=True).last_hidden_state
+    # A list: the states may be on another device than the inputs, if the model is on several.
+    few = model.get_output_embeddings()(hidden[:, wanted])
     number = {place: i for i, place in enumerate(wanted)}
     # A prompt shorter than `keep` repeats its first logits, as padding.
     rows = [[last[0]] * (keep - len(last)) + last for last in lasts]
     logits = few[0][torch.tensor([[number[place] for place in row] for row in rows], device=few.device)]
     cache, mask = forest.row_cache(cache)
     return State(cache, mask, torch.tensor([len(path) for path in forest.paths], device=device), logits)
-
-
-def _logits(
-    model: Any, cache: DynamicCache, mask: torch.Tensor | None, positions: torch.Tensor, **inputs: Any
-) -> torch.Tensor:
-    return model(**inputs, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True).logits
 
 
 @torch.inference_mode()
@@ -116,7 +113,8 @@ def decode(
         if not going or step + 1 == max_new_tokens:
             break
         if len(going) <= _COMPACT_AT * len(active):
-            rows = torch.tensor(going, device=state.mask.device)
+            # On the CPU: layers of the cache may be on several devices.
+            rows = torch.tensor(going)
             state.keep_rows(rows)
             tokens, active = tokens[rows], [active[place] for place in going]
         else:
@@ -124,7 +122,8 @@ def decode(
             still = set(going)
             active = [row if place in still else None for place, row in enumerate(active)]
         state.mask = torch.cat([state.mask, state.mask.new_ones(len(tokens), 1)], dim=1)
-        state.logits = _logits(model, state.cache, state.mask, state.lengths[:, None], input_ids=tokens[:, None])
+        inputs = {"position_ids": state.lengths[:, None], "past_key_values": state.cache, "use_cache": True}
+        state.logits = model(input_ids=tokens[:, None], attention_mask=state.mask, **inputs).logits
         state.lengths = state.lengths + 1
     return new
 

@@ -270,7 +270,8 @@ def _answer_nll(model: Any, batch: dict[str, Any]) -> list[tuple[float, int]]:
     hidden = model.get_model()(**given, attention_mask=mask, use_cache=False).last_hidden_state
     results = []
     for row, wanted in zip(hidden, labels, strict=True):
-        chosen = wanted[1:] != IGNORE_INDEX
-        nll = token_nll(model, row[:-1][chosen], wanted[1:][chosen])
+        # The states may be on another device than the labels, if the model is on several.
+        chosen = (wanted[1:] != IGNORE_INDEX).to(row.device)
+        nll = token_nll(model, row[:-1][chosen], wanted[1:].to(row.device)[chosen])
         results.append((nll.sum().item(), len(nll)))
     return results

@@ -117,12 +117,14 @@ def pair(
         raise ScoringError(f"missing={missing!r}; allowed: {', '.join(MISSING)}")
     if not annotations:
         raise ScoringError("there are no annotations to score against")
+    asked = None if asked is None else list(asked)
     keys = [key(line) for line in answers]
     lines = dict(zip(keys, answers, strict=True))
     wanted = list(dict.fromkeys(asked)) if asked is not None else list(annotations)
     known = set(wanted)
     unanswered = [k for k in wanted if k not in lines]
     problems = {
+        "asked more than once": [k for k, n in Counter(asked or ()).items() if n > 1],
         "answered more than once": [k for k, n in Counter(keys).items() if n > 1],
         "not among the annotations": [k for k in dict.fromkeys([*keys, *wanted]) if k not in annotations],
         "answered but not asked": [k for k in lines if k in annotations and k not in known],

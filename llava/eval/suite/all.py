@@ -5,6 +5,8 @@ finished benchmark is skipped as long as the checkpoint, the flags and the quest
 """
 
 import argparse
+import hashlib
+import json
 import os
 import sys
 import time
@@ -100,7 +102,9 @@ def run(
         print(f"{where}: begins", flush=True)
         begin = time.monotonic()
         report = results / f"{benchmark.name}.json"
-        aside = results / f".{benchmark.name}.{os.getpid()}.json"
+        # The name tells what it depends on: next to it lies the journal of a program that was interrupted.
+        digest = hashlib.sha256(json.dumps(now, sort_keys=True).encode()).hexdigest()[:12]
+        aside = results / f".{benchmark.name}.{digest}.json"
         # A folder or a question file of one benchmark does not belong to the others.
         environment = {key: value for key, value in os.environ.items() if key not in ("DATA", "QUESTIONS", "IMAGES")}
         python = os.environ.get("PYTHON") or sys.executable
@@ -109,15 +113,16 @@ def run(
         if benchmark != BY_NAME[benchmark.name]:
             environment["QUESTIONS"] = Path(benchmark.data[0]).stem
         command = [python, "-m", "llava.eval.suite.benchmark", benchmark.name, checkpoint.name, *flags]
-        try:
-            code = run_command(command, env=environment)
-            if code or not aside.is_file():
-                print(f"{where}: FAILED ({' '.join(command)} ended with {code}); going on with the rest", flush=True)
-                failed.append(benchmark.name)
-                continue
-            os.replace(aside, report)
-        finally:
+        code = run_command(command, env=environment)
+        if code or not aside.is_file():
+            print(f"{where}: FAILED ({' '.join(command)} ended with {code}); going on with the rest", flush=True)
+            failed.append(benchmark.name)
             aside.unlink(missing_ok=True)
+            continue
+        os.replace(aside, report)
+        # Of runs with other settings that were interrupted.
+        for left in results.glob(f".{benchmark.name}.*.json*"):
+            left.unlink(missing_ok=True)
         # Read again: another run may have finished another benchmark meanwhile.
         write_json(results / STATE, read_state(results) | {benchmark.name: now})
         print(f"{where}: done in {time.monotonic() - begin:.0f} s; the score is now {report}", flush=True)

@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from llava.eval.benchmarks import BY_NAME, Benchmark
 from llava.eval.benchmarks.base import LIMIT_PER_TASK
-from llava.eval.suite.program_flags import check_program_flags
+from llava.eval.suite.program_flags import OF_ANSWERS, check_program_flags
 from llava.flags import Parser, run_command, run_program
 
 
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("checkpoint")
     args, flags = parser.parse_known_args()
     benchmark = BY_NAME[args.benchmark]
-    check_program_flags([benchmark], flags, set_by_caller=())
+    check_program_flags([benchmark], flags, set_by_caller=OF_ANSWERS if benchmark.score else ())
     python = os.environ.get("PYTHON") or sys.executable
     for command in commands(benchmark, args.checkpoint, flags, os.environ):
         command = [python, "-m", *command]

@@ -15,6 +15,8 @@ SET_BY_SCRIPTS = (
     *("shots_file", "text_file", "data_path", "report_file"),
 )
 """What the scripts set themselves: a second value would apply to every benchmark."""
+OF_ANSWERS = SET_BY_SCRIPTS[:5]
+"""What even the script of one benchmark sets: with another value it would score other answers than were made."""
 
 
 def checkpoint_flags(flags: Sequence[str]) -> argparse.Namespace:

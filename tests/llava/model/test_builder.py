@@ -11,6 +11,10 @@ from llava.checkpoint.adapter import strip_wrapper_prefix
 from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.identity import BASE_FILE, base_values
 from llava.checkpoint.opened import CheckpointError
+from llava.constants import IMAGE_TOKEN_INDEX
+from llava.conversation import get_template
+from llava.eval.answering.answerer import Answerer
+from llava.eval.answering.questions import Question
 from llava.model.builder import load_pretrained_model, load_tokenizer
 from llava.model.multimodal_encoder.builder import VisionTowerError
 from llava.train.train import train
@@ -322,6 +326,10 @@ def test_marks_of_older_checkpoints(tiny_llava, tmp_path):
     tokenizer, model, _, _ = load_pretrained_model(str(folder), device="cpu")
     start, end = tokenizer.convert_tokens_to_ids(["<im_start>", "<im_end>"])
     assert model.get_input_embeddings().weight.shape[0] > max(start, end) >= 600
+    answerer = Answerer(model, tokenizer, None, get_template("v1"), tmp_path)
+    ids = answerer.prompt_ids(Question(0, 0, "Where?", "0.png")).tolist()
+    place = ids.index(IMAGE_TOKEN_INDEX)
+    assert (ids[place - 1], ids[place + 1]) == (start, end), "evaluated as it was trained"
 
 
 def test_names_of_weights_without_loading(tiny_llava):

@@ -35,6 +35,25 @@ def test_streamed_answer_is_the_evaluations(parts, session, tiny):
     assert ["".join(pieces).strip()] == answerer.answer([Question(0, 0, "Where is the red line?", "3.png")])
 
 
+@pytest.mark.parametrize("pieces", [{"▁###": 835, "##": 2277, "#": 29937}, {"###": 835}])
+def test_a_stop_that_is_a_token_only_at_the_start_of_a_text(session, pieces):
+    """Llama's tokenizer: "###" alone is "▁###", and after a line break two other tokens."""
+
+    class Tokens:
+        eos_token_id = 2
+
+        def __call__(self, text, **_):
+            return SimpleNamespace(input_ids=[835])
+
+        def convert_tokens_to_ids(self, piece):
+            return pieces.get(piece, 0)
+
+    session.tokenizer, session.conversation = Tokens(), get_template("llava_v0").copy()
+    alone = "###" in pieces
+    assert session._stop_text() == (None if alone else "###")
+    assert session._stop_ids() == ([2, 835] if alone else [2])
+
+
 def test_pace_counts_the_tokens(session):
     said = "".join(session.ask("Where?"))
     assert 1 <= session.pace.tokens <= 12

@@ -2,7 +2,16 @@ import json
 
 import pytest
 
-from llava.eval.scoring.pairing import ScoringError, asked_ids, model_of, pair, read_answers, read_json, read_jsonl
+from llava.eval.scoring.pairing import (
+    CHECK,
+    ScoringError,
+    asked_ids,
+    model_of,
+    pair,
+    read_answers,
+    read_json,
+    read_jsonl,
+)
 
 ANNOTATIONS = {"1": "a", "2": "b", "3": "c"}
 
@@ -28,6 +37,7 @@ def test_pairs_follow_the_annotations_whatever_the_order():
         ),
         (said(1, 2), {"asked": ["1"]}, "answered but not asked: 2"),
         (said(1), {"asked": ["1", "7"], "missing": "skip"}, "not among the annotations: 7"),
+        ([], {"asked": ["1", "2", "1"], "missing": CHECK}, "1 question id is asked more than once: 1"),
         ([], {"missing": "skip"}, "no answers to score"),
         (said(1), {"missing": "maybe"}, "allowed: error, wrong, skip"),
         (said(9, 1, 1), {}, "more than once: 1; 1 .* not among the annotations: 9; 2 .* not answered: 2, 3"),

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from llava.checkpoint.identity import file_state
 from llava.eval.benchmarks import BENCHMARKS
 from llava.eval.scoring.report import Measure, Report
 from llava.eval.suite import all as everything
+from llava.eval.suite import benchmark as one
 from llava.eval.suite.program_flags import check_program_flags
 from llava.eval.suite.summary import left_out
 from llava.flags import run_program
@@ -203,6 +205,39 @@ def test_a_script_that_fails_after_its_score_changes_nothing(bench):
         run(bench, "--only", "gqa", "--max_new_tokens", "3")
     assert (folder / "gqa.json").read_text() == old
     assert sorted(path.name for path in folder.iterdir()) == ["gqa.json", "state.json", "summary.json", "summary.md"]
+
+
+def test_a_program_that_was_cut_off_gets_the_same_names_again(bench, monkeypatch):
+    """The journal of a perplexity lies next to its score."""
+    places = []
+
+    def interrupted(_, env):
+        places.append(env["RESULT"])
+        Path(f"{env['RESULT']}.journal").write_text("half")
+        raise KeyboardInterrupt
+
+    original = everything.run_command
+    monkeypatch.setattr(everything, "run_command", interrupted)
+    for _ in range(2):
+        with pytest.raises(SystemExit, match="130"):
+            run(bench, "--only", "gqa")
+    os.utime(next((bench / "model").glob("*.safetensors")), ns=(1, 1))
+    with pytest.raises(SystemExit, match="130"):
+        run(bench, "--only", "gqa")
+    first, again, other = places
+    assert first == again != other
+    monkeypatch.setattr(everything, "run_command", original)
+    run(bench, "--only", "gqa")
+    assert not list((bench / "data/results/model").glob(".gqa*"))
+
+
+@pytest.mark.parametrize("flag", ["--answers-file", "--question-file", "--model-path"])
+def test_one_benchmark_scores_the_answers_that_it_makes(bench, capsys, monkeypatch, flag):
+    monkeypatch.setattr(sys, "argv", ["benchmark", "gqa", str(bench / "model"), flag, "other"])
+    with pytest.raises(SystemExit) as stop:
+        run_program(one.main)
+    assert f"{flag}: the scripts set this themselves" in str(stop.value)
+    assert calls(bench) == []
 
 
 def test_a_run_that_is_cut_off_leaves_no_summary_that_looks_current(bench, monkeypatch):
