@@ -36,16 +36,24 @@ class Journal:
     Args:
         output: the path of the result.
         settings: everything that the entries depend on.
+        older: the same as an earlier version recorded it; such a journal is continued too.
         what: the flag that names the result, for messages.
 
     Raises:
         JournalError: the journal is damaged, has other settings, or is open in another process.
     """
 
-    def __init__(self, output: str | Path, settings: Mapping[str, Any], what: str = "--output") -> None:
+    def __init__(
+        self,
+        output: str | Path,
+        settings: Mapping[str, Any],
+        what: str = "--output",
+        older: Mapping[str, Any] | None = None,
+    ) -> None:
         self.path = journal_path(output)
         # The settings as read from JSON, to compare equal to those of the file.
-        self.settings: dict[str, Any] = json.loads(json.dumps(settings, default=str))
+        self._forms: list[dict[str, Any]] = json.loads(json.dumps([settings, older or settings], default=str))
+        self.settings = self._forms[0]
         self.entries: dict[Any, Any] = {}
         self._what = what
         self._file = self._locked()
@@ -60,7 +68,12 @@ class Journal:
     @property
     def digest(self) -> str:
         """SHA-256 of the settings."""
-        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
+        return self.digests[0]
+
+    @property
+    def digests(self) -> list[str]:
+        """SHA-256 of the settings, and of what an earlier version recorded."""
+        return [hashlib.sha256(json.dumps(form, sort_keys=True).encode()).hexdigest() for form in self._forms]
 
     def add(self, entries: Mapping[Any, Any]) -> None:
         """Writes entries to the disk; they then survive a crash."""
@@ -121,8 +134,9 @@ class Journal:
         except (ValueError, KeyError, TypeError) as error:
             raise self._refusal("it is no journal: it does not begin with the settings of a run") from error
         # Journals of scores used to hold only the digest.
-        if begun not in (self.settings, self.digest):
-            differ = differences(begun, self.settings) if isinstance(begun, dict) else []
+        if begun not in (*self._forms, *self.digests):
+            known = isinstance(begun, dict)
+            differ = min((differences(begun, form) for form in self._forms), key=len) if known else []
             named = f" ({some(differ)})" if differ else ""
             raise self._refusal(f"begun with another model, data file or settings{named}")
 

@@ -168,6 +168,8 @@ def test_every_page_is_in_the_navigation():
     """mkdocs itself only mentions a page that is left out."""
     text = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8")
     pages = [str(page.relative_to(REPOSITORY / "docs")) for page in (REPOSITORY / "docs").rglob("*.md")]
+    # What a study's command wrote; its page has them.
+    pages = [page for page in pages if not page.startswith(("study/tables/", "study/figures/"))]
     assert not [page for page in pages if f": {page}\n" not in text]
 
 

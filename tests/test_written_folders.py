@@ -72,7 +72,8 @@ def write_all(root, base, tiny, train_flags):
     command("prune", "--model-path", lora, "--layers", "1", "--output", root / "pruned-merged")
     apart = ["--base-output", root / "pruned-base"]
     command("prune", "--model-path", lora, "--layers", "1", "--output", root / "pruned-lora", *apart)
-    command("revert", "--model-path", full, "--backbone", base, "--layers", "0", "--output", root / "reverted")
+    # The folder records its backbone.
+    command("revert", "--model-path", full, "--layers", "0", "--output", root / "reverted")
     command("revert", "--model-path", lora, "--backbone", base, "--layers", "0", "--output", root / "reverted-lora")
     command("export", "--model-path", full, "--output", root / "exported")
     data = ["--data-path", tiny.data, "--image-folder", tiny.images, "--steps", 1, "--batch-size", 2]
@@ -103,6 +104,16 @@ def test_config_has_the_fields_of_earlier_releases(written, folder):
     assert ours.rope_parameters == {"rope_theta": THETA, "rope_type": "default"}
     stock = type(ours).from_pretrained(written / folder)
     assert getattr(stock, "text_config", {}) or stock.rope_parameters == ours.rope_parameters
+
+
+def test_a_training_records_its_base(written):
+    for folder in ("full", "full/checkpoint-1", "lora", "lora/checkpoint-1", "stage1", "stage1/checkpoint-1"):
+        opened = open_checkpoint(written / folder)
+        assert opened.stored["_name_or_path"] == str(written / "llm")
+        assert opened.base is None or opened.base.path == written / "llm"
+    layer = "model.layers.0.mlp.up_proj.weight"
+    reverted, base = (open_checkpoint(written / name).tensors[layer] for name in ("reverted", "llm"))
+    assert reverted.same_bytes(base)
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

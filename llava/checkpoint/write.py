@@ -52,14 +52,22 @@ def rewritten_folder(
 
 
 def finish_folder(
-    folder: Path, tokenizer: PreTrainedTokenizerBase, name: str | None = None, run: Path | None = None
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str | None = None,
+    run: Path | None = None,
+    base: str | None = None,
 ) -> None:
     """Completes a folder that transformers wrote: tokenizer, older fields of config.json, model card, the files' modes.
 
-    `name` and `run`: as of `write_card`.
+    `name` and `run`: as of `write_card`. `base`: the model that it was trained from, as config.json records it; current
+    releases of transformers leave that out.
     """
     save_tokenizer(tokenizer, folder)
-    _write_config(folder, json.loads((folder / "config.json").read_text(encoding="utf-8")), name, run)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if base:
+        config["_name_or_path"] = base
+    _write_config(folder, config, name, run)
     give_usual_modes(folder)
 
 

@@ -19,7 +19,7 @@ def main() -> None:
     check_cache(args.vision_feature_cache, [args.model_path, args.model_base, args.vision_tower])
     # These import torch, so they wait until the flags have been read.
     from llava.checkpoint.identity import digest
-    from llava.eval.answering.arguments import load, open_model
+    from llava.eval.answering.arguments import dtype_name, load, open_model
     from llava.eval.answering.perplexity import Corpus, check_flags, report_of
 
     checkpoint = open_model(args)
@@ -30,7 +30,9 @@ def main() -> None:
         # Journals of earlier versions do not have it.
         del settings["as_lm_eval"]
     settings |= {"identity": digest(checkpoint), "sha": sha256_of(args.text_file or args.data_path)}
-    journal = Journal(args.report_file, settings, "--report-file")
+    # Journals of earlier versions hold the flag.
+    older, settings = settings, settings | {"dtype": dtype_name(args)}
+    journal = Journal(args.report_file, settings, "--report-file", older)
     tokenizer, model, processor = load(args, checkpoint, corpus.needs_tower)
     pieces, details = corpus.measure(model, tokenizer, processor, journal)
     report = report_of(pieces, args.unit, {**details, "dtype": str(model.dtype)}, str(args.model_path))

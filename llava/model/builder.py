@@ -11,7 +11,7 @@ from llava.checkpoint.adapter import NON_LORA, strip_wrapper_prefix
 from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.hf_llava import KEY_MAPPING, our_name
 from llava.checkpoint.opened import Checkpoint, CheckpointError, Kind
-from llava.checkpoint.parts import NEWLINE, is_vision, projector_key
+from llava.checkpoint.parts import NEWLINE, is_projector, is_vision, projector_key
 from llava.checkpoint.tokenizer import load_tokenizer
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.families import family_of
@@ -96,7 +96,7 @@ def load_checkpoint(
     first = checkpoint.stored_dtype if checkpoint.kind is Kind.LORA and quantization is None else dtype
     model = load_base(checkpoint.whole, checkpoint.model_config(vision_tower), first, text_only, **kwargs)
     if checkpoint.kind is not Kind.FULL:
-        add_trained_weights(model, checkpoint)
+        add_trained_weights(model, checkpoint, widen=quantization is None)
     if checkpoint.kind is Kind.LORA:
         merged = quantization is None
         model = merge_lora(model, checkpoint, dtype) if merged else attach_lora(model, checkpoint).get_base_model()
@@ -206,11 +206,20 @@ def add_image_tokens(tokenizer: PreTrainedTokenizerBase, model: Any) -> None:
         model.resize_token_embeddings(len(tokenizer))
 
 
-def add_trained_weights(model: Any, checkpoint: Checkpoint) -> None:
-    """Loads the weights of stage 1, or of a LoRA run, into the model; a trained tower's are loaded with the tower."""
+def add_trained_weights(model: Any, checkpoint: Checkpoint, widen: bool = False) -> None:
+    """Loads the weights of stage 1, or of a LoRA run, into the model; a trained tower's are loaded with the tower.
+
+    `widen`: what they replace becomes float32 first. A later `.to(dtype)` then rounds them once, whatever dtype the
+    base is stored in.
+    """
     if not checkpoint.tensors.files:
         return
     file, tensors = checkpoint.tensors.files[0], checkpoint.tensors.loaded()
+    state = {strip_wrapper_prefix(name): value for name, value in tensors.items() if not is_vision(name)}
+    if widen:
+        for name, parameter in model.named_parameters():
+            if is_projector(name) or name in state:
+                parameter.data = parameter.data.float()
     weights = projector_weights(tensors, file)
     if model.get_vision_tower() is not None:
         check_projector_weights(weights, model.config, file)
@@ -218,8 +227,6 @@ def add_trained_weights(model: Any, checkpoint: Checkpoint) -> None:
         stored = {*weights, *(projector_key(our_name(name)) for name in checkpoint.whole.tensors.by_name)}
         if model.get_model().image_newline is not None and NEWLINE not in stored:
             raise CheckpointError(f"{file} holds no {NEWLINE}, which config.json asks for, and neither does the base")
-    other = [name for name in tensors if not is_vision(name)]
-    state = {strip_wrapper_prefix(name): tensors[name] for name in other}
     unexpected = model.load_state_dict(state, strict=False).unexpected_keys
     if unexpected:
         raise CheckpointError(f"{file} holds weights that the model has no place for: {', '.join(unexpected[:3])}")

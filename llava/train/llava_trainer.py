@@ -218,7 +218,8 @@ class LLaVATrainer(Trainer):
         """Completes the folder of a checkpoint-N, or of the result, which has the run's name wherever it is written."""
         output = Path(self.args.output_dir)
         name = folder.name if self._staging else output.resolve().name
-        finish_folder(folder, self.processing_class, name, output)
+        base = self.accelerator.unwrap_model(self.model).config._name_or_path
+        finish_folder(folder, self.processing_class, name, output, base)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Nothing: the card was written with the model. `push_to_hub` would replace it by a generic one."""

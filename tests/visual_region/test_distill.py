@@ -159,6 +159,31 @@ def test_a_finished_run_may_be_run_again(command, tiny, pruned, tmp_path, capsys
     assert "--temperature: before 1.0, now 2.0" in str(stop.value)
 
 
+def test_a_tower_that_lies_elsewhere(command, tiny, pruned, tmp_path, monkeypatch):
+    """Both record a folder that does not exist here, or two spellings of one; --vision-tower is for both."""
+    teacher, here = pruned.parent / "teacher", shutil.copytree(tiny.tower, tmp_path / "here")
+
+    def record(folder, tower):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"mm_vision_tower": str(tower)}))
+
+    for folder in (teacher, pruned):
+        record(folder, "/nowhere/tower")
+    output = tmp_path / "healed"
+    command(*flags(tiny, pruned, output, steps=1, **{"vision-tower": here}))
+    assert json.loads((output / "config.json").read_text())["mm_vision_tower"] == str(here)
+    load_pretrained_model(str(output), device="cpu")
+
+    monkeypatch.setattr("llava.train.train.train", lambda *_, **__: print("trained"))
+    record(pruned, here)
+    with pytest.raises(SystemExit, match=r"is '/nowhere/tower' in the teacher and .*; .* give --vision-tower"):
+        command(*flags(tiny, pruned, tmp_path / "new"))
+    command(*flags(tiny, pruned, tmp_path / "new", **{"vision-tower": here}))
+    record(teacher, "here")
+    monkeypatch.chdir(tmp_path)
+    command(*flags(tiny, pruned, tmp_path / "new"))
+
+
 def test_pairs_that_do_not_fit_and_flags_that_make_no_sense(command, tiny, pruned, tiny_llava, tmp_path, monkeypatch):
     other = shutil.copytree(tiny_llava, tmp_path / "other")
     config = json.loads((other / "config.json").read_text())

@@ -1,10 +1,13 @@
 """Figure 1, left: perplexity with layers set back, in memory, equals that of the folders that `revert` writes."""
 
 import json
+import shutil
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from llava.eval import perplexity as program
+from llava.eval.answering.nll import Piece
 from llava.eval.answering.perplexity import Corpus
 
 
@@ -60,6 +63,49 @@ def test_documents_as_lm_eval_reads_them(command, tiny, tiny_lora, tmp_path, mon
     assert json.loads(report.read_text())["value"] == pytest.approx(found, rel=1e-5)
 
 
+def test_a_table_goes_on_only_with_what_it_was_begun_with(command, tiny, tiny_llava, tmp_path, monkeypatch):
+    """Images, tower, backbone and the dtype that is really used; tables of earlier versions hold none of these."""
+    backbone, images = shutil.copytree(tiny.llm, tmp_path / "llm"), shutil.copytree(tiny.images, tmp_path / "images")
+    output = tmp_path / "table.json"
+    measured = []
+
+    def measure(*_):
+        if len(measured) == 1:
+            raise KeyboardInterrupt
+        measured.append(1)
+        return [Piece("a", 1.0, 2, 3, 4), Piece("b", 2.0, 2, 3, 4)], {}
+
+    monkeypatch.setattr(Corpus, "measure", measure)
+    flags = ("perplexity", "--model-path", tiny_llava, "--backbone", backbone, "--data-path", tiny.data)
+    flags = (*flags, "--samples", 2, "--revert", "all", "--output", output)
+    with pytest.raises(SystemExit, match="130"):
+        command(*flags, "--image-folder", tiny.images)
+    begun = json.loads(output.read_text())
+    assert begun["settings"]["dtype"] == "fp32"
+    with pytest.raises(SystemExit, match=r"corpus or setting \(images was "):
+        command(*flags, "--image-folder", images)
+    with pytest.raises(SystemExit, match="vision_tower was None, now "):
+        command(*flags, "--image-folder", tiny.images, "--vision-tower", tiny.tower)
+    with monkeypatch.context() as patch:
+        patch.setattr("visual_region.commands.perplexity.dtype_name", lambda _: "fp16")
+        with pytest.raises(SystemExit, match="dtype was 'fp32', now 'fp16'"):
+            command(*flags, "--image-folder", tiny.images)
+    weights = load_file(backbone / "model.safetensors")
+    changed = {name: value * 2 for name, value in weights.items()}
+    save_file(changed, backbone / "model.safetensors", {"format": "pt"})
+    with pytest.raises(SystemExit, match="backbone_identity was "):
+        command(*flags, "--image-folder", tiny.images)
+
+    for name in ("backbone_identity", "images", "vision_tower"):
+        del begun["settings"][name]
+    begun["settings"]["dtype"] = None
+    output.write_text(json.dumps(begun))
+    measured.clear()
+    command(*flags, "--image-folder", tiny.images)
+    assert len(measured) == 1
+    assert all(row["perplexity"] for row in json.loads(output.read_text())["rows"].values())
+
+
 def test_bad_input(command, tiny, tiny_llava, tmp_path):
     flags = ("perplexity", "--model-path", tiny_llava, "--output", tmp_path / "t.json")
     with pytest.raises(SystemExit, match="at least one --text-file or --data-path"):
@@ -72,7 +118,6 @@ def test_bad_input(command, tiny, tiny_llava, tmp_path):
 
 
 def test_a_backbone_of_another_shape_is_told_before_loading(command, tiny, tiny_llava, tmp_path, monkeypatch):
-    from safetensors.torch import load_file, save_file
     from transformers import LlamaConfig, LlamaForCausalLM
 
     monkeypatch.setattr("visual_region.commands.perplexity.load", None)

@@ -120,6 +120,17 @@ def test_lora_without_any_delta_is_base_and_projector(command, logits, text_logi
     assert not (output / "adapter_config.json").exists()
 
 
+def test_how_a_training_quantised_its_base_is_not_how_the_base_is_stored(command, logits, tiny_lora, tmp_path):
+    """The config.json of upstream's QLoRA names 4 bits; its base is written as it is."""
+    lora, output = shutil.copytree(tiny_lora, tmp_path / "lora"), tmp_path / "out"
+    config = json.loads((lora / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (lora / "config.json").write_text(json.dumps(config))
+    command("revert", "--model-path", lora, "--layers", "all", "--output", output)
+    assert "quantization_config" not in json.loads((output / "config.json").read_text())
+    logits(output)
+
+
 def test_merged_is_full(command, text_logits, tiny, tiny_lora, tmp_path):
     from llava.model.builder import load_tokenizer
 

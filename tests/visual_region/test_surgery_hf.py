@@ -84,8 +84,8 @@ def test_the_record_survives_export(command, logits, tiny_llava, tmp_path):
     torch.testing.assert_close(logits(again)[..., :600], logits(at_once))  # export adds an image token
 
 
-def test_healed(command, tiny, folder, tmp_path):
-    pruned, healed = tmp_path / "pruned", tmp_path / "healed"
+def test_healed(command, logits, tiny, folder, tmp_path):
+    pruned, healed, reverted = tmp_path / "pruned", tmp_path / "healed", tmp_path / "reverted"
     command("prune", "--model-path", folder, "--layers", "1", "--output", pruned)
     data = ("--data-path", tiny.data, "--image-folder", tiny.images)
     short = ("--steps", "2", "--batch-size", "2", "--lora-r", "4", "--dtype", "fp32")
@@ -96,3 +96,8 @@ def test_healed(command, tiny, folder, tmp_path):
     command("export", "--model-path", healed, "--output", tmp_path / "stock")
     theirs = LlavaForConditionalGeneration.from_pretrained(tmp_path / "stock")
     assert theirs.config.text_config.num_hidden_layers == 3
+    # Without the LoRA it is the pruned model again, in our format.
+    command("revert", "--model-path", healed, "--layers", "all", "--output", reverted)
+    assert torch.equal(logits(reverted), logits(pruned))
+    names = load_file(reverted / "model.safetensors")
+    assert not [name for name in names if "multi_modal_projector" in name or "language_model" in name]

@@ -149,7 +149,7 @@ def _curve(parser: Parser) -> None:
 
 def _revert(parser: Parser) -> None:
     parser.add_argument("--model-path", required=True, help="full, merged or LoRA folder")
-    parser.add_argument("--backbone", help="folder of the plain language model; not needed for a LoRA")
+    parser.add_argument("--backbone", help="folder of the plain language model; default: the recorded one")
     parser.add_argument("--model-base", help="base of a LoRA; default: the recorded one")
     parser.add_argument("--layers", required=True, help="layers to set back: " + GRAMMAR.replace("%", "%%"))
     add_output_flags(parser)
@@ -159,6 +159,8 @@ def _heal(parser: Parser) -> None:
     parser.add_argument("--model-path", required=True, help="the pruned model: a folder with whole weights")
     parser.add_argument("--teacher", required=True, help="the unpruned model: full, merged or LoRA folder")
     parser.add_argument("--teacher-base", help="base of a LoRA teacher; default: the one that it records")
+    tower = "tower folder of both models, if what they record is of another machine, or differs"
+    parser.add_argument("--vision-tower", help=tower)
     parser.add_argument("--data-path", required=True, help="LLaVA JSON: the training data")
     parser.add_argument("--image-folder", default="")
     parser.add_argument("--tune-layers", default="all", help="layers that train: " + GRAMMAR.replace("%", "%%"))

@@ -11,7 +11,7 @@ from llava.checkpoint.opened import Checkpoint, Kind
 from llava.checkpoint.record import LayerRecord
 from llava.dtypes import DTYPES
 from llava.model.builder import load_checkpoint, load_tokenizer
-from llava.outputs import OutputError, check_apart, check_cache, check_folder
+from llava.outputs import OutputError, Paths, check_apart, check_cache, check_folder
 from llava.tiling import ANYRES, FLAT
 from llava.train import train
 from llava.train.flag_names import AUTO
@@ -35,12 +35,13 @@ def run(args: argparse.Namespace) -> None:
     distillation = Distillation(args.temperature, args.ce_weight, str(Path(args.teacher).resolve()))
     student = open_checkpoint(args.model_path, flag="--model-path")
     teacher = open_checkpoint(args.teacher, args.teacher_base, flag="--teacher")
-    _check_pair(student, teacher)
-    _check_output(args, [*student.folders, *teacher.folders])
+    _check_pair(student, teacher, args.vision_tower)
+    _check_output(args, [*student.folders, *teacher.folders, args.vision_tower])
     LayerSelection.parse(args.tune_layers, student.depth)
 
     def make_trainer(**kwargs: Any) -> DistillationTrainer:
-        loaded = load_checkpoint(teacher, dtype=DTYPES[args.dtype], load_tower=False)[1]
+        options = {"vision_tower": args.vision_tower, "load_tower": False}
+        loaded = load_checkpoint(teacher, dtype=DTYPES[args.dtype], **options)[1]
         return DistillationTrainer(**kwargs, teacher=loaded, distillation=distillation, record=student.record)
 
     settings = {
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     train.train(AUTO, _trainer_argv(args, student), make_trainer=make_trainer, settings=settings)
 
 
-def _check_output(args: argparse.Namespace, reads: list[Path]) -> None:
+def _check_output(args: argparse.Namespace, reads: Paths) -> None:
     """Accepts a new folder, or one of an earlier run, but none of the models that are read."""
     check_apart(args.output, reads, inputs=[args.data_path, args.image_folder])
     check_folder(args.output, "--output")
@@ -63,19 +64,25 @@ def _check_output(args: argparse.Namespace, reads: list[Path]) -> None:
     check_cache(args.vision_feature_cache, reads)
 
 
-def _check_pair(student: Checkpoint, teacher: Checkpoint) -> None:
-    """Raises `SurgeryError` unless teacher and student have the same tokens and the same tower."""
+def _check_pair(student: Checkpoint, teacher: Checkpoint, vision_tower: str | None) -> None:
+    """Raises `SurgeryError` unless teacher and student have the same tokens and the same tower.
+
+    `vision_tower` takes the place of both recorded towers.
+    """
     if student.kind is not Kind.FULL:
         hint = "heal a folder with whole weights (prune merges a LoRA unless --base-output is given)"
         raise SurgeryError(f"{student.path} is a {student.kind.value} checkpoint; {hint}")
     configs = teacher.model_config(), student.model_config()
     pairs = {name: tuple(getattr(config, name, None) for config in configs) for name in _SAME}
-    pairs["mm_vision_tower"] = _tower(teacher), _tower(student)
+    towers = (None, None) if vision_tower else (_tower(teacher), _tower(student))
     wrong = [
         f"{name} is {theirs!r} in the teacher and {ours!r} in the student"
         for name, (theirs, ours) in pairs.items()
         if theirs != ours
     ]
+    if towers[0] != towers[1]:
+        recorded = f"mm_vision_tower is {towers[0]!r} in the teacher and {towers[1]!r} in the student"
+        wrong.append(f"{recorded}; if both are the same tower, give --vision-tower its folder here")
     if not wrong:
         theirs, ours = (load_tokenizer(model.tokenizer_folder).get_vocab() for model in (teacher, student))
         wrong = ["their tokenizers differ"] * (theirs != ours)
@@ -89,7 +96,8 @@ def _check_pair(student: Checkpoint, teacher: Checkpoint) -> None:
 def _tower(checkpoint: Checkpoint) -> str | None:
     """The recorded tower; of transformers' own LLaVA, whose folder holds the tower, a digest of its weights."""
     if not checkpoint.hf:
-        return checkpoint.tower
+        tower = checkpoint.tower
+        return str(Path(tower).resolve()) if tower and Path(tower).is_dir() else tower
     return digest_of(stored for stored in checkpoint.tensors if "vision_tower." in stored.name)
 
 
@@ -106,6 +114,7 @@ def _trainer_argv(args: argparse.Namespace, student: Checkpoint) -> list[str]:
         "mm_vision_select_feature": getattr(config, "mm_vision_select_feature", "patch"),
         "mm_projector_type": getattr(config, "mm_projector_type", "linear"),
         **_views(config),
+        **({"vision_tower": args.vision_tower} if args.vision_tower else {}),
         "freeze_mm_mlp_adapter": not args.train_projector,
         "tune_layers": args.tune_layers,
         "bf16": args.dtype == "bf16",

@@ -12,9 +12,11 @@ from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.opened import Checkpoint, Kind
 from llava.checkpoint.tensors import Stored
 from llava.conversation import get_template
-from llava.eval.answering.arguments import load, open_model
+from llava.eval.answering.arguments import dtype_name, load, open_model
 from llava.eval.answering.perplexity import Corpus, check_flags, report_of
 from llava.files import sha256_of, write_json
+from llava.journal import differences
+from llava.names import some
 from llava.outputs import FileKind, check_cache, check_files
 from llava.tables import text_table
 from visual_region.layers import LayerSelection
@@ -44,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     for layers in variants.values():
         # Checks, before a model is loaded, that the backbone has every tensor in the same shape.
         reverted_shards(checkpoint.whole, backbone, layers)
-    table = _open_table(args, checkpoint, corpora, variants)
+    table = _open_table(args, checkpoint, backbone, corpora, variants)
 
     tokenizer, model, processor = load(args, checkpoint, any(corpus.needs_tower for corpus in corpora.values()))
     names, tensors = dict(model.named_parameters()), named_tensors(backbone)
@@ -83,10 +85,14 @@ def _corpora(args: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, Corp
 
 
 def _open_table(
-    args: argparse.Namespace, checkpoint: Checkpoint, corpora: Iterable[str], variants: Mapping[str, Sequence[int]]
+    args: argparse.Namespace,
+    checkpoint: Checkpoint,
+    backbone: Checkpoint,
+    corpora: Iterable[str],
+    variants: Mapping[str, Sequence[int]],
 ) -> dict[str, Any]:
     """The file's content, or an empty table; raises `SurgeryError` for a file of another measurement."""
-    settings = {
+    older = {
         "model": str(args.model_path),
         "identity": identity.digest(checkpoint),
         "backbone": args.backbone,
@@ -96,11 +102,17 @@ def _open_table(
         # Files of earlier versions do not have it.
         **({"as_lm_eval": True} if args.as_lm_eval else {}),
     }
+    # Files of earlier versions hold the flag of the dtype, and nothing of these.
+    settings = older | {"dtype": dtype_name(args), "backbone_identity": identity.digest(backbone)}
+    if args.data_path:
+        settings |= {"vision_tower": args.vision_tower, "images": args.image_folder}
     path = Path(args.output)
     if path.is_file() and path.stat().st_size:
         table = json.loads(path.read_text(encoding="utf-8"))
-        if table["settings"] != settings:
-            why = "was written for another model, corpus or setting; delete it, or give another file"
+        begun = table["settings"]
+        if begun not in (settings, older):
+            differ = some(differences(begun, settings if "backbone_identity" in begun else older))
+            why = f"was written for another model, corpus or setting ({differ}); delete it, or give another file"
             raise SurgeryError(f"--output {path} {why}")
         return table
     rows = {name: {"layers": list(layers), "perplexity": {}} for name, layers in variants.items()}

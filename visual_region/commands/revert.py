@@ -6,6 +6,7 @@ from typing import Any
 
 from llava.checkpoint.adapter import ADAPTER_CONFIG, strip_wrapper_prefix
 from llava.checkpoint.folder import open_checkpoint
+from llava.checkpoint.hf_llava import our_name
 from llava.checkpoint.identity import BASE_FILE
 from llava.checkpoint.opened import Checkpoint, Kind
 from llava.checkpoint.write import nbytes_of, write_checkpoint
@@ -66,10 +67,14 @@ def _write_base_and_projector(args: argparse.Namespace, lora: Checkpoint, values
     dtype = max(base.tensors, key=lambda stored: stored.nbytes).torch_dtype
     trained = [stored.renamed(strip_wrapper_prefix(stored.name)).cast(dtype) for stored in lora.tensors]
     replaced = {stored.name for stored in trained}
-    shards = [[stored for stored in shard if stored.name not in replaced] for shard in base.tensors.shards]
+    # The config is ours, so the names are too, also of a base that is transformers' own LLaVA.
+    named = ([stored.renamed(our_name(stored.name)) for stored in shard] for shard in base.tensors.shards)
+    shards = [[stored for stored in shard if stored.name not in replaced] for shard in named]
     shards[-1] += trained
     output = check_output(args.output, lora.folders, nbytes_of(shards), args.overwrite)
     print("no adapted layer is left: base and projector are written as one full checkpoint")
+    # How the training quantised its frozen base is not how the base is stored.
+    values = {name: value for name, value in values.items() if name != "quantization_config"}
     _write(lora, output, shards, {**base.own, **values, "model_type": lora.family.model_type})
 
 

@@ -9,6 +9,7 @@ from llava.checkpoint import identity
 from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.opened import Checkpoint
 from llava.dtypes import DTYPES
+from llava.eval.answering.arguments import dtype_name
 from llava.journal import Journal, differences, journal_path
 from llava.names import agree, count, some
 from llava.outputs import PICTURE, OutputError, check_cache, check_files
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
         "samples": args.samples if samples else None,
         "seed": args.seed,
         "batch_size": args.batch_size,
-        "dtype": args.dtype,
+        "dtype": dtype_name(args) if samples else args.dtype or "fp32",
         "template": samples and inputs.sample_template(args, checkpoint, samples),
     }
     digest = identity.digest(checkpoint)
@@ -54,8 +55,12 @@ def run(args: argparse.Namespace) -> None:
         "tower": args.vision_tower,
         "backbone": pair and identity.digest(backbone),
     } | _definitions(settings)
-    journal = Journal(args.output, settings | others)
-    scores = measured_before(args, journal.digest, settings)
+    # Earlier versions recorded the flag.
+    older = settings | others | {"dtype": args.dtype}
+    if pair and not args.dtype and settings["dtype"] != "fp32":
+        others["parameters"] = "fp32"
+    journal = Journal(args.output, settings | others, older=older)
+    scores = measured_before(args, journal.digests, settings)
     if scores:
         print(f"{args.output} holds the scores of this model, data and settings; nothing is measured again")
     else:
@@ -76,13 +81,16 @@ def run(args: argparse.Namespace) -> None:
     print(f"scores are in {args.output}, pictures in {', '.join(map(str, pictures))}")
 
 
-def measured_before(args: argparse.Namespace, digest: str, settings: dict[str, Any]) -> ScoreFile | None:
+def measured_before(args: argparse.Namespace, digests: list[str], settings: dict[str, Any]) -> ScoreFile | None:
     """The output's scores, if a run of the same settings wrote them; prints how the settings of others differ."""
     with contextlib.suppress(ScoreError):
         found = ScoreFile.read(args.output)
         before = found.content["settings"]
         now = settings | {"resamples": args.resamples}
-        if found.content.get("run") == digest and before.get("resamples") == args.resamples:
+        if before.get("dtype") is None:
+            # Files of earlier versions hold the flag.
+            now["dtype"] = args.dtype
+        if found.content.get("run") in digests and before.get("resamples") == args.resamples:
             return found
         differ = differences({name: before.get(name) for name in now}, now)
         named = f" ({some(differ)})" if differ else ""

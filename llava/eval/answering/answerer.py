@@ -112,7 +112,8 @@ class Answerer:
             size = BatchSize.of(size, self.model, new_tokens)
         self._read_sizes(questions)
         prompts = [self.prompt(question) for question in questions]
-        return plan(prompts, self.image_tokens, size, share if self.decodes_itself else False, new_tokens)
+        share = share if self.decodes_itself else False
+        return plan(prompts, self.image_tokens, size, share, new_tokens, self.model.config)
 
     @property
     def image_tokens(self) -> ImageTokens:

@@ -98,8 +98,8 @@ def answerer_of(args: argparse.Namespace, checkpoint: Checkpoint, loaded: Loaded
 
 
 def dtype_name(args: argparse.Namespace) -> str:
-    """The dtype that `load` uses: of the flags, else the default of the device."""
-    return args.dtype or ("fp16" if args.device != "cpu" and torch.cuda.is_available() else "fp32")
+    """The dtype that `load` uses: of the flags, else the default of the device (without --device, "cuda")."""
+    return args.dtype or ("fp16" if getattr(args, "device", "cuda") != "cpu" and torch.cuda.is_available() else "fp32")
 
 
 def settings(args: argparse.Namespace, checkpoint: Checkpoint, sees: bool = False) -> dict[str, Any]:

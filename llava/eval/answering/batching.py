@@ -125,6 +125,7 @@ def plan(
     size: BatchSize,
     share: bool | None = None,
     new_tokens: int = 0,
+    config: Any = None,
 ) -> list[Batch]:
     """Divides all prompts into batches, longest first, so that running out of memory shows at once.
 
@@ -132,7 +133,37 @@ def plan(
         share: read ids that several prompts begin with (an image, few-shot examples) once per batch; None: if that
             saves more than it costs.
         new_tokens: tokens that may be generated for each prompt.
+        config: the model's, whose positions may keep prompts apart (`of_one_rotation`).
     """
+    batches = []
+    for rows in of_one_rotation([length_of(prompt, image_tokens) for prompt in prompts], config, new_tokens):
+        found = _plan([prompts[row] for row in rows], image_tokens, size, share, new_tokens)
+        batches += [Batch([rows[i] for i in batch.rows], batch.prompts) for batch in found]
+    return batches
+
+
+def of_one_rotation(lengths: Sequence[int], config: Any, new_tokens: int = 0) -> list[list[int]]:
+    """Groups of inputs, as places in `lengths`, that are rotated in one batch as they are by themselves.
+
+    With `longrope` (Phi-3-128k) and `dynamic`, transformers takes the frequencies of a whole call from its longest row
+    (modeling_rope_utils.py, `dynamic_rope_update`). Inputs that come to need others while they grow are alone. With
+    `dynamic`, all that outgrow the limit are, and they still depend on calls before.
+    """
+    rope = getattr(config, "rope_parameters", None) or {}
+    kind = rope.get("rope_type", "default")
+    if kind not in ("longrope", "dynamic"):
+        return [list(range(len(lengths)))]
+    # At the very limit, `dynamic` keeps the frequencies of a longer call before.
+    limit = config.max_position_embeddings - 1 if kind == "dynamic" else rope["original_max_position_embeddings"]
+    below = [i for i, length in enumerate(lengths) if length + new_tokens <= limit]
+    above = [i for i, length in enumerate(lengths) if kind == "longrope" and length > limit]
+    others = sorted(set(range(len(lengths))) - {*below, *above}, key=lambda i: -lengths[i])
+    return [group for group in (above, *([i] for i in others), below) if group]
+
+
+def _plan(
+    prompts: Sequence[Prompt], image_tokens: ImageTokens, size: BatchSize, share: bool | None, new_tokens: int
+) -> list[Batch]:
     alone = [Prompt(prompt.ids, prompt.images) for prompt in prompts]
     apart = partial(_batches, alone, range(len(alone)), image_tokens, size, new_tokens)
     if share is False or len(prompts) < 2:

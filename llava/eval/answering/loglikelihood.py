@@ -75,7 +75,7 @@ def loglikelihoods(
             rows.setdefault(kept, []).append((place, number, ids, len(whole) - len(kept)))
     inputs = list(rows)
     bar = tqdm(total=len(inputs), desc="log-likelihoods", unit="prompt")
-    for batch in plan([Prompt(ids) for ids in inputs], 0, batch_size):
+    for batch in plan([Prompt(ids) for ids in inputs], 0, batch_size, config=model.config):
         wanted = [rows[inputs[i]] for i in batch.rows]
         keep = max(len(ids) for row in wanted for _, _, ids, _ in row)
         logits = read_prompts(model, batch.prompts, {}, keep).logits.float()

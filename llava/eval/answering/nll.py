@@ -14,6 +14,7 @@ from llava.conversation import Conversation
 from llava.data.collate import DataCollatorForSupervisedDataset
 from llava.data.dataset import LazySupervisedDataset
 from llava.data.records import Records
+from llava.eval.answering.batching import of_one_rotation
 from llava.eval.answering.errors import EvaluationError
 from llava.journal import Journal
 from llava.tokenization import encoder_for
@@ -145,15 +146,32 @@ def text_pieces(
     if not 1 <= stride <= body:
         raise EvaluationError(f"--stride must be from 1 to {body}, the context without bos; it is {stride}")
     windows = [w for d, document in enumerate(documents) for w in windows_of(d, len(document.ids), body, stride)]
-    longest_first = sorted(windows, key=lambda w: (w.begin - w.end, w.document, w.begin))
-    group = {window_key(w): (documents[w.document], w) for w in longest_first}
-    nll = score_batches([group], batch_size, lambda batch: window_nll(model, batch, list(bos)), journal, "window")
+    nll = windows_nll(model, documents, windows, list(bos), batch_size, journal)
     return _pieces(documents, windows, nll, skip_first=not bos)
 
 
 def window_key(window: Window) -> str:
     """The name of a window in the journal."""
     return f"window {window.document} {window.begin}"
+
+
+def windows_nll(
+    model: Any,
+    documents: Sequence[Document],
+    windows: Sequence[Window],
+    bos: list[int],
+    batch_size: int,
+    journal: Journal | None,
+) -> dict[str, float]:
+    """The sum of each window by its key, in batches of similar length, longest first."""
+    ordered = sorted(windows, key=lambda w: (w.begin - w.end, w.document, w.begin))
+    # The last token of a window is not read.
+    lengths = [len(bos) + w.end - w.begin - 1 for w in ordered]
+    groups = [
+        {window_key(w): (documents[w.document], w) for w in (ordered[i] for i in places)}
+        for places in of_one_rotation(lengths, model.config)
+    ]
+    return score_batches(groups, batch_size, lambda batch: window_nll(model, batch, bos), journal, "window")
 
 
 @torch.inference_mode()

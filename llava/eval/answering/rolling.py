@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from llava.eval.answering.nll import Document, Piece, Window, score_batches, window_key, window_nll
+from llava.eval.answering.nll import Document, Piece, Window, window_key, windows_nll
 from llava.journal import Journal
 
 
@@ -57,9 +57,7 @@ def rolling_pieces(
 ) -> list[Piece]:
     """One piece per document. Words and bytes are those of the original; a blank at an end makes one more word."""
     windows = [w for d, document in enumerate(documents) for w in rolling_windows(d, len(document.ids) - 1, context)]
-    longest_first = sorted(windows, key=lambda w: (w.begin - w.end, w.document, w.begin))
-    group = {window_key(w): (documents[w.document], w) for w in longest_first}
-    nll = score_batches([group], batch_size, lambda batch: window_nll(model, batch, []), journal, "window")
+    nll = windows_nll(model, documents, windows, [], batch_size, journal)
     sums: dict[int, float] = defaultdict(float)
     for window in windows:
         sums[window.document] += nll[window_key(window)]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from llava.checkpoint.adapter import strip_wrapper_prefix
 from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.identity import BASE_FILE, base_values
 from llava.checkpoint.opened import CheckpointError
@@ -152,6 +153,20 @@ def test_merge_is_rounded_once(tiny, lora, dtype):
     exact = load_pretrained_model(str(lora), device="cpu", dtype=torch.float32)[1].state_dict()
     merged = load_pretrained_model(str(lora), device="cpu", dtype=dtype)[1].state_dict()
     assert all(torch.equal(merged[name], exact[name].to(dtype)) for name in exact if "vision_tower" not in name)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_trained_projector_is_rounded_once(tiny, lora, tmp_path, dtype):
+    """Also on a base that is stored in bfloat16: upstream reads the projector into the wanted dtype at once."""
+    base = shutil.copytree(tiny.llm, tmp_path / "base")
+    weights = {name: value.bfloat16() for name, value in load_file(base / "model.safetensors").items()}
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    found = load_pretrained_model(str(lora), str(base), device="cpu", dtype=dtype)[1].state_dict()
+    trained = torch.load(lora / "non_lora_trainables.bin")
+    assert len(trained) == 4
+    for name, value in trained.items():
+        assert value.dtype is torch.float32
+        assert torch.equal(found[strip_wrapper_prefix(name)], value.to(dtype)), name
 
 
 def test_how_a_run_computed_does_not_round_its_base(tiny, lora, tmp_path):

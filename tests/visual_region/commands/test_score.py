@@ -159,6 +159,23 @@ def test_a_finished_run_is_not_measured_again_and_another_is(flags, tiny_llava, 
         before = output.read_text()
 
 
+def test_the_dtype_of_the_device_is_a_setting(flags, tmp_path, monkeypatch, capsys):
+    """Without --dtype, scores of a GPU and of a CPU are in different dtypes; earlier versions recorded the flag."""
+    output, changes = tmp_path / "s.json", {"metrics": "bi", "samples": 4}
+    with monkeypatch.context() as patch:
+        patch.setattr(score, "dtype_name", lambda args: args.dtype)
+        call(score, *flags(output, **changes))
+    assert json.loads(output.read_text())["settings"]["dtype"] is None
+    call(score, *flags(output, **changes))
+    assert "nothing is measured again" in capsys.readouterr().out
+    output.unlink()
+    call(score, *flags(output, **changes))
+    assert json.loads(output.read_text())["settings"]["dtype"] == "fp32"
+    monkeypatch.setattr(score, "dtype_name", lambda args: "fp16")
+    call(score, *flags(output, **changes))
+    assert "(dtype was 'fp32', now 'fp16'); they are replaced" in capsys.readouterr().out
+
+
 def test_a_file_of_an_earlier_version_is_not_read_as_todays_metrics(scored, tmp_path):
     """`angular-param` was the angle of one vector; `angular` of captions was measured at the last image token."""
     content = json.loads(scored.read_text())

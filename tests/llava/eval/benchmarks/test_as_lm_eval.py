@@ -90,7 +90,7 @@ class WithModel:
     """The interface of our models."""
 
     def __init__(self, model):
-        self.model, self.device = model, model.device
+        self.model, self.device, self.config = model, model.device, model.config
         self.get_output_embeddings = model.get_output_embeddings
 
     def get_model(self):

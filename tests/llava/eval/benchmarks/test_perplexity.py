@@ -233,6 +233,14 @@ def test_killed_and_started_again(tiny_llava, loaded, run, tmp_path, monkeypatch
         run(*flags, "--report-file", report)
     assert not report.exists()
     monkeypatch.setattr(nll, "window_nll", original)
+    # A default dtype that differs, such as that of a GPU, is another one; earlier versions recorded the flag.
+    with monkeypatch.context() as patch:
+        patch.setattr("llava.eval.answering.arguments.dtype_name", lambda _: "fp16")
+        with pytest.raises(SystemExit, match="dtype was 'fp32', now 'fp16'"):
+            run(*flags, "--report-file", report)
+    journal = tmp_path / "report.json.journal"
+    assert '"dtype": "fp32"' in journal.read_text()
+    journal.write_text(journal.read_text().replace('"dtype": "fp32"', '"dtype": null'))
     run(*flags, "--report-file", report)
     assert report.read_text() == straight.read_text()
 
