@@ -4,12 +4,14 @@ What autograd keeps between forward and backward is counted for models of one an
 layer. Attention keeps queries, keys, values, output and one number per row, as fused kernels (sdpa, flash) do.
 """
 
+import contextlib
 import copy
 from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface
 
 from llava.model.label_loss import positions_at_once
@@ -18,6 +20,8 @@ from visual_region.layers import LayerSelection
 from visual_region.tuning import apply_lora, train_layers
 
 _ATTENTION = "fused_attention_by_shape"
+_IN_FLOAT32 = {torch.pow, torch.Tensor.pow, torch.Tensor.__pow__, nn.functional.layer_norm}
+"""What decoder layers call of that which CUDA's autocast computes in float32, and a CPU's does not."""
 
 
 class _Fused(torch.autograd.Function):
@@ -41,6 +45,25 @@ def _attention(
 
 
 AttentionInterface.register(_ATTENTION, _attention)
+
+
+class _CudaAutocast(TorchFunctionMode):
+    """CUDA's autocast for tensors on the meta device, which have none (ATen/autocast_mode.h lists its functions)."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _IN_FLOAT32:
+            dtype = torch.float32
+        elif func is nn.functional.linear:
+            # The weight has the dtype of the run.
+            dtype = args[1].dtype
+        else:
+            return func(*args, **kwargs)
+
+        def cast(value: Any) -> Any:
+            return value.to(dtype) if isinstance(value, torch.Tensor) else value
+
+        return func(*map(cast, args), **{name: cast(value) for name, value in kwargs.items()})
 
 
 def saved_bytes(run: Callable[[], Any], parameters: set[int]) -> int:
@@ -77,7 +100,7 @@ class ActivationMeter:
 
     def layer(self, kind: str, recipe: Recipe, rows: int) -> tuple[int, int]:
         """Bytes of one decoder layer, and of what exists only once (rotary tables, final norm), for `rows` samples."""
-        key = (kind, recipe.length, recipe.lora_r, rows)
+        key = (kind, recipe.length, recipe.lora_r, recipe.cuda_autocast, rows)
         if key not in self._known:
             one, two = (self._of_model(kind, depth, recipe, rows) for depth in (1, 2))
             self._known[key] = (two - one, 2 * one - two)
@@ -103,7 +126,8 @@ class ActivationMeter:
         wrapped.train()
         decoder = model.get_submodule(self.layer_path.rpartition(".")[0])
         weights = {p.untyped_storage()._cdata for p in wrapped.parameters()}
-        return saved_bytes(lambda: decoder(inputs_embeds=embeds, use_cache=False), weights)
+        with _CudaAutocast() if recipe.cuda_autocast else contextlib.nullcontext():
+            return saved_bytes(lambda: decoder(inputs_embeds=embeds, use_cache=False), weights)
 
     def peak(
         self,

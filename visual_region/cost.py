@@ -34,6 +34,7 @@ class Recipe:
         text_tokens, image_tokens: of one sample; image_tokens 0 means text only.
         labelled_tokens: how many text tokens have a label.
         label_only_logits: the head runs on labelled positions only.
+        cuda_autocast: 16 bits by CUDA's autocast, which computes some functions in float32; DeepSpeed has none.
     """
 
     mode: str
@@ -44,6 +45,7 @@ class Recipe:
     gradient_checkpointing: bool = False
     label_only_logits: bool = True
     train_projector: bool = True
+    cuda_autocast: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:

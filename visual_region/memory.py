@@ -5,7 +5,7 @@ activations of visual_region/activations.py.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -96,7 +96,8 @@ class StepMemory:
             gradients *= 2
         # Under ZeRO-3 the head is called once: llava/model/label_loss.py.
         chunked = self.zero_stage < 3
-        activations = self.meter.peak(self.shape, self.selection, self.recipe, self.rows, recomputed, chunked)
+        recipe = replace(self.recipe, cuda_autocast=self.recipe.cuda_autocast and self.zero_stage == 0)
+        activations = self.meter.peak(self.shape, self.selection, recipe, self.rows, recomputed, chunked)
         return weights + optimizer + gradients + max(activations, temporary)
 
     def recomputable(self) -> list[int]:

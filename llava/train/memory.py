@@ -140,6 +140,7 @@ def step_memory(plan: RunPlan, data: DataArguments, training: TrainingArguments)
         lora_r=training.lora_r,
         label_only_logits=training.label_only_logits,
         train_projector=not training.freeze_mm_mlp_adapter,
+        cuda_autocast=training.device.type == "cuda" and dtype is not torch.float32 and not training.deepspeed,
     )
     return StepMemory(
         shape, meter, plan.selection, recipe, rows, training.bits, training.zero_stage, training.world_size

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalLM, StableLmConfig, StableLmForCausalLM
 
 from visual_region.activations import ActivationMeter
 from visual_region.cost import ModelShape, Recipe
@@ -56,6 +56,45 @@ def test_sharding_and_quantised_weights_take_less():
     assert sizes[0] == alone.needed() + 4 * 8 * 10**9
     sixteen, eight, four = (step(weight_bits=bits).needed() for bits in (16, 8, 4))
     assert sixteen - eight > eight - four > 0
+
+
+WIDTH, INNER = 32, 64
+# By token: layer_norm's input is a copy of 4 bytes instead of one of 2. NewGELU keeps pow's input, the tanh and its sum
+# with 1 in 4 bytes instead of 2.
+NORM, GELU = 2 * WIDTH, 6 * INNER
+
+
+@pytest.mark.parametrize("kind", ["frozen", "lora", "full"])
+@pytest.mark.parametrize(
+    ("config_class", "build", "norms", "more"),
+    [
+        (PhiConfig, PhiForCausalLM, 1, NORM + GELU),
+        (StableLmConfig, StableLmForCausalLM, 2, 2 * NORM),
+        (LlamaConfig, LlamaForCausalLM, 0, 0),
+    ],
+)
+def test_float32_copies_of_autocast_on_cuda(config_class, build, norms, more, kind):
+    """CUDA's autocast computes layer_norm and pow in float32; RMSNorm asks for float32 by itself."""
+    config = config_class(vocab_size=64, hidden_size=WIDTH, intermediate_size=INNER, num_attention_heads=4)
+    meter, rows = ActivationMeter(build, config, PATH, torch.bfloat16, 0.05), 3
+    plain = Recipe("lora", 200, 0, 20, lora_r=4)
+    layers = [meter.layer(kind, dataclasses.replace(plain, cuda_autocast=c), rows)[0] for c in (False, True)]
+    if norms and kind == "full":
+        # Linear modules that read a norm together keep a copy in 16 bits each: four in Phi, three and two in StableLM.
+        more += 3 * 2 * WIDTH
+    # A norm's weight and bias are copied too.
+    assert layers[1] - layers[0] == rows * plain.length * more + norms * 2 * WIDTH * 4
+
+
+def test_deepspeed_has_no_autocast():
+    def needed(autocast, stage):
+        meter = ActivationMeter(PhiForCausalLM, config, PATH, torch.bfloat16, 0.0)
+        recipe = dataclasses.replace(plain.recipe, cuda_autocast=autocast)
+        return dataclasses.replace(plain, meter=meter, recipe=recipe, zero_stage=stage).needed()
+
+    plain, config = step(), PhiConfig(vocab_size=64, hidden_size=WIDTH, intermediate_size=INNER, num_attention_heads=4)
+    assert needed(True, 0) > needed(False, 0)
+    assert needed(True, 2) == needed(False, 2)
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])

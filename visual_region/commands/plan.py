@@ -119,6 +119,7 @@ def _price(
         args.lora_r,
         label_only_logits=not args.all_logits,
         train_projector=not args.freeze_mm_mlp_adapter,
+        cuda_autocast=args.dtype != "fp32",
     )
     trained = trained_parameters(shape, selection, plain)
     if not trained.trained:

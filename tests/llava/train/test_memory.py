@@ -102,6 +102,14 @@ def test_the_largest_batch_is_the_longest_samples(train_flags, tmp_path, monkeyp
     assert 0 < labels < text
 
 
+@pytest.mark.parametrize(("device", "bf16"), [("cuda", True), ("cuda", False), ("cpu", True)])
+def test_the_estimate_knows_autocast(train_flags, tmp_path, monkeypatch, device, bf16):
+    model, data, training = parse_arguments(train_flags(tmp_path / "out", **LORA, bf16=bf16))
+    plan = make_plan(model, data, training)
+    monkeypatch.setattr(TrainingArguments, "device", torch.device(device))
+    assert step_memory(plan, data, training).recipe.cuda_autocast == (device == "cuda" and bf16)
+
+
 def test_what_to_do_when_memory_runs_out(train_flags, tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
