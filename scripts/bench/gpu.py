@@ -7,22 +7,22 @@ answers of models with fewer layers; training with compiled layers. For 25% of t
 recomputation, padding and kernels is measured, for 50% and all layers the defaults and what upstream does.
 
 A row that fails shows its error, and the others go on: rows of one kind run in one process, and after an error in a new
-one. FOLDER gets gpu.md and gpu.json, written after each row, and a journal: the same command again measures what is
-missing, also after a kill. Rows that no longer fit the time are listed as not measured.
+one. After the same error in two rows of a kind, its other rows are left out. FOLDER gets gpu.md and gpu.json, written
+after each row, and a journal: the same command again measures what is missing, also after a kill. Rows that are left
+out, or no longer fit the time, are listed as not measured.
 """
 
 import argparse
 import gc
-import importlib.metadata
 import json
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -41,10 +41,13 @@ from llava.tables import markdown_table
 from scripts.bench import train_step
 from scripts.bench.gpu_answers import ANSWERS, PRUNED
 from scripts.bench.gpu_checks import CHECKS
+from scripts.bench.machine import gpu, versions
 
 _MARK = "row measured: "
 _SHORTEST = 10
 """Seconds that must be left to begin a row."""
+_SAME_ERRORS = 2
+"""After as many rows of a kind with the same error, the others of the kind are left out."""
 _PACKAGES = ("torch", "transformers", "peft", "triton", "liger-kernel", "bitsandbytes", "flash-attn")
 _SETTINGS = ("preset", "device", "dtype", "rank", "steps")
 
@@ -175,14 +178,21 @@ class Worker:
 
 def run(args: argparse.Namespace) -> None:
     end = time.monotonic() + args.budget
-    device = _device() if args.device.startswith("cuda") else "CPU"
-    settings = {name: getattr(args, name) for name in _SETTINGS} | {"hardware": device, "versions": _versions()}
+    hardware, driver = gpu() if args.device.startswith("cuda") else ("CPU", None)
+    settings = {name: getattr(args, name) for name in _SETTINGS} | {"hardware": hardware}
+    settings["versions"] = {"CUDA": torch.version.cuda or "none"} | versions(_PACKAGES)
+    # Each row has its driver: another machine with the same GPU measures what is missing.
+    of_machine = {"driver": driver} if driver else {}
     journal = Journal(args.output / "gpu.md", settings)
     entries, worker = journal.entries, None
+    errors, left_out, reasons = Counter(), {}, {}
     try:
         for row in ROWS:
             known = entries.get(row.key)
             if not re.search(args.only, row.key) or (known and not (args.retry and "error" in known)):
+                continue
+            if row.kind in left_out:
+                reasons[row.key] = left_out[row.kind]
                 continue
             # As long as the one before it, which says little after the first of a process.
             usual = [entries[r.key]["seconds"] for r in ROWS if r.kind == row.kind and r.key in entries]
@@ -202,47 +212,32 @@ def run(args: argparse.Namespace) -> None:
             if seconds >= left:
                 # The time was over, which says nothing about the row.
                 break
-            journal.add({row.key: found | {"seconds": round(seconds, 1)}})
+            journal.add({row.key: found | of_machine | {"seconds": round(seconds, 1)}})
             print(f"{row.key}: {found.get('error') or _speed(found) or found['note']} ({seconds:.0f} s)", flush=True)
-            write(args.output, settings, entries)
+            error = found.get("error")
+            errors[row.kind, error] += 1
+            if error and errors[row.kind, error] == _SAME_ERRORS:
+                left_out[row.kind] = f"not measured: {_SAME_ERRORS} other rows of its kind ended with {error}"
+            write(args.output, settings, entries, reasons)
     finally:
         if worker:
             worker.end()
-    write(args.output, settings, entries)
+    write(args.output, settings, entries, reasons)
     missing = sum(row.key not in entries for row in ROWS)
     print(f"{args.output / 'gpu.md'}: {len(ROWS) - missing} rows" + f", {missing} not measured" * bool(missing))
-
-
-def _device() -> str:
-    """The GPU's name and driver, asked without taking any of its memory."""
-    if not shutil.which("nvidia-smi"):
-        return "unknown (there is no nvidia-smi)"
-    command = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-    lines = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
-    return lines[0] if lines else "unknown (nvidia-smi shows no GPU)"
-
-
-def _versions() -> dict[str, str]:
-    versions = {"CUDA": torch.version.cuda or "none"}
-    for name in _PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions
 
 
 def _speed(found: dict[str, Any]) -> str:
     return f"{found['speed']:.2f} {found['unit']}" if "speed" in found else ""
 
 
-def write(output: Path, settings: dict[str, Any], entries: dict[str, dict[str, Any]]) -> None:
-    """gpu.md and gpu.json, each written aside and renamed."""
+def write(output: Path, settings: dict[str, Any], entries: dict[str, dict[str, Any]], reasons: dict[str, str]) -> None:
+    """gpu.md and gpu.json, each written aside and renamed; `reasons`: why rows are left out."""
     write_json(output / "gpu.json", {"settings": settings, "rows": entries})
     head = ("part", "variant", "speed", "ratio", "TFLOP/s", "peak GiB", "estimated GiB", "note")
     rows, first = [], {}
     for row in ROWS:
-        found = entries.get(row.key, {"note": "not measured"})
+        found = entries.get(row.key, {"note": reasons.get(row.key, "not measured")})
         ratio = ""
         if "speed" in found:
             ratio = f"{found['speed'] / first.setdefault(row.part, found['speed']):.2f}"
@@ -250,8 +245,10 @@ def write(output: Path, settings: dict[str, Any], entries: dict[str, dict[str, A
         rows.append((row.part, row.name, _speed(found), ratio, *numbers, found.get("error") or found["note"]))
     packages = ", ".join(f"{name} {version}" for name, version in settings["versions"].items())
     chosen = ", ".join(f"{name} {settings[name]}" for name in _SETTINGS)
+    drivers = sorted({found["driver"] for found in entries.values() if "driver" in found})
+    hardware = ", driver ".join([settings["hardware"], *drivers])
     lines = (
-        f"{settings['hardware']}; {packages}; {time.strftime('%Y-%m-%d')}",
+        f"{hardware}; {packages}; {time.strftime('%Y-%m-%d')}",
         f"`python {shlex.join(sys.argv)}`: {chosen}. Ratios are to the first measured row of a part. TFLOP/s count "
         "what is needed without padding and recomputing. The estimate is that of `--gradient_checkpointing auto`.",
         markdown_table(head, rows),

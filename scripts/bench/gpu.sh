@@ -1,7 +1,8 @@
 #!/bin/bash
 # All figures of one GPU in at most 10 minutes: OUT=FOLDER bash scripts/bench/gpu.sh [flags of scripts/bench/gpu.py]
-# FOLDER gets gpu.md (one table), gpu.json and a journal. The same command again measures what is missing, and with
-# --retry what failed. BUDGET: seconds for everything (default: 560).
+# FOLDER gets gpu.md (one table), gpu.json and the journal gpu.md.journal. The same command again measures what is missing,
+# and with --retry what failed; on another machine too, with the same GPU and packages. On a machine that empties FOLDER,
+# first copy the last run's gpu.md.journal into it. BUDGET: seconds for everything (default: 560).
 #
 # It needs torch with CUDA and this repository's packages, and no network. Liger's kernels and 4 bits are optional:
 # pip install liger-kernel bitsandbytes. For a machine without a network, download the wheels elsewhere and set WHEELS to
@@ -18,9 +19,14 @@ if [ -z "${PYTHON:-}" ]; then
 fi
 export TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 run=("$PYTHON" scripts/bench/gpu.py --output "$OUT" --budget "${BUDGET:-560}" "$@")
-[ -n "${WHEELS:-}" ] || exec "${run[@]}"
+check=("$PYTHON" scripts/bench/machine.py)
+if [ -z "${WHEELS:-}" ]; then
+    "${check[@]}"
+    exec "${run[@]}"
+fi
 SITE=$(mktemp -d)
 trap 'rm -rf "$SITE"' EXIT
 "$PYTHON" -m pip install --quiet --no-index --no-deps --no-compile --target "$SITE" "$WHEELS"/*.whl
 export PYTHONPATH=$SITE${PYTHONPATH:+:$PYTHONPATH}
+"${check[@]}"
 "${run[@]}"

@@ -20,8 +20,8 @@ PATTERN = f"^({CHECK}|{LIGER}|{'|'.join(TRAINED)})$"
 
 @pytest.fixture
 def bench(python, tmp_path):
-    def run(*flags, budget=300):
-        environment = os.environ | {"OUT": str(tmp_path / "out"), "PYTHON": python, "BUDGET": str(budget)}
+    def run(*flags, budget=300, **settings):
+        environment = os.environ | {"OUT": str(tmp_path / "out"), "PYTHON": python, "BUDGET": str(budget)} | settings
         command = ["bash", REPOSITORY / "scripts/bench/gpu.sh", *SMALL, *flags]
         return subprocess.run(command, env=environment, capture_output=True, text=True)
 
@@ -79,6 +79,49 @@ def test_a_row_that_takes_too_long_costs_no_other_row(bench, tmp_path):
     assert "error" not in rows[CHECK] or rows[CHECK]["error"] == "took longer than 1 s"
     # Rows of other settings do not come into the same table.
     assert "steps was 100000, now 1" in bench("--only", f"^{slow}$", "--retry").stderr
+
+
+def test_packages_that_are_missing_or_old_end_it_in_one_line(bench, tmp_path):
+    for package in ("transformers-5.17.0", "peft-0.9.1", "torch-2.11.0+cu130"):
+        name, _, version = package.partition("-")
+        folder = tmp_path / "site" / f"{package}.dist-info"
+        folder.mkdir(parents=True)
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    done = bench(PYTHONPATH=str(tmp_path / "site"))
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    lowest = dict(re.findall(r'"(transformers|peft)(>=.+)",', (REPOSITORY / "setup.py").read_text()))
+    named = f"transformers{lowest['transformers']} (5.17.0 is installed), peft{lowest['peft']} (0.9.1 is installed): "
+    assert line.startswith(f"error: this needs {named}")
+    assert "WHEELS" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_machine_where_rows_fail_alike_and_another_one(bench, tmp_path):
+    """Two rows of a kind with one error are enough. The driver may differ between starts, the GPU may not."""
+
+    def on(gpu, driver):
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\necho '{driver}, {gpu}, 81559 MiB'\n")
+        program.chmod(0o755)
+        places = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CUDA_VISIBLE_DEVICES": ""}
+        return bench("--device", "cuda", "--only", "correctness: rows without padding", **places)
+
+    output = tmp_path / "out"
+    assert on("GPU of a test", "580.1").returncode == 0
+    first = rows_of(output)
+    (error,) = {row["error"] for row in first.values()}
+    assert len(first) == 2
+    note = f"| not measured: 2 other rows of its kind ended with {error} |"
+    assert (output / "gpu.md").read_text().count(note) == 2
+
+    done = on("GPU of a test", "580.2")
+    assert done.returncode == 0, done.stderr
+    rows = rows_of(output)
+    assert len(rows) == 4
+    assert first.items() < rows.items()
+    assert (output / "gpu.md").read_text().startswith("GPU of a test, 81559 MiB, driver 580.1, driver 580.2; CUDA ")
+    assert "hardware was 'GPU of a test, 81559 MiB', now 'Another" in on("Another", "580.2").stderr
 
 
 def test_without_time_left_all_rows_are_listed(bench, tmp_path):
