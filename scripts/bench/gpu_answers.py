@@ -56,24 +56,32 @@ def _features(args: argparse.Namespace) -> torch.Tensor:
     return torch.randn(size, device=args.device, dtype=dtype_of(args.dtype))
 
 
-def _one_by_one(args: argparse.Namespace, prompts: list[Prompt], new_tokens: int) -> None:
-    """Upstream's way."""
+def _one_by_one(args: argparse.Namespace, prompts: list[Prompt], new_tokens: int) -> tuple[Callable[[], None], int]:
+    """Upstream's way, to be timed, and its number of batches."""
     model, features = _model(args.preset, args.device, dtype_of(args.dtype)), _features(args)
-    for prompt in prompts:
-        ids = torch.tensor([prompt.ids], device=args.device)
-        greedy = {"max_new_tokens": new_tokens, "do_sample": False, "use_cache": True, "pad_token_id": 0}
-        model.generate(ids, image_features=features.unsqueeze(0), **greedy)
+
+    def run() -> None:
+        for prompt in prompts:
+            ids = torch.tensor([prompt.ids], device=args.device)
+            greedy = {"max_new_tokens": new_tokens, "do_sample": False, "use_cache": True, "pad_token_id": 0}
+            model.generate(ids, image_features=features.unsqueeze(0), **greedy)
+
+    return run, len(prompts)
 
 
-@torch.inference_mode()
-def _runner(args: argparse.Namespace, prompts: list[Prompt], new_tokens: int) -> None:
-    """The runner's way: as many prompts at once as fit, what they share is read once."""
+def _runner(args: argparse.Namespace, prompts: list[Prompt], new_tokens: int) -> tuple[Callable[[], None], int]:
+    """The runner's way: as many prompts at once as fit, what they share is read once. Planned before it is timed."""
     model, features = _model(args.preset, args.device, dtype_of(args.dtype)), _features(args)
     batches = plan(prompts, len(features), BatchSize.of(None, model, new_tokens), None, new_tokens)
-    for batch in batches:
-        keys = list(dict.fromkeys(key for prompt in batch.prompts for key in prompt.images))
-        blocks = dict(zip(keys, model.project_features(features.expand(len(keys), -1, -1)), strict=True))
-        decode(model, batch.prompts, blocks, new_tokens, ())
+
+    @torch.inference_mode()
+    def run() -> None:
+        for batch in batches:
+            keys = list(dict.fromkeys(key for prompt in batch.prompts for key in prompt.images))
+            blocks = dict(zip(keys, model.project_features(features.expand(len(keys), -1, -1)), strict=True))
+            decode(model, batch.prompts, blocks, new_tokens, ())
+
+    return run, len(batches)
 
 
 def _timed(args: argparse.Namespace, run: Callable[[], None]) -> float:
@@ -88,14 +96,15 @@ def _timed(args: argparse.Namespace, run: Callable[[], None]) -> float:
     return time.perf_counter() - begin
 
 
-def _answers(way: Callable[..., None], count: int, per_image: int, args: argparse.Namespace) -> dict[str, Any]:
+def _answers(way: Callable[..., Any], count: int, per_image: int, args: argparse.Namespace) -> dict[str, Any]:
     count = count if _on_gpu(args) else max(2, count // 32)
     prompts = _prompts(args.preset, count, per_image)
-    speed = count / _timed(args, partial(way, args, prompts, _SHORT))
+    run, batches = way(args, prompts, _SHORT)
+    speed = count / _timed(args, run)
     image = len(_features(args))
     recipe = Recipe("projector", _TEXT + _SHORT, image, _SHORT)
     flops = flops_per_sample(shape_and_meter(args.preset, dtype_of(args.dtype), True)[0], None, recipe).forward
-    note = f"{count} prompts of {image + _TEXT + 1} tokens, {_SHORT} new ones"
+    note = f"{count} prompts of {image + _TEXT + 1} tokens, {_SHORT} new ones; batches: {batches}"
     # With a shared image most of a prompt is not computed.
     tflops = {"tflops": speed * flops / 1e12} if per_image == 1 else {}
     return {"speed": speed, "unit": "answers/s", "note": note, **tflops}

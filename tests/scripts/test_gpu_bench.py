@@ -6,9 +6,12 @@ import re
 import signal
 import subprocess
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from llava.eval.answering.batching import plan
+from scripts.bench import gpu_answers
 from tests.conftest import REPOSITORY
 
 SMALL = ["--preset", "tiny", "--device", "cpu", "--dtype", "fp32", "--rank", "4", "--steps", "1"]
@@ -122,6 +125,16 @@ def test_a_machine_where_rows_fail_alike_and_another_one(bench, tmp_path):
     assert first.items() < rows.items()
     assert (output / "gpu.md").read_text().startswith("GPU of a test, 81559 MiB, driver 580.1, driver 580.2; CUDA ")
     assert "hardware was 'GPU of a test, 81559 MiB', now 'Another" in on("Another", "580.2").stderr
+
+
+@pytest.mark.parametrize(("row", "prompts"), [("runner", 4), ("runner, 10 questions an image", 5)])
+def test_the_plan_of_the_runner_is_not_timed(monkeypatch, row, prompts):
+    monkeypatch.setattr(gpu_answers, "plan", lambda *arguments: planned.append(plan(*arguments)) or planned[-1])
+    monkeypatch.setattr(gpu_answers, "_timed", lambda args, run: timed.append(len(planned)) or run() or 1.0)
+    planned, timed = [], []
+    found = gpu_answers.ANSWERS[row](SimpleNamespace(preset="tiny", device="cpu", dtype="fp32"))
+    assert (len(planned), timed) == (1, [1])
+    assert found["note"] == f"{prompts} prompts of 41 tokens, 8 new ones; batches: {len(planned[0])}"
 
 
 def test_without_time_left_all_rows_are_listed(bench, tmp_path):
