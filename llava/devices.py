@@ -24,7 +24,9 @@ def threads_line() -> str:
 def free_memory(device: torch.device) -> int:
     """Bytes that a program can still take: on a CPU, what the machine and its container leave to one local process."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        # What torch keeps for later tensors is free for them.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     free = psutil.virtual_memory().available

@@ -1,9 +1,12 @@
 """Loading any checkpoint of this stack (upstream: llava/model/builder.py)."""
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedTokenizerBase
 from transformers.image_processing_utils import BaseImageProcessor
 
@@ -14,6 +17,7 @@ from llava.checkpoint.opened import Checkpoint, CheckpointError, Kind
 from llava.checkpoint.parts import NEWLINE, is_projector, is_vision, projector_key
 from llava.checkpoint.tokenizer import load_tokenizer
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
+from llava.devices import is_out_of_memory
 from llava.families import family_of
 from llava.model.merge import attach_lora, merge_lora
 from llava.model.missing_weights import from_pretrained_whole
@@ -101,7 +105,9 @@ def load_checkpoint(
         merged = quantization is None
         model = merge_lora(model, checkpoint, dtype) if merged else attach_lora(model, checkpoint).get_base_model()
     if quantization is None:
-        model = model.to(dtype=dtype) if placement else model.to(device=device, dtype=dtype)
+        cast_weights(model, dtype)
+        with _memory_explained(checkpoint, device):
+            model = model if placement else model.to(device)
     model.eval()
     model.config.use_cache = True
     model.config.name_or_path = checkpoint.name
@@ -117,6 +123,33 @@ def load_checkpoint(
             tower.load_model(device_map=device, dtype=dtype)
     context = getattr(model.config, "max_sequence_length", None) or _DEFAULT_CONTEXT
     return tokenizer, model, processor, context
+
+
+def cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """Casts what a checkpoint stores, in place.
+
+    What is computed from the config keeps its dtype: with RoPE's frequencies in bfloat16, angles are wrong by more
+    than half a radian after the tokens of one image.
+    """
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.to(dtype)
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_floating_point() and name not in module._non_persistent_buffers_set:
+                setattr(module, name, buffer.to(dtype))
+
+
+@contextlib.contextmanager
+def _memory_explained(checkpoint: Checkpoint, device: str) -> Iterator[None]:
+    """Turns an error about memory into a `CheckpointError`."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        what = "take 4 bits (--load-4bit, where a program has it), several GPUs, or the CPU (--device cpu)"
+        raise CheckpointError(f"{checkpoint.name} does not fit into the memory of {device}; {what}") from error
 
 
 def checked_device(device: str) -> str:

@@ -15,7 +15,7 @@ from transformers import HfArgumentParser
 from llava.data.share import WHOLE
 from llava.families import ModelFamily
 from llava.flags import Parser
-from llava.train.flag_names import AUTO, ConfigurationError, modern_argv, no_such_flag
+from llava.train.flag_names import AUTO, ConfigurationError, modern_argv, no_such_flag, say
 from llava.train.zero import join_group_on_cpu, read_zero_config, start_deepspeed
 from visual_region.layers import GRAMMAR
 
@@ -164,6 +164,10 @@ class TrainingArguments(transformers.TrainingArguments):
             if getattr(self, new, False) is None:
                 setattr(self, new, getattr(self, old))
         super().__post_init__()
+        if self.world_size == 1 and self.n_gpu > 1:
+            # transformers would divide each batch among threads (DataParallel), which loses rows of image batches.
+            say(f"one of {self.n_gpu} GPUs is used: GPUS={self.n_gpu} before a script, or torchrun, uses all")
+            self._n_gpu = 1
         if self.deepspeed and self.use_cpu:
             join_group_on_cpu()
         if self.eval_strategy != "no":

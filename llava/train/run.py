@@ -87,23 +87,22 @@ def run(
         if recomputation:
             print(recomputation.line)
 
-    base = load_model(plan, training_args)
-    configure(base.config, plan, model_args, data_args, training_args)
-    add_vision(base, plan, training_args)
-    model = choose_what_trains(base, plan, training_args)
-    apply_kernels(base, plan.kernels.name)
-    if recomputation and recomputation.layers:
-        recompute_layers(base, recomputation.layers, plan.base.family.layer_path)
-    data = load_data(model, plan, data_args, training_args)
-    parts = {"model": model, "kind": plan.kind, "processing_class": plan.tokenizer, "args": training_args, **data}
-    trainer = (make_trainer or LLaVATrainer)(**parts, tiling=plan.tiling)
-    trainer.add_callback(RunMeter(trainer, facts_of(plan, data_args, training_args, model)))
-    if training_args.should_log:
-        print(training_table(model, trainer.parameter_groups(model), plan.selection), flush=True)
-        if start.checkpoint:
-            print(f"resuming from {start.checkpoint}")
-
     with memory_explained(plan, training_args, recomputation):
+        base = load_model(plan, training_args)
+        configure(base.config, plan, model_args, data_args, training_args)
+        add_vision(base, plan, training_args)
+        model = choose_what_trains(base, plan, training_args)
+        apply_kernels(base, plan.kernels.name)
+        if recomputation and recomputation.layers:
+            recompute_layers(base, recomputation.layers, plan.base.family.layer_path)
+        data = load_data(model, plan, data_args, training_args)
+        parts = {"model": model, "kind": plan.kind, "processing_class": plan.tokenizer, "args": training_args, **data}
+        trainer = (make_trainer or LLaVATrainer)(**parts, tiling=plan.tiling)
+        trainer.add_callback(RunMeter(trainer, facts_of(plan, data_args, training_args, model)))
+        if training_args.should_log:
+            print(training_table(model, trainer.parameter_groups(model), plan.selection), flush=True)
+            if start.checkpoint:
+                print(f"resuming from {start.checkpoint}")
         trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
     trainer.check_learned()
     save_result(trainer, plan, training_args)

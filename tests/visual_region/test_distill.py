@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llava.model.builder import load_pretrained_model
+from llava.model.builder import load_checkpoint, load_pretrained_model
 from visual_region.distill import Distillation, kl_from_teacher
 
 
@@ -54,9 +54,16 @@ def test_kl_equals_its_formula(temperature):
     assert kl_from_teacher(teacher, teacher, temperature).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_a_student_comes_nearer_to_its_teacher(command, tiny, pruned, tmp_path):
-    output = tmp_path / "healed"
+def test_a_student_comes_nearer_to_its_teacher(command, tiny, pruned, tmp_path, monkeypatch):
+    output, devices = tmp_path / "healed", []
+
+    def load(*args, device, **kwargs):
+        devices.append(device)
+        return load_checkpoint(*args, device=device, **kwargs)
+
+    monkeypatch.setattr("visual_region.commands.heal.load_checkpoint", load)
     command(*flags(tiny, pruned, output, steps=12, **{"tune-layers": "0,1"}))
+    assert devices == ["cpu"], "the student's; else several GPUs would share the teacher"
     found = losses(output)
     assert sum(found[-4:]) < 0.9 * sum(found[:4])
     assert {n.split(".layers.")[1][0] for n in load_file(output / "adapter_model.safetensors")} == {"0", "1"}

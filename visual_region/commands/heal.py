@@ -40,7 +40,8 @@ def run(args: argparse.Namespace) -> None:
     LayerSelection.parse(args.tune_layers, student.depth)
 
     def make_trainer(**kwargs: Any) -> DistillationTrainer:
-        options = {"vision_tower": args.vision_tower, "load_tower": False}
+        # A device with its number: without one, a machine's GPUs would share the teacher.
+        options = {"device": str(kwargs["args"].device), "vision_tower": args.vision_tower, "load_tower": False}
         loaded = load_checkpoint(teacher, dtype=DTYPES[args.dtype], **options)[1]
         return DistillationTrainer(**kwargs, teacher=loaded, distillation=distillation, record=student.record)
 

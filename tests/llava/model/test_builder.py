@@ -169,6 +169,25 @@ def test_a_trained_projector_is_rounded_once(tiny, lora, tmp_path, dtype):
         assert torch.equal(found[strip_wrapper_prefix(name)], value.to(dtype)), name
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_frequencies_of_rotary_positions_are_not_rounded(tiny_llava, lora, dtype):
+    """Also after the whole model was loaded in half precision; its weights are."""
+    for folder in (tiny_llava, lora):
+        exact = load_pretrained_model(str(folder), device="cpu", dtype=torch.float32)[1].model.rotary_emb.inv_freq
+        model = load_pretrained_model(str(folder), device="cpu", dtype=dtype)[1]
+        assert torch.equal(model.model.rotary_emb.inv_freq, exact)
+        assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+
+
+def test_a_device_without_room(tiny_llava, monkeypatch):
+    def full(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("transformers.PreTrainedModel.to", full)
+    with pytest.raises(CheckpointError, match="does not fit into the memory of cpu; take 4 bits"):
+        load_pretrained_model(str(tiny_llava), device="cpu")
+
+
 def test_how_a_run_computed_does_not_round_its_base(tiny, lora, tmp_path):
     """The config of a LoRA that was trained in bfloat16, or on a base in 4 bits, says so; the base is read as it is."""
     folder = shutil.copytree(lora, tmp_path / "lora", ignore=shutil.ignore_patterns("checkpoint-*"))

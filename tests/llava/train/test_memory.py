@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+import transformers
 
 from llava.train.arguments import TrainingArguments, parse_arguments
 from llava.train.flag_names import HUGE_PAGES
@@ -122,6 +123,29 @@ def test_what_to_do_when_memory_runs_out(train_flags, tmp_path, monkeypatch):
     assert "--gradient_checkpointing True (now 0 of 6 layers are recomputed)" in text
     assert "--per_device_train_batch_size 2 --gradient_accumulation_steps 2" in text
     assert "--bits 4" in text
+
+
+def test_memory_that_runs_out_while_the_model_is_moved(train_flags, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 26.00 GiB")
+
+    monkeypatch.setattr(LLaVATrainer, "__init__", fail)
+    with pytest.raises(SystemExit, match="memory ran out; what helps:"):
+        train(argv=train_flags(tmp_path / "out", **LORA))
+
+
+def test_one_process_uses_one_gpu(train_flags, tmp_path, monkeypatch, capsys):
+    """transformers would divide batches among all GPUs by DataParallel, which cuts rows and images apart."""
+    original = transformers.TrainingArguments.__post_init__
+
+    def with_two(self):
+        original(self)
+        self._n_gpu = 2
+
+    monkeypatch.setattr(transformers.TrainingArguments, "__post_init__", with_two)
+    training = parse_arguments(train_flags(tmp_path / "out"))[2]
+    assert (training.n_gpu, training.train_batch_size) == (1, 3)
+    assert "one of 2 GPUs is used: GPUS=2 before a script" in capsys.readouterr().err
 
 
 def test_another_word(train_flags, tmp_path):
