@@ -26,6 +26,11 @@ def journal_path(output: str | Path) -> Path:
     return Path(f"{output}.journal")
 
 
+def settings_digest(settings: Mapping[str, Any]) -> str:
+    """SHA-256 of settings as JSON."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
 class Journal:
     """Entries by key, in a file of JSON lines next to the result; it is locked until it is closed.
 
@@ -73,7 +78,7 @@ class Journal:
     @property
     def digests(self) -> list[str]:
         """SHA-256 of the settings, and of what an earlier version recorded."""
-        return [hashlib.sha256(json.dumps(form, sort_keys=True).encode()).hexdigest() for form in self._forms]
+        return list(map(settings_digest, self._forms))
 
     def add(self, entries: Mapping[Any, Any]) -> None:
         """Writes entries to the disk; they then survive a crash."""

@@ -11,22 +11,15 @@ from PIL import Image
 from transformers import PreTrainedTokenizerBase, StoppingCriteria
 from transformers.image_processing_utils import BaseImageProcessor
 
-from llava.constants import (
-    DEFAULT_IM_END_TOKEN,
-    DEFAULT_IM_START_TOKEN,
-    DEFAULT_IMAGE_TOKEN,
-    IMAGE_TOKEN_INDEX,
-)
+from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.conversation import Segment
 from llava.tiling import ANYRES, IMAGE_ASPECT_RATIOS, Tiling
 from llava.tokenization import encode_segments
 
 
-def image_mark(config: Any) -> str:
+def image_mark(mm_use_im_start_end: bool, image: str = DEFAULT_IMAGE_TOKEN) -> str:
     """What stands for an image in a prompt: `<image>`, between marks in LLaVA before 1.5."""
-    if getattr(config, "mm_use_im_start_end", False):
-        return f"{DEFAULT_IM_START_TOKEN}{DEFAULT_IMAGE_TOKEN}{DEFAULT_IM_END_TOKEN}"
-    return DEFAULT_IMAGE_TOKEN
+    return f"{DEFAULT_IM_START_TOKEN}{image}{DEFAULT_IM_END_TOKEN}" if mm_use_im_start_end else image
 
 
 def load_image_from_base64(image: str | bytes) -> Image.Image:

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN, IGNORE_INDEX
+from llava.constants import DEFAULT_IMAGE_TOKEN, IGNORE_INDEX
 from llava.conversation import Conversation, Segment, SeparatorStyle
+from llava.mm_utils import image_mark
 from llava.tokenization import encode_segments
 
 
@@ -22,8 +23,7 @@ def collect_images(turn: str, template: Conversation, several: bool = False, mm_
     mark = DEFAULT_IMAGE_TOKEN
     if "mmtag" in template.version:
         mark = f"<Image>{mark}</Image>"
-    if mm_use_im_start_end:
-        mark = f"{DEFAULT_IM_START_TOKEN}{mark}{DEFAULT_IM_END_TOKEN}"
+    mark = image_mark(mm_use_im_start_end, mark)
     text = turn.replace(DEFAULT_IMAGE_TOKEN, "").strip()
     return (f"{mark}\n" * (count if several else 1) + text).strip()
 

@@ -128,8 +128,8 @@ def load_checkpoint(
 def cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
     """Casts what a checkpoint stores, in place.
 
-    What is computed from the config keeps its dtype: with RoPE's frequencies in bfloat16, angles are wrong by more
-    than half a radian after the tokens of one image.
+    What is computed from the config keeps its dtype: rounded frequencies of RoPE would make the angles of late
+    positions wrong.
     """
     for module in model.modules():
         for parameter in module.parameters(recurse=False):

@@ -10,10 +10,7 @@ import torch
 from PIL import Image
 from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
-from llava.constants import (
-    DEFAULT_IMAGE_TOKEN,
-    IMAGE_PLACEHOLDER,
-)
+from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_PLACEHOLDER
 from llava.conversation import Conversation
 from llava.eval.answering.answerer import Generation
 from llava.mm_utils import image_mark, process_images, tokenizer_image_token
@@ -108,7 +105,7 @@ class ChatSession:
 
     def with_images(self, text: str) -> str:
         """The text with a mark for each new image: at `<image-placeholder>` or `<image>`, by default in front."""
-        mark = image_mark(self.model.config)
+        mark = image_mark(getattr(self.model.config, "mm_use_im_start_end", False))
         placed = text.count(IMAGE_PLACEHOLDER) + text.count(DEFAULT_IMAGE_TOKEN)
         if placed and placed != self.waiting:
             raise ChatError(f"the text has places for {placed} images, and there are {self.waiting} to show")

@@ -86,8 +86,8 @@ class LLaVATrainer(Trainer):
         self._learned.step(loss)
         return loss
 
-    def check_learned(self) -> None:
-        """Raises an error if the result is worth nothing.
+    def check_result(self) -> None:
+        """Called at the end, before the result is written.
 
         Raises:
             NothingLearnedError: the loss was 0 in every step that this process and the others made.

@@ -104,7 +104,7 @@ def run(
             if start.checkpoint:
                 print(f"resuming from {start.checkpoint}")
         trainer.train(resume_from_checkpoint=str(start.checkpoint) if start.checkpoint else None)
-    trainer.check_learned()
+    trainer.check_result()
     save_result(trainer, plan, training_args)
     if training_args.should_save:
         record.write(training_args.output_dir, finished=True)

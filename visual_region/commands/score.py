@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> None:
     } | _definitions(settings)
     # Earlier versions recorded the flag.
     older = settings | others | {"dtype": args.dtype}
+    # Without the flag, weights are compared in float32, also where samples are read in half precision.
     if pair and not args.dtype and settings["dtype"] != "fp32":
         others["parameters"] = "fp32"
     journal = Journal(args.output, settings | others, older=older)

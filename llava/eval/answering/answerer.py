@@ -88,7 +88,8 @@ class Answerer:
 
     def prompt_ids(self, question: Question) -> torch.Tensor:
         """Ids `(length,)` of the prompt up to the answer; -200 where the image goes."""
-        text = f"{image_mark(self.model.config)}\n{question.text}" if question.image else question.text
+        mark = image_mark(getattr(self.model.config, "mm_use_im_start_end", False))
+        text = f"{mark}\n{question.text}" if question.image else question.text
         if self.own_template:
             turn = [{"role": "user", "content": text}]
             ids = self.tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False)

@@ -5,8 +5,6 @@ finished benchmark is skipped as long as the checkpoint, the flags and the quest
 """
 
 import argparse
-import hashlib
-import json
 import os
 import sys
 import time
@@ -21,6 +19,7 @@ from llava.eval.suite.program_flags import check_program_flags, checkpoint_flags
 from llava.eval.suite.summary import FILES, STATE, read_state, rule_of, summarise
 from llava.files import write_json
 from llava.flags import Parser, run_command, run_program
+from llava.journal import settings_digest
 from llava.outputs import REPORT, check_files
 
 if TYPE_CHECKING:
@@ -103,8 +102,7 @@ def run(
         begin = time.monotonic()
         report = results / f"{benchmark.name}.json"
         # The name tells what it depends on: next to it lies the journal of a program that was interrupted.
-        digest = hashlib.sha256(json.dumps(now, sort_keys=True).encode()).hexdigest()[:12]
-        aside = results / f".{benchmark.name}.{digest}.json"
+        aside = results / f".{benchmark.name}.{settings_digest(now)[:12]}.json"
         # A folder or a question file of one benchmark does not belong to the others.
         environment = {key: value for key, value in os.environ.items() if key not in ("DATA", "QUESTIONS", "IMAGES")}
         python = os.environ.get("PYTHON") or sys.executable

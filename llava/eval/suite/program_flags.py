@@ -10,13 +10,10 @@ from llava.eval.benchmarks import Benchmark
 from llava.flags import Parser
 from llava.names import close, did_you_mean
 
-SET_BY_SCRIPTS = (
-    *("model_path", "question_file", "answers_file", "num_chunks", "chunk_idx"),
-    *("shots_file", "text_file", "data_path", "report_file"),
-)
+OF_ANSWERS = ("model_path", "question_file", "answers_file", "num_chunks", "chunk_idx")
+"""What the script of one benchmark sets: with another value it would score other answers than were made."""
+SET_BY_SCRIPTS = (*OF_ANSWERS, "shots_file", "text_file", "data_path", "report_file")
 """What the scripts set themselves: a second value would apply to every benchmark."""
-OF_ANSWERS = SET_BY_SCRIPTS[:5]
-"""What even the script of one benchmark sets: with another value it would score other answers than were made."""
 
 
 def checkpoint_flags(flags: Sequence[str]) -> argparse.Namespace:
