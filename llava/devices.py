@@ -71,6 +71,15 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return any(name in _cpuinfo() for name in ("avx512_bf16", "amx_bf16"))
 
 
+def bfloat16_line(device: torch.device) -> str:
+    """Whether bfloat16 is fast on a device, and the flags for what is fast there."""
+    if has_fast_bfloat16(device):
+        return "bfloat16 is fast here; train with --bf16 True, evaluate with --dtype bf16"
+    if device.type == "cpu":
+        return "bfloat16 is slow here; use float32: BF16=False for the scripts, --dtype fp32"
+    return "bfloat16 is slow here; use float16: BF16=False and --fp16 True for the scripts, --dtype fp16"
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that memory ran out, on any device."""
     # accelerate's test knows the text of the CPU's allocator on Linux, but not "not enough memory" on Windows.

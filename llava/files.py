@@ -16,6 +16,8 @@ from typing import Any
 
 from llava.names import size_text
 
+LOCK = ".lock"
+"""The file that `locked` locks."""
 _PARTIAL, _OLD = ".partial", ".old"
 _RANDOM = "?" * 8
 """A pattern for the random letters in tempfile's names."""
@@ -187,6 +189,20 @@ def open_locked(path: str | Path) -> FileIO:
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file
         file.close()
+
+
+@contextlib.contextmanager
+def locked(folder: str | Path) -> Iterator[FileIO | None]:
+    """The lock of a folder; None if another process holds it. A child that inherits it holds it too."""
+    file = None
+    with contextlib.suppress(BlockingIOError):
+        file = open_locked(Path(folder) / LOCK)
+    try:
+        yield file
+    finally:
+        if file:
+            (Path(folder) / LOCK).unlink(missing_ok=True)
+            file.close()
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import select
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from typing import Any, NoReturn
 from llava.names import close, did_you_mean
 
 INTERRUPTED = 130
+_NO_READER = 141
 """The exit status of a program that Ctrl-C ended."""
 _SECONDS_TO_END = 30
 """How long a program may take to end after Ctrl-C."""
@@ -99,9 +101,13 @@ def run_program(
     """
     try:
         main()
-    except BrokenPipeError:
+    except BrokenPipeError as error:
+        if not _has_no_reader():
+            # A connection of a library.
+            sys.exit(f"error: {error}")
         # The reader (head, less) has ended. The interpreter's last flush goes to the null device.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(_NO_READER)
     except KeyboardInterrupt:
         print("\ninterrupted" + (f"; {interrupted}" if interrupted else ""), file=sys.stderr)
         sys.exit(INTERRUPTED)
@@ -109,6 +115,13 @@ def run_program(
         if os.environ.get("LLAVA_TRACEBACK"):
             raise
         sys.exit(f"error: {error}")
+
+
+def _has_no_reader() -> bool:
+    """Whether standard output is a pipe whose reader has ended."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def run_command(command: Sequence[str], **options: Any) -> int:

@@ -121,6 +121,11 @@ def check_output(
     output = Path(output)
     check_apart(output, sources, flag, inputs)
     place = check_folder(output, flag)
+    if output.is_dir():
+        # It is written next to the folder, and takes its place.
+        place = _place(flag, output, output.resolve().parent)
+        if output.resolve().is_mount():
+            raise OutputError(f"{flag} {output} is a mount point and cannot be replaced; give a folder in it")
     if output.is_dir() and any(output.iterdir()):
         if gguf:
             held = {file.name for file in output.iterdir()}

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python}
 OUT=${OUT:-checkpoints/quickstart}
-export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}."
+export PYTHONPATH=".${PYTHONPATH:+:$PYTHONPATH}"
 mkdir -p docs/pictures
 "$PYTHON" -m visual_region select sparse-uniform:8 lower:8 lower-middle:8 upper-middle:8 top:8 hybrid:8 random:8@0 \
     --num-layers 32 --picture docs/pictures/selections.png

@@ -18,16 +18,17 @@ def merge_lora(args: argparse.Namespace) -> None:
     # These import torch, so they wait until the flags have been read.
     from bunny.model.builder import check_checkpoint
     from llava.checkpoint.folder import open_checkpoint
-    from llava.checkpoint.write import bytes_of, finish_folder
+    from llava.checkpoint.write import bytes_of, finish_folder, nbytes_of
     from llava.dtypes import dtype_of
     from llava.model.builder import load_checkpoint
 
     checkpoint = open_checkpoint(args.model_path, args.model_base)
     reads = [*checkpoint.folders, args.vision_tower]
-    check_output(args.save_model_path, reads, 0, args.overwrite, "--save-model-path")
+    dtype = dtype_of(args.dtype) or checkpoint.stored_dtype
+    nbytes = nbytes_of([stored.cast(dtype) for stored in shard] for shard in checkpoint.whole.tensors.shards)
+    check_output(args.save_model_path, reads, nbytes, args.overwrite, "--save-model-path")
     if args.model_type:
         check_checkpoint(checkpoint, args.model_type)
-    dtype = dtype_of(args.dtype) or checkpoint.stored_dtype
     tokenizer, model, _, _ = load_checkpoint(checkpoint, device="cpu", dtype=dtype, vision_tower=args.vision_tower)
     with folder_written_whole(args.save_model_path, bytes_of(model.state_dict())) as aside:
         model.save_pretrained(aside)

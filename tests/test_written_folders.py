@@ -137,3 +137,11 @@ def test_modes_are_the_umasks(written):
     modes["mm_projector.bin"] = stat.S_IMODE((written / "mm_projector.bin").stat().st_mode)
     wrong = {name: oct(mode) for name, mode in modes.items() if mode != (0o750 if (written / name).is_dir() else 0o640)}
     assert not wrong
+
+
+def test_an_export_has_the_file_of_processors_that_transformers_4_reads(written):
+    values = json.loads((written / "exported/preprocessor_config.json").read_text())
+    inside = json.loads((written / "exported/processor_config.json").read_text())["image_processor"]
+    assert values["image_processor_type"] == inside["image_processor_type"].removesuffix("Pil") == "LlavaImageProcessor"
+    assert values["do_pad"]
+    assert {k: v for k, v in inside.items() if k != "image_processor_type"}.items() <= values.items()

@@ -26,6 +26,18 @@ def named_tensors(checkpoint: Checkpoint) -> dict[str, Stored]:
     return {our_name(stored.name): stored for stored in checkpoint.tensors}
 
 
+def tuned_layers(model: Checkpoint) -> frozenset[int]:
+    """The layers of a full checkpoint, by their numbers in the original model, that are not a language model's own.
+
+    Those that were tuned or healed, and not set back; of a LLaVA that records none, such as upstream's, all.
+    """
+    record = model.record
+    changed = {*(record.layers or ()), *(record.healed or {}).get("layers", ())}
+    if not changed:
+        return frozenset(record.original if model.tower else ())
+    return frozenset(record.original) & (changed - set(record.reverted))
+
+
 def backbone_index(model: Checkpoint, backbone: Checkpoint) -> list[int]:
     """For each present layer of a full checkpoint, its index in the backbone.
 

@@ -66,7 +66,7 @@ def open_checkpoint(
         found = some(sorted(item.name for item in path.iterdir())) or "nothing"
         raise _not_whole(path, f"no config.json and no {ADAPTER_CONFIG}; it holds {found}")
     stored = _read_config(path)
-    files = _full_weight_files(path)
+    files = _full_weight_files(path, weights)
     if not files and (path / PROJECTOR).is_file():
         opened = _open_base(path, Kind.PROJECTOR, stored, None, wanted)
         family = wanted.family({**(opened.own if opened else {}), **stored})
@@ -76,7 +76,8 @@ def open_checkpoint(
         raise _not_whole(path, f"it has config.json, but neither weights nor {PROJECTOR}")
     hf = is_hf_llava(stored)
     own = config_from_hf(stored, str(path)) if hf else stored
-    tensors = _whole_tensors(path, files) if files else Tensors(path)
+    # Of a hub id there may be an index only; the shards are downloaded when the model is loaded.
+    tensors = _whole_tensors(path, files) if files and all(map(Path.is_file, files)) else Tensors(path)
     return Checkpoint(name, path, Kind.FULL, stored, own, tensors, wanted.family(own), hf=hf)
 
 
@@ -199,13 +200,14 @@ def _check_adapter_fits(path: Path, stored: dict[str, Any], adapter: Adapter, ba
         )
 
 
-def _full_weight_files(path: Path) -> list[Path]:
+def _full_weight_files(path: Path, needed: bool) -> list[Path]:
+    """The files of a model's weights; if they are needed, all must be there."""
     try:
         files = weight_files(path)
     except (ValueError, KeyError) as error:
         raise _not_whole(path, f"its index of weights cannot be read ({error})") from error
     missing = [file.name for file in files if not file.is_file()]
-    if missing:
+    if missing and needed:
         raise _not_whole(path, f"its index names {', '.join(missing)}, which are missing")
     return files
 

@@ -92,11 +92,14 @@ class LayerRecord:
         changes = {"num_layers": depth, "kept_layers": kept, "removed_layers": removed}
         return LayerRecord(dict(self.values) | changes, len(kept))
 
-    def set_back(self, layers: Sequence[int]) -> "LayerRecord":
-        """The record after `layers`, indices of the present model, got the backbone's weights again."""
+    def set_back(self, layers: Sequence[int], tuned: Sequence[int] = ()) -> "LayerRecord":
+        """The record after layers, indices of the present model, got other weights.
+
+        `layers` got the backbone's again; `tuned` got those of a base in which they are tuned.
+        """
         original = self.original
-        back = sorted({*self.reverted, *(original[i] for i in layers)})
-        return self._with({"num_layers": self.original_depth}, reverted=back)
+        back = {*self.reverted, *(original[i] for i in layers)} - {original[i] for i in tuned}
+        return self._with({"num_layers": self.original_depth}, reverted=sorted(back))
 
     def after_healing(self, before: "LayerRecord", **settings: Any) -> "LayerRecord":
         """The record after a distillation of this record's layers; the region is the one of `before`."""

@@ -8,7 +8,6 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -128,24 +127,34 @@ class Tensors:
     """The tensors of some safetensors or .bin files, by name and per file; each file is opened once, when needed.
 
     Args:
-        source: the files, or a folder whose weights may be downloaded later.
+        source: the files, or a folder whose weights may be downloaded later; until all are there, it has none.
     """
 
     def __init__(self, source: Sequence[Path] | Path) -> None:
         self._source = source
+        self._shards: list[list[Stored]] = []
+        self._by_name: dict[str, Stored] = {}
 
-    @cached_property
+    @property
     def files(self) -> list[Path]:
-        return weight_files(self._source) if isinstance(self._source, Path) else list(self._source)
+        if not isinstance(self._source, Path):
+            return list(self._source)
+        files = weight_files(self._source)
+        return files if all(map(Path.is_file, files)) else []
 
-    @cached_property
+    @property
     def shards(self) -> list[list[Stored]]:
         """The tensors of each file, in the order of their bytes."""
-        return [_of_safetensors(file) if file.suffix == ".safetensors" else _of_bin(file) for file in self.files]
+        if not self._shards:
+            found = [_of_safetensors(file) if file.suffix == ".safetensors" else _of_bin(file) for file in self.files]
+            self._shards = found
+        return self._shards
 
-    @cached_property
+    @property
     def by_name(self) -> dict[str, Stored]:
-        return {stored.name: stored for shard in self.shards for stored in shard}
+        if not self._by_name:
+            self._by_name = {stored.name: stored for shard in self.shards for stored in shard}
+        return self._by_name
 
     def __getitem__(self, name: str) -> Stored:
         return self.by_name[name]
@@ -165,19 +174,22 @@ class Tensors:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files with a model's weights; the shards of an index may be missing."""
+    """The files with a model's weights; if no format is whole, some of those that an index names are missing."""
+    formats = []
     for name in INDEXES:
         if (folder / name).is_file():
             index = json.loads((folder / name).read_text(encoding="utf-8"))
-            return [folder / shard for shard in sorted(set(index["weight_map"].values()))]
-    return [folder / name for name in WHOLE if (folder / name).is_file()][:1]
+            formats.append([folder / shard for shard in sorted(set(index["weight_map"].values()))])
+    formats += [[folder / name] for name in WHOLE if (folder / name).is_file()]
+    whole = (files for files in formats if all(map(Path.is_file, files)))
+    return next(whole, formats[0] if formats else [])
 
 
 def tensors_in(folder: str | Path) -> Tensors:
     """The tensors of a folder with a whole model, such as a tower; raises `TensorFileError` without weights."""
     tensors = Tensors(Path(folder))
     if not tensors.files:
-        raise TensorFileError(f"{folder} holds no weights ({', '.join(WHOLE)}, or an index of shards)")
+        raise TensorFileError(f"{folder} holds no weights ({', '.join(WHOLE)}, or an index with all its shards)")
     return tensors
 
 

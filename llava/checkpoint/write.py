@@ -33,14 +33,22 @@ _CHUNK = 1 << 26
 
 @contextlib.contextmanager
 def rewritten_folder(
-    source: Path, output: str | Path, config: Mapping[str, Any], leave: Sequence[str] = (), nbytes: int = 0
+    source: Path,
+    output: str | Path,
+    config: Mapping[str, Any],
+    leave: Sequence[str] = (),
+    nbytes: int = 0,
+    others: Sequence[Path] = (),
 ) -> Iterator[Path]:
     """Yields a folder to write weights to; it becomes `output` when the block ends without an error.
 
     It gets the source's tokenizer, generation config and the like first, except the files named in `leave`, and
-    `config` as config.json last. `nbytes` are those of the weights.
+    `config` as config.json last. `nbytes` are those of the weights; of `others`, files that exist are copied unless the
+    source has its own.
     """
     with folder_written_whole(output, nbytes) as aside:
+        for file in filter(Path.is_file, others):
+            shutil.copyfile(file, aside / file.name)
         for file in sorted(source.iterdir()):
             if file.is_file() and file.name not in {*_LEFT_BEHIND, *leave} and not file.name.endswith(_WEIGHTS):
                 shutil.copyfile(file, aside / file.name)
@@ -84,9 +92,10 @@ def write_checkpoint(
     config: Mapping[str, Any],
     desc: str,
     leave: Sequence[str] = (),
+    others: Sequence[Path] = (),
 ) -> None:
-    """Writes a full checkpoint: `shards` as its weights, `config` as config.json, the other files from `source`."""
-    with rewritten_folder(source, output, config, leave, nbytes_of(shards)) as aside:
+    """Writes a full checkpoint: `shards` as its weights, the rest as `rewritten_folder`."""
+    with rewritten_folder(source, output, config, leave, nbytes_of(shards), others) as aside:
         write_shards(shards, aside, desc)
 
 

@@ -37,6 +37,7 @@ class LazySupervisedDataset(Dataset):
     Args:
         indices: the samples to use; default all.
         tiling: of the model; None for one view per image.
+        answers_only: as of `preprocess`.
     """
 
     records: Records
@@ -50,6 +51,7 @@ class LazySupervisedDataset(Dataset):
     indices: np.ndarray | None = None
     mm_use_im_start_end: bool = False
     tiling: Tiling | None = None
+    answers_only: bool = False
 
     def __post_init__(self) -> None:
         self.image_folder = Path(self.image_folder or "")
@@ -74,6 +76,7 @@ class LazySupervisedDataset(Dataset):
             len(record.images),
             self.model_max_length,
             self.mm_use_im_start_end,
+            self.answers_only,
         )
         item: dict[str, Any] = {"input_ids": input_ids, "labels": labels}
         paths = [self.image_folder / name for name in record.images]

@@ -10,6 +10,9 @@ from llava.conversation import Conversation, Segment, SeparatorStyle
 from llava.mm_utils import image_mark
 from llava.tokenization import encode_segments
 
+_LAST = "### "
+"""The end of a text in the templates with "###"."""
+
 
 def collect_images(turn: str, template: Conversation, several: bool = False, mm_use_im_start_end: bool = False) -> str:
     """Moves the turn's `<image>` to its beginning, each on its own line.
@@ -53,6 +56,7 @@ def preprocess(
     num_images: int,
     max_length: int | None = None,
     mm_use_im_start_end: bool = False,
+    answers_only: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids and labels of one sample.
 
@@ -60,6 +64,8 @@ def preprocess(
         num_images: images of the sample; with 0 an `<image>` in the text is plain text.
         max_length: text-only samples are cut to it, as upstream does; samples with images are cut after their
             features are inserted.
+        answers_only: only the assistant's words have labels, also in the templates with "###", where upstream trains
+            on parts of headers too. The ids are the same.
 
     Returns:
         `(input_ids, labels)`, int64 `(length,)`: -200 in the ids for an image, -100 in the labels where nothing is
@@ -68,7 +74,8 @@ def preprocess(
     if num_images:
         turns = [collect_images(turn, template, num_images > 1, mm_use_im_start_end) for turn in turns]
     if template.sep_style is SeparatorStyle.SINGLE:
-        ids, labels = _first_llavas_format(turns, tokenizer, template, split_images=num_images > 0)
+        make = _first_llavas_answers if answers_only else _first_llavas_format
+        ids, labels = make(turns, tokenizer, template, split_images=num_images > 0)
     else:
         segments = build_conversation(turns, template).segments()
         ids, labels = encode_segments(segments, tokenizer, split_images=num_images > 0)
@@ -85,15 +92,32 @@ def _first_llavas_format(
     The labels are exactly upstream's: everything except the human's words is supervised, with the first two tokens of
     a human's header. Each piece is measured with its own bos, so the mask shifts right by one token per turn.
     """
-    header = f"{template.system}\n\n"
-    lines = [f"### {template.roles[i % 2]}: {text}\n" for i, text in enumerate(turns)]
-    ids, labels = encode_segments([Segment(f"{header}{''.join(lines)}### ", True)], tokenizer, split_images)
+    header, lines = _first_llavas_lines(turns, template)
+    text = header + "".join(head + words for head, words in lines) + _LAST
+    ids, labels = encode_segments([Segment(text, True)], tokenizer, split_images)
     start = len(encode_segments([Segment(header, False)], tokenizer, split_images)[0])
     labels[:start] = [IGNORE_INDEX] * start
     for i, line in enumerate(lines):
-        length = len(encode_segments([Segment(line, False)], tokenizer, split_images)[0])
+        length = len(encode_segments([Segment("".join(line), False)], tokenizer, split_images)[0])
         if i % 2 == 0:
             for position in range(start + 2, min(start + length, len(labels))):
                 labels[position] = IGNORE_INDEX
         start += length
     return ids, labels
+
+
+def _first_llavas_answers(
+    turns: Sequence[str], tokenizer: PreTrainedTokenizerBase, template: Conversation, split_images: bool
+) -> tuple[list[int], list[int]]:
+    """The same ids, with labels on the assistant's words only."""
+    header, lines = _first_llavas_lines(turns, template)
+    segments = [Segment(header, False)]
+    for i, (head, words) in enumerate(lines):
+        segments += [Segment(head, False), Segment(words, i % 2 == 1)]
+    return encode_segments([*segments, Segment(_LAST, False)], tokenizer, split_images)
+
+
+def _first_llavas_lines(turns: Sequence[str], template: Conversation) -> tuple[str, list[tuple[str, str]]]:
+    """What begins the text, and of each turn what comes before its words, and its words."""
+    lines = [(f"### {template.roles[i % 2]}:", f" {text}\n") for i, text in enumerate(turns)]
+    return f"{template.system}\n\n", lines

@@ -109,9 +109,19 @@ def export(
         config.save_pretrained(aside)
         _stock_generation(model, tokenizer, image_token, template).save_pretrained(aside)
         stock_processor.save_pretrained(aside)
+        _write_image_processor(stock_processor.image_processor, aside)
         finish_folder(aside, tokenizer, Path(output).name)
         _keep_tokenizer_as_is(aside)
     return notes
+
+
+def _write_image_processor(processor: BaseImageProcessor, folder: Path) -> None:
+    """Writes preprocessor_config.json: transformers 4 reads it, and does not know the names of classes with "Pil"."""
+    processor.save_pretrained(folder)
+    file = folder / "preprocessor_config.json"
+    values = json.loads(file.read_text(encoding="utf-8"))
+    values["image_processor_type"] = values["image_processor_type"].removesuffix("Pil")
+    file.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _with_image_token(tokenizer: PreTrainedTokenizerBase) -> tuple[PreTrainedTokenizerBase, list[str]]:

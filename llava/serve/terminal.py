@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from llava.checkpoint.folder import open_checkpoint
+from llava.checkpoint.opened import Kind
 from llava.conversation import get_template
 from llava.eval.answering.answerer import Generation
 from llava.eval.answering.arguments import check_questions_template
@@ -18,6 +19,8 @@ def chat(args: argparse.Namespace) -> None:
     name = args.conv_mode or checkpoint.template
     template = get_template(name)
     check_questions_template(name, checkpoint)
+    if args.image_file and checkpoint.kind is Kind.FULL and not (checkpoint.tower or args.vision_tower):
+        raise ChatError(f"{checkpoint.name} has no vision tower: it cannot be shown images")
     images = [load_image(args.image_file)] if args.image_file else []
     tokenizer, model, processor, _ = load_checkpoint(
         checkpoint,

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NoReturn
 import torch
 import transformers
 from transformers import HfArgumentParser
+from transformers.utils import is_torch_tf32_available
 
 from llava.data.share import WHOLE
 from llava.families import ModelFamily
@@ -144,8 +145,9 @@ class TrainingArguments(transformers.TrainingArguments):
             # transformers ends here; the plan reports it with everything else that is wrong.
             self.refused.append("--fp16 True with --bf16 True: a run computes in one of them; give one")
             self.fp16 = False
-        if not torch.accelerator.is_available():
-            self.use_cpu = True
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        if self.tf32 and (self.use_cpu or not is_torch_tf32_available()):
+            # The scripts ask for it; hardware without it has nothing to switch on.
             self.tf32 = None
         if self.accelerator_config is None and self.dataloader_pin_memory and torch.cuda.is_available():
             # A batch is copied while the device computes; else the copy waits until the step before has ended.

@@ -148,6 +148,10 @@ def _open_base(model: ModelArguments, cache_dir: str | None) -> Checkpoint:
         raise ValueError(
             f"--model_name_or_path {base.name} is a {base.kind.value} checkpoint; merge it into its base first"
         )
+    if base.config.get("mm_use_im_start_end"):
+        raise ValueError(
+            f"--model_name_or_path {base.name} has marks around images (mm_use_im_start_end); it cannot be trained here"
+        )
     return base
 
 
@@ -186,8 +190,10 @@ def _vision(model: ModelArguments, data: DataArguments, base: Checkpoint) -> tup
     use_s2, scales = getattr(model, "use_s2", False), getattr(model, "s2_scales", None)
     if base.config.get("use_s2"):
         use_s2, scales = True, scales or base.config.get("s2_scales")
+    if base.hf and model.vision_tower:
+        warn(f"--vision_tower {model.vision_tower} is not used: {base.name} holds its own tower")
     vision = VisionSettings(
-        model.vision_tower or base.tower,
+        base.tower if base.hf else model.vision_tower or base.tower,
         model.mm_vision_select_layer,
         model.mm_vision_select_feature,
         model.mm_projector_type,

@@ -38,10 +38,16 @@ _LORA = {"r": "lora_r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropou
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run starts: at a checkpoint-N, or at the base; `done`: there is nothing left to do."""
+    """Where a run starts: at a checkpoint-N, or at the base.
+
+    Attributes:
+        done: there is nothing left to do.
+        again: the output folder holds a start of the same run that was killed.
+    """
 
     checkpoint: Path | None = None
     done: bool = False
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ def starting_point(record: RunRecord, plan: RunPlan, training: TrainingArguments
             f"--output_dir {output} holds the result of a run of another length, and no checkpoint-N to go on from; "
             "give another --output_dir, or delete that folder"
         )
-    return Start(checkpoint, done)
+    return Start(checkpoint, done, again=begun is not None and not begun["finished"] and _is_same_run(begun, record))
 
 
 def _checkpoint(training: TrainingArguments, result: bool) -> Path | None:
@@ -147,6 +153,11 @@ def _differences(folder: Path, record: RunRecord, plan: RunPlan, training: Train
     elif training.max_steps <= 0 and training.num_train_epochs + 1e-3 < (state.get("epoch") or 0):
         lines.append(f"--num_train_epochs {training.num_train_epochs:g}: it has made {state['epoch']:.2f} already")
     return lines
+
+
+def _is_same_run(begun: Mapping[str, Any], record: RunRecord) -> bool:
+    before, now = begun["settings"], record.settings
+    return all(name in before and _same(before[name], value) for name, value in now.items())
 
 
 def _same(before: Any, now: Any) -> bool:

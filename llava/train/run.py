@@ -1,9 +1,10 @@
 """One training run, from the arguments to the written folder."""
 
+import contextlib
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,20 @@ import torch
 import transformers
 from transformers import set_seed
 
+from llava.checkpoint.card import RUN_FILE
 from llava.checkpoint.identity import base_values
 from llava.checkpoint.opened import Kind
-from llava.data.collate import DataCollatorForSupervisedDataset
-from llava.data.dataset import LazySupervisedDataset
-from llava.data.feature_cache import FeatureCache
 from llava.data.share import WHOLE
-from llava.devices import threads_line
+from llava.devices import bfloat16_line, has_fast_bfloat16, threads_line
+from llava.files import locked
 from llava.model.builder import load_base
 from llava.model.kernels import apply_kernels
 from llava.model.multimodal_encoder.tower_weights import trained_tower_files
 from llava.names import count
-from llava.train.arguments import DataArguments, TrainingArguments, parse_arguments
+from llava.train.arguments import DataArguments, ModelArguments, TrainingArguments, parse_arguments
 from llava.train.attention import computes_padding
 from llava.train.checkpoint import describe_output, move_files
+from llava.train.data import load_data
 from llava.train.flag_names import HUGE_PAGES, ConfigurationError
 from llava.train.hub import create_repository, push_result
 from llava.train.llava_trainer import LLaVATrainer
@@ -32,12 +33,15 @@ from llava.train.memory import choose_recomputation, choose_sharding, memory_exp
 from llava.train.model_config import configure
 from llava.train.plan import RunPlan, make_plan
 from llava.train.report import training_table
-from llava.train.resume import Earlier, earlier_run, starting_point
+from llava.train.resume import Earlier, Start, earlier_run, starting_point
 from llava.train.run_meter import RunMeter, facts_of
 from llava.train.run_record import RunRecord
 from llava.train.tower_check import describe_tower
 from llava.train.zero import config_of_stage, weights_whole
 from visual_region.tuning import apply_lora, assert_trains_exactly, recompute_layers, train_layers
+
+_WORKERS_END = 15
+"""Seconds in which the data workers of a killed run, which hold its lock too, have ended."""
 
 
 def run(
@@ -68,9 +72,46 @@ def run(
         if training_args.push_to_hub and training_args.should_save:
             print(push_result(training_args, create_repository(training_args)))
         return
+    if training_args.push_to_hub and training_args.should_save:
+        create_repository(training_args)
+    with output_locked(training_args):
+        trainer = learn(plan, model_args, data_args, training_args, record, start, make_trainer or LLaVATrainer)
+    if training_args.push_to_hub:
+        # Last: if it fails, the run is finished nevertheless, and the same command pushes without training again.
+        trainer.push_to_hub()
+
+
+@contextlib.contextmanager
+def output_locked(training_args: TrainingArguments) -> Iterator[None]:
+    """Holds the output folder, in the process that writes; raises `ConfigurationError` if another run holds it."""
+    if not training_args.should_save:
+        yield
+        return
+    folder, last_look = training_args.output_dir, time.monotonic() + _WORKERS_END
+    while True:
+        with locked(folder) as lock:
+            if lock:
+                yield
+                return
+        if time.monotonic() > last_look:
+            raise ConfigurationError(f"another process trains into {folder}; wait for it, or give another --output_dir")
+        time.sleep(1)
+
+
+def learn(
+    plan: RunPlan,
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    training_args: TrainingArguments,
+    record: RunRecord,
+    start: Start,
+    make_trainer: Callable[..., LLaVATrainer],
+) -> LLaVATrainer:
+    """Loads, trains and writes the result; returns the trainer."""
     if training_args.should_save:
-        if training_args.push_to_hub:
-            create_repository(training_args)
+        if not start.again and start.checkpoint is None:
+            # Of another run, which was killed before its first checkpoint.
+            Path(training_args.output_dir, RUN_FILE).unlink(missing_ok=True)
         record.write(training_args.output_dir)
     recomputation = None
     if training_args.chooses_recomputation:
@@ -78,6 +119,8 @@ def run(
     if training_args.should_log:
         if data_args.data_share != WHOLE:
             print(f"training on {data_args.data_share} of {data_args.data_path}: {count(len(plan.indices), 'sample')}")
+        if training_args.bf16 and not has_fast_bfloat16(training_args.device):
+            print(f"note: {bfloat16_line(training_args.device)}")
         print(plan.attention_line)
         print(plan.kernels.line)
         if training_args.device.type == "cpu" and os.environ.get(HUGE_PAGES) == "1":
@@ -97,8 +140,8 @@ def run(
             recompute_layers(base, recomputation.layers, plan.base.family.layer_path)
         data = load_data(model, plan, data_args, training_args)
         parts = {"model": model, "kind": plan.kind, "processing_class": plan.tokenizer, "args": training_args, **data}
-        trainer = (make_trainer or LLaVATrainer)(**parts, tiling=plan.tiling)
-        trainer.add_callback(RunMeter(trainer, facts_of(plan, data_args, training_args, model)))
+        trainer = make_trainer(**parts, tiling=plan.tiling)
+        trainer.add_callback(RunMeter(trainer, facts_of(plan, data_args, training_args, model), again=start.again))
         if training_args.should_log:
             print(training_table(model, trainer.parameter_groups(model), plan.selection), flush=True)
             if start.checkpoint:
@@ -108,9 +151,7 @@ def run(
     save_result(trainer, plan, training_args)
     if training_args.should_save:
         record.write(training_args.output_dir, finished=True)
-    if training_args.push_to_hub:
-        # Last: if it fails, the run is finished nevertheless, and the same command pushes without training again.
-        trainer.push_to_hub()
+    return trainer
 
 
 def shard(
@@ -190,68 +231,6 @@ def choose_what_trains(model: Any, plan: RunPlan, training_args: TrainingArgumen
         # Its unused layers too: without autocast a tower computes in one dtype.
         tower.to(kept_in)
     return wrapped
-
-
-def load_data(model: Any, plan: RunPlan, data_args: DataArguments, training_args: TrainingArguments) -> dict[str, Any]:
-    """Datasets to train on and to evaluate, and their collator, as the trainer's arguments."""
-    base = model.get_base_model() if plan.kind is Kind.LORA else model
-    tower = base.get_vision_tower()
-    processor = tower.load_processor()
-    dtype = training_args.compute_dtype
-    cache = None
-    with weights_whole(training_args):
-        if data_args.vision_feature_cache:
-            ratio = data_args.image_aspect_ratio
-            cache = FeatureCache(data_args.vision_feature_cache, tower, ratio, dtype, plan.tiling)
-            folder = Path(data_args.image_folder or "")
-            used = [records for records in (plan.records, plan.eval_records) if records]
-            images = [folder / name for records in used for name in records.unique_images()]
-            # One process makes them; the others wait at the lock, as a collective would end after --ddp_timeout.
-            cache.ensure(images, tower, training_args.device)
-            tower.unload()
-        else:
-            tower.load_model(device_map=training_args.device, dtype=dtype)
-
-    dataset = partial(
-        LazySupervisedDataset,
-        tokenizer=plan.tokenizer,
-        template=plan.template,
-        image_folder=data_args.image_folder,
-        image_processor=processor,
-        image_aspect_ratio=data_args.image_aspect_ratio,
-        model_max_length=training_args.model_max_length,
-        feature_cache=cache,
-        tiling=plan.tiling,
-    )
-    empty = empty_image(base, training_args.zero_stage == 3)
-    return {
-        "train_dataset": dataset(plan.records, indices=plan.indices),
-        "eval_dataset": dataset(plan.eval_records) if plan.eval_records else None,
-        "data_collator": DataCollatorForSupervisedDataset(plan.tokenizer, training_args.model_max_length, empty),
-    }
-
-
-def empty_image(model: Any, sharded: bool) -> tuple[str, torch.Tensor] | None:
-    """What a batch without images sends through the modules in front of the language model, as the collator's `empty`.
-
-    Upstream sends an image of zeros for each text sample. Its features are not used, but what made them has a gradient
-    of zero instead of none: AdamW decays it and moves it by its momentum, and DDP waits for it. A frozen tower need not
-    run for that: the projector has the same gradient with features of zeros. Where neither trains, nothing is sent.
-
-    Args:
-        sharded: ZeRO-3; a rank that leaves out a module that other ranks run, also a frozen one, would block them.
-    """
-    tower, decoder = model.get_vision_tower(), model.get_model()
-    # An image of several views passes through `image_newline` too, also one with a single view.
-    views = (1,) if model.tiling.several else ()
-    # With a feature cache the tower is not loaded, and no rank runs it.
-    if tower.trains or (sharded and tower.is_loaded):
-        processor = tower.load_processor()
-        crop = processor.crop_size or processor.size
-        return "images", torch.zeros(*views, 3, crop["height"], crop["width"])
-    if sharded or any(parameter.requires_grad for parameter in decoder.projector_parameters()):
-        return "image_features", torch.zeros(*views, tower.num_patches, tower.hidden_size)
-    return None
 
 
 def save_result(trainer: LLaVATrainer, plan: RunPlan, training_args: TrainingArguments) -> None:

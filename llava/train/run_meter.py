@@ -22,6 +22,8 @@ from llava.train.report import size_of
 
 _EVERY = 20.0
 """Seconds between two writings: a killed run loses at most so much of what it cost."""
+_NOTHING_COUNTED = {"samples": 0, "tokens": 0, "counted_seconds": 0.0}
+"""What a start saw up to its last checkpoint or its end, and the seconds up to there."""
 _PACKAGES = ("torch", "transformers", "peft", "accelerate")
 _ROOT = Path(__file__).parents[2]
 
@@ -32,21 +34,23 @@ class RunMeter(TrainerCallback):
     Each start of a run is an entry of `starts`; steps that a killed run made after its last checkpoint are made again
     and count twice in `seconds` and `device_hours`, because they were paid for twice. `samples` and `tokens` are those
     that the steps saw, of all processes; `tokens` are positions of the decoder, image tokens included, padding not.
+
+    Args:
+        again: whether the file in the output folder is of an earlier start of this run, also if it begins at step 0.
     """
 
-    def __init__(self, trainer: Any, facts: Mapping[str, Any]) -> None:
-        self.trainer, self.facts = trainer, dict(facts)
+    def __init__(self, trainer: Any, facts: Mapping[str, Any], again: bool = False) -> None:
+        self.trainer, self.facts, self.again = trainer, dict(facts), again
         self.file = Path(trainer.args.output_dir) / RUN_FILE
         self.starts: list[dict[str, Any]] = []
         self._began = self._written = 0.0
         self._warned = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        resumed = state.global_step > 0
-        earlier = read_run(self.file.parent) if resumed else {}
+        earlier = read_run(self.file.parent) if self.again or state.global_step > 0 else {}
         now = datetime.now(UTC).isoformat(timespec="seconds")
         start = {"began": now, "from_step": state.global_step, "to_step": state.global_step}
-        self.starts = [*earlier.get("starts", []), start | {"seconds": 0.0, "samples": 0, "tokens": 0}]
+        self.starts = [*earlier.get("starts", []), start | {"seconds": 0.0, **_NOTHING_COUNTED}]
         self._began = time.perf_counter()
         self._write(state, finished=False)
 
@@ -65,7 +69,8 @@ class RunMeter(TrainerCallback):
     def _count(self) -> None:
         """What all processes saw; called where all of them are at the same step."""
         seen = self.trainer.accelerator.reduce(self.trainer.seen.clone(), "sum")
-        self.starts[-1]["samples"], self.starts[-1]["tokens"] = map(int, seen.tolist())
+        counts = [*map(int, seen.tolist()), round(time.perf_counter() - self._began, 3)]
+        self.starts[-1] |= dict(zip(_NOTHING_COUNTED, counts, strict=True))
 
     def _write(self, state: Any, finished: bool) -> None:
         self._written = time.perf_counter()
@@ -76,8 +81,8 @@ class RunMeter(TrainerCallback):
         number = args.world_size * max(args.n_gpu, 1)
         seconds, samples, tokens = (sum(one[name] for one in self.starts) for name in ("seconds", "samples", "tokens"))
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-        # Rates of the starts whose samples were counted: a killed start may have had no checkpoint.
-        counted = sum(one["seconds"] for one in self.starts if one["samples"])
+        # Files of earlier versions do not have the seconds at which samples were counted.
+        counted = sum(one.get("counted_seconds", one["seconds"]) for one in self.starts if one["samples"])
         cost = {
             "steps": state.global_step,
             "samples": samples,

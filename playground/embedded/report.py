@@ -92,7 +92,7 @@ def markdown(report: dict[str, Any]) -> str:
         "Healing: the model without these layers learned the unpruned model's answers on training data. The same "
         f"{whole['questions']} questions:",
         _accuracies(report, kept),
-        f"Time: {sum(report['seconds'].values())} s ({spent}).",
+        f"Time: {sum(report['seconds'].values())} s ({spent}); of an interrupted stage, that of its last start.",
     ]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 

@@ -4,5 +4,5 @@
 # and writes it to playground/data/eval/results/NAME. If you run it again, it skips what is finished, as long as the
 # checkpoint is unchanged.
 set -euo pipefail
-export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}."
-exec ${DRY_RUN:+echo} ${PYTHON:-python} -m llava.eval.suite.all "$@"
+export PYTHONPATH=".${PYTHONPATH:+:$PYTHONPATH}"
+exec ${DRY_RUN:+echo} "${PYTHON:-python}" -m llava.eval.suite.all "$@"

@@ -10,7 +10,7 @@
 # KERNELS: auto (liger on a GPU where liger-kernel is installed; cpu on a CPU), none, liger, cpu, compile (torch.compile).
 # CHECKPOINTING: auto (recompute only as many layers as the device's memory asks for), True (upstream's), False.
 # DRY_RUN=1 prints the whole command and runs nothing.
-export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}."
+export PYTHONPATH=".${PYTHONPATH:+:$PYTHONPATH}"
 
 COMMON=(
     --bf16 "${BF16:-True}"
@@ -55,6 +55,10 @@ visible_gpus() {
 launch() {
     local gpus="${GPUS:-$(visible_gpus)}"
     local nodes="${NNODES:-1}"
+    if ! [[ "$gpus" =~ ^[0-9]+$ && "$nodes" =~ ^[1-9][0-9]*$ ]]; then
+        echo "error: GPUS=$gpus, NNODES=$nodes: give numbers; CUDA_VISIBLE_DEVICES=0,1 chooses GPUs" >&2
+        exit 2
+    fi
     if [ "$nodes" -gt 1 ] && { [ -z "${NODE_RANK:-}" ] || [ -z "${MASTER_ADDR:-}" ]; }; then
         echo "error: NNODES=$nodes needs NODE_RANK (0 on the first machine) and MASTER_ADDR (its address)" >&2
         exit 2

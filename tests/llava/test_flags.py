@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from llava.flags import Parser
+from llava.flags import Parser, run_program
 from llava.names import close, did_you_mean
 
 
@@ -86,3 +86,23 @@ def test_ctrl_c_ends_a_program_and_what_it_started_with_one_line():
     _, said = parent.communicate(timeout=60)
     assert parent.returncode == 130
     assert said == "\ninterrupted; the same command goes on from here\n"
+
+
+def test_a_reader_that_ends_is_no_success():
+    """As in `quickstart.sh | head`: a stage that stopped for it is not finished."""
+    code = (
+        "from llava.flags import run_program\nrun_program(lambda: [print('x' * 999, flush=True) for _ in range(9999)])"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 128 + signal.SIGPIPE
+
+
+def test_a_connection_that_ends_is_an_error():
+    def lost():
+        raise BrokenPipeError(32, "Broken pipe")
+
+    with pytest.raises(SystemExit, match=r"error: .*Broken pipe"):
+        run_program(lost)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -125,6 +126,20 @@ def test_a_folder_is_checked_after_what_a_killed_run_left_is_gone(tmp_path):
     assert not list(tmp_path.iterdir())
     with pytest.raises(OutputError, match=r"out needs 1000000000\.00 GB and .* free"):
         check_output(tmp_path / "out", [], 10**18)
+
+
+def test_a_folder_that_cannot_be_replaced(tmp_path, monkeypatch):
+    """A folder is written next to an existing one, and takes its place."""
+    output = tmp_path / "out"
+    output.mkdir()
+    places = []
+    monkeypatch.setattr("llava.outputs.shutil.disk_usage", lambda path: places.append(path) or SimpleNamespace(free=1))
+    with pytest.raises(OutputError, match=r"needs 0\.00 GB"):
+        check_output(output, [])
+    assert places == [tmp_path]
+    monkeypatch.setattr(Path, "is_mount", lambda self: True)
+    with pytest.raises(OutputError, match="is a mount point and cannot be replaced; give a folder in it"):
+        check_output(output, [])
 
 
 def test_check_files(place):

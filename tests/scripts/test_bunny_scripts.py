@@ -95,6 +95,11 @@ def test_what_is_set_outside_wins():
     assert (training.learning_rate, model.tune_layers, model.model_name_or_path) == (5e-5, "0-7", "/my/phi")
 
 
+def test_what_is_empty_is_not_set():
+    model, _, training, _ = dry_run("recipe.sh", "llama3-8b-s2", "recipe1", LR="", USE_S2="", MAX_LENGTH="")
+    assert (training.learning_rate, model.use_s2, training.model_max_length) == (1e-4, True, 4096)
+
+
 def test_unknown_recipe():
     command = ["bash", "scripts/train/bunny/recipe.sh", "phi-4", "recipe1"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

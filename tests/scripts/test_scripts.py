@@ -228,3 +228,29 @@ def test_a_process_for_each_visible_gpu(tmp_path, visible, processes):
 @pytest.mark.parametrize("script", sorted((ROOT / "scripts").rglob("*.sh")), ids=lambda p: str(p.relative_to(ROOT)))
 def test_syntax(script):
     subprocess.run(["bash", "-n", script], check=True)
+
+
+@pytest.mark.parametrize("settings", [{"GPUS": "0,1"}, {"GPUS": "all"}, {"NNODES": "two"}, {"NNODES": "0"}])
+def test_numbers_of_processes_that_are_none(settings):
+    """bash would go on with one process, and so with a smaller batch than the recipe's."""
+    environment = os.environ | {"DRY_RUN": "1"} | settings
+    command = ["bash", "scripts/train/finetune_lora.sh"]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "give numbers; CUDA_VISIBLE_DEVICES=0,1 chooses GPUs" in result.stderr
+
+
+@pytest.mark.parametrize("script", ["train/pretrain.sh", "eval/all.sh", "eval/compare.sh", "eval/gqa.sh"])
+def test_a_python_with_blanks_and_another_llava_on_the_path(script, tmp_path):
+    python, other = tmp_path / "a b" / "python", tmp_path / "other"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/bash\nexec {shlex.quote(sys.executable)} "$@"\n')
+    python.chmod(0o755)
+    (other / "llava").mkdir(parents=True)
+    (other / "llava/__init__.py").write_text("raise ImportError('the wrong package')")
+    environment = os.environ | {"PYTHON": str(python), "PYTHONPATH": str(other), "GPUS": "0"}
+    words = ["--help"] if script != "eval/gqa.sh" else ["checkpoint", "--help"]
+    command = ["bash", f"scripts/{script}", *words]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "usage" in result.stdout

@@ -1,5 +1,6 @@
 """Healing: the loss against its formula, a run through the trainer, resuming, and pairs that do not fit."""
 
+import contextlib
 import json
 import shutil
 
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llava.model.builder import load_checkpoint, load_pretrained_model
+from visual_region.commands import heal
 from visual_region.distill import Distillation, kl_from_teacher
 
 
@@ -189,6 +191,35 @@ def test_a_tower_that_lies_elsewhere(command, tiny, pruned, tmp_path, monkeypatc
     record(teacher, "here")
     monkeypatch.chdir(tmp_path)
     command(*flags(tiny, pruned, tmp_path / "new"))
+
+
+def test_the_teacher_is_loaded_whole(command, tiny, pruned, tmp_path, monkeypatch):
+    """With ZeRO-3, transformers would load a part of each of its weights."""
+    inside, original = [], heal.load_checkpoint
+
+    @contextlib.contextmanager
+    def whole(training):
+        inside.append(True)
+        yield
+        inside.pop()
+
+    def load(*args, **kwargs):
+        assert inside
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(heal, "weights_whole", whole)
+    monkeypatch.setattr(heal, "load_checkpoint", load)
+    command(*flags(tiny, pruned, tmp_path / "healed", steps=1))
+
+
+def test_marks_around_images_are_not_lost(command, tiny, pruned, tmp_path):
+    """The trainer would show the images without them."""
+    student = shutil.copytree(pruned, tmp_path / "student")
+    config = json.loads((student / "config.json").read_text())
+    (student / "config.json").write_text(json.dumps(config | {"mm_use_im_start_end": True}))
+    with pytest.raises(SystemExit, match="has marks around images"):
+        command(*flags(tiny, student, tmp_path / "healed", teacher=pruned.parent / "teacher"))
+    assert not (tmp_path / "healed").exists()
 
 
 def test_pairs_that_do_not_fit_and_flags_that_make_no_sense(command, tiny, pruned, tiny_llava, tmp_path, monkeypatch):

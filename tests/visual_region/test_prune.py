@@ -114,6 +114,13 @@ def test_dtype_and_tower_are_written(command, tiny_llava, tmp_path):
     assert (config["dtype"], config["mm_vision_tower"]) == ("bfloat16", "elsewhere")
 
 
+def test_dtype_of_a_base_is_written(command, tiny_lora, tmp_path):
+    flags = ("--layers", "1", "--dtype", "bf16", "--output", tmp_path / "lora", "--base-output", tmp_path / "base")
+    command("prune", "--model-path", tiny_lora, *flags)
+    assert {t.dtype for t in weights(tmp_path / "base").values()} == {torch.bfloat16}
+    assert json.loads((tmp_path / "base/config.json").read_text())["dtype"] == "bfloat16"
+
+
 def test_lora_merged_or_beside_its_pruned_base(command, logits, tiny, tiny_lora, tmp_path, monkeypatch):
     merged, adapter, base = (tmp_path / name for name in ("merged", "adapter", "base"))
     devices, load = [], module.load_checkpoint

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from llava.checkpoint.identity import BASE_FILE
 from llava.checkpoint.record import LayerRecord
 from llava.checkpoint.tensors import Stored
 from llava.model.builder import load_pretrained_model
@@ -129,6 +130,62 @@ def test_how_a_training_quantised_its_base_is_not_how_the_base_is_stored(command
     command("revert", "--model-path", lora, "--layers", "all", "--output", output)
     assert "quantization_config" not in json.loads((output / "config.json").read_text())
     logits(output)
+
+
+def test_layers_that_are_tuned_in_the_base_too(command, logits, tiny, tiny_lora, tuned, tmp_path, capsys):
+    """Of a healed model, for example: without the LoRA they are not the language model's."""
+    lora, output = shutil.copytree(tiny_lora, tmp_path / "lora"), tmp_path / "out"
+    (lora / BASE_FILE).unlink(missing_ok=True)
+    flags = ("revert", "--model-path", lora, "--model-base", tuned)
+    command(*flags, "--layers", "1,3", "--output", output)
+    said = capsys.readouterr().out
+    assert "layer 1 is the backbone's, in" in said
+    assert f"layer 3 is as in {tuned}, where it is tuned too" in said
+    assert record(output)["reverted_layers"] == [1]
+    loaded = load_pretrained_model(str(output), str(tuned), device="cpu")[1]
+    assert LayerRecord.of(loaded.config).region == (0, 3)
+    text = tmp_path / "text.txt"
+    text.write_text("Where is the red line? It is at the top. " * 3)
+    perplexity = ("perplexity", "--model-path", lora, "--model-base", tuned, "--text-file", text)
+    with pytest.raises(SystemExit, match="in which layers 0, 3 are tuned too; give --backbone"):
+        command(*perplexity, "--output", tmp_path / "t.json")
+    command(*perplexity, "--output", tmp_path / "t.json", "--backbone", tiny.llm, "--context", 40)
+
+
+def test_a_recorded_backbone_that_is_tuned_itself(command, tiny, tuned, tmp_path):
+    model = shutil.copytree(tuned, tmp_path / "model")
+    config = json.loads((model / "config.json").read_text()) | {"_name_or_path": str(tuned)}
+    (model / "config.json").write_text(json.dumps(config))
+    flags = ("revert", "--model-path", model, "--layers", "1,3", "--output", tmp_path / "out")
+    with pytest.raises(SystemExit, match="in which layer 3 is tuned too; give --backbone"):
+        command(*flags)
+    command(*flags, "--backbone", tuned)
+    assert record(tmp_path / "out")["reverted_layers"] == [1]
+
+
+def test_a_lora_folder_without_a_tokenizer(command, logits, tiny, tiny_lora, tmp_path):
+    """As upstream writes them; the base's files are needed then."""
+    lora, base, output = (tmp_path / name for name in ("lora", "base", "out"))
+    shutil.copytree(tiny_lora, lora)
+    shutil.copytree(tiny.llm, base)
+    (base / "generation_config.json").write_text('{"eos_token_id": [2, 7]}')
+    for file in (*lora.glob("token*"), *lora.glob("special*"), *lora.glob("chat_template*")):
+        file.unlink()
+    for folder in (lora, tiny_lora):
+        shutil.rmtree(output, ignore_errors=True)
+        command("revert", "--model-path", folder, "--model-base", base, "--layers", "all", "--output", output)
+        logits(output)
+        assert json.loads((output / "generation_config.json").read_text())["eos_token_id"] == [2, 7]
+
+
+def test_perplexity_of_a_few_layers(command, tiny, tuned, tmp_path):
+    command("prune", "--model-path", tuned, "--layers", "1,2,4,5", "--output", tmp_path / "two")
+    text = tmp_path / "text.txt"
+    text.write_text("Where is the red line? It is at the top. " * 3)
+    flags = ("--text-file", text, "--context", 40, "--backbone", tiny.llm, "--output", tmp_path / "t.json")
+    command("perplexity", "--model-path", tmp_path / "two", *flags)
+    rows = json.loads((tmp_path / "t.json").read_text())["rows"]
+    assert list(rows) == ["as it is", "0-0 reverted", "1-1 reverted", "all reverted"]
 
 
 def test_merged_is_full(command, text_logits, tiny, tiny_lora, tmp_path):

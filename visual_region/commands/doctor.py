@@ -34,7 +34,9 @@ def run(args: argparse.Namespace) -> None:
     print(f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {sys.executable}\n")
     rows = [(name, _version(name) or "MISSING: pip install -c constraints.txt -e .") for name in REQUIRED]
     for name, (purpose, extra) in OPTIONAL.items():
-        rows.append((name, _version(name) or f"not installed ({purpose}): pip install -e '.[{extra}]'"))
+        rows.append(
+            (name, _version(name) or f"not installed ({purpose}): pip install -c constraints.txt -e '.[{extra}]'")
+        )
     print(text_table(rows, "<<"))
     try:
         print(f"\n{_what_runs_use()}")
@@ -47,20 +49,17 @@ def _what_runs_use() -> str:
     """Devices, dtype, attention, kernels and threads. Imports torch, which may be what is broken."""
     import torch
 
-    from llava.devices import has_fast_bfloat16, threads_line
+    from llava.devices import bfloat16_line, has_fast_bfloat16, threads_line
     from llava.families import FAMILIES
     from llava.model.kernels import choose_kernels
     from llava.train.attention import choose_attention, describe_attention
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    fast = has_fast_bfloat16(device)
-    dtype = torch.bfloat16 if fast else torch.float32
+    dtype = torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
     on_cpu = device.type == "cpu"
-    slow = "float32: BF16=False for the scripts, --dtype fp32" if on_cpu else "--fp16 True, --dtype fp16"
-    use = "fast here; train with --bf16 True, evaluate with --dtype bf16" if fast else f"slow here; use {slow}"
     lines = [
         _devices(device),
-        f"dtype: bfloat16 is {use}",
+        f"dtype: {bfloat16_line(device)}",
         describe_attention("auto", choose_attention("auto", dtype), dtype, padding_free=True, shares=on_cpu),
         choose_kernels("auto", FAMILIES["llava_llama"], device).line,
     ]

@@ -15,6 +15,7 @@ from llava.outputs import OutputError, Paths, check_apart, check_cache, check_fo
 from llava.tiling import ANYRES, FLAT
 from llava.train import train
 from llava.train.flag_names import AUTO
+from llava.train.zero import weights_whole
 from visual_region.distill import Distillation, DistillationTrainer
 from visual_region.layers import LayerSelection
 from visual_region.surgery import SurgeryError
@@ -42,7 +43,9 @@ def run(args: argparse.Namespace) -> None:
     def make_trainer(**kwargs: Any) -> DistillationTrainer:
         # A device with its number: without one, a machine's GPUs would share the teacher.
         options = {"device": str(kwargs["args"].device), "vision_tower": args.vision_tower, "load_tower": False}
-        loaded = load_checkpoint(teacher, dtype=DTYPES[args.dtype], **options)[1]
+        # With ZeRO-3 transformers would load a part of each weight, and only the student's are put together again.
+        with weights_whole(kwargs["args"]):
+            loaded = load_checkpoint(teacher, dtype=DTYPES[args.dtype], **options)[1]
         return DistillationTrainer(**kwargs, teacher=loaded, distillation=distillation, record=student.record)
 
     settings = {

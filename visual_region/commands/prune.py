@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,6 +35,8 @@ def run(args: argparse.Namespace) -> None:
     if args.base_output and checkpoint.kind is not Kind.LORA:
         kind = checkpoint.kind.value
         raise SurgeryError(f"--base-output is for LoRA folders; {checkpoint.path} is a {kind} checkpoint")
+    if checkpoint.hf and args.vision_tower:
+        raise SurgeryError("--vision-tower: transformers' own LLaVA holds its tower; leave the flag out")
     record = checkpoint.record
     if record.removed:
         before = f"{listed('layer', record.removed)} of the unpruned model {agree(len(record.removed), 'was', 'were')}"
@@ -109,16 +112,17 @@ def _choose_block(args: argparse.Namespace, checkpoint: Checkpoint, protected: t
 
 def _prune_full(args: argparse.Namespace, checkpoint: Checkpoint, cut: LayerCut) -> None:
     dtype = dtype_of(args.dtype)
-    if checkpoint.hf and args.vision_tower:
-        raise SurgeryError("--vision-tower: transformers' own LLaVA holds its tower; leave the flag out")
     shards = cut_shards(checkpoint, cut, dtype)
-    values = pruned_config(checkpoint.stored, checkpoint.model_config(), cut)
-    if dtype is not None:
-        values["dtype"] = str(dtype).removeprefix("torch.")
+    values = _with_dtype(pruned_config(checkpoint.stored, checkpoint.model_config(), cut), dtype)
     if args.vision_tower:
         values["mm_vision_tower"] = args.vision_tower
     output = check_output(args.output, [], nbytes_of(shards), args.overwrite, stock=checkpoint.hf)
     write_checkpoint(checkpoint.path, output, shards, values, "pruning")
+
+
+def _with_dtype(values: dict[str, Any], dtype: torch.dtype | None) -> dict[str, Any]:
+    """A config's values with the dtype that weights are written in; None: as they were stored."""
+    return values if dtype is None else values | {"dtype": str(dtype).removeprefix("torch.")}
 
 
 def _prune_beside_base(args: argparse.Namespace, lora: Checkpoint, cut: LayerCut) -> None:
@@ -128,7 +132,11 @@ def _prune_beside_base(args: argparse.Namespace, lora: Checkpoint, cut: LayerCut
     if lost:
         print(f"the adapter's weights of {listed('layer', lost)} are removed too")
     output, base_output = Path(args.output), Path(args.base_output)
-    shards, values = cut_shards(base, cut, dtype_of(args.dtype)), pruned_config(base.stored, base.model_config(), cut)
+    dtype = dtype_of(args.dtype)
+    shards, values = (
+        cut_shards(base, cut, dtype),
+        _with_dtype(pruned_config(base.stored, base.model_config(), cut), dtype),
+    )
     differing = difference(base_output, values, shards)
     if differing is None:
         print(f"the pruned base is already in {base_output}")

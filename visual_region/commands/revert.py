@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from transformers.utils import GENERATION_CONFIG_NAME
+
 from llava.checkpoint.adapter import ADAPTER_CONFIG, strip_wrapper_prefix
 from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.hf_llava import our_name
@@ -12,7 +14,7 @@ from llava.checkpoint.opened import Checkpoint, Kind
 from llava.checkpoint.write import nbytes_of, write_checkpoint
 from llava.names import agree, count, listed
 from llava.outputs import check_output
-from visual_region.reversion import revert_adapter, reverted_shards
+from visual_region.reversion import revert_adapter, reverted_shards, tuned_layers
 from visual_region.surgery import SurgeryError, describe_layers, layers_named
 
 
@@ -22,29 +24,51 @@ def run(args: argparse.Namespace) -> None:
         raise SurgeryError(f"{checkpoint.path} holds a projector only; its language model is the backbone already")
     record = checkpoint.record
     layers = layers_named(args.layers, record)
+    source = checkpoint.base if checkpoint.kind is Kind.LORA else _backbone(args, checkpoint, layers)
+    tuned = tuned_layers(source)
+    back = tuple(i for i in layers if record.original[i] not in tuned)
+    others = tuple(i for i in layers if i not in back)
     values = dict(checkpoint.stored)
-    record.set_back(layers).put(values)
+    record.set_back(back, others).put(values)
     if checkpoint.kind is Kind.LORA:
         _revert_lora(args, checkpoint, layers, values)
     else:
-        _revert_full(args, checkpoint, layers, values)
-    where = "all layers" if len(layers) == record.depth else describe_layers(layers, record)
-    print(f"{where} {agree(len(layers), 'is', 'are')} the backbone's, in {args.output}")
+        _revert_full(args, checkpoint, source, layers, values)
+    if back:
+        where = "all layers" if len(back) == record.depth else describe_layers(back, record)
+        print(f"{where} {agree(len(back), 'is', 'are')} the backbone's, in {args.output}")
+    if others:
+        be, they = agree(len(others), "is", "are"), agree(len(others), "it", "they")
+        where = f"{describe_layers(others, record)} {be} as in {source.name}, where {they} {be} tuned too"
+        print(f"{where}: {they} {be} not recorded as a language model's")
 
 
-def _revert_full(args: argparse.Namespace, model: Checkpoint, layers: tuple[int, ...], values: dict[str, Any]) -> None:
+def _backbone(args: argparse.Namespace, model: Checkpoint, layers: tuple[int, ...]) -> Checkpoint:
+    """The backbone of a full checkpoint; the recorded one must be a plain language model in these layers."""
     name = args.backbone or model.stored.get("_name_or_path")
     if not name or not Path(name).is_dir():
         recorded = f" (it records {name!r}, which is not a folder here)" if name else ""
         raise SurgeryError(f"{model.path} needs its backbone{recorded}; give --backbone the language model's folder")
-    backbone = open_checkpoint(name, flag="--backbone")
+    backbone, original = open_checkpoint(name, flag="--backbone"), model.record.original
+    if not args.backbone and (tuned := [i for i in layers if original[i] in tuned_layers(backbone)]):
+        raise SurgeryError(
+            f"{model.path} was trained from {name}, in which {describe_layers(tuned, model.record)} "
+            f"{agree(len(tuned), 'is', 'are')} tuned too; give --backbone the language model's folder, "
+            "or that folder if its layers are meant"
+        )
+    return backbone
+
+
+def _revert_full(
+    args: argparse.Namespace, model: Checkpoint, backbone: Checkpoint, layers: tuple[int, ...], values: dict[str, Any]
+) -> None:
     shards = reverted_shards(model, backbone, layers)
     sources = [*model.folders, *backbone.folders]
     output = check_output(args.output, sources, nbytes_of(shards), args.overwrite, stock=model.hf)
     if in_memory := sum(stored.file is None for shard in shards for stored in shard):
         passing = f"{count(in_memory, 'tensor')} {agree(in_memory, 'passes', 'pass')} through memory"
         print(f"{passing}: from .bin files, or cast to the checkpoint's dtype")
-    _write(model, output, shards, values)
+    _write(model.path, output, shards, values)
 
 
 def _revert_lora(args: argparse.Namespace, lora: Checkpoint, layers: tuple[int, ...], values: dict[str, Any]) -> None:
@@ -75,8 +99,13 @@ def _write_base_and_projector(args: argparse.Namespace, lora: Checkpoint, values
     print("no adapted layer is left: base and projector are written as one full checkpoint")
     # How the training quantised its frozen base is not how the base is stored.
     values = {name: value for name, value in values.items() if name != "quantization_config"}
-    _write(lora, output, shards, {**base.own, **values, "model_type": lora.family.model_type})
+    # Upstream's LoRA folders have no tokenizer, and few LoRA folders have a generation config.
+    others = (base.path / GENERATION_CONFIG_NAME,)
+    _write(lora.tokenizer_folder, output, shards, {**base.own, **values, "model_type": lora.family.model_type}, others)
 
 
-def _write(checkpoint: Checkpoint, output: Path, shards: list[list[Any]], values: dict[str, Any]) -> None:
-    write_checkpoint(checkpoint.path, output, shards, values, "reverting", leave=(ADAPTER_CONFIG, BASE_FILE))
+def _write(
+    source: Path, output: Path, shards: list[list[Any]], values: dict[str, Any], others: tuple[Path, ...] = ()
+) -> None:
+    leave = ADAPTER_CONFIG, BASE_FILE
+    write_checkpoint(source, output, shards, values, "reverting", leave, others)

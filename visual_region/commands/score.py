@@ -8,6 +8,7 @@ from typing import Any
 from llava.checkpoint import identity
 from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.opened import Checkpoint
+from llava.conversation import SeparatorStyle, get_template
 from llava.dtypes import DTYPES
 from llava.eval.answering.arguments import dtype_name
 from llava.journal import Journal, differences, journal_path
@@ -138,6 +139,8 @@ def _definitions(settings: dict[str, Any]) -> dict[str, Any]:
         now["angular-param"] = "mean of tensors"
     if "angular" in settings["metrics"] and (place := inputs.angle_place(settings["template"])) != inputs.PROMPT_END:
         now["angular_at"] = place
+    if settings["template"] and get_template(settings["template"]).sep_style is SeparatorStyle.SINGLE:
+        now["answers"] = "words"
     return now
 
 

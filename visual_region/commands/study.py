@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> None:
     jobs = {planned.name: job_of(plan, planned) for planned in cells}
     wanted = _wanted(plan, cells, jobs, args)
     if args.draw:
+        check_folder(plan.out, "--out")
         draw(plan, cells)
         return
     if args.publish:
@@ -56,11 +57,15 @@ def _run(
     _check_plan_file(plan.out, "--out")
     _write_plan(plan, plan.out)
     runner = Runner(plan, jobs, wanted)
+    if steps_left(stages) and (lines := _missing_data(plan, wanted)):
+        print(
+            f"these do not exist; a shared stage must make them, or the study ends after the stages:\n{lines}",
+            flush=True,
+        )
     runner.run_stages(stages)
-    unfinished = [job for job in wanted if steps_left(job)]
-    if missing := missing_data(plan, unfinished):
-        lines = "\n".join(f"- {file}" for file in missing)
+    if lines := _missing_data(plan, wanted):
         raise PlanError(f"the plan reads what does not exist (playground/data/eval/README.md):\n{lines}")
+    unfinished = [job for job in wanted if steps_left(job)]
     states = [state_of(job) for job in wanted]
     estimate = Estimate(plan, [state_of(job) for job in jobs.values()])
     left = estimate.text(estimate.left(states))
@@ -77,6 +82,11 @@ def _run(
         draw(plan, cells)
     if failed:
         raise failed
+
+
+def _missing_data(plan: Plan, wanted: Sequence[Job]) -> str:
+    """A line for each file that unfinished cells read and that does not exist."""
+    return "\n".join(f"- {file}" for file in missing_data(plan, [job for job in wanted if steps_left(job)]))
 
 
 def _publish(plan: Plan, cells: Sequence[PlannedCell], folder: Path) -> None:

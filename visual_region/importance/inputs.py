@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from llava.checkpoint.opened import Checkpoint
+from llava.checkpoint.opened import Checkpoint, Kind
 from llava.conversation import SeparatorStyle, get_template
 from llava.dtypes import dtype_of
 from llava.eval.answering.arguments import feature_cache, template_name
@@ -55,14 +55,17 @@ def angle_place(template: str) -> str:
 
 def checked_samples(args: argparse.Namespace, checkpoint: Checkpoint) -> SampleSet:
     """The samples, after all checks that need no model."""
-    count = None if args.samples == "all" else args.samples.isdecimal() and int(args.samples)
-    if count == 0:
+    number = None if args.samples == "all" else args.samples.isdecimal() and int(args.samples)
+    if number == 0:
         raise ScoreError(f"--samples is a whole number from 1 on, or 'all', not {args.samples!r}")
     if args.batch_size < 1:
         raise ScoreError(f"--batch-size is a whole number from 1 on, not {args.batch_size}")
     check_template(template_name(args, checkpoint), load_tokenizer(checkpoint.tokenizer_folder), "--conv-mode")
-    samples = open_samples(args.data_path, count, args.seed)
+    samples = open_samples(args.data_path, number, args.seed)
     samples.check_images(Path(args.image_folder))
+    if samples.with_images and checkpoint.kind is Kind.FULL and not (checkpoint.tower or args.vision_tower):
+        seen = count(samples.with_images, "sample has", "samples have")
+        raise ScoreError(f"{checkpoint.name} has no vision tower, but {seen} images")
     return samples
 
 
@@ -73,9 +76,6 @@ def make_reader(args: argparse.Namespace, checkpoint: Checkpoint, samples: Sampl
         vision_tower=args.vision_tower,
         load_tower=bool(samples.with_images and not args.vision_feature_cache),
     )
-    if samples.with_images and model.get_vision_tower() is None:
-        seen = count(samples.with_images, "sample has", "samples have")
-        raise ScoreError(f"{checkpoint.name} has no vision tower, but {seen} images")
     template = get_template(sample_template(args, checkpoint, samples))
     reader = Reader(model, tokenizer, processor, template, Path(args.image_folder))
     if args.vision_feature_cache and samples.with_images:

@@ -137,6 +137,7 @@ class Reader:
             self.feature_cache,
             mm_use_im_start_end=bool(getattr(config, "mm_use_im_start_end", False)),
             tiling=self.model.tiling,
+            answers_only=True,
         )
         for group in groups:
             yield self.token_batch(collate([dataset[i] for i in group]), tuple(group))

@@ -61,7 +61,7 @@ class LastTokenRecorder(ImageAttentionRecorder):
         given, _ = sdpa_attention_forward(
             module, query[:, :, -1:].float(), key.float(), units, last, **kwargs | {"dropout": 0.0}
         )
-        self._given = given[:, 0].mean(1, dtype=torch.float64)
+        self._given = given[:, 0].mean(1, dtype=torch.float64).cpu()
         return output
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 
+from llava.files import locked
 from llava.flags import run_command
 from llava.names import count
 from visual_region.study.estimate import Estimate, duration
@@ -17,7 +18,6 @@ from visual_region.study.state import (
     begin,
     describe,
     has_finished,
-    locked,
     record_failure,
     record_finished,
     state_of,
@@ -117,12 +117,12 @@ class Runner:
     def _run_steps(self, job: Job, lock: FileIO) -> None:
         """What is left of a job, whose folder is locked; raises `StepError`."""
         steps, place = steps_left(job), self._place(job)
-        for step in steps:
+        for index, step in enumerate(steps):
             deleted = step.name == TRAIN and has_finished(job.folder, TRAIN) and not job.checkpoint.is_dir()
             again = " again, because its checkpoint was deleted" if deleted else ""
             print(f"{place}: {step.name}{again}", flush=True)
             describe(job)
-            begin(job, step)
+            begin(job, steps[index:])
             began = time.monotonic()
             self._run_step(job, step, lock)
             seconds = time.monotonic() - began

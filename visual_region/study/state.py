@@ -1,24 +1,22 @@
 """What the folder of a cell, or of the shared stages, says about it: finished steps, settings, failure, lock."""
 
-import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from llava.checkpoint.card import RUN_FILE, read_run
 from llava.checkpoint.record import LayerRecord
-from llava.files import open_locked, write_json
+from llava.files import LOCK, locked, write_json
 from llava.journal import differences
 from llava.reading import read_json
 from visual_region.study.cell import CELL_FILE, Cell
 from visual_region.study.results import DONE_FILE
-from visual_region.study.steps import TRAIN, Job, Step
+from visual_region.study.steps import CURVE, SCORE, TRAIN, Job, Step
 from visual_region.study.yaml_file import PlanError
 
-SETTINGS_FILE, FAILED_FILE, LOCK = "settings.json", "failed.json", ".lock"
+SETTINGS_FILE, FAILED_FILE = "settings.json", "failed.json"
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,9 @@ def steps_left(job: Job) -> tuple[Step, ...]:
     seconds = seconds_of(job.folder)
     left = [s for s in job.steps if s.name not in seconds or not all(file.is_file() for file in s.writes)]
     if any(step.of_weights for step in left) and not job.checkpoint.is_dir():
-        left += [step for step in job.steps if step.name == TRAIN]
+        # A curve reads the scores of the same weights; those of a second training can differ in their last bits.
+        again = {TRAIN, SCORE} if any(step.name == CURVE for step in left) else {TRAIN}
+        left += [step for step in job.steps if step.name in again and step not in left]
     return tuple(step for step in job.steps if step in left)
 
 
@@ -70,8 +70,9 @@ def has_finished(folder: Path, step: str) -> bool:
 
 def record_finished(job: Job, step: Step, seconds: float, every: Iterable[str]) -> None:
     """Records a finished step; `every`: the names of all steps of the job, when no part of them was asked for."""
-    found = seconds_of(job.folder) | {step.name: round(seconds, 3)}
-    write_json(job.folder / DONE_FILE, {"finished": set(every) <= found.keys(), "stages": found})
+    parts = _parts(job.folder)
+    found = seconds_of(job.folder) | {step.name: round(seconds + parts.pop(step.name, 0.0), 3)}
+    write_json(job.folder / DONE_FILE, {"finished": set(every) <= found.keys(), "stages": found, "parts": parts})
 
 
 def changed_settings(job: Job) -> list[str]:
@@ -97,12 +98,18 @@ def check_settings(jobs: Iterable[Job], out: Path) -> None:
         )
 
 
-def begin(job: Job, step: Step) -> None:
-    """Records what a step is begun with; also that it is not finished, if it is one that runs again."""
-    write_json(job.folder / SETTINGS_FILE, _settings(job.folder) | {step.name: dict(step.settings)})
+def begin(job: Job, left: Sequence[Step]) -> None:
+    """Records what the first of these steps is begun with, and that none of them is finished, if they run again."""
+    write_json(job.folder / SETTINGS_FILE, _settings(job.folder) | {left[0].name: dict(left[0].settings)})
     if (job.folder / DONE_FILE).is_file():
-        seconds = {name: taken for name, taken in seconds_of(job.folder).items() if name != step.name}
-        write_json(job.folder / DONE_FILE, {"finished": False, "stages": seconds})
+        seconds, parts = seconds_of(job.folder), _parts(job.folder)
+        for step in left:
+            taken = seconds.pop(step.name, 0.0)
+            # A step that the plan has made longer, such as by a column, keeps its files and adds to its seconds.
+            present = [file.is_file() for file in step.writes]
+            if taken and any(present) and not all(present):
+                parts[step.name] = taken
+        write_json(job.folder / DONE_FILE, {"finished": False, "stages": seconds, "parts": parts})
     (job.folder / FAILED_FILE).unlink(missing_ok=True)
 
 
@@ -126,26 +133,17 @@ def record_failure(job: Job, step: Step, status: int, log: Path) -> None:
     write_json(job.folder / FAILED_FILE, {"step": step.name, "status": status, "log": str(log)})
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[FileIO | None]:
-    """The lock of a folder; None if another process holds it. A child that inherits it holds it too."""
-    file = None
-    with contextlib.suppress(BlockingIOError):
-        file = open_locked(folder / LOCK)
-    try:
-        yield file
-    finally:
-        if file:
-            (folder / LOCK).unlink(missing_ok=True)
-            file.close()
-
-
 def is_locked(folder: Path) -> bool:
     """Whether a process works on a folder."""
     if not (folder / LOCK).is_file():
         return False
     with locked(folder) as file:
         return file is None
+
+
+def _parts(folder: Path) -> dict[str, float]:
+    """Step that is not finished -> seconds of what is finished of it."""
+    return read_json(folder / DONE_FILE).get("parts", {}) if (folder / DONE_FILE).is_file() else {}
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from visual_region.study.plan import Plan
 from visual_region.study.plan_checks import filled
 from visual_region.study.results import ATTENTION, CURVE_FILE, RESULTS, REVERSION_FILE, SCORES_FILE
 
-TRAIN, SCORE, EVALUATE, TEXT = "train", "score", "evaluate", "text"
+TRAIN, SCORE, EVALUATE, TEXT, CURVE = "train", "score", "evaluate", "text", "curve"
 STAGES, FEATURES = "stages", "features"
 _STEPS_OF = {"selections": EVALUATE, "depths": EVALUATE, "shares": EVALUATE}
 """Experiment -> the step of a cell that it needs besides the training, if it has not the experiment's own name."""
@@ -86,7 +86,7 @@ def job_of(plan: Plan, planned: PlannedCell, only: Iterable[str] | None = None) 
     cell, folder = planned.cell, cell_folder(plan, planned.name)
     experiments = [name for name in cell.experiments if only is None or name in only]
     wanted = {_STEPS_OF.get(name, name) for name in experiments}
-    if planned.gives_scores or "curve" in wanted:
+    if planned.gives_scores or CURVE in wanted:
         wanted.add(SCORE)
     steps = [] if cell.selection is None else [_train(plan, planned, folder)]
     makers = {
@@ -94,7 +94,7 @@ def job_of(plan: Plan, planned: PlannedCell, only: Iterable[str] | None = None) 
         EVALUATE: lambda: _evaluate(plan, planned, folder, EVALUATE, plan.evaluate.columns),
         TEXT: lambda: _evaluate(plan, planned, folder, TEXT, plan.evaluate.text_columns),
         "reversion": lambda: _reversion(plan, folder),
-        "curve": lambda: _curve(plan, folder),
+        CURVE: lambda: _curve(plan, folder),
         "attention": lambda: _attention(plan, folder),
     }
     steps += [make() for name, make in makers.items() if name in wanted]
@@ -138,7 +138,7 @@ def _reversion(plan: Plan, folder: Path) -> Step:
 def _curve(plan: Plan, folder: Path) -> Step:
     output = folder / CURVE_FILE
     own = ("--model-path", folder / TRAIN, "--scores", folder / SCORES_FILE, "--output", output)
-    return _measured(plan, "curve", (_region(plan, "curve", own, plan.curve),), output, plan.curve)
+    return _measured(plan, CURVE, (_region(plan, "curve", own, plan.curve),), output, plan.curve)
 
 
 def _attention(plan: Plan, folder: Path) -> Step:

@@ -13,6 +13,7 @@ from llava.reading import read_text
 T = TypeVar("T")
 _TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 """The tags of a text, and of the key <<."""
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 class PlanError(ValueError):
@@ -36,6 +37,11 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+    def resolve(self, kind: type, value: str, implicit: Any) -> str:
+        """PyYAML reads 8:16 as 8 x 60 + 16; here it is a text, such as a selection of layers."""
+        tag = super().resolve(kind, value, implicit)
+        return _TEXT if tag in _NUMBERS and ":" in value else tag
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         super().flatten_mapping(node)

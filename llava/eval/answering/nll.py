@@ -235,7 +235,7 @@ def answer_pieces(
     limit = getattr(model.config, "tokenizer_model_max_length", None)
     ratio = getattr(model.config, "image_aspect_ratio", None) or "square"
     marks = bool(getattr(model.config, "mm_use_im_start_end", False))
-    options = {"mm_use_im_start_end": marks, "tiling": model.tiling}
+    options = {"mm_use_im_start_end": marks, "tiling": model.tiling, "answers_only": True}
     dataset = LazySupervisedDataset(
         records, tokenizer, template, image_folder, processor, ratio, limit, feature_cache, **options
     )

@@ -180,7 +180,10 @@ def letter_of(line: Mapping[str, Any], row: Row) -> str | None:
     shown = line.get("options") or own
     chars = line.get("option_char") or LETTERS[: len(own)]
     if sorted(map(str, shown)) != sorted(own) or sorted(chars) != list(LETTERS[: len(own)]):
-        raise ScoringError(f"the answer to {row['index']} was given to the options {shown}, the file has {own}")
+        raise ScoringError(
+            f"the answer to {row['index']} was given to the options {shown}, the file has {own}; "
+            "delete the answers to ask again"
+        )
     letter = read_letter(line["text"], [str(option) for option in shown])
     return None if letter is None else chars[ord(letter) - ord("A")]
 
@@ -245,6 +248,7 @@ MMBENCH = Benchmark(
     questions=FILE,
     prepare=prepare,
     score=score,
+    rule=VERSION,
     program="model_vqa_mmbench",
     answer_flags=("--single-pred-prompt",),
     answers="answers/{stem}/{name}.jsonl",

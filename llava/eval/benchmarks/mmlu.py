@@ -207,6 +207,7 @@ MMLU = Benchmark(
     annotations=(SHOTS_FILE, ANNOTATIONS),
     prepare=prepare,
     score=score,
+    rule=VERSION,
     visual=False,
     text=True,
     program="model_mmlu",

@@ -21,7 +21,7 @@ import re
 from collections.abc import Sequence
 from string import ascii_uppercase
 
-VERSION = "letters-2"
+VERSION = "letters-3"
 LETTER_SUFFIX = "Answer with the option's letter from the given choices directly."
 """How LLaVA asks for a letter, and the paper in MMLU."""
 
@@ -60,8 +60,8 @@ def read_letter(reply: str, options: Sequence[str]) -> str | None:
     """The letter of the option that a reply chooses; None if the rule finds none. The first option is A."""
     letters = list(ascii_uppercase[: len(options)])
     words = reply.translate(_MARKS).split()
-    if len(words) == 1 and len(words[0]) == 1:
-        return words[0].upper() if words[0].upper() in letters else None
+    if len(words) == 1 and len(words[0]) == 1 and words[0].upper() in letters:
+        return words[0].upper()
     # Several lines that begin as options do: the reply repeats the list.
     line_starts = {first or second for first, second in _LINE_STARTS.findall(reply)} & set(letters)
     if _two(_STARTS_WITH_TWO.match(reply), letters) or len(line_starts) > 1:

@@ -18,14 +18,17 @@ NEEDED = ("index", "question", "A", "B", "image")
 ROTATION = 1_000_000
 # VLMEvalKit's files give the index of another row if the image is the same; no image is as short as that.
 SHORTEST_IMAGE = 64
-_EMPTY = {"", "none", "nan", "-nan", "na", "<na>", "n/a", "#na", "#n/a", "#n/a n/a", "null"}
-_EMPTY |= {"1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"}
+_EMPTY = {"", "NA", "<NA>", "N/A", "n/a", "#NA", "#N/A", "#N/A N/A", "NULL", "null", "-nan", "-NaN"}
+_EMPTY |= {"1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"}
 Row = dict[str, str]
 
 
 def is_none(value: str | None) -> bool:
-    """Whether a cell is empty, by the words that pandas reads as empty: upstream reads the file with it."""
-    return value is None or value.strip().lower() in _EMPTY
+    """Whether a cell is empty, by the words that pandas reads as empty: upstream reads the file with it.
+
+    Upstream then asks whether the lower-case text is "nan" or "none". "Na" is a text, such as the symbol of sodium.
+    """
+    return value is None or value.strip() in _EMPTY or value.strip().lower() in ("nan", "none")
 
 
 def options_of(row: Mapping[str, str]) -> list[str]:

@@ -9,7 +9,7 @@ CONV        conversation template (default: what the checkpoint records; a plain
 DATA        the benchmark's folder (default: under playground/data/eval)
 QUESTIONS   another question file of that folder, without its suffix
 IMAGES      another folder of images
-GPUS        processes that share the questions (default: one for each visible GPU)
+GPUS        processes that share the questions (default: one for each visible GPU; the perplexities run in one)
 MISSING     what the scorer does about unanswered questions: error (default), wrong or skip
 NO_SCORE=1  answer only, without annotations (a test split)
 PYTHON      the interpreter

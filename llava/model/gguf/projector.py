@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from gguf import MODEL_ARCH, GGUFWriter, get_tensor_name_map
 
+from llava.checkpoint.parts import NEWLINE, projector_key
 from llava.checkpoint.tensors import Stored
 from llava.model.export import vision_problems
 from llava.model.gguf.writing import FILE_TYPES, in_dtype
@@ -17,7 +18,6 @@ from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
 
 _ACTIVATIONS = {"quick_gelu": False, "gelu": True, "gelu_pytorch_tanh": True}
 """`hidden_act` of a tower -> `clip.use_gelu`, which is the tanh approximation."""
-_PROJECTOR = "model.mm_projector."
 _IN_FLOAT32 = ("v.position_embd.weight", "v.patch_embd.weight")
 
 
@@ -87,6 +87,6 @@ def projector_tensors(tower: PatchTower, tensors: Mapping[str, Stored], dtype: t
             stored = Stored.of(f"vision_tower.{tower.file_prefix}{name}", parameter.detach())
             found.append(stored.renamed(names.get_name(stored.name, try_suffixes=(".weight", ".bias"))))
     for name, stored in tensors.items():
-        if name.startswith(_PROJECTOR):
-            found.append(stored.renamed(f"mm.{name.removeprefix(_PROJECTOR)}"))
+        if (key := projector_key(name)) and key != NEWLINE:
+            found.append(stored.renamed(f"mm.{key.removeprefix('mm_projector.')}"))
     return [in_dtype(stored, torch.float32 if stored.name in _IN_FLOAT32 else dtype) for stored in found]

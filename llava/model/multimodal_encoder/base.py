@@ -1,6 +1,6 @@
 """The interface of vision towers (upstream: multimodal_encoder/clip_encoder.py)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -48,6 +48,7 @@ class VisionTower(nn.Module):
         self.image_processor: BaseImageProcessor | None = None
         self.trains = False
         self.trained_files: Sequence[Path] = ()
+        self.missing: Collection[str] = ()
 
     def load_network(self, dtype: torch.dtype | None) -> nn.Module:
         """Returns the network with its weights in `dtype` (None: as stored)."""
@@ -110,7 +111,20 @@ class VisionTower(nn.Module):
         if self.trained_files:
             weights = read_tower_weights(self.trained_files)
             put_tower_weights(network, weights, self.unused_modules(), self.trained_files[0])
+        else:
+            self._check_whole(network)
         self.is_loaded = True
+
+    def _check_whole(self, network: nn.Module) -> None:
+        """Raises `CheckpointError` if the folder lacked weights of what is used; they would be random."""
+        used = dict(network.named_parameters())
+        unused = {id(parameter) for module in self.unused_modules() for parameter in module.parameters()}
+        missing = sorted(name for name in self.missing if name in used and id(used[name]) not in unused)
+        if missing:
+            self.vision_tower = None
+            raise CheckpointError(
+                f"vision tower {self.vision_tower_name} lacks weights, first {missing[0]}; copy it again"
+            )
 
     def unload(self) -> None:
         """Becomes a stub again."""
@@ -187,8 +201,12 @@ class PatchTower(VisionTower):
 
     def load_network(self, dtype: torch.dtype | None) -> nn.Module:
         """The network from the tower's own folder or hub id, or from transformers' own LLaVA."""
+        load = self.network_class.from_pretrained
         if not self.inside_llava:
-            return without_code(self.network_class.from_pretrained, self.vision_tower_name, dtype=dtype or "auto")
+            options = {"dtype": dtype or "auto", "output_loading_info": True}
+            network, found = without_code(load, self.vision_tower_name, **options)
+            self.missing = found["missing_keys"]
+            return network
         weights = {
             stored.name.removeprefix(prefix): stored.tensor()
             for stored in tensors_in(local_folder(self.vision_tower_name))
@@ -196,17 +214,9 @@ class PatchTower(VisionTower):
             if stored.name.startswith(prefix)
         }
         dtype = dtype or next((value.dtype for value in weights.values()), None)
-        network, found = without_code(
-            self.network_class.from_pretrained,
-            None,
-            config=self.cfg_only,
-            state_dict=weights,
-            dtype=dtype,
-            output_loading_info=True,
-        )
-        missing = sorted(found["missing_keys"])
-        if missing:
-            raise ValueError(f"{self.vision_tower_name} lacks weights of its vision tower, such as {missing[0]}")
+        options = {"config": self.cfg_only, "state_dict": weights, "dtype": dtype, "output_loading_info": True}
+        network, found = without_code(load, None, **options)
+        self.missing = found["missing_keys"]
         return network
 
     @property

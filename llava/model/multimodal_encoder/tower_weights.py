@@ -38,7 +38,8 @@ def trained_tower_files(checkpoint: Checkpoint) -> list[Path]:
         CheckpointError: the tower was trained, but its weights are missing.
     """
     if not tower_was_trained(checkpoint.own):
-        return []
+        # A LoRA without a config.json, or with a frozen tower, may have a base whose tower was trained.
+        return trained_tower_files(checkpoint.base) if checkpoint.base is not None else []
     shards = zip(checkpoint.tensors.files, checkpoint.tensors.shards, strict=True)
     files = [file for file, shard in shards if any(_PREFIX in stored.name for stored in shard)]
     if files:

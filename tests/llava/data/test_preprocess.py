@@ -63,6 +63,19 @@ def test_samples_that_upstream_dropped_keep_their_labels(parity):
         assert (labels != IGNORE_INDEX).any() == answered, record.id
 
 
+def test_answers_alone_have_labels_if_asked(parity):
+    """Upstream's labels of the first format begin in the human's header."""
+    tokenizer, template = load_tokenizer(parity / "llava-tiny"), conv_templates["llava_v0"]
+    for record in open_records(parity / "train.json"):
+        trained = preprocess(record.turns, tokenizer, template, len(record.images))
+        ids, labels = preprocess(record.turns, tokenizer, template, len(record.images), answers_only=True)
+        assert ids.tolist() == trained[0].tolist()
+        assert tokenizer.decode(labels[labels != IGNORE_INDEX]).split() == " ".join(record.turns[1::2]).split()
+        first = (labels != IGNORE_INDEX).nonzero()[0].item()
+        assert tokenizer.decode(ids[first - 1]) == ":", "the last token of the prompt predicts the answer's first"
+        assert trained[1].tolist() != labels.tolist()
+
+
 @pytest.mark.parametrize("name", [n for n in conv_templates if "plain" not in n])
 def test_prompt_is_what_is_trained(parity, name):
     """The generation prompt is a prefix of the training text, and the rest up to the stop is supervised."""

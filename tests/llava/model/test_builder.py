@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from fnmatch import fnmatch
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from llava.checkpoint.adapter import strip_wrapper_prefix
 from llava.checkpoint.folder import open_checkpoint
@@ -213,6 +215,57 @@ def test_hub_ids(tiny_llava, monkeypatch):
         logits("nobody/llava")
 
 
+@pytest.mark.parametrize("shard", ["100GB", "40KB"])
+def test_a_base_from_the_hub(tiny, train_flags, tmp_path, monkeypatch, shard):
+    """Only config and tokenizer are there before the model is loaded; of a base in shards also their index."""
+    hub, cache = tmp_path / "hub", tmp_path / "cache"
+    shutil.copytree(tiny.llm, hub, ignore=shutil.ignore_patterns("*.safetensors"))
+    AutoModelForCausalLM.from_pretrained(tiny.llm).save_pretrained(hub, max_shard_size=shard)
+    assert len(list(hub.glob("*.safetensors"))) == (1 if shard == "100GB" else len(list(hub.glob("model-*"))))
+
+    def download(name, allow_patterns, **options):
+        assert name == "org/llm"
+        ignore = lambda folder, files: [f for f in files if not any(fnmatch(f, p) for p in allow_patterns)]  # noqa: E731
+        return str(shutil.copytree(hub, cache, ignore=ignore, dirs_exist_ok=True))
+
+    def load(function, path, *arguments, **options):
+        if path == "org/llm":
+            path = shutil.copytree(hub, cache, dirs_exist_ok=True)
+        return function(path, *arguments, **options)
+
+    monkeypatch.setattr("llava.checkpoint.folder.snapshot_download", download)
+    monkeypatch.setattr("llava.model.missing_weights.without_code", load)
+    assert open_checkpoint("org/llm", weights=False).depth == 6
+    flags = {"model_name_or_path": "org/llm", "lora_enable": True, "lora_r": 2, "max_steps": 1}
+    train(argv=train_flags(tmp_path / "out", **flags))
+    assert (tmp_path / "out" / BASE_FILE).is_file()
+    shutil.rmtree(cache)
+    assert logits(tmp_path / "out", tiny.llm).shape[-1]
+    with pytest.raises(CheckpointError, match="was trained on another base"):
+        logits(tmp_path / "out", other_base(tiny.llm, tmp_path / "other"))
+
+
+def other_base(source, folder):
+    shutil.copytree(source, folder)
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: value + 1 for name, value in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+def test_a_tower_that_lacks_weights(tiny, tiny_llava, tmp_path):
+    tower = shutil.copytree(tiny.tower, tmp_path / "tower")
+    weights = load_file(tower / "model.safetensors")
+    for part, is_used in (("post_layernorm", False), ("layers.0.self_attn.q_proj.weight", True)):
+        left = {name: value for name, value in weights.items() if part not in name}
+        assert len(left) < len(weights)
+        save_file(left, tower / "model.safetensors", {"format": "pt"})
+        if is_used:
+            with pytest.raises(CheckpointError, match=r"tower .*tower lacks weights, first .*q_proj\.weight; copy it"):
+                logits(tiny_llava, vision_tower=str(tower))
+        else:
+            assert torch.equal(logits(tiny_llava, vision_tower=str(tower)), logits(tiny_llava))
+
+
 def test_folders_that_are_not_there_or_not_whole(tiny, tiny_llava, tmp_path, monkeypatch):
     """The folder and its file are named, before a weight of the language model is read."""
     monkeypatch.setattr(
@@ -282,6 +335,19 @@ def test_lora_folder_without_projector_or_config(tiny, tiny_llava, lora, tmp_pat
     assert "the projector is its base's" in capsys.readouterr().err
 
 
+def test_lora_without_a_config_on_a_trained_tower(tiny_llava, lora, tmp_path):
+    """The tower is its base's, also if the LoRA's folder says nothing of it (upstream's checkpoint-N)."""
+    base = trained_tower(tiny_llava, tmp_path / "base")
+    folder = shutil.copytree(lora, tmp_path / "lora", ignore=shutil.ignore_patterns("checkpoint-*", BASE_FILE))
+    for name in ("config.json", "non_lora_trainables.bin"):
+        (folder / name).unlink()
+    towers = [
+        load_pretrained_model(*map(str, path), device="cpu")[1].get_vision_tower() for path in ([base], [folder, base])
+    ]
+    for one, other in zip(*(tower.parameters() for tower in towers), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_tower_that_is_not_here(tiny_llava, tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     folder = shutil.copytree(tiny_llava, tmp_path / "copy")
@@ -310,17 +376,26 @@ def test_text_needs_no_tower_at_all(tiny_llava, lora, tmp_path, kind):
     assert model.get_vision_tower() is None
 
 
+def trained_tower(source, folder):
+    """A copy of a LLaVA whose tower was trained."""
+    _, model, _, _ = load_pretrained_model(str(source), device="cpu")
+    with torch.no_grad():
+        for parameter in model.get_vision_tower().parameters():
+            parameter += 0.1
+    model.config.unfreeze_mm_vision_tower = True
+    model.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(source / name, folder)
+    return folder
+
+
 def test_trained_tower_wins_over_the_published_one(tiny_llava, tiny, tmp_path):
     _, model, _, _ = load_pretrained_model(str(tiny_llava), device="cpu")
     with torch.no_grad():
         for parameter in model.get_vision_tower().parameters():
             parameter += 0.1
         expected = model(input_ids=IDS, images=pixels()).logits
-    model.config.unfreeze_mm_vision_tower = True
-    folder = tmp_path / "trained"
-    model.save_pretrained(folder)
-    shutil.copy(tiny_llava / "tokenizer.json", folder)
-    shutil.copy(tiny_llava / "tokenizer_config.json", folder)
+    folder = trained_tower(tiny_llava, tmp_path / "trained")
     torch.testing.assert_close(logits(folder), expected)
     # The folder that the published tower is in is one thing, its weights are another (LLaVA#1533).
     torch.testing.assert_close(logits(folder, vision_tower=str(tiny.tower)), expected)

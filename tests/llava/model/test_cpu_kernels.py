@@ -125,6 +125,7 @@ def test_in_the_trainer(train_flags, tmp_path, capsys, monkeypatch, bf16, tolera
     With --bf16 True weights that train are float32, and the forward runs under autocast.
     """
     changed, losses = [], []
+    monkeypatch.setattr("llava.devices._cpuinfo", lambda: "")
     monkeypatch.setattr(kernels, "apply_cpu_kernels", lambda model: changed.extend(apply_cpu_kernels(model)))
     for choice in ("none", "auto"):
         lora = {"lora_enable": True, "lora_dropout": 0.3, "tune_layers": "0,3", "learning_rate": 1e-2, "bf16": bf16}
@@ -133,5 +134,6 @@ def test_in_the_trainer(train_flags, tmp_path, capsys, monkeypatch, bf16, tolera
         losses.append([entry["loss"] for entry in history if "loss" in entry])
     assert "kernels: none\n" in (said := capsys.readouterr().out)
     assert "kernels: cpu\n" in said
+    assert ("note: bfloat16 is slow here; use float32: BF16=False" in said) == bf16
     assert sorted(changed) == ["LoRA", "MLPs", "norms", "rotary embedding"]
     assert losses[1] == pytest.approx(losses[0], rel=tolerance)

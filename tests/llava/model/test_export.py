@@ -15,6 +15,8 @@ from llava.eval.answering.questions import Question
 from llava.model.builder import load_pretrained_model
 from llava.model.export import ExportError, check_exportable, export
 from llava.tokenization import ids_to_text
+from llava.train.arguments import parse_arguments
+from llava.train.plan import make_plan
 from visual_region.__main__ import main
 from visual_region.surgery import remove_layers
 
@@ -212,3 +214,13 @@ def test_what_transformers_lacks_is_told_before_weights(tiny_llava, tiny, tmp_pa
     with pytest.raises(SystemExit, match="error: the model cannot be exported: the projector is"):
         run_command("--model-path", folder, "--output", tmp_path / "no")
     assert not (tmp_path / "no").exists()
+
+
+def test_training_a_stock_folder_keeps_its_own_tower(tiny, tiny_llava, train_flags, tmp_path, capsys):
+    """It may have been trained, as LLaVA-1.6's; the scripts always name a published one."""
+    stock = tmp_path / "stock"
+    write(load(tiny_llava), stock)
+    changes = {"model_name_or_path": stock, "mm_vision_select_layer": -2}
+    plan = make_plan(*parse_arguments(train_flags(tmp_path / "out", **changes)))
+    assert plan.vision.vision_tower == str(stock)
+    assert f"--vision_tower {tiny.tower} is not used: {stock} holds its own tower" in capsys.readouterr().err

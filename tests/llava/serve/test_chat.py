@@ -154,3 +154,6 @@ def test_chat_in_the_terminal(tiny, tiny_llava, python):
     done = subprocess.run(command, input="", capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.strip().endswith("error: image file /no/image.png does not exist")
+    command[command.index(str(tiny_llava))] = str(tiny.llm)
+    done = subprocess.run(command, input="", capture_output=True, text=True, check=False)
+    assert done.stderr.strip().endswith(f"error: {tiny.llm} has no vision tower: it cannot be shown images")

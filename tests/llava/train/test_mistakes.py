@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +15,8 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 
-from llava.train.arguments import ARGUMENTS
+from llava.files import locked
+from llava.train.arguments import ARGUMENTS, parse_arguments
 from llava.train.flag_names import LLAVA, _source, declared
 from llava.train.learned import LearnedCheck
 from llava.train.train import train
@@ -263,6 +266,45 @@ def test_a_resumed_run_has_learned_before():
     check.resume([{"loss": 0.0, "step": 1}, {"loss": 0.5, "step": 2}, {"train_runtime": 1.0}], torch.device("cpu"))
     check.step(torch.zeros(()))
     check.end(alone)
+
+
+def test_a_folder_that_another_run_holds(train_flags, tmp_path, monkeypatch):
+    """As when a command is typed again while it still runs elsewhere."""
+    monkeypatch.setattr("llava.train.run._WORKERS_END", 0)
+    with (
+        locked(tmp_path / "out"),
+        pytest.raises(SystemExit, match=r"another process trains into .*; wait for it, or give another --output_dir"),
+    ):
+        train(argv=train_flags(tmp_path / "out", tune_mm_mlp_adapter=True, max_steps=1))
+    train(argv=train_flags(tmp_path / "out", tune_mm_mlp_adapter=True, max_steps=1))
+    assert not (tmp_path / "out/.lock").exists()
+
+
+def test_hardware_without_tf32(train_flags, tmp_path, monkeypatch):
+    """The scripts ask for it; transformers would end on a GPU before Ampere."""
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
+    argv = train_flags(tmp_path / "out", use_cpu=False)
+    assert parse_arguments(argv)[2].tf32 is None
+
+
+def test_ctrl_c_with_several_processes_is_no_traceback(tmp_path):
+    program, began = tmp_path / "sleep.py", tmp_path / "began"
+    lines = ["import pathlib, time", f"pathlib.Path({str(began)!r}).touch()"]
+    lines += ["try: time.sleep(60)", "except BaseException: pass"]
+    program.write_text("\n".join(lines))
+    words = [sys.executable, "-m", "llava.train.launch", "--standalone", "--nproc_per_node", "2", str(program)]
+    # A shell lets its background jobs ignore Ctrl-C.
+    restore = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    with open(tmp_path / "said", "wb") as said:
+        process = subprocess.Popen(words, cwd=REPOSITORY, stdout=said, stderr=said, preexec_fn=restore)
+    deadline = time.monotonic() + 60
+    while not began.exists():
+        assert process.poll() is None, (tmp_path / "said").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait() == 130
+    assert "Traceback" not in (tmp_path / "said").read_text()
 
 
 def test_the_first_process_reports_first(monkeypatch):

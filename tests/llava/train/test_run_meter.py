@@ -1,6 +1,7 @@
 """run.json: what a training was and what it cost, also if it was killed and resumed."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -41,7 +42,7 @@ def test_what_a_run_was(tiny, train_flags, tmp_path, monkeypatch):
     assert run["tokens"] == texts + images * 4
     assert run["devices"] == {"name": run["devices"]["name"], "number": 1, "threads": torch.get_num_threads()}
     assert run["device_hours"] == pytest.approx(run["seconds"] / 3600, rel=1e-3)
-    assert run["samples_per_second"] == pytest.approx(12 / run["seconds"], rel=1e-3)
+    assert run["samples_per_second"] == pytest.approx(12 / run["starts"][0]["counted_seconds"])
     assert run["peak_memory_bytes"] > 10**8
     assert run["trained_parameters"] > 0
     assert run["loss"]["first"] > 0
@@ -56,6 +57,8 @@ def test_a_killed_run_is_paid_for(tiny, train_flags, tmp_path, monkeypatch):
     original = LLaVATrainer.training_step
 
     def die(self, *args, **kwargs):
+        if self.state.global_step == 2:
+            time.sleep(0.5)
         if self.state.global_step == 3:
             raise KeyboardInterrupt
         return original(self, *args, **kwargs)
@@ -78,6 +81,30 @@ def test_a_killed_run_is_paid_for(tiny, train_flags, tmp_path, monkeypatch):
     assert run["seconds"] == pytest.approx(sum(one["seconds"] for one in run["starts"]))
     assert run["samples"] == 15
     assert run["steps"] == 5
+    # The seconds after the checkpoint had no samples that were counted.
+    first, second = run["starts"]
+    assert first["counted_seconds"] < first["seconds"]
+    assert run["samples_per_second"] == pytest.approx(15 / (first["counted_seconds"] + second["counted_seconds"]))
+
+
+@pytest.mark.parametrize(("changes", "starts"), [({}, 2), ({"learning_rate": 1e-4}, 1)])
+def test_a_run_that_is_killed_before_its_first_checkpoint(tiny, train_flags, tmp_path, monkeypatch, changes, starts):
+    """Was paid for too; a start with other settings was another run."""
+    output, original = tmp_path / "out", LLaVATrainer.training_step
+
+    def die(self, *args, **kwargs):
+        if self.state.global_step == 1:
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(LLaVATrainer, "training_step", die)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train(argv=train_flags(output, tune_mm_mlp_adapter=True, max_steps=2))
+    monkeypatch.setattr(LLaVATrainer, "training_step", original)
+    train(argv=train_flags(output, tune_mm_mlp_adapter=True, max_steps=2, **changes))
+    run = read(output)
+    assert [one["from_step"] for one in run["starts"]] == [0] * starts
+    assert run["seconds"] == pytest.approx(sum(one["seconds"] for one in run["starts"]))
 
 
 def test_another_run_in_the_folder_is_not_added(tiny, train_flags, tmp_path):

@@ -198,10 +198,14 @@ def test_a_file_of_an_earlier_version_is_not_read_as_todays_metrics(scored, tmp_
     assert found.entry("angular-image") == old["angular"], "for those who ask for it"
 
 
-@pytest.mark.parametrize("metric", ["angular-param", "angular"])
-def test_what_an_earlier_version_measured_is_measured_again(metric, flags, tiny, tmp_path, monkeypatch, capsys):
-    data = {"data_path": None, "backbone": tiny.llm} if metric == "angular-param" else {"data_path": tiny.captions}
-    output, changes = tmp_path / "s.json", {"metrics": metric, "samples": "all", **data, "conv_mode": "plain"}
+@pytest.mark.parametrize(("metric", "template"), [("angular-param", "plain"), ("angular", "plain"), ("bi", "llava_v0")])
+def test_what_an_earlier_version_measured_is_measured_again(
+    metric, template, flags, tiny, tmp_path, monkeypatch, capsys
+):
+    data = {"data_path": tiny.captions if template == "plain" else tiny.data}
+    if metric == "angular-param":
+        data = {"data_path": None, "backbone": tiny.llm}
+    output, changes = tmp_path / "s.json", {"metrics": metric, "samples": "all", **data, "conv_mode": template}
     with monkeypatch.context() as patch:
         patch.setattr(score, "_definitions", lambda settings: {})
         call(score, *flags(output, **changes))
@@ -259,6 +263,19 @@ def test_bad_input_is_told_before_weights_are_loaded(flags, tmp_path, monkeypatc
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         call(score, *flags(tmp_path / "s.json", **changes))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_images_for_a_plain_language_model(tiny, flags, tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs, "make_reader", None)
+    with pytest.raises(ValueError, match=r"has no vision tower, but \d+ samples have images"):
+        call(score, *flags(tmp_path / "s.json", model_path=tiny.llm, metrics="bi"))
+
+
+def test_the_angle_of_the_first_llavas_template(flags, tiny, tmp_path):
+    """Its training labels begin in the human's header: the angle there would be the same in every sample."""
+    call(score, *flags(tmp_path / "s.json", metrics="angular", conv_mode="llava_v0", samples="all"))
+    rows = json.loads((tmp_path / "s.json").read_text())["metrics"]["angular"]["per_sample"]
+    assert max(max(layer) - min(layer) for layer in zip(*rows, strict=True)) > 1e-4
 
 
 def test_data_without_images(tiny, flags, tmp_path, monkeypatch):

@@ -93,6 +93,7 @@ def test_a_model_that_is_not_there_yet_has_no_price(small_study, command, capsys
         (["plan.yml"], "plan plan.yml does not exist"),
         (["."], "plan . is a folder, not a file"),
         (["plan.yaml", "--out", "plan.yaml"], "--out plan.yaml is a file; give a folder"),
+        (["plan.yaml", "--out", "plan.yaml", "--draw"], "--out plan.yaml is a file; give a folder"),
         (["plan.yaml", "--set", "seed=[1]"], "seed: there is no key 'seed'; did you mean 'seeds'?"),
         (["plan.yaml", "--set", "rows.top=top:99%%"], "rows.top: layer selection 'top:99%%'"),
         (["plan.yaml", "--cell", "99"], "--cell 99: there is no such cell; --list prints the 8 cells of the plan"),
@@ -106,7 +107,7 @@ def test_careless_words(small_study, command, words, why):
     assert not small_study.out.exists()
 
 
-def test_data_that_is_missing_is_named_before_a_cell_is_trained(small_study, command):
+def test_data_that_is_missing_is_named_before_a_cell_is_trained(small_study, command, capsys):
     shutil.rmtree(small_study.root / "playground/data/eval/gqa")
     small_study.change("docvqa: --samples 8", "docvqa: --data-path no.json")
     with pytest.raises(
@@ -114,6 +115,8 @@ def test_data_that_is_missing_is_named_before_a_cell_is_trained(small_study, com
     ):
         command("study", "plan.yaml")
     assert [line.split()[0] for line in small_study.log()] == ["stage"], "a stage may make the data"
+    note = "these do not exist; a shared stage must make them, or the study ends after the stages:\n- playground"
+    assert note in capsys.readouterr().out
 
 
 def test_tables_and_figures_of_what_is_finished(small_study, command, capsys, monkeypatch):

@@ -154,6 +154,15 @@ def test_what_is_no_plan(small_study, text, why):
         read_plan("nothing.yaml")
 
 
+def test_numbers_with_colons_are_texts(small_study):
+    """YAML 1.1 reads 2:5 to the base of 60."""
+    small_study.change("top: top:2", "top: 2:5")
+    small_study.change("STEPS: 2", "STEPS: 2, TIME: 1:30, LR: 1.5")
+    plan = read_plan(small_study.file)
+    assert plan.rows["top"] == "2:5"
+    assert plan.train.environment == {"STEPS": "2", "TIME": "1:30", "LR": "1.5"}
+
+
 def test_the_depth_is_that_of_the_local_model(small_study, tiny):
     """Without `layers` it is read from config.json."""
     small_study.change("layers: 6\n", "")

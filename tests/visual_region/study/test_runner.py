@@ -8,11 +8,11 @@ import time
 
 import pytest
 
+from llava.files import locked
 from tests.conftest import REPOSITORY
 from tests.fixtures.plans import MEASURED, small_files
 from visual_region.study.cell import Cell
 from visual_region.study.results import finished, read_results
-from visual_region.study.state import locked
 
 
 def kinds(calls):
@@ -145,12 +145,19 @@ def test_a_grown_plan_adds_and_deletes_nothing(small_study, command, capsys):
     command("study", "plan.yaml", "--set", "seeds=[0]")
     small_study.log()
     before = small_files(small_study.out)
+    done = small_study.out / "cells/top-seed0/done.json"
+    content = json.loads(done.read_text())
+    done.write_text(json.dumps(content | {"stages": content["stages"] | {"evaluate": 100.0, "curve": 200.0}}))
+    (small_study.out / "cells/top-seed0/curve.json").unlink()
     small_study.change("columns: [gqa]", "columns: [gqa, textvqa]")
     small_study.change("  backbone: null", "  lower: lower:2\n  backbone: null")
     small_study.change("rows: [all, top, bi]", "rows: [all, lower, bi]")
     command("study", "plan.yaml", "--set", "seeds=[0]")
     calls = small_study.log()
-    assert kinds(calls) == ["all", "all", "all", "train lower-seed0", "all", "all"]
+    assert kinds(calls) == ["all", "all", "python", "all", "train lower-seed0", "all", "all"]
+    seconds = json.loads(done.read_text())["stages"]
+    assert seconds["evaluate"] > 100, "what both columns took"
+    assert seconds["curve"] < 100, "it was measured again as a whole"
     assert "again" not in capsys.readouterr().out
     assert [line.split("--only ")[1].split(" --")[0] for line in calls if "--only" in line].count("textvqa") == 4
     after = small_files(small_study.out)
@@ -238,6 +245,26 @@ def test_weights_are_deleted_when_nothing_needs_them(small_study, command, capsy
     assert kinds(small_study.log()) == ["train top-seed1", "python", "python"]
     assert "top-seed1: train again, because its checkpoint was deleted" in capsys.readouterr().out
     assert not any(path.is_dir() for path in folder.glob("*/train*"))
+
+
+def test_a_curve_after_a_second_training_has_its_scores(small_study, command, monkeypatch):
+    """The second weights can differ in their last bits, and `curve` refuses the scores of other weights."""
+    command("study", "plan.yaml", "--set", "keep_weights=false")
+    small_study.log()
+    done = small_study.out / "cells/all-seed0/done.json"
+    content = json.loads(done.read_text())
+    done.write_text(json.dumps(content | {"stages": content["stages"] | {"score": 100.0}}))
+    small_study.change("curve: {rows: [top], seeds: [0]}", "curve: {rows: [top, all], seeds: [0]}")
+    monkeypatch.setenv("FAIL", "visual_region score")
+    with pytest.raises(SystemExit, match="all-seed0: score ended with 3"):
+        command("study", "plan.yaml", "--set", "keep_weights=false")
+    monkeypatch.delenv("FAIL")
+    assert kinds(small_study.log()) == ["train all-seed0", "python"]
+    command("study", "plan.yaml", "--set", "keep_weights=false")
+    calls = small_study.log()
+    assert [line.split()[3] for line in calls] == ["score", "curve"], "also after a failure in between"
+    assert finished(small_study.out / "cells/all-seed0")
+    assert json.loads(done.read_text())["stages"]["score"] < 100
 
 
 def test_a_second_training_that_is_not_finished_is_no_checkpoint(small_study, command, monkeypatch):

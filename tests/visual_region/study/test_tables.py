@@ -201,6 +201,15 @@ def test_trainings_that_differ_are_said(made_study, tmp_path):
         assert note in text, note
 
 
+def test_a_reference_that_scores_nothing(tmp_path):
+    """There is no share of it, but a difference."""
+    for name, skill in (("all", -9.0), ("top", 0.5)):
+        make_cell(tmp_path, name, MadeRow("all" if name == "all" else "top:25%", skill), 0, 100)
+    write_tables(read_results(tmp_path), COLUMNS[:3], tmp_path)
+    text = (tmp_path / "selections.md").read_text(encoding="utf-8")
+    assert re.search(r"Difference to all in points(.|\n)*\| top \| 3 of 12 \| \+\d", text), text
+
+
 def test_without_a_reference_nothing_is_compared(tmp_path):
     for name in ("top", "lower"):
         make_cell(tmp_path, name, MadeRow(f"{name}:25%", 0.5), 0, 100)

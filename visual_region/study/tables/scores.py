@@ -59,7 +59,7 @@ def score_page(table: ScoreTable, board: Board) -> Page:
 
         blocks.append([(row, entries[row.name]) for row in sorted(rows, key=key)])
     grids = [_values(board, blocks, len(shares) > 1)]
-    if any(entry.ratio for block in blocks for _, found in block for entry in found.values()):
+    if any(entry.ratio or entry.difference for block in blocks for _, found in block for entry in found.values()):
         grids.append(_differences(board, blocks, len(shares) > 1))
     records = [
         _record(row, name, found.get(name), board.title_of(name))
@@ -157,7 +157,7 @@ def _of_whole(entry: Entry | None) -> Text:
 
 
 def _difference(entry: Entry | None, board: Board) -> Text:
-    if entry is None or entry.ratio is None:
+    if entry is None or (entry.difference is None and entry.ratio is None):
         return Text(NONE)
     if entry.difference is None:
         return Text(f"×{entry.ratio.value:.3f}", interval_text(entry.ratio, 3))

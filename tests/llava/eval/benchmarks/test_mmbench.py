@@ -29,7 +29,7 @@ def test_all_right():
         "all_rows": (1, 9),
     }
     assert report.metric == "circular"
-    assert report.details == {"rule": "letters-2", "questions": 3, "rows": 9}
+    assert report.details == {"rule": "letters-3", "questions": 3, "rows": 9}
 
 
 def test_by_hand():
@@ -155,12 +155,12 @@ def test_reading(tmp_path):
 
 
 def test_the_runner_and_the_scorer_see_the_same_options(tmp_path):
-    words = ["N/A", "none", "NaN", "", "nothing", "NULL", "-"]
+    words = ["N/A", "none", "NaN", "", "nothing", "NULL", "-", "Na", "None"]
     rows = [row(i, "A", ("x", "y", word, "z"), hint=word) for i, word in enumerate(words)]
     path = write_tsv(tmp_path / "a.tsv", rows)
     asked = read_mmbench_questions(path)
     assert [q.extra["options"] for q in asked] == [options_of(line) for line in read_tsv(path)]
-    assert [len(q.extra["options"]) for q in asked] == [2, 2, 2, 2, 4, 2, 4]
+    assert [len(q.extra["options"]) for q in asked] == [2, 2, 2, 2, 4, 2, 4, 4, 2]
 
 
 def test_a_quote_that_is_not_doubled_is_read_as_pandas_reads_it(tmp_path):

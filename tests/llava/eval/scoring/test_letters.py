@@ -25,6 +25,7 @@ OPTIONS = ["a car", "a bus", "a bicycle", "a boat"]
         ("B: a bus", "B"),
         ("C)", "C"),
         ("E", None),
+        ("7", None),
         ("E. a train", None),
         # Letters in a sentence.
         ("I would choose option C", "C"),
@@ -128,3 +129,12 @@ def test_any_text_gives_a_letter_of_the_options_or_none():
         reply = "".join(draw.choice(letters) for _ in range(draw.randrange(40)))
         options = ["".join(draw.choice(letters) for _ in range(draw.randrange(6))) for _ in range(draw.randrange(2, 5))]
         assert read_letter(reply, options) in (None, *"ABCD"[: len(options)])
+
+
+def test_an_option_of_one_character_is_read_by_its_text():
+    """Such as MMLU's "Find all c in Z_3", with the choices 0, 1, 2, 3."""
+    for reply in ("2", "2.", "**2**"):
+        assert read_letter(reply, ["0", "1", "2", "3"]) == "C"
+    assert read_letter("7", ["0", "1", "2", "3"]) is None
+    assert read_letter("b", ["c", "d"]) == "B", "a letter comes first"
+    assert read_letter("是", ["是", "否"]) == "A"

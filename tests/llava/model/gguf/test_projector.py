@@ -82,6 +82,17 @@ def test_trained_tower_and_loras_projector(tiny_llava, tiny_lora, tiny, tmp_path
     assert np.array_equal(next(t for t in reader.tensors if t.name == "mm.2.weight").data, expected)
 
 
+def test_a_projector_file_with_other_prefixes(parity, tmp_path):
+    source = shutil.copytree(parity / "c_pretrain", tmp_path / "source")
+    config = json.loads((source / "config.json").read_text()) | {"mm_vision_tower": str(parity / "tiny-clip-56")}
+    (source / "config.json").write_text(json.dumps(config))
+    weights = torch.load(source / "mm_projector.bin", weights_only=True)
+    torch.save({name.removeprefix("model."): value for name, value in weights.items()}, source / "mm_projector.bin")
+    write(open_checkpoint(source, parity / "tiny-vicuna"), tmp_path / "gguf")
+    names = {tensor.name for tensor in GGUFReader(tmp_path / "gguf/mmproj.gguf").tensors}
+    assert {"mm.0.weight", "mm.0.bias", "mm.2.weight", "mm.2.bias"} <= names
+
+
 def test_notes(tiny_llava, tmp_path):
     folder = shutil.copytree(tiny_llava, tmp_path / "model")
     config = json.loads((folder / "config.json").read_text()) | {"image_aspect_ratio": None}
