@@ -45,7 +45,8 @@ def use_sentencepiece_merges(tokenizer: PreTrainedTokenizerBase, folder: Path) -
     merges = merges_of({piece.piece: piece.score for piece in proto.pieces if piece.type == _NORMAL}, pieces)
     if (folder / "tokenizer.json").is_file():
         found = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
-        if merges != [tuple(merge) for merge in found]:
+        # The splits of one piece follow each other, in any order.
+        if ["".join(merge) for merge in merges] != ["".join(merge) for merge in found]:
             print(f"note: {folder}/tokenizer.json merges pieces in another order than {FILE}; {FILE} is used")
     tokenizer.backend_tokenizer.model = BPE(
         vocab, merges, unk_token=model.unk_token, fuse_unk=model.fuse_unk, byte_fallback=model.byte_fallback

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub import list_repo_files, snapshot_download
+from huggingface_hub.errors import GatedRepoError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.utils import httpx
 
 from llava.checkpoint.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS, NON_LORA, Adapter
 from llava.checkpoint.hf_llava import config_from_hf, is_hf_llava
@@ -27,6 +28,7 @@ from llava.tiling import TilingError, check_settings
 
 PROJECTOR = "mm_projector.bin"
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+_SAFETENSORS = re.compile(r"model\.safetensors(\.index\.json)?")
 _WIDTHS = ("hidden_size", "intermediate_size", "num_attention_heads")
 
 
@@ -75,7 +77,7 @@ def open_checkpoint(
     if not files and weights:
         raise _not_whole(path, f"it has config.json, but neither weights nor {PROJECTOR}")
     hf = is_hf_llava(stored)
-    own = config_from_hf(stored, str(path)) if hf else stored
+    own = config_from_hf(stored, name) if hf else stored
     # Of a hub id there may be an index only; the shards are downloaded when the model is loaded.
     tensors = _whole_tensors(path, files) if files and all(map(Path.is_file, files)) else Tensors(path)
     return Checkpoint(name, path, Kind.FULL, stored, own, tensors, wanted.family(own), hf=hf)
@@ -111,16 +113,48 @@ def local_folder(name: str | Path, cache_dir: str | None = None, weights: bool =
         raise CheckpointError(f"checkpoint {name} is a file; give the folder of the model")
     if not _HUB_ID.fullmatch(str(name)):
         raise CheckpointError(f"checkpoint {name} does not exist: there is no such folder")
+    return _downloaded(str(name), cache_dir, weights)
+
+
+def _downloaded(name: str, cache_dir: str | None, weights: bool) -> Path:
     wanted = ["*.json", "*.txt", "*.model", "*.jinja", *(["*.safetensors", "*.bin"] if weights else [])]
-    ignored = ["training_args.bin"]
+    ignored = ["training_args.bin", "consolidated*"]
     try:
-        found = snapshot_download(str(name), cache_dir=cache_dir, allow_patterns=wanted, ignore_patterns=ignored)
-        return Path(found)
+        # Weights in two formats are downloaded in one, that which transformers takes.
+        if weights and any(map(_SAFETENSORS.fullmatch, _files_on_the_hub(name))):
+            ignored.append("pytorch_model*")
+        return Path(snapshot_download(name, cache_dir=cache_dir, allow_patterns=wanted, ignore_patterns=ignored))
+    except GatedRepoError as error:
+        raise CheckpointError(
+            f"checkpoint {name} is gated: accept its conditions on https://huggingface.co/{name}, and log in with "
+            "`hf auth login`"
+        ) from error
     except (HFValidationError, RepositoryNotFoundError, LocalEntryNotFoundError, OSError) as error:
+        if folder := getattr(error, "snapshot_path", None):
+            # Without the hub, and not every file is here. Whether those that are needed are, is checked later.
+            return Path(folder)
         raise CheckpointError(
             f"checkpoint {name} does not exist: it is not a local folder, and the hub has nothing under that id "
             f"({str(error).splitlines()[0]})"
         ) from error
+    except httpx.HTTPError as error:
+        why = str(error) or type(error).__name__
+        raise CheckpointError(
+            f"checkpoint {name}: the download was interrupted ({why}); the same command goes on"
+        ) from error
+
+
+def recorded_name(name: str | Path | None) -> str | None:
+    """What results record of a model that was named: the whole path of a folder, or the hub id."""
+    return str(Path(name).resolve()) if name and Path(name).is_dir() else name and str(name)
+
+
+def _files_on_the_hub(name: str) -> list[str]:
+    """The files of a repository; none if the hub cannot be asked."""
+    try:
+        return list_repo_files(name)
+    except (OSError, ValueError, httpx.HTTPError):
+        return []
 
 
 def _open_lora(path: Path, wanted: _Wanted) -> Checkpoint:

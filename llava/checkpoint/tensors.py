@@ -66,6 +66,10 @@ class Stored:
     def renamed(self, name: str) -> "Stored":
         return replace(self, name=name)
 
+    def first_rows(self, number: int) -> "Stored":
+        whole, shape = self.load, (number, *self.shape[1:])
+        return replace(self, shape=shape, load=None if whole is None else lambda: whole()[:number])
+
     def cast(self, dtype: torch.dtype) -> "Stored":
         """The tensor in another dtype; an integer tensor is not changed."""
         old = self.torch_dtype

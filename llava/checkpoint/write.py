@@ -80,6 +80,10 @@ def finish_folder(
 
 
 def _write_config(folder: Path, config: Mapping[str, Any], name: str | None, run: Path | None = None) -> None:
+    code = str(config.get("auto_map", ""))
+    if code and not any(folder.glob("*.py")) and "--" not in code:
+        # It names Python files that were not copied, as of a Bunny from the hub.
+        config = {name: value for name, value in config.items() if name != "auto_map"}
     text = json.dumps(with_older_fields(config), indent=2, sort_keys=True) + "\n"
     write_card(folder, config, name, run)
     (folder / "config.json").write_text(text, encoding="utf-8")

@@ -99,6 +99,8 @@ def load_checkpoint(
     # A LoRA is merged before any rounding: its base is loaded in its stored dtype.
     first = checkpoint.stored_dtype if checkpoint.kind is Kind.LORA and quantization is None else dtype
     model = load_base(checkpoint.whole, checkpoint.model_config(vision_tower), first, text_only, **kwargs)
+    if checkpoint.kind is Kind.FULL and not checkpoint.tower:
+        add_head_bias(model, checkpoint)
     if checkpoint.kind is not Kind.FULL:
         add_trained_weights(model, checkpoint, widen=quantization is None)
     if checkpoint.kind is Kind.LORA:
@@ -210,11 +212,20 @@ def load_base(checkpoint: Checkpoint, config: Any, dtype: Any, text_only: bool =
     model = from_pretrained_whole(checkpoint, family_of(config), config=config, dtype=dtype, **kwargs)
     # Otherwise transformers restores the old names of the weights on saving.
     model._weight_conversions = None
+    # The name that results record as their base: of a hub id not its folder in the cache of this machine.
+    model.name_or_path = model.config.name_or_path = checkpoint.name
     clean_generation_config(model)
     if checkpoint.hf:
         # It suppresses `<image>`, which is no token here.
         model.generation_config.suppress_tokens = None
     return model
+
+
+def add_head_bias(model: Any, checkpoint: Checkpoint) -> None:
+    """Gives a plain language model the bias of its head, such as Microsoft's Phi has; a Bunny's Phi has none."""
+    if "lm_head.bias" in checkpoint.tensors and model.lm_head.bias is None:
+        bias = checkpoint.tensors["lm_head.bias"].tensor()
+        model.lm_head.bias = nn.Parameter(bias.to(model.lm_head.weight), requires_grad=False)
 
 
 def clean_generation_config(model: Any) -> None:

@@ -3,6 +3,7 @@
 import json
 import lzma
 import random
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,21 @@ def test_a_tokenizer_json_with_another_order_is_not_used(small, tmp_path, capsys
     capsys.readouterr()
     assert not differing(tmp_path, 300)
     assert "merges pieces in another order than tokenizer.model" in capsys.readouterr().out
+
+
+def test_splits_of_a_piece_in_another_order_are_not_noted(small, tmp_path, capsys):
+    """As transformers writes them: the pieces come in the same order."""
+    load_tokenizer(small).save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.model").write_bytes((small / "tokenizer.model").read_bytes())
+    values = json.loads((tmp_path / "tokenizer.json").read_text())
+    merges = values["model"]["merges"]
+    groups = [list(group) for _, group in groupby(merges, key="".join)]
+    values["model"]["merges"] = [merge for group in groups for merge in reversed(group)]
+    assert values["model"]["merges"] != merges
+    (tmp_path / "tokenizer.json").write_text(json.dumps(values))
+    capsys.readouterr()
+    assert not differing(tmp_path, 300)
+    assert capsys.readouterr().out == ""
 
 
 def test_files_of_two_tokenizers(small, parity, tmp_path):

@@ -100,6 +100,12 @@ def test_what_is_empty_is_not_set():
     assert (training.learning_rate, model.use_s2, training.model_max_length) == (1e-4, True, 4096)
 
 
+@pytest.mark.parametrize("words", [["finetune_lora.sh"], ["finetune_full.sh"], ["recipe.sh", "llama3-8b", "recipe1"]])
+def test_a_bunny_that_is_trained_further_has_its_projector(words):
+    assert dry_run(*words, PROJECTOR="", MODEL="/my/bunny")[0].pretrain_mm_mlp_adapter is None
+    assert dry_run(*words)[0].pretrain_mm_mlp_adapter.endswith("mm_projector.bin")
+
+
 def test_unknown_recipe():
     command = ["bash", "scripts/train/bunny/recipe.sh", "phi-4", "recipe1"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -212,6 +212,15 @@ def test_the_teacher_is_loaded_whole(command, tiny, pruned, tmp_path, monkeypatc
     command(*flags(tiny, pruned, tmp_path / "healed", steps=1))
 
 
+def test_a_teacher_from_the_hub_is_recorded_by_its_id(command, tiny, pruned, tmp_path, monkeypatch):
+    teacher = str(pruned.parent / "teacher")
+    for name in ("snapshot_download", "list_repo_files"):
+        monkeypatch.setattr(f"llava.checkpoint.folder.{name}", lambda name, **options: teacher)
+    command(*flags(tiny, pruned, tmp_path / "healed", steps=1, teacher="org/teacher"))
+    config = json.loads((tmp_path / "healed/config.json").read_text())
+    assert config["visual_region"]["healed"]["teacher"] == "org/teacher"
+
+
 def test_marks_around_images_are_not_lost(command, tiny, pruned, tmp_path):
     """The trainer would show the images without them."""
     student = shutil.copytree(pruned, tmp_path / "student")

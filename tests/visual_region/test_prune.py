@@ -114,6 +114,15 @@ def test_dtype_and_tower_are_written(command, tiny_llava, tmp_path):
     assert (config["dtype"], config["mm_vision_tower"]) == ("bfloat16", "elsewhere")
 
 
+def test_code_that_is_not_copied_is_not_named(command, tiny_llava, tmp_path):
+    """Bunnies on the hub have classes of their own, in files that are not downloaded."""
+    source = shutil.copytree(tiny_llava, tmp_path / "source")
+    config = json.loads((source / "config.json").read_text()) | {"auto_map": {"AutoConfig": "configuration_x.XConfig"}}
+    (source / "config.json").write_text(json.dumps(config))
+    command("prune", "--model-path", source, "--layers", "1", "--output", tmp_path / "out")
+    assert "auto_map" not in json.loads((tmp_path / "out/config.json").read_text())
+
+
 def test_dtype_of_a_base_is_written(command, tiny_lora, tmp_path):
     flags = ("--layers", "1", "--dtype", "bf16", "--output", tmp_path / "lora", "--base-output", tmp_path / "base")
     command("prune", "--model-path", tiny_lora, *flags)

@@ -178,6 +178,30 @@ def test_a_lora_folder_without_a_tokenizer(command, logits, tiny, tiny_lora, tmp
         assert json.loads((output / "generation_config.json").read_text())["eos_token_id"] == [2, 7]
 
 
+@pytest.mark.parametrize("pickled", [False, True])
+def test_a_backbone_with_more_rows(command, text_logits, tiny, tuned, tmp_path, pickled):
+    """Upstream's merge of a Bunny leaves out the rows of the embeddings that have no token."""
+    wide, output = tmp_path / "wide", tmp_path / "out"
+    model = AutoModelForCausalLM.from_pretrained(tiny.llm)
+    model.resize_token_embeddings(model.config.vocab_size + 64, mean_resizing=False)
+    model.save_pretrained(wide)
+    if pickled:
+        torch.save(load_file(wide / "model.safetensors"), wide / "pytorch_model.bin")
+        (wide / "model.safetensors").unlink()
+    command("revert", "--model-path", tuned, "--backbone", wide, "--layers", "all", "--output", output)
+    assert torch.equal(text_logits(output), backbone_text_logits(tiny.llm))
+
+
+def test_a_backbone_from_the_hub(command, tiny, tiny_lora, tuned, tmp_path, monkeypatch):
+    for name in ("snapshot_download", "list_repo_files"):
+        monkeypatch.setattr(f"llava.checkpoint.folder.{name}", lambda name, **options: str(tiny.llm))
+    flags = ("revert", "--backbone", "org/llm", "--layers", "3", "--output")
+    command(*flags, tmp_path / "full", "--model-path", tuned)
+    assert record(tmp_path / "full")["reverted_layers"] == [3]
+    command(*flags, tmp_path / "lora", "--model-path", tiny_lora)
+    assert record(tmp_path / "lora")["reverted_layers"] == [3]
+
+
 def test_perplexity_of_a_few_layers(command, tiny, tuned, tmp_path):
     command("prune", "--model-path", tuned, "--layers", "1,2,4,5", "--output", tmp_path / "two")
     text = tmp_path / "text.txt"
@@ -220,7 +244,7 @@ def test_bad_input_writes_nothing(command, tiny, tuned, tiny_lora, parity, tmp_p
             r"the backbone has 7 layers; the model has 6; the first tensor that differs is "
             r"model\.layers\.6\.input_layernorm\.weight, 32 in the backbone and absent in the model",
         ),
-        (full, "give --backbone the language model's folder"),
+        (full, "give --backbone the language model's folder, or its hub id"),
         ((*full, "--backbone", tiny_lora), "is a LoRA checkpoint"),
         (("revert", "--model-path", tuned, "--backbone", tiny.llm, "--layers", "6"), "there is no layer 6"),
         (("revert", "--model-path", tiny_lora, "--layers", "0", "--backbone", wide), "go back to its base"),

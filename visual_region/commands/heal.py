@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from llava.checkpoint.folder import open_checkpoint
+from llava.checkpoint.folder import open_checkpoint, recorded_name
 from llava.checkpoint.identity import digest, digest_of
 from llava.checkpoint.opened import Checkpoint, Kind
 from llava.checkpoint.record import LayerRecord
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
         wrong.append(f"--learning-rate {args.learning_rate} must be above 0")
     if wrong:
         raise SurgeryError("; ".join(wrong))
-    distillation = Distillation(args.temperature, args.ce_weight, str(Path(args.teacher).resolve()))
+    distillation = Distillation(args.temperature, args.ce_weight, recorded_name(args.teacher))
     student = open_checkpoint(args.model_path, flag="--model-path")
     teacher = open_checkpoint(args.teacher, args.teacher_base, flag="--teacher")
     _check_pair(student, teacher, args.vision_tower)

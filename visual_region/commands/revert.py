@@ -7,10 +7,10 @@ from typing import Any
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from llava.checkpoint.adapter import ADAPTER_CONFIG, strip_wrapper_prefix
-from llava.checkpoint.folder import open_checkpoint
+from llava.checkpoint.folder import local_folder, open_checkpoint
 from llava.checkpoint.hf_llava import our_name
 from llava.checkpoint.identity import BASE_FILE
-from llava.checkpoint.opened import Checkpoint, Kind
+from llava.checkpoint.opened import Checkpoint, CheckpointError, Kind
 from llava.checkpoint.write import nbytes_of, write_checkpoint
 from llava.names import agree, count, listed
 from llava.outputs import check_output
@@ -46,10 +46,15 @@ def run(args: argparse.Namespace) -> None:
 def _backbone(args: argparse.Namespace, model: Checkpoint, layers: tuple[int, ...]) -> Checkpoint:
     """The backbone of a full checkpoint; the recorded one must be a plain language model in these layers."""
     name = args.backbone or model.stored.get("_name_or_path")
-    if not name or not Path(name).is_dir():
-        recorded = f" (it records {name!r}, which is not a folder here)" if name else ""
-        raise SurgeryError(f"{model.path} needs its backbone{recorded}; give --backbone the language model's folder")
-    backbone, original = open_checkpoint(name, flag="--backbone"), model.record.original
+    needs = f"{model.path} needs its backbone", "; give --backbone the language model's folder, or its hub id"
+    if not name:
+        raise SurgeryError("".join(needs))
+    try:
+        backbone, original = open_checkpoint(name, flag="--backbone"), model.record.original
+    except CheckpointError as error:
+        if args.backbone:
+            raise
+        raise SurgeryError(f" (it records {name!r}, which cannot be opened: {error})".join(needs)) from error
     if not args.backbone and (tuned := [i for i in layers if original[i] in tuned_layers(backbone)]):
         raise SurgeryError(
             f"{model.path} was trained from {name}, in which {describe_layers(tuned, model.record)} "
@@ -72,7 +77,7 @@ def _revert_full(
 
 
 def _revert_lora(args: argparse.Namespace, lora: Checkpoint, layers: tuple[int, ...], values: dict[str, Any]) -> None:
-    if args.backbone and Path(args.backbone).resolve() != lora.base.path.resolve():
+    if args.backbone and local_folder(args.backbone).resolve() != lora.base.path.resolve():
         why = f"a LoRA's layers go back to its base {lora.base.path}, not to --backbone {args.backbone}"
         raise SurgeryError(f"{why}; merge the LoRA first to set layers back to another model")
     adapted = set(lora.adapter.layers)

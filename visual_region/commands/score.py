@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.checkpoint import identity
-from llava.checkpoint.folder import open_checkpoint
+from llava.checkpoint.folder import open_checkpoint, recorded_name
 from llava.checkpoint.opened import Checkpoint
 from llava.conversation import SeparatorStyle, get_template
 from llava.dtypes import DTYPES
@@ -124,7 +124,7 @@ def _measure(
     return {
         "num_layers": len(next(iter(measured.values()))["values"]),
         "region": list(checkpoint.record.region),
-        "backbone": args.backbone and str(Path(args.backbone).resolve()),
+        "backbone": recorded_name(args.backbone),
         "settings": settings | {"device": device, "resamples": args.resamples},
         "data": data,
         "samples": [{"id": row["id"], "tokens": dict(zip(KINDS, row["tokens"], strict=True))} for row in rows],

@@ -153,7 +153,10 @@ def main() -> None:
     from llava.mm_utils import get_model_name_from_path
 
     checkpoint = open_checkpoint(args.model_path, checkpoint_flags(flags).model_base)
-    results = args.results or args.data / "results" / get_model_name_from_path(args.model_path)
+    # A published model and a folder of one's own with its name stay apart.
+    local = Path(args.model_path).is_dir()
+    name = get_model_name_from_path(args.model_path) if local else args.model_path.replace("/", "_")
+    results = args.results or args.data / "results" / name
     read_state(results)
     files = {**FILES, **{f"{benchmark.name}.json": REPORT for benchmark in benchmarks}}
     check_files({f"--results: {name}": (results / name, kind) for name, kind in files.items()})

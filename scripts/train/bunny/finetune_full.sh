@@ -8,6 +8,8 @@ ACCUMULATION=${ACCUMULATION:-2}
 source "$(dirname "$0")/../common.sh"
 MODEL_TYPE=${MODEL_TYPE:-phi-2}
 DEEPSPEED=${DEEPSPEED-./scripts/zero3.json}
+# PROJECTOR= trains a Bunny further, whose projector is trained already.
+PROJECTOR=${PROJECTOR-./checkpoints-pretrain/bunny-$MODEL_TYPE-pretrain/mm_projector.bin}
 
 launch bunny/train/train.py \
     --tune_layers "${TUNE_LAYERS:-all}" \
@@ -20,7 +22,7 @@ launch bunny/train/train.py \
     --use_s2 "${USE_S2:-False}" \
     --unfreeze_vision_tower "${UNFREEZE_TOWER:-False}" \
     --mm_projector_type "${PROJECTOR_TYPE:-mlp2x_gelu}" \
-    --pretrain_mm_mlp_adapter "${PROJECTOR:-./checkpoints-pretrain/bunny-$MODEL_TYPE-pretrain/mm_projector.bin}" \
+    ${PROJECTOR:+--pretrain_mm_mlp_adapter "$PROJECTOR"} \
     --image_aspect_ratio "${ASPECT:-pad}" \
     --group_by_modality_length "${GROUP:-False}" \
     --output_dir "${OUTPUT:-./checkpoints-$MODEL_TYPE/bunny-$MODEL_TYPE}" \

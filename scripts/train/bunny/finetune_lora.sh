@@ -9,6 +9,8 @@ ACCUMULATION=${ACCUMULATION:-2}
 source "$(dirname "$0")/../common.sh"
 MODEL_TYPE=${MODEL_TYPE:-phi-2}
 DEEPSPEED=${DEEPSPEED-auto}
+# PROJECTOR= trains a Bunny further, whose projector is trained already.
+PROJECTOR=${PROJECTOR-./checkpoints-pretrain/bunny-$MODEL_TYPE-pretrain/mm_projector.bin}
 
 launch bunny/train/train.py \
     --lora_enable True --lora_r "${LORA_R:-128}" --lora_alpha "${LORA_ALPHA:-256}" \
@@ -23,7 +25,7 @@ launch bunny/train/train.py \
     --use_s2 "${USE_S2:-False}" \
     --unfreeze_vision_tower "${UNFREEZE_TOWER:-False}" \
     --mm_projector_type "${PROJECTOR_TYPE:-mlp2x_gelu}" \
-    --pretrain_mm_mlp_adapter "${PROJECTOR:-./checkpoints-pretrain/bunny-$MODEL_TYPE-pretrain/mm_projector.bin}" \
+    ${PROJECTOR:+--pretrain_mm_mlp_adapter "$PROJECTOR"} \
     --image_aspect_ratio "${ASPECT:-pad}" \
     --group_by_modality_length "${GROUP:-False}" \
     --output_dir "${OUTPUT:-./checkpoints-$MODEL_TYPE/bunny-lora-$MODEL_TYPE}" \

@@ -23,11 +23,14 @@ usage() {
 model="$1" stage="$2"
 shift 2
 
-default() { # NAME=VALUE ...: sets the variables that are not set or empty; an empty DEEPSPEED has a meaning
+default() { # NAME=VALUE ...: sets the variables that are not set or empty; an empty DEEPSPEED or PROJECTOR has a meaning
     local pair name
     for pair in "$@"; do
         name="${pair%%=*}"
-        [ -n "${!name:-}" ] || [ "$name${DEEPSPEED+set}" = DEEPSPEEDset ] || export "${pair?}"
+        case "$name" in
+        DEEPSPEED | PROJECTOR) [ -n "${!name+set}" ] || export "${pair?}" ;;
+        *) [ -n "${!name:-}" ] || export "${pair?}" ;;
+        esac
     done
 }
 

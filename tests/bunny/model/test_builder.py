@@ -6,6 +6,8 @@ import shutil
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from bunny.model.builder import load_pretrained_model
 from bunny.util.mm_utils import process_images, tokenizer_image_token
@@ -63,10 +65,21 @@ def test_checkpoint_of_minicpm_or_llava(bunny, tiny_llava, tmp_path):
 
 def test_head_of_phi_has_no_bias(make_bunny, backbones):
     """As in upstream's checkpoints; Microsoft's Phi has one."""
-    from safetensors.torch import load_file
-
     assert "lm_head.bias" in load_file(backbones["bunny-phi"] / "model.safetensors")
     assert not [name for name in load_file(make_bunny("bunny-phi") / "model.safetensors") if "lm_head.bias" in name]
+
+
+def test_head_of_a_plain_phi_keeps_its_bias(backbones, tmp_path):
+    """Of the language model by itself, whose scores are compared with those of other programs."""
+    folder = shutil.copytree(backbones["bunny-phi"], tmp_path / "phi")
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.bias"] = torch.randn(len(weights["lm_head.bias"]), generator=torch.Generator().manual_seed(0))
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    ids = torch.tensor([[1, 5, 7, 9]])
+    with torch.no_grad():
+        expected = AutoModelForCausalLM.from_pretrained(folder)(ids).logits
+        found = load_pretrained_model(str(folder), device="cpu")[1](input_ids=ids).logits
+    torch.testing.assert_close(found, expected)
 
 
 def test_projector_type_of_old_configs(make_bunny, tmp_path):

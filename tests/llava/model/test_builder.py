@@ -3,9 +3,13 @@
 import json
 import shutil
 from fnmatch import fnmatch
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from huggingface_hub.errors import GatedRepoError, IncompleteSnapshotError, LocalEntryNotFoundError
+from huggingface_hub.utils import httpx
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -18,9 +22,11 @@ from llava.conversation import get_template
 from llava.eval.answering.answerer import Answerer
 from llava.eval.answering.questions import Question
 from llava.model.builder import load_pretrained_model, load_tokenizer
+from llava.model.export import export
 from llava.model.multimodal_encoder.builder import VisionTowerError
 from llava.train.train import train
 
+REQUEST = httpx.Request("GET", "https://huggingface.co")
 IDS = torch.tensor([[1, 5, -200, 7, 9]])
 
 
@@ -204,6 +210,7 @@ def test_hub_ids(tiny_llava, monkeypatch):
     import llava.checkpoint.folder
 
     asked = []
+    monkeypatch.setattr(llava.checkpoint.folder, "list_repo_files", lambda name: [])
     monkeypatch.setattr(
         llava.checkpoint.folder, "snapshot_download", lambda name, **kw: asked.append(name) or str(tiny_llava)
     )
@@ -215,34 +222,99 @@ def test_hub_ids(tiny_llava, monkeypatch):
         logits("nobody/llava")
 
 
-@pytest.mark.parametrize("shard", ["100GB", "40KB"])
-def test_a_base_from_the_hub(tiny, train_flags, tmp_path, monkeypatch, shard):
-    """Only config and tokenizer are there before the model is loaded; of a base in shards also their index."""
-    hub, cache = tmp_path / "hub", tmp_path / "cache"
-    shutil.copytree(tiny.llm, hub, ignore=shutil.ignore_patterns("*.safetensors"))
-    AutoModelForCausalLM.from_pretrained(tiny.llm).save_pretrained(hub, max_shard_size=shard)
-    assert len(list(hub.glob("*.safetensors"))) == (1 if shard == "100GB" else len(list(hub.glob("model-*"))))
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub of folders by id; what is downloaded lies in `cache`, each file when it is asked for."""
+    folders, cache = {}, tmp_path / "cache"
 
-    def download(name, allow_patterns, **options):
-        assert name == "org/llm"
-        ignore = lambda folder, files: [f for f in files if not any(fnmatch(f, p) for p in allow_patterns)]  # noqa: E731
-        return str(shutil.copytree(hub, cache, ignore=ignore, dirs_exist_ok=True))
+    def copy(name, allow, ignore=()):
+        def left(folder, files):
+            return [f for f in files if not any(fnmatch(f, p) for p in allow) or any(fnmatch(f, p) for p in ignore)]
+
+        return Path(shutil.copytree(folders[name], cache / name, ignore=left, dirs_exist_ok=True))
+
+    def download(name, allow_patterns, ignore_patterns, **options):
+        return str(copy(name, allow_patterns, ignore_patterns))
 
     def load(function, path, *arguments, **options):
-        if path == "org/llm":
-            path = shutil.copytree(hub, cache, dirs_exist_ok=True)
-        return function(path, *arguments, **options)
+        found = copy(path, ["*.json", "*.safetensors"]) if path in folders else path
+        model = function(found, *arguments, **options)
+        (model[0] if isinstance(model, tuple) else model).name_or_path = str(found)
+        return model
 
     monkeypatch.setattr("llava.checkpoint.folder.snapshot_download", download)
+    monkeypatch.setattr(
+        "llava.checkpoint.folder.list_repo_files", lambda name: [path.name for path in folders[name].iterdir()]
+    )
     monkeypatch.setattr("llava.model.missing_weights.without_code", load)
+    return SimpleNamespace(folders=folders, cache=cache)
+
+
+@pytest.mark.parametrize("shard", ["100GB", "40KB"])
+def test_a_base_from_the_hub(hub, tiny, train_flags, tmp_path, shard):
+    """Only config and tokenizer are there before the model is loaded; of a base in shards also their index."""
+    source = hub.folders["org/llm"] = tmp_path / "llm"
+    shutil.copytree(tiny.llm, source, ignore=shutil.ignore_patterns("*.safetensors"))
+    AutoModelForCausalLM.from_pretrained(tiny.llm).save_pretrained(source, max_shard_size=shard)
+    assert (len(list(source.glob("*.safetensors"))) > 1) == (shard == "40KB")
+    (source / "pytorch_model.bin").write_bytes(b"the same again")
     assert open_checkpoint("org/llm", weights=False).depth == 6
+    assert not list(hub.cache.glob("org/llm/*.safetensors"))
     flags = {"model_name_or_path": "org/llm", "lora_enable": True, "lora_r": 2, "max_steps": 1}
-    train(argv=train_flags(tmp_path / "out", **flags))
-    assert (tmp_path / "out" / BASE_FILE).is_file()
-    shutil.rmtree(cache)
-    assert logits(tmp_path / "out", tiny.llm).shape[-1]
+    for name in ("fresh", "again"):
+        train(argv=train_flags(tmp_path / name, **flags))
+        settings = json.loads((tmp_path / name / "adapter_config.json").read_text())
+        assert settings["base_model_name_or_path"] == "org/llm", "not its folder in the cache of this machine"
+    assert (tmp_path / "fresh" / BASE_FILE).read_bytes() == (tmp_path / "again" / BASE_FILE).read_bytes()
+    shutil.rmtree(hub.cache)
+    assert torch.equal(logits(tmp_path / "fresh"), logits(tmp_path / "fresh", tiny.llm))
+    assert not (hub.cache / "org/llm/pytorch_model.bin").exists(), "one format is enough"
     with pytest.raises(CheckpointError, match="was trained on another base"):
-        logits(tmp_path / "out", other_base(tiny.llm, tmp_path / "other"))
+        logits(tmp_path / "fresh", other_base(tiny.llm, tmp_path / "other"))
+
+
+def test_a_stock_llava_from_the_hub(hub, tiny, tiny_llava, train_flags, tmp_path):
+    source = hub.folders["org/llava"] = tmp_path / "stock"
+    tokenizer, model, processor, _ = load_pretrained_model(str(tiny_llava), device="cpu")
+    export(model, tokenizer, processor, source, get_template("vicuna_v1"))
+    assert open_checkpoint("org/llava", weights=False).tower == "org/llava"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            GatedRepoError("403", response=httpx.Response(403, request=httpx.Request("GET", "https://x"))),
+            "is gated: accept its cond",
+        ),
+        (httpx.ReadTimeout(""), r"the download was interrupted \(ReadTimeout\); the same command goes on"),
+        (LocalEntryNotFoundError("nothing"), "does not exist: it is not a local folder, and the hub has nothing"),
+    ],
+)
+def test_what_the_hub_says(tmp_path, monkeypatch, error, words):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr("llava.checkpoint.folder.list_repo_files", fail)
+    monkeypatch.setattr("llava.checkpoint.folder.snapshot_download", fail)
+    with pytest.raises(CheckpointError, match=words):
+        open_checkpoint("org/llm")
+
+
+def test_what_is_needed_is_enough_without_the_hub(tiny_llava, tmp_path, monkeypatch):
+    """Offline, the hub's client misses files that nobody needs, such as the weights in another format."""
+    folder = shutil.copytree(tiny_llava, tmp_path / "snapshot")
+
+    def fail(*arguments, **options):
+        raise IncompleteSnapshotError("mm_projector.bin is missing", str(folder))
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("llava.checkpoint.folder.list_repo_files", lambda name: [])
+    monkeypatch.setattr("llava.checkpoint.folder.snapshot_download", fail)
+    assert torch.equal(logits("org/llava"), logits(tiny_llava))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="is not whole"):
+        open_checkpoint("org/llava")
 
 
 def other_base(source, folder):

@@ -89,6 +89,17 @@ def test_runs_what_has_data_and_ends_in_the_row(bench, capsys):
     assert table in said
 
 
+def test_a_published_model_has_its_own_results(bench, monkeypatch):
+    """One's own folder may have the published model's name."""
+    for name in ("snapshot_download", "list_repo_files"):
+        monkeypatch.setattr(f"llava.checkpoint.folder.{name}", lambda name, **options: str(bench / "model"))
+    monkeypatch.chdir(REPOSITORY)
+    run(bench)
+    monkeypatch.setattr("sys.argv", ["all", "org/model", "--data", str(bench / "data")])
+    everything.main()
+    assert {path.name for path in (bench / "data/results").iterdir()} == {"model", "org_model"}
+
+
 def test_the_model_card_gets_the_scores(bench, capsys):
     config = json.loads((bench / "model/config.json").read_text())
     write_card(bench / "model", config)
