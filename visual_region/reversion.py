@@ -15,7 +15,7 @@ from llava.checkpoint.opened import Checkpoint, Kind
 from llava.checkpoint.parts import is_vision
 from llava.checkpoint.tensors import Stored
 from llava.checkpoint.write import rewritten_folder, write_renamed_bin
-from llava.names import count, listed
+from llava.names import agree, count, listed
 from visual_region.surgery import SurgeryError, layer_of
 
 _HEAD, _EMBEDDINGS = "lm_head.weight", "model.embed_tokens.weight"
@@ -36,6 +36,17 @@ def tuned_layers(model: Checkpoint) -> frozenset[int]:
     if not changed:
         return frozenset(record.original if model.tower else ())
     return frozenset(record.original) & (changed - set(record.reverted))
+
+
+def check_recorded_backbone(model: Checkpoint, backbone: Checkpoint, layers: Iterable[int]) -> None:
+    """Raises `SurgeryError` if the model that a checkpoint was trained from is tuned itself in some of the layers."""
+    tuned = sorted({model.record.original[i] for i in layers} & tuned_layers(backbone))
+    if tuned:
+        raise SurgeryError(
+            f"{model.path} was trained from {backbone.name}, in which {listed('layer', tuned)} "
+            f"{agree(len(tuned), 'is', 'are')} tuned too; give --backbone the language model's folder, or that folder "
+            "if its layers are meant"
+        )
 
 
 def backbone_index(model: Checkpoint, backbone: Checkpoint) -> list[int]:

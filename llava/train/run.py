@@ -141,7 +141,7 @@ def learn(
         data = load_data(model, plan, data_args, training_args)
         parts = {"model": model, "kind": plan.kind, "processing_class": plan.tokenizer, "args": training_args, **data}
         trainer = make_trainer(**parts, tiling=plan.tiling)
-        trainer.add_callback(RunMeter(trainer, facts_of(plan, data_args, training_args, model), again=start.again))
+        trainer.add_callback(RunMeter(trainer, facts_of(plan, data_args, training_args, model)))
         if training_args.should_log:
             print(training_table(model, trainer.parameter_groups(model), plan.selection), flush=True)
             if start.checkpoint:

@@ -34,20 +34,18 @@ class RunMeter(TrainerCallback):
     Each start of a run is an entry of `starts`; steps that a killed run made after its last checkpoint are made again
     and count twice in `seconds` and `device_hours`, because they were paid for twice. `samples` and `tokens` are those
     that the steps saw, of all processes; `tokens` are positions of the decoder, image tokens included, padding not.
-
-    Args:
-        again: whether the file in the output folder is of an earlier start of this run, also if it begins at step 0.
+    A file that is there already is of an earlier start of this run.
     """
 
-    def __init__(self, trainer: Any, facts: Mapping[str, Any], again: bool = False) -> None:
-        self.trainer, self.facts, self.again = trainer, dict(facts), again
+    def __init__(self, trainer: Any, facts: Mapping[str, Any]) -> None:
+        self.trainer, self.facts = trainer, dict(facts)
         self.file = Path(trainer.args.output_dir) / RUN_FILE
         self.starts: list[dict[str, Any]] = []
         self._began = self._written = 0.0
         self._warned = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        earlier = read_run(self.file.parent) if self.again or state.global_step > 0 else {}
+        earlier = read_run(self.file.parent)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         start = {"began": now, "from_step": state.global_step, "to_step": state.global_step}
         self.starts = [*earlier.get("starts", []), start | {"seconds": 0.0, **_NOTHING_COUNTED}]

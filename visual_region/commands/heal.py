@@ -100,8 +100,7 @@ def _check_pair(student: Checkpoint, teacher: Checkpoint, vision_tower: str | No
 def _tower(checkpoint: Checkpoint) -> str | None:
     """The recorded tower; of transformers' own LLaVA, whose folder holds the tower, a digest of its weights."""
     if not checkpoint.hf:
-        tower = checkpoint.tower
-        return str(Path(tower).resolve()) if tower and Path(tower).is_dir() else tower
+        return recorded_name(checkpoint.tower)
     return digest_of(stored for stored in checkpoint.tensors if "vision_tower." in stored.name)
 
 

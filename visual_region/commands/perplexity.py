@@ -4,7 +4,7 @@ import argparse
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,17 @@ from llava.eval.answering.arguments import dtype_name, load, open_model
 from llava.eval.answering.perplexity import Corpus, check_flags, report_of
 from llava.files import sha256_of, write_json
 from llava.journal import differences
-from llava.names import agree, listed, some
+from llava.names import some
 from llava.outputs import FileKind, check_cache, check_files
 from llava.tables import text_table
 from visual_region.layers import LayerSelection
 from visual_region.reversion import (
     backbone_index,
     backbone_names,
+    check_recorded_backbone,
     named_tensors,
     reverted,
     reverted_shards,
-    tuned_layers,
 )
 from visual_region.surgery import SurgeryError, weights_replaced
 
@@ -52,13 +52,8 @@ def run(args: argparse.Namespace) -> None:
     ends = sorted({depth * i // 4 for i in range(5)})
     specs = args.revert or [*(f"{start}-{end - 1}" for start, end in pairwise(ends)), "all"]
     variants = {"as it is": ()} | {f"{s} reverted": LayerSelection.parse(s, depth).layers for s in specs}
-    tuned = tuned_layers(backbone) & {checkpoint.record.original[i] for layers in variants.values() for i in layers}
-    if tuned and not args.backbone:
-        raise SurgeryError(
-            f"{checkpoint.path} was trained from {backbone.name}, in which {listed('layer', sorted(tuned))} "
-            f"{agree(len(tuned), 'is', 'are')} tuned too; give --backbone the language model's folder, or that folder "
-            "if its layers are meant"
-        )
+    if not args.backbone:
+        check_recorded_backbone(checkpoint, backbone, chain(*variants.values()))
     for layers in variants.values():
         # Checks, before a model is loaded, that the backbone has every tensor in the same shape.
         reverted_shards(checkpoint.whole, backbone, layers)

@@ -14,7 +14,7 @@ from llava.checkpoint.opened import Checkpoint, CheckpointError, Kind
 from llava.checkpoint.write import nbytes_of, write_checkpoint
 from llava.names import agree, count, listed
 from llava.outputs import check_output
-from visual_region.reversion import revert_adapter, reverted_shards, tuned_layers
+from visual_region.reversion import check_recorded_backbone, revert_adapter, reverted_shards, tuned_layers
 from visual_region.surgery import SurgeryError, describe_layers, layers_named
 
 
@@ -50,17 +50,13 @@ def _backbone(args: argparse.Namespace, model: Checkpoint, layers: tuple[int, ..
     if not name:
         raise SurgeryError("".join(needs))
     try:
-        backbone, original = open_checkpoint(name, flag="--backbone"), model.record.original
+        backbone = open_checkpoint(name, flag="--backbone")
     except CheckpointError as error:
         if args.backbone:
             raise
         raise SurgeryError(f" (it records {name!r}, which cannot be opened: {error})".join(needs)) from error
-    if not args.backbone and (tuned := [i for i in layers if original[i] in tuned_layers(backbone)]):
-        raise SurgeryError(
-            f"{model.path} was trained from {name}, in which {describe_layers(tuned, model.record)} "
-            f"{agree(len(tuned), 'is', 'are')} tuned too; give --backbone the language model's folder, "
-            "or that folder if its layers are meant"
-        )
+    if not args.backbone:
+        check_recorded_backbone(model, backbone, layers)
     return backbone
 
 

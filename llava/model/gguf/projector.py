@@ -80,12 +80,10 @@ def projector_tensors(tower: PatchTower, tensors: Mapping[str, Stored], dtype: t
     """
     tower.load_model()
     names = get_tensor_name_map(MODEL_ARCH.MMPROJ, tower.depth)
-    unused = {id(parameter) for module in tower.unused_modules() for parameter in module.parameters()}
     found = []
-    for name, parameter in tower.vision_tower.named_parameters():
-        if id(parameter) not in unused:
-            stored = Stored.of(f"vision_tower.{tower.file_prefix}{name}", parameter.detach())
-            found.append(stored.renamed(names.get_name(stored.name, try_suffixes=(".weight", ".bias"))))
+    for name, parameter in tower.used_parameters().items():
+        stored = Stored.of(f"vision_tower.{tower.file_prefix}{name}", parameter.detach())
+        found.append(stored.renamed(names.get_name(stored.name, try_suffixes=(".weight", ".bias"))))
     for name, stored in tensors.items():
         if (key := projector_key(name)) and key != NEWLINE:
             found.append(stored.renamed(f"mm.{key.removeprefix('mm_projector.')}"))

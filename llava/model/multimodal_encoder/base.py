@@ -1,6 +1,6 @@
 """The interface of vision towers (upstream: multimodal_encoder/clip_encoder.py)."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -48,7 +48,7 @@ class VisionTower(nn.Module):
         self.image_processor: BaseImageProcessor | None = None
         self.trains = False
         self.trained_files: Sequence[Path] = ()
-        self.missing: Collection[str] = ()
+        self.missing: Set[str] = set()
 
     def load_network(self, dtype: torch.dtype | None) -> nn.Module:
         """Returns the network with its weights in `dtype` (None: as stored)."""
@@ -61,6 +61,11 @@ class VisionTower(nn.Module):
     def unused_modules(self) -> list[nn.Module]:
         """Parts of the loaded network that the features do not depend on; they never train."""
         return []
+
+    def used_parameters(self) -> dict[str, nn.Parameter]:
+        """The parameters of the loaded network that the features depend on, by name."""
+        unused = {id(parameter) for module in self.unused_modules() for parameter in module.parameters()}
+        return {name: p for name, p in self.vision_tower.named_parameters() if id(p) not in unused}
 
     @property
     def hidden_size(self) -> int:
@@ -110,21 +115,14 @@ class VisionTower(nn.Module):
         self.vision_tower = network.eval()
         if self.trained_files:
             weights = read_tower_weights(self.trained_files)
-            put_tower_weights(network, weights, self.unused_modules(), self.trained_files[0])
-        else:
-            self._check_whole(network)
-        self.is_loaded = True
-
-    def _check_whole(self, network: nn.Module) -> None:
-        """Raises `CheckpointError` if the folder lacked weights of what is used; they would be random."""
-        used = dict(network.named_parameters())
-        unused = {id(parameter) for module in self.unused_modules() for parameter in module.parameters()}
-        missing = sorted(name for name in self.missing if name in used and id(used[name]) not in unused)
-        if missing:
+            put_tower_weights(network, weights, self.used_parameters(), self.trained_files[0])
+        elif missing := sorted(self.missing & self.used_parameters().keys()):
+            # They would be random.
             self.vision_tower = None
             raise CheckpointError(
                 f"vision tower {self.vision_tower_name} lacks weights, first {missing[0]}; copy it again"
             )
+        self.is_loaded = True
 
     def unload(self) -> None:
         """Becomes a stub again."""
@@ -205,7 +203,7 @@ class PatchTower(VisionTower):
         if not self.inside_llava:
             options = {"dtype": dtype or "auto", "output_loading_info": True}
             network, found = without_code(load, self.vision_tower_name, **options)
-            self.missing = found["missing_keys"]
+            self.missing = set(found["missing_keys"])
             return network
         weights = {
             stored.name.removeprefix(prefix): stored.tensor()
@@ -216,7 +214,7 @@ class PatchTower(VisionTower):
         dtype = dtype or next((value.dtype for value in weights.values()), None)
         options = {"config": self.cfg_only, "state_dict": weights, "dtype": dtype, "output_loading_info": True}
         network, found = without_code(load, None, **options)
-        self.missing = found["missing_keys"]
+        self.missing = set(found["missing_keys"])
         return network
 
     @property

@@ -59,11 +59,11 @@ def read_tower_weights(files: Sequence[Path]) -> dict[str, torch.Tensor]:
 
 
 def put_tower_weights(
-    network: nn.Module, weights: Mapping[str, torch.Tensor], unused: Iterable[nn.Module], source: Path
+    network: nn.Module, weights: Mapping[str, torch.Tensor], needed: Iterable[str], source: Path
 ) -> None:
     """Loads weights, whose names may have a level `vision_model.`; raises `CheckpointError` if they do not fit.
 
-    Weights of the modules in `unused` may be missing: upstream's SigLIP ends at the selected layer.
+    Only the weights in `needed` must be there: upstream's SigLIP ends at the selected layer.
     """
     own = network.state_dict()
     fitting, unknown = {}, []
@@ -74,8 +74,7 @@ def put_tower_weights(
             unknown.append(f"{name} {tuple(value.shape)}")
         else:
             fitting[known] = value
-    spared = {id(parameter) for module in unused for parameter in module.parameters()}
-    missing = [name for name, p in network.named_parameters() if name not in fitting and id(p) not in spared]
+    missing = [name for name in needed if name not in fitting]
     if unknown or missing:
         raise CheckpointError(
             f"the trained tower in {source} does not fit this tower: without a place {unknown[:2]}, "

@@ -273,7 +273,7 @@ def test_a_base_from_the_hub(hub, tiny, train_flags, tmp_path, shard):
         logits(tmp_path / "fresh", other_base(tiny.llm, tmp_path / "other"))
 
 
-def test_a_stock_llava_from_the_hub(hub, tiny, tiny_llava, train_flags, tmp_path):
+def test_a_stock_llava_from_the_hub(hub, tiny_llava, tmp_path):
     source = hub.folders["org/llava"] = tmp_path / "stock"
     tokenizer, model, processor, _ = load_pretrained_model(str(tiny_llava), device="cpu")
     export(model, tokenizer, processor, source, get_template("vicuna_v1"))
