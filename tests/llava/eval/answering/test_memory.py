@@ -3,17 +3,24 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from llava.eval.answering.arguments import open_model
 from llava.eval.answering.flags import question_parser
 from llava.eval.answering.questions import read_questions
 from llava.eval.answering.runner import evaluate
 
-ROOM = 24 << 20
+WIDTH = 1024
+"""Of the model's MLPs. A full batch of 8000 tokens then takes 100 MB, one question 6 MB: ROOM is far from both."""
+
+ROOM = 32 << 20
 LIMITED = """
 import resource, sys
 from llava.eval.answering import program, runner
@@ -34,6 +41,19 @@ program.main(loader_parser(), "model_vqa_loader")
 """
 
 
+def _with_wide_mlps(folder: Path, copy: Path) -> Path:
+    """A copy of a model whose MLPs have WIDTH random channels."""
+    shutil.copytree(folder, copy)
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "intermediate_size": WIDTH}))
+    weights, hidden = load_file(copy / "model.safetensors"), config["hidden_size"]
+    for name in [name for name in weights if name.startswith("model.layers.") and ".mlp." in name]:
+        shape = (hidden, WIDTH) if "down_proj" in name else (WIDTH, hidden)
+        weights[name] = torch.randn(shape, generator=torch.Generator().manual_seed(len(name))) / 8
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    return copy
+
+
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="the size of a process is read from /proc")
 def test_auto_halves_until_a_batch_fits(tiny_llava, tmp_path):
     rows = [{"question_id": i, "text": f"Where is line {i}?" + " please look" * 150} for i in range(64)]
@@ -41,7 +61,7 @@ def test_auto_halves_until_a_batch_fits(tiny_llava, tmp_path):
 
     flags = [
         "--model-path",
-        tiny_llava,
+        _with_wide_mlps(tiny_llava, tmp_path / "wide"),
         "--question-file",
         tmp_path / "q.jsonl",
         "--conv-mode",
@@ -50,7 +70,8 @@ def test_auto_halves_until_a_batch_fits(tiny_llava, tmp_path):
         "cpu",
     ]
     flags += ["--device", "cpu", "--temperature", 0, "--max_new_tokens", 4, "--share-prefix", "off", "--answers-file"]
-    alone = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+    # The allocator keeps nothing large that was freed: such memory would count as used and still be free to take.
+    alone = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": str(1 << 16)}
 
     def run(answers, size):
         command = [sys.executable, "-c", LIMITED, *flags, tmp_path / answers, "--batch-size", size, ROOM]
