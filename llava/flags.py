@@ -12,8 +12,9 @@ from typing import Any, NoReturn
 from llava.names import close, did_you_mean
 
 INTERRUPTED = 130
-_NO_READER = 141
 """The exit status of a program that Ctrl-C ended."""
+_NO_READER = 141
+"""The exit status of a program whose output nobody reads any more."""
 _SECONDS_TO_END = 30
 """How long a program may take to end after Ctrl-C."""
 DTYPE_NAMES = ("fp32", "fp16", "bf16")

@@ -81,7 +81,7 @@ def missing_images(names: Iterable[str], folder: str | Path) -> list[str]:
         parent, last = os.path.split(name)
         if parent not in listings:
             try:
-                listings[parent] = {entry.name for entry in os.scandir(Path(folder, parent)) if not entry.is_dir()}
+                listings[parent] = {entry.name for entry in os.scandir(Path(folder, parent)) if entry.is_file()}
             except OSError:
                 listings[parent] = set()
         if last not in listings[parent]:

@@ -3,7 +3,6 @@
 import base64
 from collections.abc import Sequence
 from io import BytesIO
-from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.conversation import Segment
+from llava.names import model_name
 from llava.tiling import ANYRES, IMAGE_ASPECT_RATIOS, Tiling
 from llava.tokenization import encode_segments
 
@@ -96,23 +96,26 @@ def tokenizer_image_token(
 
 
 def get_model_name_from_path(model_path: str) -> str:
-    """A readable name for answer files; unlike upstream, nothing depends on it."""
-    parts = PurePath(model_path.strip("/")).parts
-    return "_".join(parts[-2:]) if parts[-1].startswith("checkpoint-") else parts[-1]
+    """`llava.names.model_name`, under upstream's name; unlike upstream, how a model is loaded does not depend on it."""
+    return model_name(model_path)
 
 
 class KeywordsStoppingCriteria(StoppingCriteria):
     """Stops each row once its generated text contains a keyword.
 
-    `input_ids` is the prompt, `(batch, length)`, of length 0 if generation returns only new tokens.
+    `input_ids` is the prompt, `(batch, length)`. Our models generate from embeddings, so that generation returns new
+    tokens only; with other models the prompt comes first. The first call tells which.
     """
 
     def __init__(self, keywords: Sequence[str], tokenizer: PreTrainedTokenizerBase, input_ids: torch.Tensor) -> None:
         self.keywords = list(keywords)
         self.tokenizer = tokenizer
-        self.start_len = input_ids.shape[1]
+        self.prompt_len = input_ids.shape[1]
+        self.start_len: int | None = None
 
     def __call__(self, output_ids: torch.LongTensor, scores: torch.FloatTensor, **kwargs: Any) -> torch.BoolTensor:
+        if self.start_len is None:
+            self.start_len = self.prompt_len if output_ids.shape[1] > self.prompt_len else 0
         texts = self.tokenizer.batch_decode(output_ids[:, self.start_len :], skip_special_tokens=False)
         done = [any(keyword in text for keyword in self.keywords) for text in texts]
         return torch.tensor(done, device=output_ids.device)

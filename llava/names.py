@@ -1,9 +1,10 @@
 """Names in messages, tables and pictures."""
 
 import difflib
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 
 def short_paths(paths: Iterable[str]) -> dict[str, str]:
@@ -16,6 +17,17 @@ def short_paths(paths: Iterable[str]) -> dict[str, str]:
         size = next((n for n in sizes if all(other[-n:] != own[-n:] for other in others)), len(own))
         result[path] = str(Path(*own[-size:]))
     return result
+
+
+def model_name(path: str) -> str:
+    """The name of a checkpoint in the names of answers and results: the last of its folder, or of its hub id.
+
+    A trainer's `RUN/checkpoint-500` is RUN_checkpoint-500, so that those of two runs stay apart.
+    """
+    # Such as "." or, in a run's folder, "checkpoint-500"; a hub id is no folder.
+    path = os.path.abspath(path) if os.path.isdir(path) else path
+    parts = PurePath(path.strip("/")).parts
+    return "_".join(parts[-2:] if parts and parts[-1].startswith("checkpoint-") else parts[-1:])
 
 
 def spec_labels(specs: Sequence[str], drop_single: bool = False) -> list[str]:

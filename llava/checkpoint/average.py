@@ -12,7 +12,7 @@ from llava.checkpoint.opened import Checkpoint, CheckpointError, Kind
 from llava.checkpoint.record import joint_record
 from llava.checkpoint.tensors import Stored
 from llava.checkpoint.write import nbytes_of, write_checkpoint
-from llava.model.multimodal_encoder.tower_weights import tower_was_trained
+from llava.model.multimodal_encoder.tower_weights import TRAINED_TOWER, tower_was_trained
 from llava.outputs import check_output
 
 _SUM_TOLERANCE = 1e-6
@@ -57,7 +57,7 @@ def average_checkpoints(
     config = last.stored | {"averaged_from": [[checkpoint.name, weight] for checkpoint, weight in pairs]}
     if any(tower_was_trained(checkpoint.stored) for checkpoint in checkpoints):
         # The averaged tower is not the published one, even if only one recipe trained it.
-        config["unfreeze_vision_tower"] = True
+        config |= TRAINED_TOWER
     record = joint_record([checkpoint.record for checkpoint in checkpoints])
     if record.values:
         record.put(config)

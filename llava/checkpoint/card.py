@@ -81,13 +81,16 @@ def write_card(folder: Path, config: Mapping[str, Any], name: str | None = None,
     `name`: of the model, by default the folder's; `run`: the output folder of its training, by default the folder.
     A README.md of the user stays: only a card of ours, or of PEFT, which writes one with each adapter, is replaced.
     """
+    if not has_card_of_user(folder):
+        text = model_card(folder, config, name or folder.resolve().name, run or folder)
+        (folder / CARD).write_text(text, encoding="utf-8")
+
+
+def has_card_of_user(folder: Path) -> bool:
+    """Whether a folder has a README.md that neither this project nor PEFT wrote."""
     file = folder / CARD
-    if file.is_file():
-        before = file.read_text(encoding="utf-8", errors="replace")
-        if _TAG not in before and "library_name: peft" not in before:
-            return
-    text = model_card(folder, config, name or folder.resolve().name, run or folder)
-    file.write_text(text, encoding="utf-8")
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
+    return text is not None and _TAG not in text and "library_name: peft" not in text
 
 
 def model_card(folder: Path, config: Mapping[str, Any], name: str, run: Path) -> str:

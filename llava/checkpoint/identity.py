@@ -37,7 +37,8 @@ def base_values(tensors: Tensors) -> dict[str, Any] | None:
     found = {}
     for stored in tensors:
         name = our_name(stored.name)
-        if is_vision(name) or name.endswith("rotary_emb.inv_freq"):
+        # Quantised layers hold single numbers, such as their format.
+        if is_vision(name) or name.endswith("rotary_emb.inv_freq") or not stored.shape:
             continue
         row = stored.row(stored.shape[0] // 2).flatten().float()
         values = [row[i * (len(row) - 1) // max(_VALUES - 1, 1)].item() for i in range(_VALUES)]

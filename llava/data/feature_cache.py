@@ -83,7 +83,9 @@ class FeatureCache:
             raise KeyError(f"image {path} is not in the feature cache {self.folder}; was it changed during the run?")
         first, end = found
         if self._map is None or end > len(self._map):
-            self._map = np.memmap(self._data, dtype=_STORED_AS[self.dtype], mode="r").reshape(-1, *self.shape)
+            # A process that was killed while it wrote leaves a part of a row at the end.
+            rows = self._data.stat().st_size // self._row_bytes
+            self._map = np.memmap(self._data, dtype=_STORED_AS[self.dtype], mode="r", shape=(rows, *self.shape))
         values = torch.from_numpy((self._map[first:end] if self.tiling else self._map[first]).copy())
         return values.view(torch.bfloat16) if self.dtype is torch.bfloat16 else values
 

@@ -96,9 +96,10 @@ class Records:
             found.append(captions)
         return np.concatenate(found)
 
-    def unique_images(self) -> list[str]:
-        """Every image path of the file once, in order of first use."""
-        return pc.unique(self.table["images"].combine_chunks().flatten()).to_pylist()
+    def unique_images(self, indices: np.ndarray | None = None) -> list[str]:
+        """Every image path of the file, or of the samples with these indices, once, in order of first use."""
+        images = self.table["images"] if indices is None else self.table["images"].take(pa.array(indices))
+        return pc.unique(images.combine_chunks().flatten()).to_pylist()
 
 
 def open_records(data_path: str | Path, cache_dir: Path | None = None) -> Records:

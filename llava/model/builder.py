@@ -172,7 +172,8 @@ def _check_parts(checkpoint: Checkpoint) -> None:
         raise CheckpointError(
             f"{checkpoint.path} has no config.json that names a vision tower, and its base {checkpoint.base.path} is a "
             "plain language model. Upstream's checkpoint-N of a LoRA run holds the LoRA only (its projector was never "
-            "written); use the folder of the finished run"
+            "written); use the folder of the finished run. If it is a LoRA of the language model alone, merge it with "
+            "PEFT and give the merged folder"
         )
     if checkpoint.kind is Kind.LORA and not checkpoint.tensors.files:
         print(

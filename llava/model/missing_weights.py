@@ -1,13 +1,16 @@
 """Loading a model with errors for missing weights, which transformers initialises at random."""
 
 import logging
+from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 from llava.checkpoint.opened import Checkpoint, CheckpointError
-from llava.checkpoint.parts import is_vision
+from llava.checkpoint.parts import NEWLINE, is_vision, projector_key
 from llava.checkpoint.safe import without_code
 from llava.families import ModelFamily
 from llava.names import count, some
+from llava.tiling import has_newline
 
 
 def from_pretrained_whole(checkpoint: Checkpoint, family: ModelFamily, **kwargs: Any) -> Any:
@@ -36,9 +39,7 @@ def from_pretrained_whole(checkpoint: Checkpoint, family: ModelFamily, **kwargs:
         raise
     finally:
         logger.removeFilter(keep)
-    # A plain language model lacks both parts; the caller loads them.
-    later = (lambda name: "vision_tower." in name) if checkpoint.own.get("mm_vision_tower") else is_vision
-    missing = sorted(name for name in found["missing_keys"] if not later(name))
+    missing = sorted(name for name in found["missing_keys"] if not _loaded_later(name, checkpoint.own))
     if missing:
         raise CheckpointError(
             f"{path} is not whole: {len(missing)} weights that its config.json requires are missing from its files, "
@@ -56,3 +57,14 @@ def from_pretrained_whole(checkpoint: Checkpoint, family: ModelFamily, **kwargs:
     if left:
         print(f"{path}: {count(len(left), 'weight is', 'weights are')} not used: {some(left, 3)}")
     return model
+
+
+def _loaded_later(name: str, config: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint with this config.json may lack a weight, because the caller loads it.
+
+    Those are the tower's, all vision parts of a plain language model, and the `image_newline` of a LoRA or a projector
+    whose base has none.
+    """
+    if not config.get("mm_vision_tower"):
+        return is_vision(name)
+    return "vision_tower." in name or (projector_key(name) == NEWLINE and not has_newline(SimpleNamespace(**config)))

@@ -133,7 +133,12 @@ def missing_to_resume(folder: Path) -> list[str]:
 def checkpoints(output_dir: str | Path) -> list[Path]:
     """The folders checkpoint-N of a run, in the order of their steps, also incomplete ones."""
     found = [folder for folder in Path(output_dir).glob("checkpoint-*") if folder.name[11:].isdecimal()]
-    return sorted(found, key=lambda folder: int(folder.name[11:]))
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """N of a folder checkpoint-N."""
+    return int(checkpoint.name.partition("-")[2])
 
 
 def check_trusted(folder: Path) -> None:

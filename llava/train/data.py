@@ -27,11 +27,16 @@ def load_data(model: Any, plan: RunPlan, data_args: DataArguments, training_args
             ratio = data_args.image_aspect_ratio
             cache = FeatureCache(data_args.vision_feature_cache, tower, ratio, dtype, plan.tiling)
             folder = Path(data_args.image_folder or "")
-            used = [records for records in (plan.records, plan.eval_records) if records]
-            images = [folder / name for records in used for name in records.unique_images()]
+            names = plan.records.unique_images(plan.indices)
+            names += plan.eval_records.unique_images() if plan.eval_records else []
+            images = [folder / name for name in names]
             # One process makes them; the others wait at the lock, as a collective would end after --ddp_timeout.
             cache.ensure(images, tower, training_args.device)
-            tower.unload()
+            if plan.kind is Kind.FULL and tower.trained_files:
+                # A whole model holds the tower that was trained earlier, so that it has to be there when it is written.
+                tower.load_model(device_map=training_args.device, dtype=dtype)
+            else:
+                tower.unload()
         else:
             tower.load_model(device_map=training_args.device, dtype=dtype)
 
@@ -46,7 +51,7 @@ def load_data(model: Any, plan: RunPlan, data_args: DataArguments, training_args
         feature_cache=cache,
         tiling=plan.tiling,
     )
-    empty = empty_image(base, training_args.zero_stage == 3)
+    empty = empty_image(base, training_args.zero_stage == 3, cached=cache is not None)
     return {
         "train_dataset": dataset(plan.records, indices=plan.indices),
         "eval_dataset": dataset(plan.eval_records) if plan.eval_records else None,
@@ -54,7 +59,7 @@ def load_data(model: Any, plan: RunPlan, data_args: DataArguments, training_args
     }
 
 
-def empty_image(model: Any, sharded: bool) -> tuple[str, torch.Tensor] | None:
+def empty_image(model: Any, sharded: bool, cached: bool = False) -> tuple[str, torch.Tensor] | None:
     """What a batch without images sends through the modules in front of the language model, as the collator's `empty`.
 
     Upstream sends an image of zeros for each text sample. Its features are not used, but what made them has a gradient
@@ -62,13 +67,13 @@ def empty_image(model: Any, sharded: bool) -> tuple[str, torch.Tensor] | None:
     run for that: the projector has the same gradient with features of zeros. Where neither trains, nothing is sent.
 
     Args:
+        cached: images are read from a feature cache, and no rank runs the tower.
         sharded: ZeRO-3; a rank that leaves out a module that other ranks run, also a frozen one, would block them.
     """
     tower, decoder = model.get_vision_tower(), model.get_model()
     # An image of several views passes through `image_newline` too, also one with a single view.
     views = (1,) if model.tiling.several else ()
-    # With a feature cache the tower is not loaded, and no rank runs it.
-    if tower.trains or (sharded and tower.is_loaded):
+    if tower.trains or (sharded and tower.is_loaded and not cached):
         processor = tower.load_processor()
         crop = processor.crop_size or processor.size
         return "images", torch.zeros(*views, 3, crop["height"], crop["width"])

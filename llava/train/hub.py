@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, get_token
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import HubStrategy
 
 _STATE = ("optimizer*", "scheduler*", "rng_state*", "global_step*", "latest", "zero_to_fp32.py")
 """What only a resumed run reads."""
 _UNFINISHED = ("checkpoint-*", ".*")
 """In an output folder: the checkpoints, and what is written aside."""
+_PRIVATE = (TRAINING_ARGS_NAME,)
+"""Holds `--hub_token`, and nothing reads it."""
 
 
 def hub_problem(token: str | None) -> str | None:
@@ -49,10 +52,12 @@ def push_checkpoint(args: Any, repository: str, folder: Path) -> None:
     if strategy is HubStrategy.END:
         return
     try:
-        _upload(args, repository, folder, f"{folder.name}: model", ignore_patterns=list(_STATE))
-        if strategy is not HubStrategy.EVERY_SAVE:
-            name = "last-checkpoint" if strategy is HubStrategy.CHECKPOINT else folder.name
-            _upload(args, repository, folder, folder.name, path_in_repo=name)
+        _upload(args, repository, folder, f"{folder.name}: model", ignore=_STATE)
+        if strategy is HubStrategy.CHECKPOINT:
+            # It replaces the one before. Without that, files of earlier steps, such as DeepSpeed's folders, would stay.
+            _upload(args, repository, folder, folder.name, path_in_repo="last-checkpoint", delete_patterns="*")
+        elif strategy is HubStrategy.ALL_CHECKPOINTS:
+            _upload(args, repository, folder, folder.name, path_in_repo=folder.name)
     except Exception as error:
         # A network can fail in many ways, and none of them may end a training.
         print(f"warning: {folder} was not pushed to {repository}, training goes on: {error}", flush=True)
@@ -66,7 +71,7 @@ def push_result(args: Any, repository: str) -> str:
     """
     folder = Path(args.output_dir)
     try:
-        url = _upload(args, repository, folder, "End of training", ignore_patterns=list(_UNFINISHED))
+        url = _upload(args, repository, folder, "End of training", ignore=_UNFINISHED)
     except Exception as error:
         raise OSError(
             f"the run is finished and its result is in {folder}, but it was not pushed to {repository}: {error}; "
@@ -75,6 +80,6 @@ def push_result(args: Any, repository: str) -> str:
     return f"pushed to {url}"
 
 
-def _upload(args: Any, repository: str, folder: Path, message: str, **where: Any) -> str:
-    target = {"repo_id": repository, "revision": args.hub_revision, **where}
+def _upload(args: Any, repository: str, folder: Path, message: str, ignore: tuple[str, ...] = (), **where: Any) -> str:
+    target = {"repo_id": repository, "revision": args.hub_revision, "ignore_patterns": [*ignore, *_PRIVATE], **where}
     return str(HfApi(token=args.hub_token).upload_folder(folder_path=folder, commit_message=message, **target))

@@ -17,7 +17,6 @@ from transformers.trainer_utils import rotate_checkpoints
 from llava.checkpoint.opened import Kind
 from llava.checkpoint.parts import is_vision
 from llava.checkpoint.write import finish_folder
-from llava.constants import IMAGE_TOKEN_INDEX
 from llava.data.sampler import EpochSampler
 from llava.files import full_disk_explained
 from llava.tiling import Tiling
@@ -26,6 +25,7 @@ from llava.train.checkpoint import check_trusted, restore_trained, save_trained,
 from llava.train.diverged import FiniteCheck
 from llava.train.learned import LearnedCheck
 from llava.train.report import Printer, Progress
+from llava.train.run_meter import decoder_positions
 from llava.train.waiting import DataWait, waiting_line
 
 STAGING = ".partial"
@@ -77,11 +77,8 @@ class LLaVATrainer(Trainer):
             self._finite.loss(logs["loss"], self.state.global_step)
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
-        ids = inputs["input_ids"]
-        images, sizes = (ids == IMAGE_TOKEN_INDEX).sum(), inputs.get("image_sizes")
-        tokens = images * self.tiling.per_view if sizes is None else sum(map(self.tiling.tokens, sizes))
-        positions = inputs["attention_mask"].sum() - images + tokens
-        self.seen += torch.stack([positions.new_tensor(len(ids)), positions])
+        positions = decoder_positions(inputs, self.tiling, self.args.model_max_length)
+        self.seen += torch.stack([positions.new_tensor(len(positions)), positions.sum()])
         loss = super().training_step(model, inputs, *args, **kwargs)
         self._learned.step(loss)
         return loss

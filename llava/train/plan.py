@@ -1,5 +1,6 @@
 """What a run will do, decided before weights are loaded; all errors are reported at once."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,7 +189,7 @@ def _prompts(template_name: str, base: Checkpoint) -> tuple[Conversation, PreTra
 def _vision(model: ModelArguments, data: DataArguments, base: Checkpoint) -> tuple[VisionSettings, Tiling]:
     """Tower and projector, from the flags and the base's config, checked to fit; and how images become their tokens."""
     use_s2, scales = getattr(model, "use_s2", False), getattr(model, "s2_scales", None)
-    if base.config.get("use_s2"):
+    if base.config.get("use_s2") or base.config.get("s2"):
         use_s2, scales = True, scales or base.config.get("s2_scales")
     if base.hf and model.vision_tower:
         warn(f"--vision_tower {model.vision_tower} is not used: {base.name} holds its own tower")
@@ -285,7 +286,7 @@ def _check_labels(
     data: DataArguments,
 ) -> None:
     """Raises `ValueError` if no sample has a label; ends at the first one that has, usually the first of all."""
-    looked_at = indices[:: max(1, len(indices) // _LOOKED_AT)]
+    looked_at = indices[:: max(1, math.ceil(len(indices) / _LOOKED_AT))]
     problems = Problems()
     for i in looked_at.tolist():
         problem, learns = label_problem(records[i], tokenizer, template, max_length, tiling, data.image_folder)

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from llava.train.checkpoint import (
     last_checkpoint,
     missing_to_resume,
     sharding_problem,
+    step_of,
 )
 from llava.train.flag_names import ConfigurationError
 from llava.train.plan import RunPlan
@@ -71,27 +73,36 @@ def earlier_run(training: TrainingArguments) -> Earlier:
     result = (output / "config.json").is_file() and (output / _STATE).is_file()
     checkpoint = _checkpoint(training, result)
     folders = [checkpoint] if checkpoint else []
-    if result and (checkpoint is None or checkpoint.resolve().parent != output.resolve()):
-        folders.append(output)
+    if checkpoint is None or checkpoint.resolve().parent != output.resolve():
+        # The output may hold another run, whose checkpoints this one would delete.
+        held = output if result else last_checkpoint(output) if checkpoint else None
+        folders += [held] if held else []
     return Earlier(checkpoint, result, tuple(folders))
 
 
 def starting_point(record: RunRecord, plan: RunPlan, training: TrainingArguments, earlier: Earlier) -> Start:
     """Where the run starts. Raises `ConfigurationError` if its output folder holds another run."""
     output, checkpoint, result, held = Path(training.output_dir), earlier.checkpoint, earlier.result, earlier.folders
-    problems = [line for folder in held for line in _differences(folder, record, plan, training)]
+    problems = {folder: _differences(folder, record, plan, training) for folder in held}
     zero_ranks = training.world_size if training.deepspeed else None
     if checkpoint and (sharding := sharding_problem(checkpoint, zero_ranks)):
-        problems.append(sharding)
-    if problems:
-        lines = "\n".join(f"- {line}" for line in dict.fromkeys(problems))
+        problems[checkpoint].append(sharding)
+    if others := [str(folder) for folder, lines in problems.items() if lines]:
+        lines = "\n".join(f"- {line}" for line in dict.fromkeys(chain(*problems.values())))
         raise ConfigurationError(
-            f"{held[0]} was written by a run with other settings:\n{lines}\n"
+            f"{others[0]} was written by a run with other settings:\n{lines}\n"
             "Give the earlier settings to go on with that run, or another --output_dir to start a new one (what may "
             "change, such as steps, logging, saving and workers, is in docs/training.md)"
         )
     begun = _recorded(output)
     done = result and _is_done(output, begun, record, plan)
+    if not done and (ahead := _checkpoints_ahead(output, checkpoint)):
+        named, flag = ", ".join(ahead), training.resume_from_checkpoint
+        newest = "leave out --resume_from_checkpoint to go on from the newest, " if flag else ""
+        raise ConfigurationError(
+            f"--output_dir {output} holds {named}, but this run starts at {checkpoint or 'step 0'}, and its own "
+            f"checkpoints would be deleted as older ones: {newest}delete {named}, or give another --output_dir"
+        )
     # A run that was killed between its result and the last line of its record starts again.
     if result and not done and checkpoint is None and (begun is None or begun["finished"]):
         raise ConfigurationError(
@@ -126,6 +137,12 @@ def _checkpoint(training: TrainingArguments, result: bool) -> Path | None:
     if missing := missing_to_resume(folder):
         raise ConfigurationError(f"{flag}: {', '.join(missing)} missing; give the folder of a whole checkpoint-N")
     return folder
+
+
+def _checkpoints_ahead(output: Path, start: Path | None) -> list[str]:
+    """The checkpoint-N of an output folder with more steps than the start: of another run, or not whole."""
+    done = _read(start / _STATE)["global_step"] if start else 0
+    return [f"checkpoint-{step}" for step in map(step_of, checkpoints(output)) if step > done]
 
 
 def _differences(folder: Path, record: RunRecord, plan: RunPlan, training: TrainingArguments) -> list[str]:
@@ -227,7 +244,9 @@ def _is_done(output: Path, begun: Mapping[str, Any] | None, record: RunRecord, p
     """Whether the result in the output folder is whole and of the length that is asked for."""
     length = record.length
     if begun is not None:
-        finished = begun["finished"] and begun["length"] == length
+        # Epochs have no effect with --max_steps.
+        compared = ("max_steps",) if length["max_steps"] > 0 else tuple(length)
+        finished = begun["finished"] and all(begun["length"].get(name) == length[name] for name in compared)
     elif length["max_steps"] > 0:
         finished = _read(output / _STATE)["global_step"] == length["max_steps"]
     else:

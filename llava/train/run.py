@@ -12,7 +12,7 @@ import torch
 import transformers
 from transformers import set_seed
 
-from llava.checkpoint.card import RUN_FILE
+from llava.checkpoint.card import CARD, RUN_FILE, has_card_of_user
 from llava.checkpoint.identity import base_values
 from llava.checkpoint.opened import Kind
 from llava.data.share import WHOLE
@@ -250,6 +250,8 @@ def save_result(trainer: LLaVATrainer, plan: RunPlan, training_args: TrainingArg
     trainer.save_model(str(aside))
     trainer.accelerator.wait_for_everyone()
     if training_args.should_save:
+        if has_card_of_user(output_dir):
+            (aside / CARD).unlink(missing_ok=True)
         move_files(aside, output_dir)
         aside.rmdir()
         # A run that was killed after its last checkpoint may not have come to this.

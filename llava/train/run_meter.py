@@ -14,8 +14,10 @@ import torch
 from transformers import TrainerCallback
 
 from llava.checkpoint.card import RUN_FILE, read_run
+from llava.constants import IMAGE_TOKEN_INDEX
 from llava.devices import device_name, peak_memory
 from llava.files import write_json
+from llava.tiling import Tiling
 from llava.train.arguments import DataArguments, TrainingArguments
 from llava.train.plan import RunPlan
 from llava.train.report import size_of
@@ -26,6 +28,22 @@ _NOTHING_COUNTED = {"samples": 0, "tokens": 0, "counted_seconds": 0.0}
 """What a start saw up to its last checkpoint or its end, and the seconds up to there."""
 _PACKAGES = ("torch", "transformers", "peft", "accelerate")
 _ROOT = Path(__file__).parents[2]
+
+
+def decoder_positions(inputs: Mapping[str, Any], tiling: Tiling, limit: int) -> torch.Tensor:
+    """How many positions of the decoder each row of a batch takes: text and image tokens without padding, `(rows,)`.
+
+    `limit`: the model cuts each row off there, after the tokens of its images are inserted.
+    """
+    ids, sizes = inputs["input_ids"], inputs.get("image_sizes")
+    images = (ids == IMAGE_TOKEN_INDEX).sum(1)
+    if sizes is None:
+        tokens = images * tiling.per_view
+    else:
+        # The sizes are those of all rows' images, one row after another.
+        ends, last = ids.new_tensor([0, *map(tiling.tokens, sizes)]).cumsum(0), images.cumsum(0)
+        tokens = ends[last] - ends[last - images]
+    return (inputs["attention_mask"].sum(1) - images + tokens).clamp(max=limit)
 
 
 class RunMeter(TrainerCallback):

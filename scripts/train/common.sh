@@ -63,7 +63,7 @@ launch() {
         echo "error: NNODES=$nodes needs NODE_RANK (0 on the first machine) and MASTER_ADDR (its address)" >&2
         exit 2
     fi
-    if [ "$gpus" -eq 0 ]; then
+    if [ "$(visible_gpus)" -eq 0 ]; then
         # glibc keeps memory that was freed, as each step takes as much again, and fresh pages cost time.
         export MALLOC_MMAP_THRESHOLD_="${MALLOC_MMAP_THRESHOLD_-33554432}"
         export MALLOC_TRIM_THRESHOLD_="${MALLOC_TRIM_THRESHOLD_-17179869184}"
@@ -78,10 +78,12 @@ launch() {
     elif [ "$gpus" -gt 1 ]; then
         command+=(-m llava.train.launch --standalone --nproc_per_node "$gpus")
     fi
-    command+=("$@")
+    # In front of the user's own flags: the last of two equal flags counts.
+    command+=("$1")
     if [ -n "${DEEPSPEED:-}" ]; then
         command+=(--deepspeed "$DEEPSPEED")
     fi
+    command+=("${@:2}")
     if [ -n "${DRY_RUN:-}" ]; then
         printf '%q ' "${command[@]}"
         echo

@@ -177,7 +177,7 @@ EVERYWHERE = {
 
 @pytest.mark.parametrize("script", UPSTREAM)
 def test_upstreams_values(script):
-    """The facts of docs/interfaces.md 1.4 (upstream: scripts/v1_5/*.sh and scripts/finetune_qlora.sh)."""
+    """The values of upstream's scripts/v1_5/*.sh and scripts/finetune_qlora.sh."""
     config, expected = UPSTREAM[script]
     *arguments, zero = parsed(dry_run(f"scripts/train/{script}.sh")[-1])
     assert zero == config
@@ -197,6 +197,8 @@ def test_launching():
     eight = dry_run(script, GPUS="8", DEEPSPEED="./scripts/zero3_offload.json")[-1]
     assert eight[1:6] == ["-m", "llava.train.launch", "--standalone", "--nproc_per_node", "8"]
     assert parsed(eight)[-1] == "./scripts/zero3_offload.json"
+    # A flag of the user is the last one, which counts.
+    assert dry_run(script, "--deepspeed", "mine.json", GPUS="1")[-1][-2:] == ["--deepspeed", "mine.json"]
     many = dry_run(script, GPUS="8", NNODES="2", NODE_RANK="1", MASTER_ADDR="10.0.0.1")[-1]
     expected = "--nnodes 2 --nproc_per_node 8 --node_rank 1 --master_addr 10.0.0.1 --master_port 29500"
     assert " ".join(many[3:13]) == expected

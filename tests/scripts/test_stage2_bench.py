@@ -72,7 +72,7 @@ def test_the_trainer_runs_with_a_checkouts_own_flags_on_the_same_samples(checkou
 
 
 def test_the_quickstart_has_a_stage_2(monkeypatch):
-    monkeypatch.setenv("GPUS", "0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     malloc, flags = stage2_command(REPOSITORY)
     assert int(malloc["MALLOC_MMAP_THRESHOLD_"]) == 32 * 2**20
     values = dict(zip(flags[::2], flags[1::2], strict=True))

@@ -148,6 +148,16 @@ def test_average(two_models, tmp_path):
     assert torch.equal(model.state_dict()["model.norm.weight"], found["model.norm.weight"].float())
 
 
+def test_the_average_with_a_trained_tower_says_so_to_both_upstreams(tiny_llava, tmp_path):
+    """LLaVA and Bunny read different keys, and replace the tower by the published one without theirs."""
+    trained = shutil.copytree(tiny_llava, tmp_path / "trained")
+    config = json.loads((trained / "config.json").read_text())
+    (trained / "config.json").write_text(json.dumps(config | {"unfreeze_mm_vision_tower": True}))
+    average_checkpoints([open_checkpoint(trained), open_checkpoint(tiny_llava)], None, tmp_path / "average")
+    config = json.loads((tmp_path / "average/config.json").read_text())
+    assert config["unfreeze_vision_tower"] is config["unfreeze_mm_vision_tower"] is True
+
+
 def test_average_with_itself_is_itself(tiny_llava, tmp_path):
     average_checkpoints([open_checkpoint(tiny_llava)] * 2, None, tmp_path / "same")
     first, second = (load_file(folder / "model.safetensors") for folder in (tiny_llava, tmp_path / "same"))

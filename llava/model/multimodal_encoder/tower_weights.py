@@ -18,13 +18,16 @@ _PREFIX = "vision_tower.vision_tower."
 _LEVEL = "vision_model."
 _FLAGS = ("unfreeze_vision_tower", "unfreeze_mm_vision_tower", "continuous_training")
 """Keys in config.json: Bunny's, LLaVA's, and one that Bunny's users add to a merged model."""
+TRAINED_TOWER = {"unfreeze_vision_tower": True, "unfreeze_mm_vision_tower": True}
+"""What config.json records of a trained tower: both upstreams read the one that they know."""
 
 
 def record_trained_tower(config: Any, trains: bool) -> None:
     """Records whether the tower was trained, in this run or before."""
     config.unfreeze_vision_tower = trains or tower_was_trained(config.to_dict())
     if config.unfreeze_vision_tower:
-        config.unfreeze_mm_vision_tower = True
+        for name, value in TRAINED_TOWER.items():
+            setattr(config, name, value)
 
 
 def tower_was_trained(config: Mapping[str, Any]) -> bool:

@@ -131,6 +131,19 @@ def test_frozen_again_the_trained_tower_stays(flags, siglip, tmp_path, run):
     assert tower.weight_files != build_vision_tower(loaded.config, delay_load=True).weight_files
 
 
+def test_a_whole_model_keeps_its_trained_tower_with_cached_features(flags, tmp_path, run):
+    """The features of a frozen tower are read from a file, but the result holds the tower."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    run("bunny", flags(first, "full", max_steps=1, save_strategy="no"))
+    changes = {"model_name_or_path": first, "unfreeze_vision_tower": False, "save_strategy": "no", "max_steps": 1}
+    # Once with an empty cache, once with a full one, where the tower is not needed for features.
+    for _ in range(2):
+        shutil.rmtree(second, ignore_errors=True)
+        run("bunny", flags(second, "full", **changes, vision_feature_cache=tmp_path / "features"))
+        kept, once = tower_of(second), tower_of(first)
+        assert all(torch.equal(kept[name], value) for name, value in once.items())
+
+
 def test_tower_weights_that_are_gone_or_of_another(flags, backbones, tmp_path, run):
     out = tmp_path / "out"
     run("bunny", flags(out, "full", max_steps=1, save_strategy="no"))

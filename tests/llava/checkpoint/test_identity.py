@@ -31,6 +31,13 @@ def wide(tmp_path_factory):
     return folder
 
 
+def test_single_numbers_of_a_quantised_layer_are_left_out(wide, tmp_path):
+    """bitsandbytes stores the format of an 8-bit weight as a tensor without dimensions."""
+    name = "model.layers.0.mlp.up_proj.weight_format"
+    folder = edited(wide, tmp_path / "stored", lambda weights: weights.update({name: torch.tensor(0)}))
+    assert base_values(open_checkpoint(folder).tensors) == base_values(open_checkpoint(wide).tensors)
+
+
 def edited(folder, target, change):
     target = shutil.copytree(folder, target)
     weights = load_file(target / "model.safetensors")

@@ -17,6 +17,8 @@ def test_preflight_names_each_kind(tiny, tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "good.png").write_bytes((tiny.images / "0.png").read_bytes())
     (tmp_path / "images" / "cut.png").write_bytes((tiny.images / "0.png").read_bytes()[:200])
+    # A link to nothing is in the listing of the folder.
+    (tmp_path / "images" / "gone.png").symlink_to("nowhere")
     data = tmp_path / "data.json"
     data.write_text(
         json.dumps(

@@ -50,6 +50,9 @@ def test_a_torn_write_is_made_again(tiny, tmp_path):
         data.write(b"half a row")
     with open(cache.folder / "index.jsonl", "a") as index:
         index.write('{"content": "ab')
+    torn = FeatureCache(tmp_path, tower, "pad", torch.float32)
+    assert torn.ensure(paths[:3], tower) == 0
+    assert torn.features(paths[2]).shape == cache.features(paths[2]).shape
     fresh = FeatureCache(tmp_path, tower, "pad", torch.float32)
     fresh.ensure(paths, tower)
     pixels = process_image(open_image(paths[5], "x"), tower.image_processor, "pad")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from llava.checkpoint.opened import CheckpointError
 from llava.data.dataset import LazySupervisedDataset
 from llava.data.feature_cache import FeatureCache
 from llava.data.records import open_records
@@ -104,6 +105,28 @@ def test_options_of_speed_leave_the_loss_alone(flags, tmp_path):
         found[name] = losses(tmp_path / name)
     for name, values in found.items():
         assert values == pytest.approx(found["padded"], abs=2e-4), name
+
+
+def test_a_lora_makes_several_views_of_a_model_with_one(anyres, flags, tmp_path):
+    """Its base has no newline; the LoRA's own is loaded."""
+    kept = {}
+
+    def keep(**arguments):
+        kept["trainer"] = LLaVATrainer(**arguments)
+        return kept["trainer"]
+
+    base, lora = tmp_path / "base", tmp_path / "lora"
+    train(argv=flags(base, mm_patch_merge_type="flat", image_aspect_ratio="pad", tune_layers="0", max_steps=1))
+    train(argv=flags(lora, **LORA, model_name_or_path=base, vision_tower=None, max_steps=1), make_trainer=keep)
+    newline = kept["trainer"].model.get_base_model().model.image_newline
+    loaded = load_pretrained_model(str(lora), str(base), device="cpu")[1]
+    assert torch.equal(loaded.model.image_newline, newline)
+    assert torch.isfinite(logits_of(lora, base, anyres)).all()
+    file = lora / "non_lora_trainables.bin"
+    weights = torch.load(file, weights_only=True)
+    torch.save({name: value for name, value in weights.items() if "image_newline" not in name}, file)
+    with pytest.raises(CheckpointError, match="holds no image_newline, which config"):
+        load_pretrained_model(str(lora), str(base), device="cpu")
 
 
 def test_spatial_and_flat_train_without_a_newline(flags, tmp_path):

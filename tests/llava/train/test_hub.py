@@ -18,6 +18,8 @@ def hub(monkeypatch):
 
     def upload_folder(self, *, folder_path, commit_message, path_in_repo="", ignore_patterns=None, **where):
         assert where["repo_id"] == "me/tiny"
+        # What was in an earlier last-checkpoint and is not in this one, such as a folder of DeepSpeed, has to go.
+        assert where.get("delete_patterns") == ("*" if path_in_repo == "last-checkpoint" else None)
         names = [str(file.relative_to(folder_path)) for file in sorted(Path(folder_path).rglob("*")) if file.is_file()]
         uploads.append(
             (commit_message, path_in_repo, list(filter_repo_objects(names, ignore_patterns=ignore_patterns)))
@@ -65,6 +67,15 @@ def test_full_is_pushed_when_it_is_complete(train_flags, tmp_path, hub):
     train(argv=train_flags(tmp_path / "out", **PUSH | {"hub_strategy": "end"}, tune_layers="1", max_steps=2))
     ((_, _, names),) = hub
     assert {"config.json", "model.safetensors", "README.md", "run.json"} <= set(names)
+
+
+def test_the_token_is_not_pushed(train_flags, tmp_path, hub):
+    """The trainer's arguments, which transformers writes beside a whole model, hold it."""
+    settings = PUSH | {"hub_strategy": "all_checkpoints", "hub_token": "hf_secret", "max_steps": 2}
+    train(argv=train_flags(tmp_path / "out", **settings, tune_layers="1"))
+    assert b"hf_secret" in (tmp_path / "out/training_args.bin").read_bytes()
+    assert len(hub) == 3
+    assert not any("training_args.bin" in name for _, _, names in hub for name in names)
 
 
 def test_a_failure_costs_no_result(train_flags, tmp_path, hub, monkeypatch, capsys):

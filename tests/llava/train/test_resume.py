@@ -195,6 +195,35 @@ def test_resume_from_checkpoint(output, refused, train_flags, tmp_path, capsys):
     assert "resuming" not in capsys.readouterr().out
 
 
+def test_checkpoints_that_the_run_would_delete(output, refused, train_flags, tmp_path, capsys):
+    """Those with more steps than the start, and those of another run."""
+    newer = shutil.copytree(output / "checkpoint-2", output / "checkpoint-4")
+    (newer / "optimizer.pt").unlink()
+    text = refused(output, max_steps=6)
+    assert f"holds checkpoint-4, but this run starts at {output / 'checkpoint-2'}" in text
+    assert "delete checkpoint-4, or give another --output_dir" in text
+    assert "leave out --resume_from_checkpoint" in refused(output, max_steps=6, resume_from_checkpoint=True)
+    train(argv=train_flags(output, **SAVED))
+    assert "done before" in capsys.readouterr().out
+    shutil.rmtree(newer)
+
+    other = shutil.copytree(output, tmp_path / "other")
+    for name in ("config.json", "trainer_state.json"):
+        (other / name).unlink()
+    record = json.loads((other / RUN_FILE).read_text())
+    record["settings"]["seed"] = 7
+    (other / RUN_FILE).write_text(json.dumps(record))
+    text = refused(other, max_steps=3, resume_from_checkpoint=output / "checkpoint-2")
+    assert f"{other / 'checkpoint-2'} was written by a run with other settings" in text
+    assert "- --seed: before 7, now 42" in text
+
+
+def test_epochs_have_no_effect_with_steps(output, train_flags, capsys):
+    shutil.rmtree(output / "checkpoint-2")
+    train(argv=train_flags(output, **SAVED, num_train_epochs=5))
+    assert "done before" in capsys.readouterr().out
+
+
 def test_the_table_of_what_may_change():
     """Its names exist, the important flags are not in it, and the page has the same table."""
     names = [part.name for values in ARGUMENTS for part in dataclasses.fields(values)]

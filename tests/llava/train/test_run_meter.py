@@ -8,7 +8,9 @@ import torch
 
 from llava.checkpoint.card import RUN_FILE
 from llava.constants import IMAGE_TOKEN_INDEX
+from llava.tiling import Tiling
 from llava.train.llava_trainer import LLaVATrainer
+from llava.train.run_meter import decoder_positions
 from llava.train.train import train
 
 
@@ -48,6 +50,21 @@ def test_what_a_run_was(tiny, train_flags, tmp_path, monkeypatch):
     assert run["loss"]["first"] > 0
     assert run["versions"]["torch"] == torch.__version__
     assert config["model_type"] == "llava_llama"
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("limit", [12, 1000])
+def test_positions_of_the_decoder(several, limit):
+    """Counted one by one. The rows hold text only, one image, and two images, and padding."""
+    image = IMAGE_TOKEN_INDEX
+    ids = torch.tensor([[5, 6, 7, 0, 0], [5, image, 6, 7, 0], [image, 5, 6, image, 7]])
+    mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]])
+    sizes = [(30, 30), (60, 30), (30, 90)]
+    tiling = Tiling(28, 4, "spatial", ((28, 56), (56, 28))) if several else Tiling(28, 4)
+    inputs = {"input_ids": ids, "attention_mask": mask} | ({"image_sizes": sizes} if several else {})
+    each = [tiling.tokens(size) if several else 4 for size in sizes]
+    wanted = [3, 3 + each[0], 3 + each[1] + each[2]]
+    assert decoder_positions(inputs, tiling, limit).tolist() == [min(number, limit) for number in wanted]
 
 
 def test_a_killed_run_is_paid_for(tiny, train_flags, tmp_path, monkeypatch):

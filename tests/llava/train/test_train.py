@@ -199,6 +199,14 @@ def test_a_finished_run_started_again_trains_no_further(tiny, train_flags, tmp_p
     assert [folder.name for folder in output.glob("checkpoint-*")] == ["checkpoint-1"]
 
 
+def test_a_card_of_the_user_in_the_output_folder_stays(train_flags, tmp_path):
+    card = tmp_path / "out/README.md"
+    card.parent.mkdir()
+    card.write_text("# My own words\n")
+    train(argv=train_flags(tmp_path / "out", **MODES["lora"], max_steps=1))
+    assert card.read_text() == "# My own words\n"
+
+
 def test_killed_between_the_last_checkpoint_and_the_removal_of_the_one_before(train_flags, tmp_path):
     output = tmp_path / "out"
     flags = train_flags(output, **MODES["lora"], max_steps=2, save_strategy="steps", save_steps=1, save_total_limit=1)
@@ -296,6 +304,11 @@ def test_bad_samples_fail_or_are_left_out(tiny, train_flags, tmp_path, capsys):
         train(argv=train_flags(tmp_path / "out", data_path=data, tune_layers="0"))
     train(argv=train_flags(tmp_path / "out", data_path=data, tune_layers="0", bad_samples="skip", max_steps=1))
     assert "leaving out 1 of 24 samples" in capsys.readouterr().out
+    # A feature cache is made of the images that are used, and of no others.
+    cached = {"vision_feature_cache": tmp_path / "cache", "data_share": "10%"}
+    train(argv=train_flags(tmp_path / "2", data_path=data, tune_layers="0", bad_samples="skip", max_steps=1, **cached))
+    (index,) = (tmp_path / "cache").glob("*/index.jsonl")
+    assert len(index.read_text().splitlines()) == 1
 
 
 def test_old_spellings():

@@ -23,7 +23,7 @@ def test_our_files_need_no_correction(name, capsys):
 
 @pytest.mark.parametrize("name", FILES)
 def test_upstreams_values(name):
-    """docs/interfaces.md 1.6, as facts of haotian-liu/LLaVA scripts/*.json."""
+    """The values of upstream's scripts/*.json."""
     config = read_zero_config(str(ROOT / f"scripts/{name}.json"))
     assert config["fp16"] == {
         "enabled": "auto",
