@@ -30,9 +30,10 @@ SEEN=questions_1200.limit-$PER_KIND BLIND=questions_1200.limit-$PER_KIND.blind
 "$PYTHON" -m llava.eval.answering.subset --question-file "$QUESTIONS_DIR/$SEEN.jsonl" --without-images \
     --output "$QUESTIONS_DIR/$BLIND.jsonl"
 
+# The checkpoint's model card keeps the scores of the last of these runs.
+"$PYTHON" -m llava.eval.suite.all "$REGION" --only easy_vqa --questions easy_vqa="$BLIND" --results "$OUT/region, no images" "${FLAGS[@]}"
 "$PYTHON" -m llava.eval.suite.all "$REGION" --only easy_vqa --questions easy_vqa="$SEEN" --results "$OUT/region" "${SEEING[@]}"
 "$PYTHON" -m llava.eval.suite.all "$REGION" --only bbh perplexity --results "$OUT/region" "${FLAGS[@]}"
-"$PYTHON" -m llava.eval.suite.all "$REGION" --only easy_vqa --questions easy_vqa="$BLIND" --results "$OUT/region, no images" "${FLAGS[@]}"
 "$PYTHON" -m llava.eval.suite.all "$BACKBONE" --only easy_vqa --questions easy_vqa="$BLIND" --results "$OUT/backbone, no images" "${FLAGS[@]}"
 "$PYTHON" -m llava.eval.suite.all "$BACKBONE" --only bbh perplexity --results "$OUT/backbone, no images" "${FLAGS[@]}"
 

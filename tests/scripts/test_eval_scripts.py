@@ -134,6 +134,17 @@ def test_two_processes_answer_as_one(tmp_path, tiny_llava, monkeypatch, python):
     assert read_report(flag(run[-1], "--report-file")).headline.samples == 6
 
 
+def test_the_real_run_leaves_the_score_with_images_in_the_model_card(tmp_path):
+    """`all.sh` puts its row there: the last run of the region-tuned model is the one that may stay."""
+    python, log = tmp_path / "python", tmp_path / "log"
+    python.write_text('#!/bin/bash\necho "$*" >> "$LOG"\n')
+    python.chmod(0o755)
+    environment = os.environ | {"PYTHON": str(python), "LOG": str(log), "OUT": "out", "REGION": "region"}
+    subprocess.run(["bash", "scripts/eval/quickstart_real_run.sh"], cwd=REPOSITORY, env=environment, check=True)
+    runs = [line for line in log.read_text().splitlines() if line.startswith("-m llava.eval.suite.all region ")]
+    assert ["no images" in run for run in runs] == [True, False, False]
+
+
 @pytest.fixture
 def scoring(prepared, tmp_path):
     """A benchmark's last command without the checkpoint, right answers in its format, and the file where they go."""

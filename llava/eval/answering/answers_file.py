@@ -147,14 +147,22 @@ class AnswersFile:
         self._journal.remove()
 
     def finished_before(self, questions: Sequence[Question]) -> bool:
-        """Whether the file is there and whole, for these questions and settings; of a damaged one the rest is kept."""
+        """Whether the file is there and whole, for these questions and settings; of a damaged one the rest is kept.
+
+        A journal of these settings next to a whole file is of a run that others have finished; it is removed.
+        """
         expected = basic_record(self.settings, [q.index for q in questions])
         found = read_record(self.path)
-        if self.lines or not self.path.is_file() or any(found.get(key) != value for key, value in expected.items()):
+        if not self.path.is_file() or any(found.get(key) != value for key, value in expected.items()):
             return False
         lines, whole = whole_lines(self.path)
         if whole and len(lines) == len(questions):
+            if self.lines:
+                print(f"{self.journal} is removed: {self.path} has all answers")
+                self._journal.remove()
             return True
+        if self.lines:
+            return False
         kept = {}
         for question, line in zip(questions, lines, strict=False):
             if json.loads(line).get("question_id") != question.question_id:

@@ -15,6 +15,7 @@ from llava.conversation import OWN_TEMPLATE, SeparatorStyle, get_template
 from llava.data.feature_cache import FeatureCache
 from llava.dtypes import DTYPES
 from llava.eval.answering.answerer import Answerer, Generation
+from llava.eval.answering.errors import EvaluationError
 from llava.files import sha256_of
 from llava.model.builder import checked_device, load_checkpoint, load_tokenizer
 from llava.tokenization import check_template
@@ -49,6 +50,13 @@ def check_questions_template(name: str, checkpoint: Checkpoint) -> None:
     if get_template(name).sep_style is SeparatorStyle.PLAIN:
         note = f"warning: {name} is the template of captions: it has no turns, and answers end at no token of their own"
         print(f"{note}; for questions, give --conv-mode", file=sys.stderr)
+
+
+def check_tower(checkpoint: Checkpoint, having: str, without: str) -> None:
+    """Raises `EvaluationError` if the checkpoint has no tower; `having` images, and what to give `without` them."""
+    if not checkpoint.tower:
+        remedy = f"give a vision-language checkpoint, or {without} without images"
+        raise EvaluationError(f"the {having} have images, but {checkpoint.name} has no vision tower; {remedy}")
 
 
 def load(args: argparse.Namespace, checkpoint: Checkpoint, sees: bool = True) -> Loaded:

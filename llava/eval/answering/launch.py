@@ -14,10 +14,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from llava.eval.answering.answers_file import check_target
+from llava.eval.answering.answers_file import check_target, read_record
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.shards import merge, part_path
 from llava.flags import Parser, positive, run_command, run_program, wait_for
+from llava.journal import journal_path
 
 _LOG_LINES = 12
 """Lines of a failed process's log that are shown."""
@@ -41,6 +42,7 @@ def launch(module: str, flags: Sequence[str], processes: int | None = None) -> N
     gpus = [] if processes == 1 else visible_gpus()
     count = processes or max(1, len(gpus))
     command = [sys.executable, "-m", module, *rest]
+    _name_unused(Path(named.answers_file), count)
     if count == 1:
         code = run_command([*command, "--answers-file", named.answers_file])
         if code < 0:
@@ -51,12 +53,6 @@ def launch(module: str, flags: Sequence[str], processes: int | None = None) -> N
     check_target(Path(named.answers_file))
     parts = [part_path(named.answers_file, count, i) for i in range(count)]
     parts[0].parent.mkdir(parents=True, exist_ok=True)
-    others = {path.name.split("_")[0] for path in parts[0].parent.glob("*_*.jsonl*")} - {str(count)}
-    if others:
-        print(
-            f"{parts[0].parent} holds answers of a run in {', '.join(sorted(others))} processes, which are not used; "
-            "to go on from them, give --gpus that number"
-        )
     running = []
     for i, part in enumerate(parts):
         environment = dict(os.environ)
@@ -74,6 +70,22 @@ def launch(module: str, flags: Sequence[str], processes: int | None = None) -> N
         problem = f"{len(failures)} of {count} processes failed; what was answered is kept"
         raise EvaluationError("\n".join([f"{problem}, and the same command goes on from there", *failures]))
     print(f"{merge(parts, named.answers_file)} answers of {count} processes are in {named.answers_file}")
+
+
+def _name_unused(answers: Path, count: int) -> None:
+    """Prints where runs in another number of processes left answers, which this run makes again."""
+    folder, journal = part_path(answers, count, 0).parent, journal_path(answers)
+    others = {path.name.split("_")[0] for path in folder.glob("*_*.jsonl*")} - {str(count)}
+    # One process does not need the parts of a file that is finished.
+    if others and not (count == 1 and read_record(answers)):
+        print(
+            f"{folder} holds answers of a run in {', '.join(sorted(others))} processes, which are not used; "
+            "to go on from them, give --gpus that number",
+            flush=True,
+        )
+    if count > 1 and journal.exists():
+        unused = f"{journal} holds answers of a run in one process, which are not used"
+        print(f"{unused}; to go on from them, give --gpus 1", flush=True)
 
 
 def visible_gpus() -> list[str]:

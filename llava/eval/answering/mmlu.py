@@ -20,8 +20,7 @@ from llava.eval.answering.runner import answer_all, answer_line, describe_templa
 from llava.eval.benchmarks.mmlu import LETTERS, Item, generation_prompt, likelihood_prompt
 from llava.eval.scoring.pairing import read_json, read_jsonl
 from llava.files import sha256_of
-from llava.mm_utils import get_model_name_from_path
-from llava.names import agree, count
+from llava.names import agree, count, model_name
 from llava.tokenization import encoder_for
 
 CONTINUATIONS = tuple(f" {letter}" for letter in LETTERS)
@@ -78,7 +77,7 @@ def answer(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
     answers = unfinished(args, known, places)
     if answers is None:
         return
-    model_id = get_model_name_from_path(args.model_path)
+    model_id = model_name(args.model_path)
     left = [place.index for place in places if place.index not in answers.lines]
     if left:
         answerer = make_answerer(args, checkpoint, sees=False)

@@ -13,6 +13,7 @@ from llava.constants import IGNORE_INDEX
 from llava.conversation import Conversation
 from llava.data.collate import DataCollatorForSupervisedDataset
 from llava.data.dataset import LazySupervisedDataset
+from llava.data.preprocess import preprocess
 from llava.data.records import Records
 from llava.eval.answering.batching import of_one_rotation
 from llava.eval.answering.errors import EvaluationError
@@ -30,6 +31,7 @@ class Piece:
     Attributes:
         nll: sum of the negative natural-log probabilities of its scored tokens.
         tokens, bytes, words: number of scored tokens; UTF-8 bytes and words (between blanks) of their text.
+        cut: only a part of the text is scored; bytes and words are still those of the whole text.
     """
 
     key: str
@@ -37,6 +39,7 @@ class Piece:
     tokens: int
     bytes: int
     words: int
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -230,7 +233,7 @@ def answer_pieces(
 ) -> list[Piece]:
     """One piece per conversation: its answers and the tokens that end them.
 
-    Samples whose answers are cut off by `tokenizer_model_max_length` are left out.
+    A sample is `cut` if `tokenizer_model_max_length` leaves only a part of its answers, and left out if it leaves none.
     """
     limit = getattr(model.config, "tokenizer_model_max_length", None)
     ratio = getattr(model.config, "image_aspect_ratio", None) or "square"
@@ -248,9 +251,13 @@ def answer_pieces(
     )
     pieces = []
     for i in indices:
-        answers = records[i].turns[1::2]
+        record = records[i]
+        answers = record.turns[1::2]
         sizes = sum(len(answer.encode()) for answer in answers), sum(len(answer.split()) for answer in answers)
-        pieces.append(Piece(str(records[i].id), *done[f"sample {i}"], *sizes))
+        nll, tokens = done[f"sample {i}"]
+        _, labels = preprocess(record.turns, tokenizer, template, len(record.images), None, marks, answers_only=True)
+        cut = tokens < int((labels[1:] != IGNORE_INDEX).sum())
+        pieces.append(Piece(str(record.id), nll, tokens, *sizes, cut))
     return [piece for piece in pieces if piece.tokens]
 
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from llava.checkpoint.opened import Checkpoint
 from llava.conversation import get_template
 from llava.data.records import Records, open_records
-from llava.eval.answering.arguments import feature_cache, template_name
+from llava.eval.answering.arguments import check_tower, feature_cache, template_name
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.flags import DEFAULT_CONTEXT, UNITS
 from llava.eval.answering.nll import Piece, answer_pieces, encode_documents, first_tokens, text_pieces
@@ -28,8 +28,10 @@ from llava.eval.scoring.statistics import RESAMPLES, draw_counts, percentiles
 from llava.files import sha256_of
 from llava.images import MISSING, describe_unreadable, missing_images
 from llava.journal import Journal
+from llava.model.builder import load_tokenizer
+from llava.names import agree, count
 from llava.reading import read_json_lines, read_text
-from llava.tokenization import encoder_for
+from llava.tokenization import check_template, encoder_for
 
 
 def check_flags(args: argparse.Namespace, checkpoint: Checkpoint) -> None:
@@ -88,19 +90,28 @@ class Corpus:
 
     @classmethod
     def open(cls, args: argparse.Namespace, checkpoint: Checkpoint) -> "Corpus":
-        """Reads what needs no model; raises `EvaluationError` for images that are missing."""
+        """Reads what needs no model.
+
+        Raises:
+            EvaluationError: images are missing, or the checkpoint has no tower for them; a text file without text.
+            TemplateError: of answers: an unknown template, or the tokenizer does not have its end of turn.
+        """
         template = template_name(args, checkpoint)
         if args.text_file:
             if not any(text.strip() for text, _ in read_texts(args.text_file).values()):
                 raise EvaluationError(f"{args.text_file} holds no text")
             return cls(args, template)
+        check_template(template, load_tokenizer(checkpoint.tokenizer_folder), "--conv-mode")
         records = open_records(args.data_path)
         indices = tuple(range(min(len(records), args.samples or len(records))))
+        corpus = cls(args, template, records, indices)
+        if corpus.needs_tower:
+            check_tower(checkpoint, "samples", "data")
         missing = missing_images((name for i in indices for name in records[i].images), args.image_folder)
         if missing:
             found = describe_unreadable(dict.fromkeys(missing, MISSING), args.image_folder)
             raise EvaluationError(f"{found}; give --image-folder the folder that the paths begin in")
-        return cls(args, template, records, indices)
+        return corpus
 
     @property
     def needs_tower(self) -> bool:
@@ -170,8 +181,11 @@ class Corpus:
             cache.ensure(paths, model.get_vision_tower(), device=model.device)
         template = get_template(self.template)
         corpus = (template, self.records, self.indices, folder, args.batch_size or 8, cache, journal)
-        return answer_pieces(model, tokenizer, processor, *corpus), {
+        pieces = answer_pieces(model, tokenizer, processor, *corpus)
+        return pieces, {
             "of": {"samples": [len(self.indices), len(self.records)]},
+            "cut_off": sum(piece.cut for piece in pieces),
+            "left_out": len(self.indices) - len(pieces),
             "scored_tokens_are": "answers, with the token that ends each",
             "template": self.template,
             "context": getattr(model.config, "tokenizer_model_max_length", None),
@@ -182,12 +196,15 @@ class Corpus:
 
 
 def perplexities(pieces: Sequence[Piece], resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Measure]:
-    """Perplexity per token, byte and word, and bits per byte, each with its 95% bootstrap interval over the pieces."""
+    """Perplexity per token, byte and word, and bits per byte, each with its 95% bootstrap interval over the pieces.
+
+    If a piece is cut, only that per token: the bytes and words of what was scored are not known.
+    """
     if not pieces:
         raise EvaluationError("nothing was scored")
     nll = np.array([piece.nll for piece in pieces])
     result = {}
-    for unit in UNITS:
+    for unit in _units(pieces):
         counts = np.array([getattr(piece, f"{unit}s") for piece in pieces], dtype=np.float64)
         if not counts.sum():
             continue
@@ -204,16 +221,36 @@ def perplexities(pieces: Sequence[Piece], resamples: int = RESAMPLES, seed: int 
     return result
 
 
+def _units(pieces: Sequence[Piece]) -> tuple[str, ...]:
+    return ("token",) if any(piece.cut for piece in pieces) else UNITS
+
+
 def report_of(pieces: Sequence[Piece], unit: str, details: Mapping[str, Any], model: str) -> Report:
-    """The pieces as a score, with warnings about a corpus that is cut or not the published one."""
+    """The pieces as a score, with warnings about a corpus that is cut or not the published one.
+
+    Raises:
+        EvaluationError: nothing was scored, or not the whole answers, and `unit` is not "token".
+    """
     warnings = [
         f"a subset: the first {read:,} of {whole:,} {what}"
         for what, (read, whole) in details.get("of", {}).items()
         if read < whole
     ]
     warnings += details.get("not_published", ())
+    limit = f"tokenizer_model_max_length ({details.get('context')})"
+    if cut := details.get("cut_off"):
+        were = f"{count(cut, 'sample')} {agree(cut, 'was', 'were')} cut off at {limit}"
+        if unit != "token":
+            raise EvaluationError(
+                f"--unit {unit}: {were}, so there is only the perplexity per token; give --unit token"
+            )
+        warnings.append(f"{were}: what is left of the answers is scored, per token only")
+    if left_out := details.get("left_out"):
+        were = f"{count(left_out, 'sample')} {agree(left_out, 'was', 'were')} left out"
+        warnings.append(f"{were}: no token of the answers is within {limit}")
     warnings += [] if len(pieces) > 1 else ["one piece: there is no interval"]
-    totals = {name: sum(getattr(piece, name) for piece in pieces) for name in ("nll", "tokens", "bytes", "words")}
+    summed = ("nll", *(f"{name}s" for name in _units(pieces)))
+    totals = {name: sum(getattr(piece, name) for piece in pieces) for name in summed}
     rows = [[piece.key, piece.nll, piece.tokens, piece.bytes, piece.words] for piece in pieces]
     return Report(
         benchmark="perplexity",

@@ -14,7 +14,7 @@ from transformers.utils.logging import tqdm
 from llava.checkpoint.opened import Checkpoint
 from llava.eval.answering.answerer import Answerer
 from llava.eval.answering.answers_file import AnswersFile, HeldAnswers, read_record
-from llava.eval.answering.arguments import make_answerer, open_model, settings
+from llava.eval.answering.arguments import check_tower, make_answerer, open_model, settings
 from llava.eval.answering.batching import Batch, BatchSize, length_of
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.flags import SHARE
@@ -28,8 +28,7 @@ from llava.eval.answering.questions import (
 )
 from llava.eval.answering.shards import merge_when_complete, take_torchrun_part
 from llava.images import BrokenImageError
-from llava.mm_utils import get_model_name_from_path
-from llava.names import agree, count
+from llava.names import agree, count, model_name
 
 _AHEAD = 2
 """Batches whose images are read while another is answered."""
@@ -56,7 +55,7 @@ def evaluate(args: argparse.Namespace, checkpoint: Checkpoint, everything: Seque
     answers = unfinished(args, known, questions)
     if answers is None:
         return
-    model_id = get_model_name_from_path(args.model_path)
+    model_id = model_name(args.model_path)
     if any(q.index not in answers.lines for q in questions):
         print(f"conversation template: {describe_template(known['conv_mode'])}")
         answerer = make_answerer(args, checkpoint, sees)
@@ -85,9 +84,8 @@ def evaluate(args: argparse.Namespace, checkpoint: Checkpoint, everything: Seque
 def check_sees(args: argparse.Namespace, checkpoint: Checkpoint, questions: Sequence[Question]) -> bool:
     """Whether questions have images; raises `EvaluationError` if the checkpoint or the cache cannot read them."""
     sees = any(q.image for q in questions)
-    if sees and not checkpoint.tower:
-        remedy = "give a vision-language checkpoint, or a question file without images"
-        raise EvaluationError(f"the questions have images, but {checkpoint.name} has no vision tower; {remedy}")
+    if sees:
+        check_tower(checkpoint, "questions", "a question file")
     if args.vision_feature_cache and any(q.image_data for q in questions):
         raise EvaluationError("--vision-feature-cache keeps features of image files; these images are in the TSV")
     return sees

@@ -16,6 +16,7 @@ from llava.eval.answering.answers_file import read_record
 from llava.eval.scoring.pairing import CHECK, MISSING, Answers, InputsFit, asked_ids, read_answers, read_json
 from llava.eval.scoring.report import Report, report_path
 from llava.flags import Parser
+from llava.names import model_name
 from llava.outputs import REPORT, FileKind, check_files
 
 Outputs = Mapping[str, tuple[str | Path | None, FileKind]]
@@ -177,7 +178,7 @@ class Benchmark:
         """Every place that flags can name, by this benchmark's settings and the variables that all scripts read.
 
         Those are DATA (its folder), QUESTIONS (another question file in it, without the suffix), IMAGES, NAME (of the
-        answers; default: the checkpoint's folder) and RESULT (the score; default: next to the answers).
+        answers; default: `model_name` of the checkpoint) and RESULT (the score; default: next to the answers).
         """
         data = environment.get("DATA") or f"./{DATA}/{self.name}"
         named, questions = environment.get("QUESTIONS", ""), Path(self.questions)
@@ -187,7 +188,7 @@ class Benchmark:
         found = {
             "data": data,
             "checkpoint": checkpoint,
-            "name": answers_name(environment) or Path(checkpoint).name,
+            "name": answers_name(environment) or model_name(checkpoint),
             "stem": stem,
             "other": f"/{stem}" if named else "",
             "questions": f"{data}/{stem}{questions.suffix}",

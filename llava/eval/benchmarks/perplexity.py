@@ -41,6 +41,7 @@ _DETOKENISED = (
     *((" \n", "\n"), ("\n ", "\n"), (" N ", " 1 "), (" 's", "'s")),
 )
 """How lm-eval's `wikitext` undoes the tokenisation of the text: patterns and what replaces them, in this order."""
+_FIRST_DOCUMENTS = "bash scripts/eval/benchmark.sh {} CHECKPOINT --samples N reads the first N documents"
 
 
 def words_and_line_ends(text: str) -> int:
@@ -66,6 +67,7 @@ def prepare(raw: Path, out: Path, options: Options) -> int:
     `raw` holds the Hub's `wikitext-2-v1`, or is the unpacked wikitext-2-v1.zip (`wiki.valid.tokens`), or a folder with
     `valid.txt`.
     """
+    _refuse_sample(options, "MAX_TOKENS=N bash scripts/eval/perplexity.sh CHECKPOINT reads the first N tokens")
     words = 0
     for split, of_hub in SPLITS.items():
         target, source = out / f"wikitext-2-{split}.txt", raw
@@ -108,6 +110,7 @@ def prepare_wikitext(raw: Path, out: Path, options: Options) -> int:
     `raw` holds the Hub's `wikitext-2-raw-v1` by lines (Salesforce/wikitext) or by documents
     (EleutherAI/wikitext_document_level), or is the unpacked wikitext-2-raw-v1.zip (`wiki.test.raw`).
     """
+    _refuse_sample(options, _FIRST_DOCUMENTS.format(WIKITEXT.name))
     split = find_split(raw, "test", "wikitext-2-raw-v1")
     if split is not None and "page" in split.columns:
         pages = [row["page"] for row in split.rows("page")]
@@ -141,6 +144,7 @@ def detokenised(page: str) -> str:
 
 def prepare_pile(raw: Path, out: Path, options: Options) -> int:
     """Makes pile-10k.jsonl from the Hub's NeelNanda/pile-10k, or from JSON lines with a `text` (train.jsonl)."""
+    _refuse_sample(options, _FIRST_DOCUMENTS.format(PILE_10K.name))
     target = out / PILE_10K.questions
     if split := find_split(raw, "train"):
         texts = [row["text"] for row in split.rows("text")]
@@ -149,6 +153,12 @@ def prepare_pile(raw: Path, out: Path, options: Options) -> int:
         with expecting(f"{source} does not hold JSON lines with a text"):
             texts = [json.loads(line)["text"] for line in _text_of(source).split("\n") if line.strip()]
     return _documents(target, [{"text": text} for text in texts], options)
+
+
+def _refuse_sample(options: Options, beginning: str) -> None:
+    """Raises `PrepareError` if a random part is wanted; `beginning`: the command that reads the text's beginning."""
+    if options.sample is not None:
+        raise PrepareError(f"--sample cannot cut a text; {beginning}")
 
 
 def _documents(target: Path, rows: Sequence[dict[str, str]], options: Options) -> int:

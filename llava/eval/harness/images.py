@@ -50,7 +50,12 @@ class LlavaVR(HarnessModel, lmms):
     answers_as = ImageAnswerer
     new_tokens = 1024
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, max_length: int | None = None, **kwargs: Any) -> None:
+        if max_length is not None:
+            reads = "of questions about images nothing is cut"
+            raise EvaluationError(
+                f"model_args of {NAME}: max_length={max_length} is for lm-eval: {reads}; leave it out"
+            )
         super().__init__(*args, **kwargs)
         self.answerer.template = self.template
         self.answerer.own_template = self.template is None

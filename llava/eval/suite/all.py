@@ -20,6 +20,7 @@ from llava.eval.suite.summary import FILES, STATE, read_state, rule_of, summaris
 from llava.files import write_json
 from llava.flags import Parser, run_command, run_program
 from llava.journal import settings_digest
+from llava.names import model_name
 from llava.outputs import REPORT, check_files
 
 if TYPE_CHECKING:
@@ -150,12 +151,11 @@ def main() -> None:
 
     from llava.checkpoint.card import add_scores
     from llava.checkpoint.folder import open_checkpoint
-    from llava.mm_utils import get_model_name_from_path
 
     checkpoint = open_checkpoint(args.model_path, checkpoint_flags(flags).model_base)
     # A published model and a folder of one's own with its name stay apart.
     local = Path(args.model_path).is_dir()
-    name = get_model_name_from_path(args.model_path) if local else args.model_path.replace("/", "_")
+    name = model_name(args.model_path) if local else args.model_path.replace("/", "_")
     results = args.results or args.data / "results" / name
     read_state(results)
     files = {**FILES, **{f"{benchmark.name}.json": REPORT for benchmark in benchmarks}}

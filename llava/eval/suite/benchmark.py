@@ -3,7 +3,7 @@
 The flags are passed to the program that answers. `scripts/eval/NAME.sh CHECKPOINT [flags]` does the same. Environment
 variables:
 
-NAME        name of the answers (default: the checkpoint's folder)
+NAME        name of the answers (default: the checkpoint's folder; of RUN/checkpoint-500: RUN_checkpoint-500)
 RESULT      where the score goes (default: next to the answers)
 CONV        conversation template (default: what the checkpoint records; a plain language model's own)
 DATA        the benchmark's folder (default: under playground/data/eval)

@@ -45,7 +45,8 @@ def compare(results: Mapping[str, Mapping[str, Report]], reference: str, notes: 
     Returns:
         `reference`; `rows` (checkpoint -> table row); `differences`: checkpoint -> column -> `value`, `low`, `high` (in
         points; perplexity in its own unit, with the `ratio`), `questions`, `interval` (False: no `low` and `high`);
-        `kept`: checkpoint -> `value`, `low`, `high` in percent of the reference's average, over `benchmarks`; `notes`.
+        `kept`: checkpoint -> `value`, `low`, `high` in percent of the reference's average, over `benchmarks`, or None
+        (`_kept`); `notes`.
     """
     notes = list(notes)
     for benchmark in BENCHMARKS:
@@ -104,7 +105,7 @@ def _difference(ours: Report, theirs: Report, seed: int) -> tuple[dict[str, Any]
 def _kept(
     ours: Mapping[str, Report], theirs: Mapping[str, Report], draws: Mapping[str, PairedDraws]
 ) -> dict[str, Any] | None:
-    """Share of the reference's average over the visual benchmarks that both have; None without any."""
+    """Share of the reference's average over the visual benchmarks that both have; None without any, or if it is 0."""
     names = [name for name in VISUAL if name in ours and name in theirs]
     base = sum(theirs[name].headline.value for name in names)
     if base == 0:
@@ -121,9 +122,12 @@ def _kept(
 def markdown(comparison: Mapping[str, Any]) -> str:
     reference = comparison["reference"]
     lines = ["# Comparison", "", checkpoints_table(comparison["rows"])]
-    if any(comparison["kept"].values()):
+    visual = {b.column for b in BENCHMARKS if b.visual}
+    shared = {name: bool(visual & found.keys()) for name, found in comparison["differences"].items()}
+    if any(shared.values()):
         lines += [f"Percent of {reference} kept, over the visual benchmarks that both have (95% interval, paired):", ""]
-        lines += [f"- {name}: {_kept_text(entry, reference)}" for name, entry in comparison["kept"].items()]
+        kept = comparison["kept"].items()
+        lines += [f"- {name}: {_kept_text(entry, reference, shared[name])}" for name, entry in kept]
         lines.append("")
     columns = [b.column for b in BENCHMARKS if any(b.column in d for d in comparison["differences"].values())]
     rows = [
@@ -141,9 +145,9 @@ def markdown(comparison: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _kept_text(entry: Mapping[str, Any] | None, reference: str) -> str:
+def _kept_text(entry: Mapping[str, Any] | None, reference: str, shared: bool) -> str:
     if entry is None:
-        return f"no visual benchmark in common with {reference}"
+        return f"the average of {reference} is 0" if shared else f"no visual benchmark in common with {reference}"
     among = "" if len(entry["benchmarks"]) == len(VISUAL) else f", over {', '.join(entry['benchmarks'])} only"
     return f"{entry['value']:.2f}%{_interval(entry)}{among}"
 

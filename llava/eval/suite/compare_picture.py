@@ -1,7 +1,7 @@
 """A comparison drawn: what each checkpoint keeps of the reference, and its difference on every benchmark."""
 
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,6 @@ from llava.eval.benchmarks import BENCHMARKS
 from llava.files import written_whole
 from llava.palette import PLAIN, SERIES
 
-PERPLEXITY = next(benchmark.column for benchmark in BENCHMARKS if benchmark.name == "perplexity")
 _MARKS = "osD^v"
 _NAME_WIDTH, _NAME_LINES = 72, 3
 """Letters per line of the legend, and lines per name."""
@@ -34,16 +33,25 @@ def picture(comparison: Mapping[str, Any]) -> Any:
     """A matplotlib figure with all checkpoints' names in a legend below the panels.
 
     Panels: the differences in points on every benchmark, with intervals; percent kept of the reference's average; the
-    ratio of perplexities. Names are in the legend only, as they may be longer than any axis.
+    ratio of perplexities, a row for each checkpoint and corpus. Names are in the legend only, as they may be longer
+    than any axis.
     """
     import matplotlib.pyplot as plt
 
     differences: Mapping[str, Mapping[str, Entry]] = comparison["differences"]
     names = list(differences)
-    measured = set().union(*differences.values())
-    columns = [b.column for b in BENCHMARKS if b.column in measured and b.column != PERPLEXITY]
+    measured = {column: entry for found in differences.values() for column, entry in found.items()}
+    # A difference of perplexities is not in points.
+    columns = [b.column for b in BENCHMARKS if b.column in measured and "ratio" not in measured[b.column]]
     kept = {name: entry for name, entry in comparison["kept"].items() if entry is not None}
-    ratios = {name: found[PERPLEXITY]["ratio"] for name, found in differences.items() if PERPLEXITY in found}
+    texts = [
+        (b.column, name)
+        for b in BENCHMARKS
+        for name, found in differences.items()
+        if "ratio" in found.get(b.column, {})
+    ]
+    ratios = [(name, differences[name][column]["ratio"]) for column, name in texts]
+    corpora = [column for column, _ in texts]
     panels: list[tuple[float, Callable[[Any], None]]] = []
     styles = {
         name: {"color": SERIES[i % len(SERIES)], "marker": _MARKS[i // len(SERIES) % 5]} for i, name in enumerate(names)
@@ -53,15 +61,15 @@ def picture(comparison: Mapping[str, Any]) -> Any:
     if kept:
         over = "/".join(map(str, sorted({len(entry["benchmarks"]) for entry in kept.values()})))
         what = f"% of the reference's average kept,\nvisual benchmarks: {over} (95%, paired)"
-        panels.append((4.0, lambda axes: _draw_rows(axes, kept, styles, 100, what, "{:.1f}%")))
+        panels.append((4.0, lambda axes: _draw_rows(axes, [*kept.items()], styles, 100, what, "{:.1f}%")))
     if ratios:
         times = "perplexity as a multiple of the\nreference's (95%, paired), lower is better"
-        panels.append((4.0, lambda axes: _draw_rows(axes, ratios, styles, 1, times, "x{:.3f}")))
+        panels.append((4.0, lambda axes: _draw_rows(axes, ratios, styles, 1, times, "x{:.3f}", corpora)))
     if not panels:
         raise ValueError("there is nothing to draw")
 
     labels = [_wrapped(comparison["reference"] + " (reference)"), *map(_wrapped, names)]
-    rows = max(len(columns) * max(0.36, 0.17 * len(names)), 0.5 * len(names), 1.2)
+    rows = max(len(columns) * max(0.36, 0.17 * len(names)), 0.5 * max(len(names), len(ratios)), 1.2)
     widths = [width for width, _ in panels]
     # A panel alone is as wide as the legend's longest line.
     width = max(sum(widths), 7.5) + 0.4
@@ -98,15 +106,21 @@ def _draw_differences(
 
 
 def _draw_rows(
-    axes: Any, entries: Mapping[str, Entry], styles: Mapping[str, dict[str, str]], even: float, label: str, text: str
+    axes: Any,
+    entries: Sequence[tuple[str, Entry]],
+    styles: Mapping[str, dict[str, str]],
+    even: float,
+    label: str,
+    text: str,
+    ticks: Sequence[str] = (),
 ) -> None:
-    """A row for each checkpoint, its value above its point."""
-    for i, (name, entry) in enumerate(entries.items()):
+    """A row for each checkpoint, its value above its point; with `ticks`, several rows, which these name."""
+    for i, (name, entry) in enumerate(entries):
         _point(axes, entry, i, styles[name])
         place = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center", "fontsize": 8}
         place["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1}
         axes.annotate(text.format(entry["value"]), (entry["value"], i), **place)
-    axes.set_yticks([])
+    axes.set_yticks(range(len(ticks)), ticks)
     axes.set_ylim(len(entries) - 0.4, -0.8)
     # Room for the texts, which are wider than the points.
     _set_axis(axes, even, label, 0.2)

@@ -27,8 +27,7 @@ from llava.eval.scoring.report import Report
 from llava.eval.suite.summary import rule_of
 from llava.files import sha256_of
 from llava.flags import positive
-from llava.mm_utils import get_model_name_from_path
-from llava.names import agree, listed
+from llava.names import agree, listed, model_name
 
 _MMLU = "model_mmlu"
 _OF_THE_MODEL = ("model_path", "model_base", "vision_tower", "dtype", "device", "vision_feature_cache")
@@ -76,7 +75,8 @@ class LoadedBenchmark:
         Args:
             environment: the variables of `suite.benchmark`.
             given: flags by name, in place of those that the benchmark declares; None leaves a flag as it is.
-            limit: so many questions, or documents, at most; evenly spaced over the file.
+            limit: so many questions at most, evenly spaced over the file; of texts the first so many documents. A text
+                of one document is read whole, or up to MAX_TOKENS.
             folder: for the question file of a part; it must stay until the benchmark has been measured.
 
         Raises:
@@ -169,7 +169,7 @@ class LoadedBenchmark:
             details["dtype"] = str(model.dtype)
             return perplexity.report_of(pieces, args.unit, details, checkpoint.name)
         answerer, held = answerer_of(args, checkpoint, loaded, self.sees), HeldAnswers()
-        model_id = get_model_name_from_path(checkpoint.name)
+        model_id = model_name(checkpoint.name)
         asked_in = describe_template(question_template(args, checkpoint))
         if benchmark.program == _MMLU:
             places = range(len(self.items[0]))

@@ -75,6 +75,23 @@ def test_a_finished_file_is_known_again(tmp_path):
     assert not AnswersFile(tmp_path / "a.jsonl", {"s": 1}).finished_before(QUESTIONS)
 
 
+def test_a_journal_next_to_a_finished_file_hides_nothing(tmp_path, capsys):
+    """One process was stopped, and several finished the file from their own parts."""
+    begun = AnswersFile(tmp_path / "a.jsonl", {"s": 1})
+    begun.add({0: line(0)})
+    begun.close()
+    answers = AnswersFile(tmp_path / "b.jsonl", {"s": 1})
+    answers.add({i: line(i) for i in range(10)})
+    answers.finish(QUESTIONS)
+    for name in ("{}.jsonl", "{}.run.json"):
+        (tmp_path / name.format("b")).rename(tmp_path / name.format("a"))
+    again = AnswersFile(tmp_path / "a.jsonl", {"s": 1})
+    assert not again.finished_before(QUESTIONS[:9])
+    assert again.finished_before(QUESTIONS)
+    assert "a.jsonl.journal is removed: " in capsys.readouterr().out
+    assert not begun.journal.exists()
+
+
 @pytest.mark.parametrize("cut", [1, 2, 5, 25, 60, 1000])
 def test_a_finished_file_that_was_cut_is_taken_up(tmp_path, monkeypatch, capsys, cut):
     """A torn last line counted as a line, and the scorer stumbled over it for ever."""

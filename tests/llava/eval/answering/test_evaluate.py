@@ -21,9 +21,10 @@ from llava.eval.answering.flags import check_flags, question_parser
 from llava.eval.answering.launch import launch
 from llava.eval.answering.questions import read_questions
 from llava.eval.answering.runner import evaluate
+from llava.eval.answering.shards import part_path
 from llava.eval.benchmarks.mmbench import read_mmbench_questions
 from llava.eval.benchmarks.scienceqa import read_science_questions
-from llava.journal import JournalError
+from llava.journal import JournalError, journal_path
 from llava.model.builder import load_checkpoint
 from llava.model.multimodal_encoder.base import VisionTower
 from tests.llava.eval.answering.test_loglikelihood import generate_texts
@@ -294,6 +295,33 @@ def test_a_single_process_speaks_for_itself(tmp_path, monkeypatch, capfd):
     assert capfd.readouterr().err == "error: this is wrong\n"
     with pytest.raises(EvaluationError, match="killed was killed by signal 9; the same command goes on"):
         launch("killed", ["--answers-file", str(tmp_path / "a.jsonl")], 1)
+
+
+def test_answers_of_another_number_of_processes_are_named(tmp_path, monkeypatch, capsys):
+    """They are made again, which may take days, so this is said first."""
+    (tmp_path / "nothing.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    answers = tmp_path / "a.jsonl"
+    part = journal_path(part_path(answers, 4, 1))
+    part.parent.mkdir()
+    part.touch()
+    parts = "a.chunks holds answers of a run in 4 processes, which are not used; to go on from them, give --gpus that"
+    whole = (
+        "a.jsonl.journal holds answers of a run in one process, which are not used; to go on from them, give --gpus 1"
+    )
+    launch("nothing", ["--answers-file", str(answers)], 1)
+    said = capsys.readouterr().out
+    assert parts in said
+    assert whole not in said
+    journal_path(answers).touch()
+    with pytest.raises(EvaluationError, match=r"2_0\.jsonl does not exist"):
+        launch("nothing", ["--answers-file", str(answers)], 2)
+    said = capsys.readouterr().out
+    assert parts in said
+    assert whole in said
+    record_path(answers).write_text('{"settings": {}}')
+    launch("nothing", ["--answers-file", str(answers)], 1)
+    assert not capsys.readouterr().out
 
 
 def test_a_part_that_was_cut_is_mended_by_the_same_command(flags, questions, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import shutil
 import sys
 
 import pytest
@@ -16,6 +17,7 @@ from llava.eval import perplexity
 from llava.eval.answering.errors import EvaluationError
 from llava.eval.answering.nll import answer_pieces, encode_documents, first_tokens, text_pieces, windows_of
 from llava.eval.answering.perplexity import Piece, check_flags, perplexities
+from llava.eval.benchmarks import BY_NAME
 from llava.eval.benchmarks.perplexity import prepare, text_not_as_published, words_and_line_ends
 from llava.eval.benchmarks.preparing import Options, PrepareError
 from llava.eval.scoring.report import read_report
@@ -213,6 +215,43 @@ def test_documents_and_answers_from_the_command_line(tiny, tiny_llava, run, tmp_
     assert data.details["template"] == "v1"
 
 
+def test_answers_that_are_cut_off_are_counted(tiny_llava, loaded, run, tmp_path):
+    """Their bytes and words are not those of the tokens that are scored."""
+    tokenizer, template = loaded[0], get_template("v1")
+    long = "at the top, " * 9 + "there"
+    turns = {"whole": ("Where?", "top"), "cut": ("Where?", long), "gone": (long, "top")}
+    samples = [
+        {"id": name, "conversations": [{"from": "human", "value": asked}, {"from": "gpt", "value": answer}]}
+        for name, (asked, answer) in turns.items()
+    ]
+    data, report, model = tmp_path / "data.json", tmp_path / "report.json", tmp_path / "model"
+    data.write_text(json.dumps(samples))
+    limit = len(preprocess(turns["whole"], tokenizer, template, 0)[0]) + 3
+    shutil.copytree(tiny_llava, model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"tokenizer_model_max_length": limit}))
+
+    flags = ("--model-path", model, "--data-path", data, "--conv-mode", "v1", "--report-file", report)
+    run(*flags)
+    found = read_report(report)
+    left = preprocess(turns["cut"], tokenizer, template, 0)[1][:limit]
+    pieces = {key: tokens for key, _, tokens, *_ in found.details["pieces"]}
+    assert list(pieces) == ["whole", "cut"]
+    assert pieces["cut"] == int((left != -100).sum()) > 0
+    assert found.warnings == [
+        f"1 sample was cut off at tokenizer_model_max_length ({limit}): what is left of the answers is scored, per "
+        "token only",
+        f"1 sample was left out: no token of the answers is within tokenizer_model_max_length ({limit})",
+    ]
+    assert [*found.metrics] == ["perplexity (token)"]
+    assert found.details["scored"].keys() == {"nll", "tokens"}
+    with pytest.raises(SystemExit, match=r"--unit word: 1 sample was cut off at .* give --unit token"):
+        run(*flags, "--unit", "word")
+    # Without the sample that was cut there is one.
+    run(*flags, "--samples", 1, "--unit", "word", "--report-file", tmp_path / "one.json")
+    assert read_report(tmp_path / "one.json").details["scored"]["words"] == 1
+
+
 def test_killed_and_started_again(tiny_llava, loaded, run, tmp_path, monkeypatch):
     text, report, straight = tmp_path / "text.txt", tmp_path / "report.json", tmp_path / "straight.json"
     text.write_text(TEXT)
@@ -253,6 +292,7 @@ def test_bad_input_before_the_model(tiny, tiny_llava, run, tmp_path, monkeypatch
     empty.write_text(" \n\n")
     broken.write_text('{"text": "a"}\n{"words": 1}\n')
     flags = ("--model-path", tiny_llava, "--report-file", tmp_path / "report.json")
+    answers = ("--data-path", tiny.data, "--image-folder", tiny.images)
     cases = [
         ((), "give either --text-file or --data-path"),
         (("--text-file", text, "--context", 5000), "--context 5000 is beyond the 512 positions"),
@@ -264,6 +304,12 @@ def test_bad_input_before_the_model(tiny, tiny_llava, run, tmp_path, monkeypatch
         (("--text-file", broken), "line 2 has no 'text'"),
         (("--data-path", tiny.data, "--image-folder", tmp_path), "images are missing under"),
         (("--data-path", tiny.data, "--stride", 4), "are of --text-file"),
+        ((*answers, "--conv-mode", "chatml"), "--conv-mode chatml does not fit the tokenizer"),
+        ((*answers, "--conv-mode", "chatlm"), "unknown conversation template 'chatlm'"),
+        (
+            (*answers, "--model-path", tiny.llm),
+            "the samples have images, but .*llm has no vision tower; give a vision-",
+        ),
     ]
     for extra, words in cases:
         with pytest.raises(SystemExit, match=words):
@@ -297,6 +343,16 @@ def test_wikitext(tmp_path):
     (raw / "wiki.valid.tokens").write_bytes(b"\xff\xfe")
     with pytest.raises(PrepareError, match="is not UTF-8 text"):
         prepare(raw, out, Options(check_counts=False))
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [("perplexity", "MAX_TOKENS=N "), ("wikitext", ".*--samples N "), ("pile_10k", ".*--samples N ")],
+)
+def test_a_text_has_no_random_sample(name, instead, tmp_path):
+    with pytest.raises(PrepareError, match=f"--sample cannot cut a text; {instead}"):
+        BY_NAME[name].prepare(tmp_path, tmp_path / "out", Options(check_counts=False, sample=3))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_text_cut_short_is_recognised_by_its_first_heading():

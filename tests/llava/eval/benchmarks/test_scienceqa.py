@@ -158,6 +158,17 @@ def test_command_line_writes_what_upstream_writes(tmp_path, monkeypatch, capsys)
     assert json.loads((tmp_path / "a.score.json").read_text())["benchmark"] == "scienceqa"
 
 
+def test_every_file_that_the_score_reads_is_looked_for(tmp_path):
+    MAKERS["scienceqa"](tmp_path / "raw")
+    out = tmp_path / "scienceqa"
+    prepare(tmp_path / "raw", out, Options(check_counts=False))
+    assert not SCIENCEQA.missing_data(tmp_path)
+    for name in ("problems.json", "pid_splits.json"):
+        (out / name).rename(out / "away")
+        assert SCIENCEQA.missing_data(tmp_path) == [out / name]
+        (out / "away").rename(out / name)
+
+
 def test_scienceqa_asks_as_llava_does(tmp_path):
     MAKERS["scienceqa"](tmp_path / "raw")
     prepare(tmp_path / "raw", tmp_path / "out", Options(check_counts=False))

@@ -172,6 +172,12 @@ def test_one_line_for_annotations_of_another_kind(scorer, data, tmp_path, monkey
         assert not (tmp_path / "score.json").exists()
 
 
+def test_checkpoints_of_two_runs_have_answers_of_their_own():
+    """The same name as `all.sh` gives to the results."""
+    found = [BY_NAME["bbh"].places(f"{run}/checkpoint-500", {})["answers"] for run in ("runs/a", "runs/b/")]
+    assert [path.rpartition("/")[2] for path in found] == ["a_checkpoint-500.jsonl", "b_checkpoint-500.jsonl"]
+
+
 def test_the_name_of_the_machine_is_no_name_of_answers(monkeypatch):
     """WSL exports NAME: without this, all checkpoints would write the same answers."""
     monkeypatch.setattr("socket.gethostname", lambda: "desktop-1")

@@ -119,6 +119,8 @@ def test_what_it_cannot_answer(tiny, tiny_llava, docs):
         model.loglikelihood([asked])
     with pytest.raises(EvaluationError, match=f"{tiny.llm} has no vision tower"):
         LlavaVR(str(tiny.llm), device="cpu")
+    with pytest.raises(EvaluationError, match=r"max_length=40 is for lm-eval: .*leave it out"):
+        LlavaVR(str(tiny_llava), device="cpu", max_length=40)
 
 
 def test_images_that_differ_in_their_palette(tiny_llava):

@@ -134,6 +134,21 @@ def test_nothing_in_common():
         compare({"a": {"gqa": report("gqa", [1, 0])}, "b": {"bbh": report("bbh", [1, 0])}}, "a")
 
 
+def test_why_nothing_is_kept():
+    made = {
+        "a": {"gqa": report("gqa", [0, 0]), "bbh": report("bbh", [1, 0])},
+        "b": {"gqa": report("gqa", [1, 0]), "bbh": report("bbh", [1, 0])},
+        "c": {"bbh": report("bbh", [1, 0])},
+    }
+    found = compare(made, "a")
+    assert found["kept"] == {"b": None, "c": None}
+    text = markdown(found)
+    assert "- b: the average of a is 0\n- c: no visual benchmark in common with a\n" in text
+    # Without any visual benchmark there is no such list.
+    del made["b"]
+    assert "Percent of a kept" not in markdown(compare(made, "a"))
+
+
 def test_numbers_that_are_results_may_differ():
     other = report("gqa", [1, 1, 0, 1], details={"rule": "r1", "distribution": 9.0})
     found = compare({"a": {"gqa": report("gqa", [1, 1, 0, 0])}, "b": {"gqa": other}}, "a")

@@ -13,6 +13,7 @@ from tests.llava.eval.suite.test_compare import perplexity, report, results
 
 matplotlib.use("Agg")
 LONG = "llava-v1.5-7b-lora-sparse-uniform-25-percent-of-layers_seed42_a-name-that-never-ends-" * 3
+TEXTS = ("perplexity", "wikitext", "pile_10k")
 NLL = [20.0 + 3 * (i % 5) for i in range(40)]
 
 
@@ -42,6 +43,9 @@ CASES = {
         LONG: {"perplexity": perplexity([1 + x for x in NLL])},
     },
     "one piece": {"all": {"perplexity": perplexity([20.0])}, "b": {"perplexity": perplexity([18.0])}},
+    "three corpora of two": {
+        f"model {i}": results(i) | dict.fromkeys(TEXTS, perplexity([x + i for x in NLL])) for i in range(3)
+    },
     "nothing kept": {"all": only_bbh(9), "region": only_bbh(3)},
     "equal": {"all": results(names=VISUAL[:1]), "copy": results(names=VISUAL[:1])},
     "everything of 13": {
@@ -98,6 +102,25 @@ def test_panels_say_what_they_show():
         "perplexity as a multiple of the",
     ]
     assert [axes.texts[0].get_text() for axes in figure.axes[1:]] == ["90.0%", "x1.221"]
+    matplotlib.pyplot.close(figure)
+
+
+def test_perplexities_are_ratios_and_no_points():
+    """Of every corpus, not of WikiText-2's stream only."""
+    made = {
+        "all": results() | dict.fromkeys(TEXTS, perplexity(NLL)),
+        "b": results(2) | dict.fromkeys(TEXTS, perplexity([x + 1 for x in NLL])),
+        "c": results(4) | {"wikitext": perplexity([x + 2 for x in NLL])},
+    }
+    figure = picture(compare(made, "all"))
+    points, _, ratios = figure.axes
+    assert not {"perplexity", "WikiText", "Pile-10k"} & {label.get_text() for label in points.get_yticklabels()}
+    corpora = ["perplexity", "WikiText", "WikiText", "Pile-10k"]
+    assert [label.get_text() for label in ratios.get_yticklabels()] == corpora
+    assert [text.get_text() for text in ratios.texts] == ["x1.105", "x1.105", "x1.221", "x1.105"]
+    matplotlib.pyplot.close(figure)
+    figure = picture(compare({name: {"wikitext": reports["wikitext"]} for name, reports in made.items()}, "all"))
+    assert [axes.get_xlabel().split("\n")[0] for axes in figure.axes] == ["perplexity as a multiple of the"]
     matplotlib.pyplot.close(figure)
 
 
