@@ -263,6 +263,18 @@ def test_files_of_fixed_names_stay(refused, place, name, flag, words, file):
     assert file in refused(name, *words, flag, "mine")
 
 
+@pytest.mark.parametrize("flag", ["--out", "--publish"])
+@pytest.mark.parametrize("file", ["cells/all-seed0/done.json", "tables/cost.tex", "figures/metrics.png"])
+def test_a_study_stays_out_of_other_folders(refused, place, flag, file):
+    """Also if a cell.json is there that no study wrote."""
+    (place / "mine" / file).parent.mkdir(parents=True)
+    (place / "mine" / file).write_text('["my own"]')
+    (place / "mine" / file).with_name("cell.json").write_text('{"cell": 1}')
+    text = refused("visual_region study", "study.yaml", flag, "mine")
+    assert f"{flag} mine holds {file.split('/')[0]} but no plan.yaml" in text
+    assert "give another folder, such as mine/study" in text
+
+
 @pytest.fixture
 def refused_training(program, place, train_flags):
     """Runs a training that must be refused, and must leave every file as it was."""

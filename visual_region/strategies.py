@@ -1,4 +1,4 @@
-"""The strategies and the lists of layers of the paper (Wang et al., ACL 2025, arXiv 2412.12785; docs/paper.md).
+"""The strategies and the lists of layers of the paper (Wang et al., ACL 2025, arXiv 2412.12785).
 
 Layers are 0-based, as in its table of selections.
 """

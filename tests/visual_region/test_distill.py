@@ -251,6 +251,9 @@ def test_pairs_that_do_not_fit_and_flags_that_make_no_sense(command, tiny, prune
     for changes, words in cases:
         with pytest.raises(SystemExit, match=words):
             command(*flags(tiny, pruned, tmp_path / "out", **changes))
+    for words in (["--unfreeze_vision_tower", "True"], ["--unfreeze_vision_tower=1"], ["--unfreeze-vision-tower"]):
+        with pytest.raises(SystemExit, match="--unfreeze_vision_tower: the tower stays frozen"):
+            command(*flags(tiny, pruned, tmp_path / "out"), *words)
     assert not (tmp_path / "out").exists()
     with pytest.raises(ValueError, match="temperature"):
         Distillation(temperature=-1)

@@ -34,7 +34,7 @@ def scores(tmp_path):
     return write
 
 
-# docs/paper.md, "Layer selections": 32 layers.
+# The paper's table of selections: 32 layers.
 @pytest.mark.parametrize(
     ("spec", "expected"),
     [

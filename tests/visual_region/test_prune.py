@@ -350,6 +350,18 @@ def test_a_base_of_another_model_does_not_stand_in(command, logits, tiny_lora, t
     torch.testing.assert_close(logits(tmp_path / "again"), expected)
 
 
+def test_a_pruned_base_that_named_code_is_known_again(command, tiny, tiny_lora, tmp_path, capsys):
+    """The base of a Bunny names Python files that are not copied, so its pruned copy does not name them."""
+    base = shutil.copytree(tiny.llm, tmp_path / "llm")
+    config = json.loads((base / "config.json").read_text()) | {"auto_map": {"AutoConfig": "configuration_x.XConfig"}}
+    (base / "config.json").write_text(json.dumps(config))
+    flags = ("prune", "--model-path", tiny_lora, "--model-base", base, "--layers", "1,2")
+    command(*flags, "--output", tmp_path / "first", "--base-output", tmp_path / "pruned")
+    assert "auto_map" not in json.loads((tmp_path / "pruned/config.json").read_text())
+    command(*flags, "--output", tmp_path / "second", "--base-output", tmp_path / "pruned")
+    assert "the pruned base is already in" in capsys.readouterr().out
+
+
 def test_a_block_is_measured_and_removed(command, logits, tiny, tiny_llava, tmp_path, capsys):
     file, flags = tmp_path / "blocks.json", ("--data-path", tiny.data, "--image-folder", tiny.images, "--samples", 8)
     command(
@@ -363,10 +375,26 @@ def test_a_block_is_measured_and_removed(command, logits, tiny, tiny_llava, tmp_
     assert record["removed_layers"] == [start, start + 1]
     assert torch.equal(logits(tmp_path / "out"), logits(in_memory(tiny_llava, (start, start + 1))))
     # Read back without the data; another size is refused.
+    capsys.readouterr()
     command("prune", "--model-path", tiny_llava, "--block", 2, "--block-scores", file, "--output", tmp_path / "again")
+    assert f"block distances read from {file}\n" in capsys.readouterr().out
     assert torch.equal(logits(tmp_path / "out"), logits(tmp_path / "again"))
     with pytest.raises(SystemExit, match="blocks of 2 layers"):
         command("prune", "--model-path", tiny_llava, "--block", 1, "--block-scores", file, "--output", tmp_path / "no")
+    # With the data too, it must be the data that was measured on.
+    again = ("prune", "--model-path", tiny_llava, "--block", 2, "--block-scores", file, "--conv-mode")
+    command(*again, "v1", *flags, "--output", tmp_path / "third")
+    other = tmp_path / "other.json"
+    other.write_text(tiny.data.read_text() + "\n")
+    for mode, words, why in (
+        ("v1", (*flags[:-1], 9), r"samples was 8, now 9"),
+        ("v1", ("--data-path", other, *flags[2:]), r"sha256 was "),
+        ("plain", flags, r"angular_at was 'last token of the prompt', now 'last token of the sample'"),
+    ):
+        with pytest.raises(SystemExit, match=rf"measured on other samples than --data-path gives \({why}"):
+            command(*again, mode, *words, "--output", tmp_path / "no")
+    assert json.loads(file.read_text()) == found
+    assert not (tmp_path / "no").exists()
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '"text"', "not JSON", '{"model": 1, "block": 2, "values": 3}'])

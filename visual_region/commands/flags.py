@@ -134,7 +134,8 @@ def _curve(parser: Parser) -> None:
     asked.add_argument("--questions", nargs="+", default=[], metavar="NAME=FILE", help=other)
     asked.add_argument("--question-file", help="of a single benchmark; default: the one in its folder")
     asked.add_argument("--annotation-file", help="of a single benchmark; default: the one in its folder")
-    limit = "so many questions of each benchmark at most, evenly spaced over its question file; default: all"
+    limit = "so many questions of each benchmark at most, evenly spaced over its question file; default: all. "
+    limit += "Of wikitext and pile_10k: the first documents. It does not shorten perplexity: use MAX_TOKENS"
     asked.add_argument("--limit", type=positive, help=limit)
     which = parser.add_argument_group("which layers are removed (numbers are of the model as it is now)")
     scores = "score file of `python -m visual_region score`; of several checkpoints one each, in their order"

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from llava.checkpoint.identity import digest, digest_of
 from llava.checkpoint.opened import Checkpoint, Kind
 from llava.checkpoint.record import LayerRecord
 from llava.dtypes import DTYPES
+from llava.flags import Parser
 from llava.model.builder import load_checkpoint, load_tokenizer
 from llava.outputs import OutputError, Paths, check_apart, check_cache, check_folder
 from llava.tiling import ANYRES, FLAT
@@ -22,6 +24,8 @@ from visual_region.surgery import SurgeryError
 
 _SAME = ("vocab_size", "mm_vision_select_layer", "mm_vision_select_feature")
 """Settings in which teacher and student must agree."""
+_TRUE = ("yes", "true", "t", "y", "1")
+"""What transformers' parser reads as true."""
 
 
 def run(args: argparse.Namespace) -> None:
@@ -31,6 +35,8 @@ def run(args: argparse.Namespace) -> None:
     wrong = [f"{flag} {value} must be at least {least}" for flag, (value, least) in limits.items() if value < least]
     if not args.learning_rate > 0:
         wrong.append(f"--learning-rate {args.learning_rate} must be above 0")
+    if _trains_tower(args.trainer_flags):
+        wrong.append("--unfreeze_vision_tower: the tower stays frozen, as both models share it; leave the flag out")
     if wrong:
         raise SurgeryError("; ".join(wrong))
     distillation = Distillation(args.temperature, args.ce_weight, recorded_name(args.teacher))
@@ -54,6 +60,13 @@ def run(args: argparse.Namespace) -> None:
         "ce-weight": args.ce_weight,
     }
     train.train(AUTO, _trainer_argv(args, student), make_trainer=make_trainer, settings=settings)
+
+
+def _trains_tower(trainer_flags: Sequence[str]) -> bool:
+    """Whether the trainer's flags ask for a tower that trains, in one of the spellings that the trainer accepts."""
+    parser = Parser(add_help=False).raising(SurgeryError)
+    parser.add_argument("--unfreeze_vision_tower", "--unfreeze-vision-tower", nargs="?", const="true", default="false")
+    return parser.parse_known_args(trainer_flags)[0].unfreeze_vision_tower.lower() in _TRUE
 
 
 def _check_output(args: argparse.Namespace, reads: Paths) -> None:

@@ -88,14 +88,18 @@ def _choose_block(args: argparse.Namespace, checkpoint: Checkpoint, protected: t
     """The block of lowest distance, from --block-scores or from a new measurement."""
     depth, digest = checkpoint.depth, identity.digest(checkpoint)
     check_block(args.block, depth, protected)
-    if args.block_scores and Path(args.block_scores).is_file() and Path(args.block_scores).stat().st_size:
-        values = read_block_values(args.block_scores, args.block, depth, digest)
-    else:
-        if not args.data_path:
-            raise SurgeryError("--block needs --data-path to measure on, or --block-scores of an earlier measurement")
+    samples = place = measured_on = None
+    if args.data_path:
         samples = inputs.checked_samples(args, checkpoint)
-        reader = inputs.make_reader(args, checkpoint, samples)
         place = inputs.angle_place(inputs.sample_template(args, checkpoint, samples))
+        measured_on = {"sha256": samples.sha256, "samples": len(samples.indices), "angular_at": place}
+    if args.block_scores and Path(args.block_scores).is_file() and Path(args.block_scores).stat().st_size:
+        values = read_block_values(args.block_scores, args.block, depth, digest, measured_on)
+        print(f"block distances read from {args.block_scores}")
+    else:
+        if samples is None:
+            raise SurgeryError("--block needs --data-path to measure on, or --block-scores of an earlier measurement")
+        reader = inputs.make_reader(args, checkpoint, samples)
         print(f"the distance of a block is measured at the {place}")
         distances = block_distances(reader, samples, args.block, checkpoint.family.layer_path, args.batch_size)
         values = distances.mean(0).tolist()

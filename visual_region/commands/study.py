@@ -5,19 +5,20 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from llava.files import written_whole
+from llava.files import LOCK, written_whole
 from llava.names import close, count, did_you_mean
-from llava.outputs import FileKind, check_apart, check_files, check_folder
+from llava.outputs import FileKind, OutputError, check_apart, check_files, check_folder
 from llava.tables import text_table
 from visual_region.study.cell import CELL_FILE
 from visual_region.study.cells import PlannedCell, cells_of
 from visual_region.study.estimate import Estimate, duration
 from visual_region.study.plan import Plan
 from visual_region.study.plan_file import read_plan
-from visual_region.study.publish import publish
+from visual_region.study.publish import publish, without_working_folder
 from visual_region.study.results import CELLS, CellResult, read_results
 from visual_region.study.runner import FailedError, Runner
 from visual_region.study.state import State, check_settings, has_finished, state_of, steps_left
@@ -28,6 +29,7 @@ TABLES, FIGURES = "tables", "figures"
 PLAN_FILE = "plan.yaml"
 _HEAD = "# The plan of this study as it ran last.\n"
 PLAN = FileKind("the plan of a study", ".yaml", begins=_HEAD.encode())
+CELL = FileKind("a cell of a study", keys=frozenset({"row", "selection", "seed"}))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -54,8 +56,8 @@ def run(args: argparse.Namespace) -> None:
 def _run(
     plan: Plan, cells: Sequence[PlannedCell], jobs: Mapping[str, Job], wanted: Sequence[Job], stages: Job, one: bool
 ) -> None:
-    _check_plan_file(plan.out, "--out")
-    _write_plan(plan, plan.out)
+    _check_study_folder(plan.out, "--out")
+    _write_plan(plan.values, plan.out)
     runner = Runner(plan, jobs, wanted)
     if steps_left(stages) and (lines := _missing_data(plan, wanted)):
         print(
@@ -91,24 +93,39 @@ def _missing_data(plan: Plan, wanted: Sequence[Job]) -> str:
 
 def _publish(plan: Plan, cells: Sequence[PlannedCell], folder: Path) -> None:
     check_apart(folder, [plan.out], "--publish")
-    _check_plan_file(folder, "--publish")
+    _check_study_folder(folder, "--publish")
     results = _found(plan, cells)
     if not _measured(results):
         raise PlanError(f"--publish: nothing is finished in {plan.out}, so there is nothing to copy")
-    _write_plan(plan, folder)
+    # With the same paths as the copied settings, so that a study can be continued with this plan.
+    _write_plan(without_working_folder(plan.values), folder)
     copied = publish(results, folder)
     print(f"{count(copied, 'result file')} of {count(len(results), 'cell')} copied to {folder}")
     draw(replace(plan, out=folder), cells)
 
 
-def _check_plan_file(folder: Path, flag: str) -> None:
+def _check_study_folder(folder: Path, flag: str) -> None:
+    """Raises `OutputError` for a folder in which a study would replace files that are not of a study."""
     check_folder(folder, flag)
     check_files({f"{flag}:": (folder / PLAN_FILE, PLAN)})
+    # A study writes its plan first. The cells of a published study may have been copied without it.
+    if (folder / PLAN_FILE).is_file() or any(map(CELL.recognises, (folder / CELLS).glob(f"*/{CELL_FILE}"))):
+        return
+    if held := [name for name in (CELLS, TABLES, FIGURES) if _has_files(folder / name)]:
+        raise OutputError(
+            f"{flag} {folder} holds {' and '.join(held)} but no {PLAN_FILE}, so it is not the folder of a study; "
+            f"give another folder, such as {folder / 'study'}"
+        )
 
 
-def _write_plan(plan: Plan, folder: Path) -> None:
+def _has_files(folder: Path) -> bool:
+    """Whether a folder holds files, besides the locks of cells."""
+    return any(path.is_file() and path.name != LOCK for path in folder.rglob("*"))
+
+
+def _write_plan(values: Mapping[str, Any], folder: Path) -> None:
     with written_whole(folder / PLAN_FILE) as aside:
-        text = yaml.safe_dump(dict(plan.values), sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
         aside.write_text(_HEAD + text, encoding="utf-8")
 
 

@@ -7,12 +7,14 @@ at the end of the prompt, as a share of pi. Distances are listed by the first la
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers.utils.logging import tqdm
 
+from llava.journal import differences
 from llava.names import count, listed
 from llava.outputs import FileKind
 from visual_region.importance.angular import angle
@@ -90,17 +92,30 @@ def check_block(size: int, depth: int, protected: Sequence[int]) -> None:
     lowest_block([0.0] * (depth - size + 1), size, protected)
 
 
-def read_block_values(path: str | Path, size: int, depth: int, identity: str) -> list[float]:
-    """The distances in a file of `prune --block-scores`; raises `SurgeryError` if it does not fit."""
+def read_block_values(
+    path: str | Path, size: int, depth: int, identity: str, measured_on: Mapping[str, Any] | None = None
+) -> list[float]:
+    """The distances in a file of `prune --block-scores`; raises `SurgeryError` if it does not fit.
+
+    `measured_on`: the samples that are asked for (`sha256` of the data file, `samples`, `angular_at`); None: any.
+    """
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
         model, block, values = found["model"], found["block"], found["values"]
+        recorded = {**found.get("data", {}), "samples": found.get("samples")}
         whole = all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SurgeryError(f"--block-scores {path} is not a file of block distances ({error}); give another") from error
     if found.get("identity") != identity or block != size:
         instead = f"give another --block-scores to measure blocks of {size} of this model"
         raise SurgeryError(f"{path} holds distances of blocks of {count(block, 'layer')} of {model}; {instead}")
+    # Files of earlier versions do not record everything.
+    asked = {name: value for name, value in (measured_on or {}).items() if recorded.get(name) is not None}
+    if differing := differences({name: recorded[name] for name in asked}, asked):
+        raise SurgeryError(
+            f"--block-scores {path} was measured on other samples than --data-path gives ({'; '.join(differing)}); "
+            "give another --block-scores to measure on these, or leave out --data-path to use the file"
+        )
     if not whole or len(values) != depth - size + 1:
         raise SurgeryError(f"--block-scores {path} does not hold {depth - size + 1} finite distances; measure again")
     return values

@@ -66,6 +66,11 @@ def metrics_of(scores_file: str) -> tuple[list[tuple[str, str]], str]:
     return [(f"{title_of(name)} ({name})" if title_of(name) != name else name, name) for name in names], ""
 
 
+def kept_metric(names: Sequence[str], metric: str | None) -> str | None:
+    """The chosen metric, or the first one of a file that lacks it; None if there is none."""
+    return metric if metric in names else next(iter(names), None)
+
+
 def first_specs(metric: str | None) -> str:
     """The selections that the page starts with."""
     scored = [f"#{metric}:25%", f"#{metric}:spread:25%"] if metric else []
@@ -134,10 +139,10 @@ def _with_file(line: str, scores_file: str) -> str:
 
 
 def _metric(scores: ScoreFile, metric: str | None) -> str:
-    """The metric to draw: the chosen one, or the first one of a file that has been read since the choice."""
+    """The metric to draw."""
     if not scores.names:
         raise PageError(f"{scores.path} has no metric")
-    metric = metric if metric in scores.names else scores.names[0]
+    metric = kept_metric(scores.names, metric)
     scores.values(metric)
     return metric
 

@@ -6,7 +6,7 @@ from typing import Any
 import gradio as gr
 
 from visual_region.page.answering import Loaded, PageError, ask_all
-from visual_region.page.choosing import TRAININGS, Training, choose, first_specs, metrics_of
+from visual_region.page.choosing import TRAININGS, Training, choose, first_specs, kept_metric, metrics_of
 from visual_region.page.drawn import drawn
 from visual_region.pictures.records import draw_records
 
@@ -149,9 +149,9 @@ def _layers_tab(page: gr.Blocks, scores_file: str, cost_model: str, depth: int |
         with gr.Column():
             cost = gr.Markdown(elem_classes="cost")
 
-    def read(scores_file: str) -> list[Any]:
+    def read(scores_file: str, metric: str | None) -> list[Any]:
         choices, said = metrics_of(scores_file)
-        return [gr.Dropdown(choices=choices, value=choices[0][1] if choices else None), said]
+        return [gr.Dropdown(choices=choices, value=kept_metric([name for _, name in choices], metric)), said]
 
     def chosen(scores_file: str, metric: str, layers: float, specs: str, *training: Any) -> list[Any]:
         found = choose(scores_file, metric, layers, specs, Training(*training))
@@ -159,7 +159,7 @@ def _layers_tab(page: gr.Blocks, scores_file: str, cost_model: str, depth: int |
 
     fields = [scores, metric, layers, specs, model, mode, rank, samples, text]
     results = [message, picture, table, flags, cost]
-    scores.blur(read, scores, [metric, message], api_visibility="private")
+    scores.blur(read, [scores, metric], [metric, message], api_visibility="private")
     gr.on([show.click, scores.submit], chosen, fields, results, api_name="choose", **_ONE_AT_A_TIME)
     metric.input(chosen, fields, results, api_visibility="private", **_ONE_AT_A_TIME)
     if scores_file or depth:

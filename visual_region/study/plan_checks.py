@@ -157,6 +157,8 @@ def _commands(plan: Plan) -> Iterator[str]:
             if not Path(file).is_file():
                 key = "script" if path == "train" else "command"
                 yield f"{path}.{key}: there is no {file} in {Path.cwd()}; run the study where scripts/ is"
+        if path == "train" and run.words[:1] == ("bash",):
+            yield "train.script: the study starts it with bash itself; leave out the word bash"
         allowed = ("OUTPUT",) if path != "train" else ()
         yield from _environment(f"{path}.environment", run.environment, allowed)
         yield from (f"{path}.flags: {line}" for word in run.flags for line in _placeholders(word, PLACES))

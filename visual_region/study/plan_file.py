@@ -21,6 +21,9 @@ from visual_region.study.yaml_file import (
     yes_or_no,
 )
 
+_EXAMPLES = {"command": "bash scripts/train/pretrain.sh", "script": "scripts/train/finetune_lora.sh"}
+"""Key of a stage, or of the training -> a value of it."""
+
 
 def read_plan(file: str | Path, changes: Iterable[str] = (), out: str | None = None) -> Plan:
     """Reads and checks a plan; no weights are read.
@@ -32,7 +35,10 @@ def read_plan(file: str | Path, changes: Iterable[str] = (), out: str | None = N
     Raises:
         PlanError: everything that is wrong in the file, by the path of its key.
     """
-    values = with_changes(read_yaml(file), [*changes, *([f"out={out}"] if out else [])])
+    values = with_changes(read_yaml(file), changes)
+    if out is not None:
+        # As it was typed: YAML would read 010 as a number.
+        values["out"] = out
     problems: list[str] = []
     plan = _read(Path(file), values, Section(values, problems))
     problems += check_plan(plan)
@@ -95,7 +101,13 @@ def _ended(sections: Mapping[str, Section]) -> Iterable[tuple[str, Section]]:
 
 
 def _run(section: Section, key: str) -> Run:
-    command = section.read(key, words, (), needed=True)
+    def some_words(value: Any) -> tuple[str, ...]:
+        found = words(value)
+        if not found:
+            raise ValueError(f"a {key} is needed, such as {_EXAMPLES[key]}, not {value!r}")
+        return found
+
+    command = section.read(key, some_words, (), needed=True)
     run = Run(command, section.read("environment", environment, {}), section.read("flags", words, ()))
     section.end()
     return run

@@ -1,9 +1,12 @@
-"""A copy of a study's results to publish: what its tables and figures are read from, without weights and logs."""
+"""A copy of a study's results to publish: what tables, figures and a continued study read, without weights and logs."""
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from llava.checkpoint.card import RUN_FILE
+from llava.eval.benchmarks import BY_NAME
 from llava.files import written_whole
 from visual_region.study.cell import CELL_FILE
 from visual_region.study.results import (
@@ -16,20 +19,32 @@ from visual_region.study.results import (
     SCORES_FILE,
     CellResult,
 )
+from visual_region.study.state import SETTINGS_FILE, seconds_of
+from visual_region.study.steps import CURVE, EVALUATE, SCORE, TEXT
 
-_FILES = (CELL_FILE, DONE_FILE, RUN_FILE, SCORES_FILE, CURVE_FILE, REVERSION_FILE)
+_ABOUT = (CELL_FILE, DONE_FILE, SETTINGS_FILE, RUN_FILE)
+"""What describes a cell and its finished training."""
+_MEASURED = {SCORE: SCORES_FILE, "reversion": REVERSION_FILE, CURVE: CURVE_FILE}
+"""Step -> the file that it writes."""
 
 
 def publish(results: Iterable[CellResult], folder: Path) -> int:
-    """Copies the result files of cells to `folder`/cells/NAME; returns how many.
+    """Copies the result files of finished steps to `folder`/cells/NAME; returns how many.
+
+    A step that is not finished may have written a part of its files. A study that is continued from the copy trains the
+    cell again, and must not take them for measurements of the new weights.
 
     Paths below the working folder become relative, so that the copy does not name folders of this machine.
     """
-    here = f"{Path.cwd()}/"
     number = 0
     for result in results:
-        for file in _result_files(result):
-            text = file.read_text(encoding="utf-8").replace(here, "")
+        finished = seconds_of(result.folder)
+        for file in _result_files(result, finished):
+            text = file.read_text(encoding="utf-8")
+            if file == result.folder / SETTINGS_FILE:
+                settings = {step: values for step, values in json.loads(text).items() if step in finished}
+                text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
+            text = without_working_folder(text)
             copy = folder / CELLS / result.folder.name / file.relative_to(result.folder)
             with written_whole(copy, len(text)) as aside:
                 aside.write_text(text, encoding="utf-8")
@@ -37,8 +52,25 @@ def publish(results: Iterable[CellResult], folder: Path) -> int:
     return number
 
 
-def _result_files(result: CellResult) -> Iterator[Path]:
-    yield from filter(Path.is_file, (result.folder / name for name in _FILES))
-    yield from (result.folder / RESULTS / f"{name}.json" for name in result.reports)
-    # A score that is still being written has a name that begins with a dot.
-    yield from sorted((result.folder / ATTENTION).glob("[!.]*.json"))
+def without_working_folder(value: Any) -> Any:
+    """A text, or the texts in lists and mappings, with relative paths in place of those below the working folder."""
+    if isinstance(value, Mapping):
+        return {name: without_working_folder(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [without_working_folder(inner) for inner in value]
+    return value.replace(f"{Path.cwd()}/", "") if isinstance(value, str) else value
+
+
+def _result_files(result: CellResult, finished: Collection[str]) -> Iterator[Path]:
+    """The files that describe a cell, and those of its finished steps."""
+    names = [*_ABOUT, *(name for step, name in _MEASURED.items() if step in finished)]
+    yield from filter(Path.is_file, (result.folder / name for name in names))
+    yield from (result.folder / RESULTS / f"{name}.json" for name in result.reports if _step_of(name) in finished)
+    if "attention" in finished:
+        # A score that is still being written has a name that begins with a dot.
+        yield from sorted((result.folder / ATTENTION).glob("[!.]*.json"))
+
+
+def _step_of(benchmark: str) -> str:
+    """The step of a cell that measures a benchmark."""
+    return TEXT if benchmark in BY_NAME and BY_NAME[benchmark].text else EVALUATE

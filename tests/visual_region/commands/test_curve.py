@@ -13,8 +13,8 @@ from llava.checkpoint.folder import open_checkpoint
 from llava.eval.scoring.report import read_report
 from llava.eval.suite.in_memory import LoadedBenchmark
 from playground.embedded.report import collect, markdown, models, picture
-from visual_region.curve_file import ANYWHERE, OUTSIDE, Order, read_curve
-from visual_region.pruning_curve import planned
+from visual_region.curve_file import ANYWHERE, OUTSIDE, CheckpointCurve, Curve, Order, read_curve
+from visual_region.pruning_curve import planned, resumed
 from visual_region.surgery import SurgeryError
 
 DEPTH = 6
@@ -242,6 +242,18 @@ def test_a_file_of_an_earlier_version_is_measured_again(
     command("curve", "--model-path", tiny_llava, *easy, "--most", 0, "--output", output)
     assert "is of an earlier version, which did not record its checkpoint" in capsys.readouterr().out
     assert read_curve(output).checkpoints[0].points[0].reports["easy_vqa"].headline.value == 0.6
+
+
+def test_a_file_that_lacks_one_of_the_annotation_files_goes_on(tmp_path):
+    """Earlier versions did not record ScienceQA's splits."""
+    one, path = CheckpointCurve("c", "identity", DEPTH), tmp_path / "curve.json"
+    older = {"scienceqa": {"files": {"q.json": "x", "problems.json": "y"}, "flags": {}}}
+    Curve("fp32", None, older, [one]).write(path)
+    now = {"scienceqa": {"files": {"q.json": "x", "pid_splits.json": "z", "problems.json": "y"}, "flags": {}}}
+    assert resumed(path, Curve("fp32", None, now, [one])).benchmarks == now
+    now["scienceqa"]["files"]["problems.json"] = "w"
+    with pytest.raises(SurgeryError, match=r"scienceqa: files: problems\.json was 'y', now 'w'; delete it"):
+        resumed(path, Curve("fp32", None, now, [one]))
 
 
 def test_a_given_order(tiny_llava):

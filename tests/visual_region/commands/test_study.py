@@ -166,7 +166,8 @@ def test_a_published_copy_is_small_and_gives_the_same_tables(small_study, comman
     copy = small_study.root / "docs/copy"
     assert {path.name for path in copy.iterdir()} == {"plan.yaml", "cells", "tables", "figures"}
     names = {path.name for path in copy.glob("cells/all-seed0/**/*")}
-    assert names == {"cell.json", "done.json", "run.json", "scores.json", "results", "gqa.json", "bbh.json"}
+    files = {"cell.json", "done.json", "settings.json", "run.json", "scores.json", "gqa.json", "bbh.json"}
+    assert names == files | {"results"}
     assert str(small_study.root) not in "".join(path.read_text() for path in copy.rglob("*.json"))
     assert json.loads((copy / "cells/all-seed0/run.json").read_text())["base"] == "llm"
     drawn = {path.name: path.read_bytes() for path in (copy / "tables").iterdir()}
@@ -174,6 +175,56 @@ def test_a_published_copy_is_small_and_gives_the_same_tables(small_study, comman
     shutil.rmtree(copy / "tables")
     command("study", "plan.yaml", "--draw", "--out", "docs/copy")
     assert drawn == {path.name: path.read_bytes() for path in (copy / "tables").iterdir()}
+
+
+def test_a_published_study_continues_on_another_machine(small_study, command, capsys, monkeypatch):
+    monkeypatch.setattr("visual_region.commands.study.draw", lambda plan, cells: None)
+    monkeypatch.setenv("FAIL", "train out/cells/bi-seed1")
+    with pytest.raises(SystemExit, match="1 cell of 8 failed"):
+        command("study", "plan.yaml")
+    # What steps leave that were interrupted: a part of the points, and some of the benchmarks.
+    cells = small_study.out / "cells"
+    done = json.loads((cells / "top-seed0/done.json").read_text())
+    del done["stages"]["curve"]
+    (cells / "top-seed0/done.json").write_text(json.dumps(done | {"finished": False}))
+    shutil.copytree(cells / "all-seed1/results", cells / "bi-seed1/results")
+    command("study", "plan.yaml", "--publish", "copy")
+    copy = small_study.root / "copy/cells"
+    found = {path.name for path in copy.glob("top-seed0/**/*")}
+    assert found == {"cell.json", "done.json", "settings.json", "run.json", "scores.json", "results", "gqa.json"}
+    assert set(json.loads((copy / "top-seed0/settings.json").read_text())) == {"train", "score", "evaluate"}
+    assert {path.name for path in (copy / "bi-seed1").iterdir()} == {"cell.json", "settings.json"}
+    shutil.rmtree(small_study.out)
+    shutil.copytree(copy, small_study.out / "cells")
+    capsys.readouterr()
+    command("study", "plan.yaml", "--list")
+    assert "6 done, 0 running, 0 failed, 2 left" in capsys.readouterr().out
+    monkeypatch.delenv("FAIL")
+    small_study.log()
+    command("study", "plan.yaml")
+    calls = [line for line in small_study.log() if not line.startswith("stage")]
+    assert [line.split()[0] for line in calls if "cells/top-seed0/" in line] == ["train", "python", "python"]
+    assert [line.split()[0] for line in calls if "cells/bi-seed1/" in line] == ["train", "all"]
+    assert len(calls) == 5
+    assert (small_study.out / "cells/top-seed0/curve.json").is_file()
+    small_study.change("--batch-size 4", "--batch-size 8")
+    with pytest.raises(SystemExit, match="the plan has other settings than what it began in out"):
+        command("study", "plan.yaml", "--list")
+
+
+def test_a_study_continues_with_the_published_plan(small_study, command, capsys, monkeypatch):
+    """Its paths are those of the published settings, also if the plan had absolute ones."""
+    monkeypatch.setattr("visual_region.commands.study.draw", lambda plan, cells: None)
+    small_study.change("model: llm", f"model: {small_study.root}/llm")
+    small_study.change("docvqa: --samples 8", f"docvqa: --samples 8 --image-folder {small_study.root}/llm")
+    command("study", "plan.yaml", "--only", "attention", "text")
+    command("study", "plan.yaml", "--publish", "copy")
+    assert str(small_study.root) not in (small_study.root / "copy/plan.yaml").read_text()
+    shutil.rmtree(small_study.out)
+    shutil.copytree(small_study.root / "copy/cells", small_study.out / "cells")
+    capsys.readouterr()
+    command("study", "copy/plan.yaml", "--only", "attention", "text", "--list")
+    assert "2 done, 0 running, 0 failed, 0 left" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from visual_region.page.choosing import Choice, Training, choose, first_specs, metrics_of
+from visual_region.page.choosing import Choice, Training, choose, first_specs, kept_metric, metrics_of
 
 VALUES = [0.9, 0.1, 0.2, 0.8, 0.3, 0.4]
 
@@ -47,6 +47,12 @@ def test_without_a_score_file_the_depth_is_a_field():
     assert found.cost.startswith("For the cost, name a model")
     assert first_specs(None) == "sparse-uniform:25%"
     assert choose("", None, 32, first_specs(None), training()).message == ""
+
+
+def test_a_chosen_metric_stays_if_the_file_has_it():
+    assert kept_metric(["bi", "mine"], "mine") == "mine"
+    assert kept_metric(["bi", "angular"], "mine") == kept_metric(["bi", "angular"], None) == "bi"
+    assert kept_metric([], "mine") is None
 
 
 def test_what_the_page_starts_with_works(scores):

@@ -42,6 +42,15 @@ def test_values_of_the_command_line_replace_those_of_the_file(small_study):
         read_plan(small_study.file, ["evaluate.colums=[gqa]"])
 
 
+def test_the_folder_of_the_command_line_is_taken_as_it_is_typed(small_study):
+    """YAML reads these as a number and as true."""
+    for out in ("2026_11_22", "010", "yes"):
+        plan = read_plan(small_study.file, ["out=other"], out)
+        assert (str(plan.out), plan.values["out"]) == (out, out)
+    with pytest.raises(PlanError, match="out: text is needed, not ''"):
+        read_plan(small_study.file, out="")
+
+
 def test_a_key_is_its_text_and_mappings_are_merged(small_study):
     small_study.change("  top: top:2\n", "  8: top:2\n")
     small_study.change("[all, top, bi]", "[all, 8, bi]")
@@ -64,6 +73,7 @@ stages:
   first: {comand: bash scripts/none.sh}
   second: {command: bash scripts/none.sh}
   third/part: {command: echo}
+  fourth: {command: }
 train: {script: scripts/trian.sh, flags: --seed 3}
 rows:
   all: all
@@ -98,6 +108,7 @@ environment.PLACE: there is no placeholder '{stage}'; did you mean '{stages}'?
 stages.first.command: is missing
 stages.first.comand: there is no key 'comand'; did you mean 'command'?
 stages.second.command: there is no scripts/none.sh in
+stages.fourth.command: a command is needed, such as bash scripts/train/pretrain.sh, not None
 stages.third/part: files are named after it, so it cannot hold a /
 train.script: there is no scripts/trian.sh in
 train.flags: --seed is given by the study: it has the keys seeds and shares
@@ -132,6 +143,20 @@ def test_every_error_is_reported_at_once(small_study):
     lines = [line.removeprefix("- ") for line in str(stop.value).splitlines()]
     missing = [wanted for wanted in EXPECTED.strip().splitlines() if not any(one.startswith(wanted) for one in lines)]
     assert not missing, str(stop.value)
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("bash scripts/train.sh", "train.script: the study starts it with bash itself; leave out the word bash"),
+        ("", "train.script: a script is needed, such as scripts/train/finetune_lora.sh, not None"),
+    ],
+)
+def test_the_script_of_the_training_is_no_command(small_study, script, why):
+    small_study.change("script: scripts/train.sh", f"script: {script}")
+    with pytest.raises(PlanError) as stop:
+        read_plan(small_study.file)
+    assert str(stop.value).splitlines()[1:] == [f"- {why}"]
 
 
 @pytest.mark.parametrize(

@@ -199,6 +199,10 @@ def test_trainings_that_differ_are_said(made_study, tmp_path):
         "; 2222222 (top_seed2_100)",
     ):
         assert note in text, note
+    # The same commit, in a checkout whose files were changed.
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"commit": "1" * 40 + "+"}))
+    write_tables(read_results(out), COLUMNS, tmp_path)
+    assert "; 1111111+ (top_seed2_100)" in (tmp_path / "selections.md").read_text(encoding="utf-8")
 
 
 def test_a_reference_that_scores_nothing(tmp_path):

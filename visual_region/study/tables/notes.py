@@ -16,7 +16,7 @@ _SAME: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "numbers of devices": lambda run: run.get("devices", {}).get("number"),
     "number formats": lambda run: run.get("dtype"),
     "versions": lambda run: ", ".join(f"{name} {version}" for name, version in run.get("versions", {}).items()),
-    "commits of this project": lambda run: (run.get("commit") or "")[:7],
+    "commits of this project": lambda run: _short_commit(run.get("commit") or ""),
 }
 """What the trainings of one table should have in common, read from a run.json."""
 
@@ -134,6 +134,11 @@ def _trainings(board: Board) -> list[str]:
             each = "; ".join(f"{value or 'not recorded'} ({some(cells)})" for value, cells in names.items())
             found.append(f"the cells were trained with different {what}: {each}")
     return found
+
+
+def _short_commit(commit: str) -> str:
+    """The beginning of a commit, with the "+" that says that files of the checkout differed from it."""
+    return commit.rstrip("+")[:7] + "+" * commit.endswith("+")
 
 
 def _warnings(board: Board) -> list[str]:
