@@ -50,8 +50,9 @@ source scripts/venv.sh
 
 # bfloat16 is twice as fast on a processor that supports it, and slow on one that does not.
 if grep -qE 'avx512_bf16|amx_bf16' /proc/cpuinfo 2>/dev/null; then BF16=True DTYPE=bf16; else BF16=False DTYPE=fp32; fi
-# A single process needs no sharding.
+# A single process needs no sharding. With more, a step would take more samples.
 export BF16 DEEPSPEED=
+if nvidia-smi -L >/dev/null 2>&1; then export GPUS=${GPUS:-1}; fi
 export MODEL=playground/models/SmolLM2-135M-Instruct TOWER=playground/models/efficientnet-lite0-128
 export IMAGES=playground/data/easy_vqa/images CHECKPOINTING=False WORKERS=0 MAX_LENGTH=512 LOGGING_STEPS=10
 FEATURES=(--vision_feature_cache "$OUT/features")
@@ -81,9 +82,12 @@ CURVE=(--scores "$OUT/scores.json" --question-file "$QUESTIONS_DIR/questions_120
     --annotation-file "$QUESTIONS_DIR/annotations.json" --image-folder "$IMAGES" --limit 600)
 stage curve "$PYTHON" -m visual_region curve --model-path "$OUT/lora" "${CURVE[@]}" --output "$OUT/curve.json" "${EVALUATE[@]}"
 
+# If all layers are tuned, none lies outside the region.
+ANYWHERE=()
+[ "${TUNE_LAYERS:-}" != all ] || ANYWHERE=(--anywhere)
 # Remove two layers, let the rest learn the whole model's answers on training data, and measure the same questions.
 stage remove "$PYTHON" -m visual_region prune --model-path "$OUT/lora" --scores "$OUT/scores.json" --remove 2 \
-    --dtype "$DTYPE" --output "$OUT/pruned2" --overwrite
+    "${ANYWHERE[@]}" --dtype "$DTYPE" --output "$OUT/pruned2" --overwrite
 stage heal "$PYTHON" -m visual_region heal --model-path "$OUT/pruned2" --teacher "$OUT/lora" \
     --data-path playground/data/easy_vqa/finetune.json --image-folder "$IMAGES" --tune-layers sparse-uniform:25% --lora-r 32 \
     --steps 30 --batch-size 8 --learning-rate 1e-3 --save-steps 10 --dtype "$DTYPE" --vision-feature-cache "$OUT/features" \

@@ -43,7 +43,8 @@ install_all() (
         "$PYTHON" -m ensurepip --default-pip
     [ ! -e "$VENV/installing" ] || remove_half -newer "$VENV/installing"
     echo "$wanted" > "$VENV/installing"
-    # torch is installed first and separately. Together with the rest, pip may choose a build with gigabytes of CUDA.
+    # torch is installed first and separately: together with the rest, pip may choose another build of it. PyPI's build for
+    # Linux includes CUDA; PIP_EXTRA_INDEX_URL with the address of the builds for CPUs makes pip take one of those.
     pip_install "$(grep '^torch==' constraints.txt)"
     pip_install -c constraints.txt -e '.[dev]'
     pip_install --no-deps -r playground/requirements.txt

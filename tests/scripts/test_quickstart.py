@@ -61,6 +61,13 @@ def test_other_settings_are_refused(quickstart, tmp_path):
         assert errors == f"error: {begun} Set OUT to another folder, such as OUT={out}-2, or delete {out}\n"
 
 
+@pytest.mark.parametrize(("layers", "anywhere"), [("all", True), ("top:25%", False)])
+def test_with_all_layers_tuned_none_is_protected(quickstart, layers, anywhere):
+    status, ran, _ = quickstart(TUNE_LAYERS=layers)
+    (line,) = [line for line in ran if " prune " in line]
+    assert (status, "--anywhere" in line) == (0, anywhere)
+
+
 def test_stages_of_earlier_versions_and_a_moved_folder_are_finished(quickstart, tmp_path):
     quickstart()
     (tmp_path / "out").rename(tmp_path / "moved")
