@@ -11,7 +11,7 @@ from pathlib import Path
 from llava.files import written_whole
 from llava.flags import Parser, run_program
 
-_PLACE = re.compile(r"^<!-- table (\S+) -->\n\n(?:\|.*\n)*", re.MULTILINE)
+_PLACE = re.compile(r"^<!-- table (\S+) -->\n+(?:\|.*\n+)*", re.MULTILINE)
 _TABLE = re.compile(r"^(?:\|.*\n)+", re.MULTILINE)
 
 
@@ -19,7 +19,7 @@ def filled(page: str, tables: Path) -> str:
     """The text of a page with the tables in `tables` at their places.
 
     Raises:
-        ValueError: the page has no place, or names a table that is not there.
+        ValueError: the page has no place, a place that is not a line of its own, or names a table that is not there.
     """
 
     def table(place: re.Match[str]) -> str:
@@ -27,11 +27,16 @@ def filled(page: str, tables: Path) -> str:
         if not file.is_file():
             known = ", ".join(sorted(path.stem for path in tables.glob("*.md"))) or "none"
             raise ValueError(f"the page names the table {place[1]}; in {tables} there are: {known}")
-        return f"<!-- table {place[1]} -->\n\n{_TABLE.search(file.read_text(encoding='utf-8') + chr(10))[0]}"
+        found = _TABLE.search(file.read_text(encoding="utf-8") + "\n")
+        if not found:
+            raise ValueError(f"{file} holds no table")
+        return f"<!-- table {place[1]} -->\n\n{found[0]}\n"
 
     text, number = _PLACE.subn(table, page)
-    if not number:
-        raise ValueError("the page has no line <!-- table NAME -->, so there is no place for a table")
+    if not number or number != page.count("<!-- table "):
+        raise ValueError(
+            f"{number} of {page.count('<!-- table ')} places for tables can be used; each is a line <!-- table NAME -->"
+        )
     return text
 
 

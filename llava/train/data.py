@@ -10,6 +10,7 @@ from llava.checkpoint.opened import Kind
 from llava.data.collate import DataCollatorForSupervisedDataset
 from llava.data.dataset import LazySupervisedDataset
 from llava.data.feature_cache import FeatureCache
+from llava.model.multimodal_encoder.tower_weights import tower_was_trained
 from llava.train.arguments import DataArguments, TrainingArguments
 from llava.train.plan import RunPlan
 from llava.train.zero import weights_whole
@@ -32,8 +33,7 @@ def load_data(model: Any, plan: RunPlan, data_args: DataArguments, training_args
             images = [folder / name for name in names]
             # One process makes them; the others wait at the lock, as a collective would end after --ddp_timeout.
             cache.ensure(images, tower, training_args.device)
-            if plan.kind is Kind.FULL and tower.trained_files:
-                # A whole model holds the tower that was trained earlier, so that it has to be there when it is written.
+            if keeps_tower(plan):
                 tower.load_model(device_map=training_args.device, dtype=dtype)
             else:
                 tower.unload()
@@ -57,6 +57,11 @@ def load_data(model: Any, plan: RunPlan, data_args: DataArguments, training_args
         "eval_dataset": dataset(plan.eval_records) if plan.eval_records else None,
         "data_collator": DataCollatorForSupervisedDataset(plan.tokenizer, training_args.model_max_length, empty),
     }
+
+
+def keeps_tower(plan: RunPlan) -> bool:
+    """Whether the tower stays in memory, also with cached features: a whole model holds a tower that was trained."""
+    return plan.kind is Kind.FULL and tower_was_trained(plan.base.own)
 
 
 def empty_image(model: Any, sharded: bool, cached: bool = False) -> tuple[str, torch.Tensor] | None:

@@ -4,6 +4,7 @@ transformers copies files of a checkpoint into the output folder in order to pus
 finished run. Here finished folders are pushed as they are.
 """
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,10 @@ def push_result(args: Any, repository: str) -> str:
     try:
         url = _upload(args, repository, folder, "End of training", ignore=_UNFINISHED)
     except Exception as error:
+        excluded = " ".join(map(shlex.quote, (*_UNFINISHED, *_PRIVATE)))
         raise OSError(
             f"the run is finished and its result is in {folder}, but it was not pushed to {repository}: {error}; "
-            f"the same command tries again; by hand it is: hf upload {repository} {folder} --exclude 'checkpoint-*'"
+            f"the same command tries again; by hand it is: hf upload {repository} {folder} --exclude {excluded}"
         ) from error
     return f"pushed to {url}"
 

@@ -19,6 +19,7 @@ from llava.model.vision_modules import write_vision_settings
 from llava.names import size_text
 from llava.train.arguments import DataArguments, TrainingArguments
 from llava.train.attention import computes_padding
+from llava.train.data import keeps_tower
 from llava.train.flag_names import ConfigurationError
 from llava.train.plan import RunPlan
 from llava.train.zero import weights_whole
@@ -122,10 +123,12 @@ def step_memory(plan: RunPlan, data: DataArguments, training: TrainingArguments)
     config = plan.base.model_config()
     write_vision_settings(config, plan.vision)
     flops = parameters = None
-    if not data.vision_feature_cache:
+    if not data.vision_feature_cache or keeps_tower(plan):
         # Under ZeRO-3, transformers would shard the network, which has no weights here.
         with weights_whole(training):
             flops, parameters = tower_cost(tower)
+    if data.vision_feature_cache:
+        flops = None
     dtype = training.compute_dtype
     shape, meter = shape_and_meter(
         plan.base, config, dtype, training.lora_dropout, tower_flops=flops, tower_parameters=parameters

@@ -100,8 +100,9 @@ def starting_point(record: RunRecord, plan: RunPlan, training: TrainingArguments
         named, flag = ", ".join(ahead), training.resume_from_checkpoint
         newest = "leave out --resume_from_checkpoint to go on from the newest, " if flag else ""
         raise ConfigurationError(
-            f"--output_dir {output} holds {named}, but this run starts at {checkpoint or 'step 0'}, and its own "
-            f"checkpoints would be deleted as older ones: {newest}delete {named}, or give another --output_dir"
+            f"--output_dir {output} holds {named}, but this run starts at {checkpoint or 'step 0'}. Its own "
+            "checkpoints would be older ones, which --save_total_limit deletes and a later start does not take; "
+            f"{newest}delete {named}, or give another --output_dir"
         )
     # A run that was killed between its result and the last line of its record starts again.
     if result and not done and checkpoint is None and (begun is None or begun["finished"]):

@@ -62,10 +62,15 @@ def test_other_settings_are_refused(quickstart, tmp_path):
 
 
 @pytest.mark.parametrize(("layers", "anywhere"), [("all", True), ("top:25%", False)])
-def test_with_all_layers_tuned_none_is_protected(quickstart, layers, anywhere):
+def test_with_all_layers_tuned_none_is_protected(quickstart, tmp_path, layers, anywhere):
     status, ran, _ = quickstart(TUNE_LAYERS=layers)
     (line,) = [line for line in ran if " prune " in line]
     assert (status, "--anywhere" in line) == (0, anywhere)
+    # An earlier version began the stage without the flag, and failed.
+    stages = tmp_path / "out/stages"
+    (stages / "remove").unlink()
+    (stages / "remove.settings").write_text("-m visual_region prune\n")
+    assert quickstart(TUNE_LAYERS=layers)[0] == 0
 
 
 def test_stages_of_earlier_versions_and_a_moved_folder_are_finished(quickstart, tmp_path):

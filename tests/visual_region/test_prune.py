@@ -389,7 +389,8 @@ def test_a_block_is_measured_and_removed(command, logits, tiny, tiny_llava, tmp_
     for mode, words, why in (
         ("v1", (*flags[:-1], 9), r"samples was 8, now 9"),
         ("v1", ("--data-path", other, *flags[2:]), r"sha256 was "),
-        ("plain", flags, r"angular_at was 'last token of the prompt', now 'last token of the sample'"),
+        ("v1", (*flags, "--seed", 5), r"seed was \d, now 5"),
+        ("plain", flags, r"template was 'v1', now 'plain'; angular_at was 'last token of the prompt', now "),
     ):
         with pytest.raises(SystemExit, match=rf"measured on other samples than --data-path gives \({why}"):
             command(*again, mode, *words, "--output", tmp_path / "no")

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from transformers.hf_argparser import string_to_bool
+
 from llava.checkpoint.folder import open_checkpoint, recorded_name
 from llava.checkpoint.identity import digest, digest_of
 from llava.checkpoint.opened import Checkpoint, Kind
@@ -24,8 +26,6 @@ from visual_region.surgery import SurgeryError
 
 _SAME = ("vocab_size", "mm_vision_select_layer", "mm_vision_select_feature")
 """Settings in which teacher and student must agree."""
-_TRUE = ("yes", "true", "t", "y", "1")
-"""What transformers' parser reads as true."""
 
 
 def run(args: argparse.Namespace) -> None:
@@ -65,8 +65,9 @@ def run(args: argparse.Namespace) -> None:
 def _trains_tower(trainer_flags: Sequence[str]) -> bool:
     """Whether the trainer's flags ask for a tower that trains, in one of the spellings that the trainer accepts."""
     parser = Parser(add_help=False).raising(SurgeryError)
-    parser.add_argument("--unfreeze_vision_tower", "--unfreeze-vision-tower", nargs="?", const="true", default="false")
-    return parser.parse_known_args(trainer_flags)[0].unfreeze_vision_tower.lower() in _TRUE
+    spellings = ("--unfreeze_vision_tower", "--unfreeze-vision-tower")
+    parser.add_argument(*spellings, nargs="?", type=string_to_bool, const=True, default=False)
+    return parser.parse_known_args(trainer_flags)[0].unfreeze_vision_tower
 
 
 def _check_output(args: argparse.Namespace, reads: Paths) -> None:

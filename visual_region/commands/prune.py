@@ -88,11 +88,14 @@ def _choose_block(args: argparse.Namespace, checkpoint: Checkpoint, protected: t
     """The block of lowest distance, from --block-scores or from a new measurement."""
     depth, digest = checkpoint.depth, identity.digest(checkpoint)
     check_block(args.block, depth, protected)
-    samples = place = measured_on = None
+    samples = measured_on = None
     if args.data_path:
         samples = inputs.checked_samples(args, checkpoint)
-        place = inputs.angle_place(inputs.sample_template(args, checkpoint, samples))
-        measured_on = {"sha256": samples.sha256, "samples": len(samples.indices), "angular_at": place}
+        template = inputs.sample_template(args, checkpoint, samples)
+        # Which samples of all are drawn depends on the seed.
+        seed = args.seed if len(samples.indices) < len(samples.records) else None
+        measured_on = {"sha256": samples.sha256, "seed": seed, "template": template}
+        measured_on |= {"angular_at": inputs.angle_place(template), "samples": len(samples.indices)}
     if args.block_scores and Path(args.block_scores).is_file() and Path(args.block_scores).stat().st_size:
         values = read_block_values(args.block_scores, args.block, depth, digest, measured_on)
         print(f"block distances read from {args.block_scores}")
@@ -100,13 +103,13 @@ def _choose_block(args: argparse.Namespace, checkpoint: Checkpoint, protected: t
         if samples is None:
             raise SurgeryError("--block needs --data-path to measure on, or --block-scores of an earlier measurement")
         reader = inputs.make_reader(args, checkpoint, samples)
-        print(f"the distance of a block is measured at the {place}")
+        print(f"the distance of a block is measured at the {measured_on['angular_at']}")
         distances = block_distances(reader, samples, args.block, checkpoint.family.layer_path, args.batch_size)
         values = distances.mean(0).tolist()
         check_finite(values)
         if args.block_scores:
             found = {"model": str(checkpoint.path.resolve()), "identity": digest, "num_layers": depth}
-            found["data"] = {"file": args.data_path, "sha256": samples.sha256, "angular_at": place}
+            found["data"] = {"file": args.data_path} | measured_on
             write_json(args.block_scores, found | {"block": args.block, "samples": len(distances), "values": values})
             print(f"block distances written to {args.block_scores}")
     for start, value in enumerate(values):

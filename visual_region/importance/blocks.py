@@ -97,12 +97,12 @@ def read_block_values(
 ) -> list[float]:
     """The distances in a file of `prune --block-scores`; raises `SurgeryError` if it does not fit.
 
-    `measured_on`: the samples that are asked for (`sha256` of the data file, `samples`, `angular_at`); None: any.
+    `measured_on`: the samples that are asked for, as the file records them in `data`; None: any.
     """
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
         model, block, values = found["model"], found["block"], found["values"]
-        recorded = {**found.get("data", {}), "samples": found.get("samples")}
+        recorded = {"samples": found.get("samples"), **found.get("data", {})}
         whole = all(isinstance(value, (int, float)) and math.isfinite(value) for value in values)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SurgeryError(f"--block-scores {path} is not a file of block distances ({error}); give another") from error

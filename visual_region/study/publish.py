@@ -29,7 +29,7 @@ _MEASURED = {SCORE: SCORES_FILE, "reversion": REVERSION_FILE, CURVE: CURVE_FILE}
 
 
 def publish(results: Iterable[CellResult], folder: Path) -> int:
-    """Copies the result files of finished steps to `folder`/cells/NAME; returns how many.
+    """Copies the result files of finished steps to `folder`/cells/NAME, in place of earlier ones; returns how many.
 
     A step that is not finished may have written a part of its files. A study that is continued from the copy trains the
     cell again, and must not take them for measurements of the new weights.
@@ -38,17 +38,21 @@ def publish(results: Iterable[CellResult], folder: Path) -> int:
     """
     number = 0
     for result in results:
-        finished = seconds_of(result.folder)
+        finished, target, written = seconds_of(result.folder), folder / CELLS / result.folder.name, set()
         for file in _result_files(result, finished):
             text = file.read_text(encoding="utf-8")
             if file == result.folder / SETTINGS_FILE:
                 settings = {step: values for step, values in json.loads(text).items() if step in finished}
                 text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
             text = without_working_folder(text)
-            copy = folder / CELLS / result.folder.name / file.relative_to(result.folder)
+            copy = target / file.relative_to(result.folder)
             with written_whole(copy, len(text)) as aside:
                 aside.write_text(text, encoding="utf-8")
-            number += 1
+            written.add(copy)
+        # An earlier copy may hold measurements of a training that was made again since.
+        for older in {*_measurements(target)} - written:
+            older.unlink()
+        number += len(written)
     return number
 
 
@@ -69,6 +73,12 @@ def _result_files(result: CellResult, finished: Collection[str]) -> Iterator[Pat
     if "attention" in finished:
         # A score that is still being written has a name that begins with a dot.
         yield from sorted((result.folder / ATTENTION).glob("[!.]*.json"))
+
+
+def _measurements(cell: Path) -> Iterator[Path]:
+    """The files that steps after the training wrote to a cell's folder."""
+    yield from filter(Path.is_file, (cell / name for name in _MEASURED.values()))
+    yield from (file for name in (RESULTS, ATTENTION) for file in (cell / name).glob("*.json"))
 
 
 def _step_of(benchmark: str) -> str:

@@ -94,7 +94,8 @@ def add_corpus_flags(parser: argparse.ArgumentParser, repeated: bool = False) ->
     parser.add_argument("--bos", choices=("auto", "none"), default="auto", help="auto: as the tokenizer does by itself")
     rolling = "each document of --text-file as lm-eval's wikitext and pile_10k; --bos none: as before lm-eval 0.4.9.2"
     parser.add_argument("--as-lm-eval", action="store_true", help=rolling)
-    parser.add_argument("--unit", choices=UNITS, default="token", help="unit of the headline; all are written")
+    unit = "unit of the headline; all units are written, unless answers were cut off"
+    parser.add_argument("--unit", choices=UNITS, default="token", help=unit)
 
 
 loader_parser = partial(question_parser, "Answer a question file", 128)

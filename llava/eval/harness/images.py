@@ -52,10 +52,8 @@ class LlavaVR(HarnessModel, lmms):
 
     def __init__(self, *args: Any, max_length: int | None = None, **kwargs: Any) -> None:
         if max_length is not None:
-            reads = "of questions about images nothing is cut"
-            raise EvaluationError(
-                f"model_args of {NAME}: max_length={max_length} is for lm-eval: {reads}; leave it out"
-            )
+            why = "questions about images are never cut off"
+            raise EvaluationError(f"model_args of {NAME}: max_length={max_length} is for lm-eval; {why}: leave it out")
         super().__init__(*args, **kwargs)
         self.answerer.template = self.template
         self.answerer.own_template = self.template is None

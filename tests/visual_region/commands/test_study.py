@@ -194,6 +194,15 @@ def test_a_published_study_continues_on_another_machine(small_study, command, ca
     assert found == {"cell.json", "done.json", "settings.json", "run.json", "scores.json", "results", "gqa.json"}
     assert set(json.loads((copy / "top-seed0/settings.json").read_text())) == {"train", "score", "evaluate"}
     assert {path.name for path in (copy / "bi-seed1").iterdir()} == {"cell.json", "settings.json"}
+    # A cell that is trained again has no measurements of its first training.
+    again = json.loads((cells / "all-seed1/done.json").read_text())
+    again["stages"] = {"train": again["stages"]["train"]}
+    earlier = (cells / "all-seed1/done.json").read_text()
+    (cells / "all-seed1/done.json").write_text(json.dumps(again | {"finished": False}))
+    command("study", "plan.yaml", "--publish", "copy")
+    assert not list(copy.glob("all-seed1/results/*"))
+    (cells / "all-seed1/done.json").write_text(earlier)
+    command("study", "plan.yaml", "--publish", "copy")
     shutil.rmtree(small_study.out)
     shutil.copytree(copy, small_study.out / "cells")
     capsys.readouterr()
