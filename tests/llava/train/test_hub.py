@@ -70,7 +70,7 @@ def test_full_is_pushed_when_it_is_complete(train_flags, tmp_path, hub):
 
 
 def test_the_token_is_not_pushed(train_flags, tmp_path, hub):
-    """The trainer's arguments, which transformers writes beside a whole model, hold it."""
+    """transformers writes it to training_args.bin, next to the weights of a whole model."""
     settings = PUSH | {"hub_strategy": "all_checkpoints", "hub_token": "hf_secret", "max_steps": 2}
     train(argv=train_flags(tmp_path / "out", **settings, tune_layers="1"))
     assert b"hf_secret" in (tmp_path / "out/training_args.bin").read_bytes()
