@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import shutil
+from http import HTTPStatus
 
 import pytest
 import torch
@@ -252,3 +253,28 @@ def test_files_of_deepspeed(tmp_path):
     with pytest.raises(UntrustedError, match="is refused: it holds more than tensors"):
         check_trusted(tmp_path)
     assert not (tmp_path / "ran").exists()
+
+
+class ByName:
+    """Pickled as `getattr(owner, name)`."""
+
+    def __init__(self, owner: object, name: str) -> None:
+        self.how = (owner, name)
+
+    def __reduce__(self) -> tuple:
+        return getattr, self.how
+
+
+def test_members_of_enums_by_name(tmp_path):
+    """Python 3.11.0 to 3.11.3 pickle the member of an enum as a `getattr`; `getattr` of anything else stays refused."""
+    from llava.checkpoint.safe import UntrustedError, load_pickled
+
+    path = tmp_path / "a.pt"
+    torch.save(ByName(HTTPStatus, "OK"), path)
+    assert load_pickled(path, allowed=[HTTPStatus]) is HTTPStatus.OK
+    with pytest.raises(UntrustedError, match=r"it holds more than tensors \(getattr\)"):
+        load_pickled(path)
+    for owner, name in [(HTTPStatus, "mro"), (torch.Tensor, "numpy"), (HTTPStatus, "__class__")]:
+        torch.save(ByName(owner, name), path)
+        with pytest.raises(UntrustedError, match=r"it holds more than tensors \(getattr\)"):
+            load_pickled(path, allowed=[HTTPStatus])
