@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from setuptools import find_namespace_packages, find_packages, setup
+from setuptools import find_packages, setup
 
 # Read, not imported: torch is not there yet.
 VERSION = re.search(
@@ -18,7 +18,8 @@ setup(
     python_requires=">=3.11",
     packages=[
         *find_packages(include=["llava", "llava.*", "bunny", "bunny.*", "visual_region", "visual_region.*"]),
-        *find_namespace_packages(include=["llava_plugins"]),
+        # A namespace package. A search for it would read every folder here, data and checkpoints too.
+        "llava_plugins",
     ],
     package_data={
         "llava": ["py.typed", "train/deepspeed_configs/*.json"],

@@ -174,5 +174,5 @@ def positive(text: str) -> int:
 def device(text: str) -> str:
     """For `type=`: the name of a device, as torch has them; whether it exists is checked with torch."""
     if not re.fullmatch(r"(cpu|cuda|mps|xpu|npu|hpu)(:\d+)?", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no device; cuda (the CPU if there is no GPU), cuda:1, cpu")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a device; cuda (the CPU if there is no GPU), cuda:1, cpu")
     return text

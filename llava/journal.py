@@ -113,7 +113,7 @@ class Journal:
             # A kill before the first line was complete, or the zeros of a power failure.
             begun = head.rstrip(b"\0")[: len(_HEAD)]
             if not _HEAD.startswith(begun):
-                raise self._refusal("it is no journal: it does not begin with the settings of a run")
+                raise self._refusal("it is not a journal: it does not begin with the settings of a run")
             self._cut(0)
             return
         self._check_settings(head)
@@ -137,7 +137,7 @@ class Journal:
         try:
             begun = json.loads(head)["settings"]
         except (ValueError, KeyError, TypeError) as error:
-            raise self._refusal("it is no journal: it does not begin with the settings of a run") from error
+            raise self._refusal("it is not a journal: it does not begin with the settings of a run") from error
         # Journals of scores used to hold only the digest.
         if begun not in (*self._forms, *self.digests):
             known = isinstance(begun, dict)

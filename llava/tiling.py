@@ -197,7 +197,7 @@ def canvases_of(pinpoints: Any, side: int = 1) -> tuple[Size, ...]:
         canvases = ()
     numbers = [number for canvas in canvases for number in canvas]
     if not numbers or not all(isinstance(number, int) and number > 0 for number in numbers):
-        raise TilingError(f"image_grid_pinpoints {pinpoints!r} is no list of sizes such as [[336, 672], [672, 336]]")
+        raise TilingError(f"image_grid_pinpoints {pinpoints!r} is not a list of sizes such as [[336, 672], [672, 336]]")
     if any(number % side for number in numbers):
         raise TilingError(f"image_grid_pinpoints {pinpoints} must be multiples of the tower's {side} pixels")
     return canvases

@@ -7,27 +7,37 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 OUT=${OUT:-checkpoints/quickstart}
+# The scripts of the stages would only print their commands, and the stages would be recorded as finished.
+if [ -n "${DRY_RUN:-}" ]; then
+    echo "error: the quickstart has no dry run; unset DRY_RUN" >&2
+    exit 2
+fi
 mkdir -p "$OUT/stages"
 export LLAVA_CACHE=${LLAVA_CACHE:-$PWD/.cache}
 
 # settings_of COMMAND...: its flags and their values, one flag in a line; of a script, those of the commands that it runs.
-# The interpreter is left out, and so is the place of OUT.
+# The interpreter is left out, and so are the place of OUT and the number of processes that answer.
 settings_of() {
     local text
     text=$(if [ "$1" = env ]; then DRY_RUN=1 "$@"; else printf '%q ' "$@"; fi)
-    sed -E 's/^[^ ]+ //; s/ --/\n--/g' <<< "${text//"$OUT"/OUT}"
+    sed -E 's/^[^ ]+ //; s/ --/\n--/g' <<< "${text//"$OUT"/OUT}" | without_processes
 }
+
+# without_processes: settings without --gpus, which changes no answer, and differs with and without a GPU. Records of
+# earlier versions have it.
+without_processes() { sed -zE 's/\n--gpus [0-9]+ / /g'; }
 
 # stage NAME COMMAND...: runs a stage once, and records its settings and its seconds. A finished stage is skipped. A stage
 # that was begun with other settings is an error.
 stage() {
-    local name=$1 begin=$SECONDS record=$OUT/stages/$1.settings settings
+    local name=$1 begin=$SECONDS record=$OUT/stages/$1.settings settings recorded
     shift
     settings=$(settings_of "$@")
-    if [ -e "$record" ] && [ "$settings" != "$(cat "$record")" ]; then
+    recorded=$([ ! -e "$record" ] || without_processes < "$record")
+    if [ -e "$record" ] && [ "$settings" != "$recorded" ]; then
         # grep fails if no line is left: a flag may only have been added, or removed.
-        before=$({ grep -vxFf <(echo "$settings") "$record" || true; } | paste -sd ' ')
-        now=$({ grep -vxFf "$record" <<< "$settings" || true; } | paste -sd ' ')
+        before=$({ grep -vxFf <(echo "$settings") <<< "$recorded" || true; } | paste -sd ' ')
+        now=$({ grep -vxFf <(echo "$recorded") <<< "$settings" || true; } | paste -sd ' ')
         echo "error: the stage $name in $OUT was begun with other settings: ${before:-nothing} before, ${now:-nothing} now." \
             "Set OUT to another folder, such as OUT=$OUT-2, or delete $OUT" >&2
         exit 1

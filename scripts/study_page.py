@@ -2,7 +2,8 @@
 
 python scripts/study_page.py docs/study
 
-In the page, a line `<!-- table NAME -->` is above each table that is the first one of tables/NAME.md.
+In the page, a line `<!-- table NAME -->` and a line `<!-- end -->` are the place of the first table of tables/NAME.md,
+with its caption and the notes of the file.
 """
 
 import re
@@ -11,8 +12,9 @@ from pathlib import Path
 from llava.files import written_whole
 from llava.flags import Parser, run_program
 
-_PLACE = re.compile(r"^<!-- table (\S+) -->\n+(?:\|.*\n+)*", re.MULTILINE)
-_TABLE = re.compile(r"^(?:\|.*\n)+", re.MULTILINE)
+_PLACE = re.compile(r"^<!-- table (\S+) -->\n(?:(?!<!-- ).*\n)*<!-- end -->$", re.MULTILINE)
+_TABLE = re.compile(r"^(?!#).+\n\n(?:\|.*\n)+", re.MULTILINE)
+_NOTES = re.compile(r"^(?:- .*\n)+\Z", re.MULTILINE)
 
 
 def filled(page: str, tables: Path) -> str:
@@ -27,15 +29,17 @@ def filled(page: str, tables: Path) -> str:
         if not file.is_file():
             known = ", ".join(sorted(path.stem for path in tables.glob("*.md"))) or "none"
             raise ValueError(f"the page names the table {place[1]}; in {tables} there are: {known}")
-        found = _TABLE.search(file.read_text(encoding="utf-8") + "\n")
+        text = file.read_text(encoding="utf-8")
+        found, notes = _TABLE.search(text), _NOTES.search(text)
         if not found:
-            raise ValueError(f"{file} holds no table")
-        return f"<!-- table {place[1]} -->\n\n{found[0]}\n"
+            raise ValueError(f"{file} holds no table with a caption")
+        return "\n".join([f"<!-- table {place[1]} -->", "", found[0], *([notes[0]] if notes else []), "<!-- end -->"])
 
     text, number = _PLACE.subn(table, page)
     if not number or number != page.count("<!-- table "):
         raise ValueError(
-            f"{number} of {page.count('<!-- table ')} places for tables can be used; each is a line <!-- table NAME -->"
+            f"{number} of {page.count('<!-- table ')} places for tables can be used; each begins with a line "
+            "<!-- table NAME --> and ends with a line <!-- end -->"
         )
     return text
 

@@ -3,7 +3,11 @@
 # was interrupted or killed, it continues when you run it again.
 VENV=${VENV:-.venv}
 PYTHON=$VENV/bin/python
-wanted=$(cat setup.py constraints.txt playground/requirements.txt | sha256sum)
+# An interactive shell that sources this goes on after a failed command, so each step ends the rest itself.
+wanted=$(set -o pipefail; cat setup.py constraints.txt playground/requirements.txt | sha256sum) || {
+    echo "error: $PWD is not the folder of the repository; cd to the folder that holds setup.py first" >&2
+    return 1
+}
 
 installed() { [ "$(cat "$VENV/installed" 2>/dev/null)" = "$wanted" ]; }
 
@@ -21,7 +25,7 @@ make_venv() {
         echo "error: VENV=$VENV holds files and is not a virtual environment; give another folder" >&2
         return 1
     fi
-    [ ! -d "$VENV/lib" ] || remove_half
+    [ ! -d "$VENV/lib" ] || remove_half || return 1
     "${PYTHON311:-python3.11}" -m venv "$VENV"
 }
 
@@ -37,22 +41,23 @@ install_all() (
     flock -n -E 75 9 2>/dev/null || [ $? != 75 ] || { echo "waiting for another process that installs into $VENV"; flock 9; }
     if installed; then exit; fi
     echo "installing into $VENV"
-    make_venv
+    make_venv || exit 1
     # A venv without pip, or with a part of it.
     "$PYTHON" -c 'import importlib.metadata as m; assert m.version("pip")' 2>/dev/null ||
-        "$PYTHON" -m ensurepip --default-pip
-    [ ! -e "$VENV/installing" ] || remove_half -newer "$VENV/installing"
-    echo "$wanted" > "$VENV/installing"
+        "$PYTHON" -m ensurepip --default-pip || exit 1
+    [ ! -e "$VENV/installing" ] || remove_half -newer "$VENV/installing" || exit 1
+    echo "$wanted" > "$VENV/installing" || exit 1
     # torch is installed first and separately: together with the rest, pip may choose another build of it. PyPI's build for
     # Linux includes CUDA; PIP_EXTRA_INDEX_URL with the address of the builds for CPUs makes pip take one of those.
-    pip_install "$(grep '^torch==' constraints.txt)"
-    pip_install -c constraints.txt -e '.[dev]'
-    pip_install --no-deps -r playground/requirements.txt
+    pip_install "$(grep '^torch==' constraints.txt)" || exit 1
+    pip_install -c constraints.txt -e '.[dev]' || exit 1
+    pip_install --no-deps -r playground/requirements.txt || exit 1
     mv "$VENV/installing" "$VENV/installed"
 ) 9<"$VENV"
 
 if ! installed; then
     mkdir -p "$VENV"
     install_all
+    installed || return 1
 fi
 export PYTHON

@@ -1,6 +1,7 @@
 """What all tests share: threads, caches, and folders that one worker makes for the whole run."""
 
 import gc
+import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -12,6 +13,9 @@ from filelock import FileLock
 # Sums depend on the number of threads: a test and the processes that it starts have the same number. One each, as there
 # are as many workers as cores. Read when torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The expected numbers are those of a CPU. TESTS_ON_GPU=1 is for the tests that need a GPU.
+if not os.environ.get("TESTS_ON_GPU"):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 REPOSITORY = Path(__file__).parents[1]
 FIXTURES = ("parity", "tiny", "bunny", "surgery", "programs", "plans", "study", "anyres")
@@ -94,11 +98,21 @@ def _own_cache(run_folder):
 
 @pytest.fixture(scope="session")
 def embedded() -> Path:
-    """The prepared playground; kept in .cache, as its making takes half a minute."""
+    """The prepared playground; kept in .cache, as preparing takes half a minute.
+
+    The folder's name has a digest of the files that prepare it: `prepare` does not change a part that exists.
+    """
     from playground.embedded.prepare import prepare
 
-    root = REPOSITORY / ".cache" / "embedded"
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / ".lock"):
+    sources = [*sorted((REPOSITORY / "playground/embedded").glob("*.py")), REPOSITORY / "playground/requirements.txt"]
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()[:16]
+    cache = REPOSITORY / ".cache"
+    root = cache / f"embedded-{digest}"
+    cache.mkdir(exist_ok=True)
+    with FileLock(cache / "embedded.lock"):
+        for folder in cache.glob("embedded*"):
+            if folder.is_dir() and folder != root:
+                shutil.rmtree(folder)
+        root.mkdir(exist_ok=True)
         prepare(root, seed=0)
     return root

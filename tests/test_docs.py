@@ -1,17 +1,23 @@
 """The pages: each command in them is understood by the program that it names, and no link is dead."""
 
+import argparse
 import os
 import re
 import runpy
 import shlex
 import subprocess
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
 
+from llava.eval.benchmarks import BY_NAME
+from llava.eval.suite import benchmark
+from llava.eval.suite.program_flags import check_program_flags
 from llava.flags import Parser
 from tests.conftest import REPOSITORY
+from tests.scripts.test_scripts import TRAINERS, parsed
 
 PAGES = sorted(
     str(page.relative_to(REPOSITORY))
@@ -23,7 +29,7 @@ PAGES = sorted(
     ]
 )
 NO_DRY_RUN = {
-    "scripts/quickstart.sh": "tests/scripts/test_quickstart.py runs it in small",
+    "scripts/quickstart.sh": "tests/scripts/test_quickstart.py runs it at small scale",
     "scripts/test.sh": "it runs these tests",
     "scripts/docs.sh": "the test below runs it",
     "scripts/docs_pictures.sh": "the test below runs its first command",
@@ -34,6 +40,8 @@ NO_DRY_RUN = {
 """Script -> where it is run instead."""
 OF_OTHERS = ("llava.eval.harness", "lmms_eval")
 """Modules with the command line of another project; tests/llava/eval/harness runs them."""
+OF_LIBRARIES = {"OMP_NUM_THREADS"}
+"""Variables that libraries read, not the scripts."""
 _SETTING = re.compile(r"[A-Z_]+=")
 
 
@@ -58,19 +66,22 @@ def commands(page):
 
 
 def commands_in_text(page):
-    """The commands of the sentences and tables of a page, as words; of two projects side by side only ours."""
+    """Those of the sentences and tables of a page, as (settings, words); of two projects side by side only ours."""
     text = (REPOSITORY / page).read_text(encoding="utf-8")
     text = re.sub(r"^```.*?^```|^    \S.*?$", "", text, flags=re.M | re.S)
     if Path(page).name.startswith("from_"):
         text = re.sub(r"^\| [^|]*\|", "", text, flags=re.M)
     for command in re.findall(r"`((?:[A-Z_]+=\S* )*(?:python|bash) [^`]+)`", text):
-        words = [word for word in shlex.split(command) if word != "..." and not _SETTING.match(word)]
+        words = shlex.split(command)
+        settings = list(takewhile(_SETTING.match, words))
+        words = [word for word in words if word != "..." and not _SETTING.match(word)]
         if len(words) > 1 and "--help" not in words:
-            yield words
+            yield settings, words
 
 
 ALL = [(page, settings, words) for page in PAGES for settings, words in commands(page)]
-IN_TEXT = [words for page in PAGES for words in commands_in_text(page)]
+SETTINGS_IN_TEXT = [command for page in PAGES for command in commands_in_text(page)]
+IN_TEXT = [words for _, words in SETTINGS_IN_TEXT]
 
 
 class Understood(BaseException):
@@ -128,18 +139,69 @@ def test_scripts_in_the_text_exist():
     assert not [script for script in named if not (REPOSITORY / script).is_file()]
 
 
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
 @pytest.mark.parametrize(
     ("settings", "words"),
     [(settings, words) for _, settings, words in ALL if words[0] == "bash" and words[1] not in NO_DRY_RUN],
     ids=lambda words: " ".join(words)[:70],
 )
-def test_scripts_run_dry(settings, words):
+def test_scripts_run_dry(settings, words, monkeypatch):
+    """And print commands whose flags exist."""
     words = [word.replace("NAME.sh", "gqa.sh") for word in words]
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     environment |= dict(setting.split("=", 1) for setting in settings) | {"DRY_RUN": "1", "PYTHON": sys.executable}
     result = subprocess.run(words, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip()
+    for line in result.stdout.splitlines():
+        check_flags(shlex.split(line), monkeypatch)
+
+
+def check_flags(words, monkeypatch):
+    """Fails for a flag that the program of a printed command does not know."""
+    if set(words) & set(TRAINERS):
+        parsed(words)
+        return
+    assert words[1] == "-m"
+    module, *given = words[2:]
+    if module == "llava.eval.answering.launch":
+        # It passes what follows on.
+        module, *given = words[next(i for i, word in enumerate(words) if word.startswith("llava.eval.model_")) :]
+    read = argparse.ArgumentParser.parse_known_args
+
+    def stop(self, *args):
+        raise Understood(*read(self, *args))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_known_args", stop)
+        patch.setattr(sys, "argv", [module, *given])
+        with pytest.raises(Understood) as understood:
+            runpy.run_module(module, run_name="__main__")
+    args, unknown = understood.value.args
+    if module == "llava.eval.suite.all":
+        # The others are for the programs that answer.
+        check_program_flags([BY_NAME[name] for name in args.only or BY_NAME], unknown)
+    else:
+        assert not unknown
+
+
+def test_scripts_read_the_settings_in_front_of_them():
+    """A variable that no script reads would change nothing, and nothing would say so."""
+    given = [*((settings, words) for _, settings, words in ALL), *SETTINGS_IN_TEXT]
+    given = [(words[1], {setting.partition("=")[0] for setting in s}) for s, words in given if words[0] == "bash"]
+    assert any(names for _, names in given)
+    assert not [(script, left) for script, names in given if (left := names - settings_of(script) - OF_LIBRARIES)]
+
+
+def settings_of(script):
+    """The variables that the scripts in a script's folder read; in scripts/eval also what suite.benchmark reads."""
+    folder = (REPOSITORY / script).parent
+    files = [*folder.glob("*.sh"), REPOSITORY / "scripts/train/common.sh"]
+    read = {name for file in files for name in re.findall(r"\$\{?([A-Z][A-Z_]+)", file.read_text(encoding="utf-8"))}
+    if folder.name == "eval":
+        read |= set(re.findall(r"^([A-Z_]{2,})\b", benchmark.__doc__, re.M))
+        read |= {setting.name for one in BY_NAME.values() for setting in one.settings}
+    return read
 
 
 def test_scripts_without_a_dry_run_exist():

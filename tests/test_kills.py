@@ -218,7 +218,10 @@ NAMES = [
 SHORT = ("evaluate", "score", "prune-lora", "prepare-textvqa")
 
 
-@pytest.mark.parametrize("name", NAMES if "KILLS" in os.environ else SHORT)
+LONG = pytest.mark.skipif("KILLS" not in os.environ, reason="takes minutes: python tests/kills.py kills all programs")
+
+
+@pytest.mark.parametrize("name", [name if name in SHORT else pytest.param(name, marks=LONG) for name in NAMES])
 def test_killed_and_run_again(cases, name, tmp_path, start, python):
     count = kill_many(cases[name], tmp_path, start, python, KILLS, f"{SEED} {name}")
     print(f"{name}: {count}")

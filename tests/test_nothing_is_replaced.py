@@ -183,7 +183,9 @@ def place(tmp_path, tiny, tiny_llava, tiny_lora, monkeypatch):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("llava.model.builder.load_base", lambda *a, **k: pytest.fail("weights were loaded"))
+    # The second is the name by which a training calls it.
+    for module in ("llava.model.builder", "llava.train.run"):
+        monkeypatch.setattr(f"{module}.load_base", lambda *a, **k: pytest.fail("weights were loaded"))
     return tmp_path
 
 

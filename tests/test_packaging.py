@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -73,7 +74,30 @@ def test_the_wheel_has_its_data_files(wheel, tmp_path):
     assert [config["zero_optimization"]["stage"] for config in configs] == [2, 3]
     for package in ("llava", "bunny", "visual_region"):
         assert (wheel / package / "py.typed").is_file()
+    assert (wheel / "llava_plugins/bunny.py").is_file()
     assert not (wheel / "tests").exists()
+
+
+def test_setup_searches_no_data(tmp_path, monkeypatch):
+    """A search for namespace packages would read every folder."""
+    setuptools = pytest.importorskip("setuptools")
+    for folder in ("llava/model", "llava_plugins", "checkpoints/run"):
+        (tmp_path / folder).mkdir(parents=True)
+    for package in ("llava", "llava/model"):
+        (tmp_path / package / "__init__.py").touch()
+    walk, read, found = os.walk, [], {}
+
+    def noted(*arguments, **options):
+        for folder in walk(*arguments, **options):
+            read.append(os.path.relpath(folder[0]))
+            yield folder
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "walk", noted)
+    monkeypatch.setattr(setuptools, "setup", found.update)
+    runpy.run_path(str(REPOSITORY / "setup.py"))
+    assert sorted(found["packages"]) == ["llava", "llava.model", "llava_plugins"]
+    assert set(read) == {".", "llava", "llava/model"}
 
 
 def test_doctor_outside_the_repository(wheel, tmp_path):

@@ -56,7 +56,7 @@ def backbone_index(model: Checkpoint, backbone: Checkpoint) -> list[int]:
     """
     if backbone.kind is not Kind.FULL:
         kind = backbone.kind.value
-        raise SurgeryError(f"--backbone {backbone.name} is a {kind} checkpoint; give a folder with whole weights")
+        raise SurgeryError(f"--backbone {backbone.name} is a {kind} checkpoint; give a full checkpoint")
     ours, theirs = model.record, backbone.record
     if ours.original == theirs.original:
         return list(range(ours.depth))

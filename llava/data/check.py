@@ -64,7 +64,7 @@ def cheap_problems(records: Records, image_folder: str | Path | None, captions: 
     """
     problems = Problems()
     if captions:
-        why = "they are no captions: the template 'plain' takes exactly two turns with <image> in the first"
+        why = "they are not captions: the template 'plain' takes exactly two turns with <image> in the first"
         problems.add(why, np.flatnonzero(~records.are_captions))
     counts, tokens = records.image_counts, records.image_tokens
     differ = (counts > 0) & (counts != tokens)

@@ -116,4 +116,4 @@ def _check_text(text: str, where: str, wrong: Callable[[str], DataFormatError]) 
         code = ord(half[0])
         if 0xDC80 <= code <= 0xDCFF:
             raise wrong(f"{where} holds the byte 0x{code - 0xDC00:02x}, which is not UTF-8; convert the file to UTF-8")
-        raise wrong(f"{where} holds half of a surrogate pair (\\u{code:04x}), which is no character; remove it")
+        raise wrong(f"{where} holds half of a surrogate pair (\\u{code:04x}), which is not a character; remove it")

@@ -136,7 +136,7 @@ def _keys(window: _Window) -> Iterator[str]:
     while not ended:
         key = window.value("a key")
         if window.peek() != ":" or not isinstance(key, str):
-            raise window.wrong(f"{key!r} is no key with a value", window.at)
+            raise window.wrong(f"{key!r} is not a key with a value", window.at)
         window.at += 1
         yield key
         following = window.peek()

@@ -21,14 +21,14 @@ def main() -> None:
     parser.add_argument("--any-count", dest="check_counts", action="store_false", help="accept counts not as published")
     parser.add_argument("--skip-missing-images", action="store_true", help="leave out questions without their image")
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist here and differ")
-    sample_help = "only so many questions, or samples, drawn at random"
-    parser.add_argument("--sample", "--limit", type=positive, help=sample_help)
+    sample_help = "only N questions, or samples, drawn at random"
+    parser.add_argument("--sample", "--limit", type=positive, metavar="N", help=sample_help)
     parser.add_argument("--seed", type=int, default=0, help="of --sample")
     parser.add_argument("--no-ocr", dest="ocr", action="store_false", help="textvqa: prompts without OCR tokens")
     parser.add_argument("--template", help="refcocog: the prompt, with {} for the expression")
     as_training = f"write LLaVA JSON with answers in place of questions: {', '.join(TRAINING)}"
     parser.add_argument("--as-training", type=Path, metavar="OUTPUT.json", help=as_training)
-    split_help = "of --as-training; default: train, or without it the split that the benchmark asks"
+    split_help = "of --as-training; default: train, or without it the split that the benchmark uses"
     parser.add_argument("--split", help=split_help)
     args = parser.parse_args()
     if not args.raw.is_dir():

@@ -181,7 +181,7 @@ class ChatSession:
         if room and length + self.generation.max_new_tokens > room:
             raise ChatError(
                 f"the conversation is {length} tokens long; with {self.generation.max_new_tokens} new ones it exceeds "
-                f"the model's {room}. Start again, or lower --max-new-tokens"
+                f"the model's {room}. Start again, or ask for fewer new tokens"
             )
         return conversation, ids
 

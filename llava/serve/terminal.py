@@ -40,17 +40,17 @@ def chat(args: argparse.Namespace) -> None:
         if not question.strip():
             print("exit")
             return
-        if args.debug:
-            print(f"\n{{'prompt': {session.prompt(question)!r}}}\n", file=sys.stderr)
-        print(f"{assistant}: ", end="", flush=True)
-        answer(session, question)
+        answer(session, question, assistant, args.debug)
         print()
 
 
-def answer(session: ChatSession, question: str) -> None:
-    """Prints one answer as it is generated."""
+def answer(session: ChatSession, question: str, assistant: str, debug: bool = False) -> None:
+    """Prints one answer as it is generated, after the assistant's name, and with `debug` the prompt before."""
     pieces = session.ask(question)
     try:
+        if debug:
+            print(f"\n{{'prompt': {session.prompt(question)!r}}}\n", file=sys.stderr)
+        print(f"{assistant}: ", end="", flush=True)
         for piece in pieces:
             print(piece, end="", flush=True)
     except KeyboardInterrupt:

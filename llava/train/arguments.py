@@ -34,7 +34,7 @@ class ModelArguments:
     package: ClassVar[str] = "llava"
     """The package whose model a plain language model becomes (llava/families.py)."""
 
-    model_name_or_path: str | None = flag(None, "base language model or LLaVA: a folder")
+    model_name_or_path: str | None = flag(None, "base language model or LLaVA: a folder or hub id")
     version: str | None = flag("v0", "conversation template; v0 and v0.5 mean vicuna_v1")
     freeze_backbone: bool = False
     tune_mm_mlp_adapter: bool = flag(False, "stage 1: train the projector only")

@@ -74,7 +74,7 @@ def choose_sharding(plan: RunPlan, data: DataArguments, training: TrainingArgume
     """
     processes = training.world_size
     if processes == 1:
-        return Sharding(None, "deepspeed: none (one process has nobody to share with)")
+        return Sharding(None, "deepspeed: none (a single process)")
     # Neither quantised weights nor compiled layers run under ZeRO-3.
     stages = [None, 2] if training.bits < 16 or plan.kernels.name == "compile" else [None, 2, 3]
     if plan.trains_tower:

@@ -142,7 +142,7 @@ def _open_base(model: ModelArguments, cache_dir: str | None) -> Checkpoint:
     """The model to start from. Of a hub id only the config is read."""
     name = model.model_name_or_path
     if not name:
-        raise ValueError("--model_name_or_path is missing: give the folder of a language model or a LLaVA")
+        raise ValueError("--model_name_or_path is missing: give a language model or a LLaVA, a folder or hub id")
     here = Path(name).is_dir()
     base = open_checkpoint(name, package=model.package, weights=here, with_base=False, cache_dir=cache_dir)
     if base.kind is not Kind.FULL:
@@ -207,7 +207,7 @@ def _vision(model: ModelArguments, data: DataArguments, base: Checkpoint) -> tup
     tower.check_files()
     if model.unfreeze_vision_tower and not tower.can_train:
         raise ValueError(
-            f"--unfreeze_vision_tower: a tower of model_type {tower.cfg_only.model_type!r} cannot be trained along"
+            f"--unfreeze_vision_tower: a tower of model_type {tower.cfg_only.model_type!r} cannot be trained"
         )
     config = base.model_config()
     write_vision_settings(config, vision)
@@ -233,11 +233,11 @@ def _vision(model: ModelArguments, data: DataArguments, base: Checkpoint) -> tup
 
 
 def _warn_of_other_views(base: Checkpoint, config: Any) -> None:
-    """A LLaVA-1.6 that is trained with the flags of LLaVA-1.5 would become one, without a word."""
+    """A LLaVA-1.6 that is trained with the flags of LLaVA-1.5 would become one, without a message."""
     before = base.config.get("image_aspect_ratio"), base.config.get("mm_patch_merge_type") or FLAT
     if base.tower and before[0] == ANYRES and before != (config.image_aspect_ratio, config.mm_patch_merge_type):
         flags = "--image_aspect_ratio {} --mm_patch_merge_type {}".format(*before)
-        warn(f"{base.name} reads images with {flags}; this run trains it otherwise")
+        warn(f"{base.name} reads images with {flags}; this run uses other flags")
 
 
 def _records(data: DataArguments, seed: int, captions: bool) -> tuple[Records, np.ndarray]:
@@ -295,4 +295,4 @@ def _check_labels(
         problems.add(problem, [i])
     found = problems.describe(records)
     looked = count(len(looked_at), "sample")
-    raise ValueError(f"{data.data_path} holds nothing to learn; of {looked} looked at:\n{found}")
+    raise ValueError(f"{data.data_path}: no sample has a label to learn from ({looked} checked):\n{found}")

@@ -121,7 +121,9 @@ def _checkpoint(training: TrainingArguments, result: bool) -> Path | None:
     if wanted in (None, "") or str(wanted).lower() == "true":
         newest = last_checkpoint(output)
         if wanted and newest is None:
-            raise ConfigurationError(f"{flag}: {output} holds no whole checkpoint-N; without the flag a new run starts")
+            raise ConfigurationError(
+                f"{flag}: {output} holds no complete checkpoint-N; without the flag a new run starts"
+            )
         return newest
     if str(wanted).lower() == "false":
         if names or result:
@@ -136,7 +138,7 @@ def _checkpoint(training: TrainingArguments, result: bool) -> Path | None:
             f"{flag}: there is no such folder; {output} holds {names or 'no checkpoint-N'}. True takes the newest"
         )
     if missing := missing_to_resume(folder):
-        raise ConfigurationError(f"{flag}: {', '.join(missing)} missing; give the folder of a whole checkpoint-N")
+        raise ConfigurationError(f"{flag}: {', '.join(missing)} missing; give the folder of a complete checkpoint-N")
     return folder
 
 

@@ -66,7 +66,8 @@ def install(folder: Path) -> Path:
     if (folder / "finished").exists():
         return python
     print(f"installing {_UPSTREAM} into {folder}", flush=True)
-    if not python.exists():
+    # The last file that it writes; python is an early one.
+    if not (folder / "bin" / "activate").exists():
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     for packages in (_FIRST, (*_FIRST, *_PINS), ("--no-deps", _UPSTREAM)):

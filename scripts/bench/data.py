@@ -268,7 +268,8 @@ def main() -> None:
     if args.part:
         print(json.dumps(PARTS[args.part](args)))
         return
-    if not (args.folder / "tower").exists():
+    # The last file that it writes.
+    if not (args.folder / "tower/preprocessor_config.json").exists():
         make_models(args.folder, MODELS["tiny"], IMAGE)
     print(f"{args.samples:,} samples ({args.data.stat().st_size / 1e6:.0f} MB), batch {args.batch}", flush=True)
     measure(args)

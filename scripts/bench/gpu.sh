@@ -9,7 +9,7 @@
 # their folder; they are used for this run alone. The four of them take 56 MiB:
 #   python3 -m pip download --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux_2_24_x86_64 \
 #     -d .whl transformers==5.23.0 peft==0.21.2 liger-kernel==0.8.5 bitsandbytes==0.50.2
-# A run in small on a CPU: OUT=FOLDER bash scripts/bench/gpu.sh --preset tiny --device cpu --dtype fp32 --rank 4
+# A small run on a CPU: OUT=FOLDER bash scripts/bench/gpu.sh --preset tiny --device cpu --dtype fp32 --rank 4
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 [ -n "${OUT:-}" ] || { echo "error: OUT is not set; type OUT=FOLDER bash scripts/bench/gpu.sh" >&2; exit 2; }

@@ -12,6 +12,12 @@
 # DRY_RUN=1 prints the whole command and runs nothing.
 export PYTHONPATH=".${PYTHONPATH:+:$PYTHONPATH}"
 
+# tcsh puts the user's Unix group into GROUP. A group whose name is not known is a number.
+if [[ "${GROUP:-}" =~ [^0-9] && " $(id -Gn 2>/dev/null) " == *" $GROUP "* ]]; then
+    echo "note: GROUP=$GROUP is your Unix group and is ignored; GROUP=True or False sets --group_by_modality_length" >&2
+    unset GROUP
+fi
+
 COMMON=(
     --bf16 "${BF16:-True}"
     --num_train_epochs "${EPOCHS:-1}"

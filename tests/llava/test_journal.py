@@ -40,7 +40,7 @@ def test_others_are_refused_and_kept(tmp_path):
     with pytest.raises(JournalError, match="begun with another model"):
         Journal(tmp_path / "s.json", {"model": "b"})
     (tmp_path / "t.json.journal").write_text("my diary")
-    with pytest.raises(JournalError, match=r"t\.json\.journal cannot be continued: it is no journal"):
+    with pytest.raises(JournalError, match=r"t\.json\.journal cannot be continued: it is not a journal"):
         Journal(tmp_path / "t.json", {})
     assert (tmp_path / "t.json.journal").read_text() == "my diary"
 

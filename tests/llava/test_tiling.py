@@ -135,9 +135,9 @@ def test_one_view_per_image():
     [
         ({"mm_patch_merge_type": "spatial_max"}, 49, "'spatial_max' is not supported; supported: flat, spatial, spa"),
         ({"image_grid_pinpoints": [[28, 50]]}, 49, r"\[\[28, 50\]\] must be multiples of the tower's 28 pixels"),
-        ({"image_grid_pinpoints": "(1x1),...,(6x6)"}, 49, r"is no list of sizes such as \[\[336, 672\]"),
-        ({"image_grid_pinpoints": [28, 56]}, 49, "is no list of sizes"),
-        ({"image_grid_pinpoints": []}, 49, "is no list of sizes"),
+        ({"image_grid_pinpoints": "(1x1),...,(6x6)"}, 49, r"is not a list of sizes such as \[\[336, 672\]"),
+        ({"image_grid_pinpoints": [28, 56]}, 49, "is not a list of sizes"),
+        ({"image_grid_pinpoints": []}, 49, "is not a list of sizes"),
         ({}, 50, "a view has 50; mm_vision_select_feature patch leaves the class token out"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The benches of answering run in small and print their rows; what they count is what torch counts."""
+"""The benches of answering run at small scale and print their rows; what they count is what torch counts."""
 
 import json
 import sys

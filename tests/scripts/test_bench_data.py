@@ -3,6 +3,7 @@
 import json
 import subprocess
 
+from scripts.bench.beside_upstream import install
 from scripts.bench.data import MEMORY, SAMPLE, START
 from scripts.bench.made_mix import make_mix
 from tests.conftest import REPOSITORY
@@ -21,7 +22,23 @@ def test_the_data_set_follows_from_the_seed(tmp_path):
     assert make_mix(tmp_path / "one", 200)[0].stat().st_mtime_ns == stamp
 
 
+def test_a_venv_that_was_killed_before_pip_is_completed(tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: ran.append(command[2]))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python").touch()
+    install(tmp_path)
+    assert ran == ["venv", "pip", "pip", "pip"]
+    ran.clear()
+    (tmp_path / "finished").unlink()
+    (tmp_path / "bin/activate").touch()
+    install(tmp_path)
+    assert ran == ["pip", "pip", "pip"]
+
+
 def test_prints_its_rows(python, tmp_path):
+    # Of a run that was killed while it made its models.
+    (tmp_path / "tower").mkdir()
     command = [python, "scripts/bench/data.py", "--folder", tmp_path, "--samples", 300, "--batch", 2]
     command += ["--steps", 2, "--step-seconds", 0.01]
     done = subprocess.run(list(map(str, command)), cwd=REPOSITORY, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""scripts/bench/gpu.sh in small on the CPU: it measures what it can, notes what fails, and goes on after a kill."""
+"""scripts/bench/gpu.sh small, on the CPU: it measures what it can, notes what fails, and goes on after a kill."""
 
 import json
 import os

@@ -14,7 +14,12 @@ STAGES = (
 )
 FALSE_PYTHON = """#!/bin/bash
 # Prints its arguments in a dry run, and else notes them. At its call KILL_AT it kills its process group.
-[ -z "$DRY_RUN" ] || { echo "python $*"; exit; }
+if [ -n "$DRY_RUN" ]; then
+    # A benchmark prints the command that answers.
+    [ "$2" != llava.eval.suite.benchmark ] || set -- -m llava.eval.answering.launch ${GPUS:+--gpus "$GPUS"} "${@:3}"
+    echo "python $*"
+    exit
+fi
 echo "$*" >> "$LOG"
 [ "$(wc -l < "$LOG")" != "${KILL_AT:-0}" ] || kill -KILL 0
 """
@@ -59,6 +64,34 @@ def test_other_settings_are_refused(quickstart, tmp_path):
         begun = f"the stage {stage} in {tmp_path}/out was begun with other settings: {settings}."
         out = tmp_path / "out"
         assert errors == f"error: {begun} Set OUT to another folder, such as OUT={out}-2, or delete {out}\n"
+
+
+def test_a_gpu_that_comes_or_goes_is_no_other_setting(quickstart, tmp_path):
+    """On a GPU the evaluations get a number of processes."""
+    program = tmp_path / "bin/nvidia-smi"
+    program.parent.mkdir()
+    changes = {"PATH": f"{program.parent}:{os.environ['PATH']}", "GPUS": "", "CUDA_VISIBLE_DEVICES": ""}
+    for out, first, second in (("a", "exit 1", "echo GPU 0"), ("b", "echo GPU 0", "exit 1")):
+        for text, calls in ((first, None), (second, 1)):
+            program.write_text(f"#!/bin/sh\n{text}\n")
+            program.chmod(0o755)
+            status, ran, errors = quickstart(out, **changes)
+            assert status == 0, errors
+            assert calls in (None, len(ran))
+    # As an earlier version recorded it on a GPU.
+    record = tmp_path / "b/stages/evaluate.settings"
+    text = record.read_text()
+    assert text.startswith("-m llava.eval.answering.launch easy_vqa ")
+    record.write_text(text.replace(" easy_vqa ", "\n--gpus 1 easy_vqa ", 1))
+    status, ran, errors = quickstart("b", **changes)
+    assert (status, len(ran)) == (0, 1), errors
+
+
+def test_a_dry_run_finishes_no_stage(quickstart, tmp_path):
+    status, ran, errors = quickstart(DRY_RUN="1")
+    assert (status, ran) == (2, [])
+    assert errors == "error: the quickstart has no dry run; unset DRY_RUN\n"
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("layers", "anywhere"), [("all", True), ("top:25%", False)])

@@ -209,6 +209,16 @@ def test_launching():
     assert "NNODES=2 needs NODE_RANK" in incomplete.stderr
 
 
+@pytest.mark.parametrize(("group", "value"), [("staff", "True"), ("domain users", "True"), ("False", "False")])
+def test_tcshs_group_is_no_setting(tmp_path, group, value):
+    """tcsh puts the user's Unix group into GROUP."""
+    program = tmp_path / "id"
+    program.write_text("#!/bin/sh\necho staff domain users\n")
+    program.chmod(0o755)
+    words = dry_run("scripts/train/finetune_lora.sh", PATH=f"{tmp_path}:{os.environ['PATH']}", GROUP=group)[-1]
+    assert words[words.index("--group_by_modality_length") + 1] == value
+
+
 @pytest.mark.parametrize(
     ("visible", "processes"), [(None, 8), ("0,1", 2), ("GPU-8932f937,MIG-7a,", 2), ("3", 1), ("", 0), ("-1", 0)]
 )

@@ -10,7 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FALSE_PYTHON = """#!/bin/bash
-# `python -m venv`, pip and ensurepip, as far as venv.sh uses them. In the step KILL_AT its process group is killed.
+# `python -m venv`, pip and ensurepip, as far as venv.sh uses them. In the step KILL_AT its process group is killed; a
+# command with the words FAIL fails.
+[[ -z "${FAIL:-}" || "$*" != *"$FAIL"* ]] || { echo "it broke" >&2; exit 1; }
 step() {
     echo >> "$STEPS"
     [ "$(wc -l < "$STEPS")" != "${KILL_AT:-0}" ] || kill -KILL 0
@@ -56,9 +58,9 @@ def install(tmp_path):
     python.write_text(FALSE_PYTHON)
     python.chmod(0o755)
 
-    def begin(venv="v", steps="steps", **environment):
+    def begin(venv="v", steps="steps", flags="-ec", **environment):
         environment = {"VENV": venv, "PYTHON311": str(python), "STEPS": str(tmp_path / steps), **environment}
-        command = ["bash", "-ec", f"source {ROOT}/scripts/venv.sh; echo $PYTHON"]
+        command = ["bash", flags, f"source {ROOT}/scripts/venv.sh; status=$?; echo $PYTHON; exit $status"]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         environment = {**os.environ, **environment}
         return subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True, **pipes)
@@ -87,6 +89,31 @@ def test_killed_at_each_step_it_goes_on(install, tmp_path):
         third = install(f"v{step}", f"third{step}")
         third.communicate()
         assert not (tmp_path / f"third{step}").exists()
+
+
+@pytest.mark.parametrize("words", ["-m venv", "torch==1", "[dev]", "--no-deps"])
+@pytest.mark.parametrize("flags", ["-ec", "-c"])
+def test_a_failed_step_is_not_finished(install, tmp_path, flags, words):
+    """`-c` is as an interactive shell, which goes on after a failed command."""
+    failed = install(flags=flags, FAIL=words)
+    errors = failed.communicate()[1]
+    assert (failed.returncode, errors) == (1, "it broke\n")
+    assert not (tmp_path / "v/installed").exists()
+    again = install(flags=flags)
+    assert again.communicate() == ("installing into v\nv/bin/python\n", "")
+    assert (tmp_path / "v/installed").exists()
+
+
+@pytest.mark.parametrize("flags", ["-ec", "-c"])
+def test_another_folder_is_refused(install, tmp_path, flags):
+    (tmp_path / "setup.py").unlink()
+    refused = install(flags=flags)
+    errors = refused.communicate()[1]
+    assert refused.returncode == 1
+    assert errors.endswith(
+        f"error: {tmp_path} is not the folder of the repository; cd to the folder that holds setup.py first\n"
+    )
+    assert not (tmp_path / "v").exists()
 
 
 def test_a_folder_that_is_no_venv_is_refused_and_kept(install, tmp_path):

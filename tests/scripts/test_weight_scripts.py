@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from llava.checkpoint.average import average_checkpoints
 from llava.checkpoint.folder import open_checkpoint
 from llava.checkpoint.opened import CheckpointError
 from llava.flags import run_program
-from llava.mm_utils import tokenizer_image_token
+from llava.mm_utils import process_images, tokenizer_image_token
 from llava.model.builder import load_pretrained_model
 
 ROOT = Path(__file__).parents[2]
@@ -38,13 +39,17 @@ def test_merge_of_upstreams_lora(parity, tmp_path, capsys):
     names = set(load_file(merged / "model.safetensors"))
     assert {"model.mm_projector.2.bias", "model.layers.3.mlp.down_proj.weight", "lm_head.weight"} <= names
     assert "model.vision_tower.vision_tower.vision_model.embeddings.class_embedding" in names
-    tokenizer, model, _, _ = load_pretrained_model(str(merged), device="cpu", vision_tower=str(tower))
-    for sample in json.loads((parity / "b_logits_after_lora.json").read_text())["samples"]:
-        if not sample["image"]:
-            ids = tokenizer_image_token(sample["prompt"], tokenizer, return_tensors="pt").unsqueeze(0)
-            with torch.no_grad():
-                logits = model(input_ids=ids).logits[0, -1]
-            torch.testing.assert_close(logits, torch.tensor(sample["logits_last"]), atol=1e-4, rtol=0)
+    tokenizer, model, processor, _ = load_pretrained_model(str(merged), device="cpu", vision_tower=str(tower))
+    samples = json.loads((parity / "b_logits_after_lora.json").read_text())["samples"]
+    assert {bool(sample["image"]) for sample in samples} == {True, False}
+    for sample in samples:
+        images = None
+        if sample["image"]:
+            images = process_images([Image.open(parity / "images" / sample["image"])], processor, model.config)
+        ids = tokenizer_image_token(sample["prompt"], tokenizer, return_tensors="pt").unsqueeze(0)
+        with torch.no_grad():
+            logits = model(input_ids=ids, images=images).logits[0, -1]
+        torch.testing.assert_close(logits, torch.tensor(sample["logits_last"]), atol=1e-4, rtol=0)
     run_script("merge_lora_weights", *flags, "--save-model-path", tmp_path / "half", "--dtype", "bf16")
     half, exact = (load_file(folder / "model.safetensors") for folder in (tmp_path / "half", merged))
     assert all(torch.equal(half[name], exact[name].bfloat16()) for name in exact)

@@ -34,8 +34,10 @@ def test_a_config_is_enough(command, config_only, tmp_path, capsys, monkeypatch)
     printed = capsys.readouterr().out
     assert "0,3: ■□□■□□" in printed
     assert "device hours" in printed
+    assert "nothing sharded, 1 TFLOP/s, 40% of it reached\n" in printed
     plan = json.loads(output.read_text())
     assert plan["assumed"]["image_tokens"] == 4
+    assert (plan["assumed"]["tflops"], plan["assumed"]["utilization"]) == (1, 0.4)
     first, second = plan["selections"]
     assert second["layers"] == [0, 3]
     linears = 2 * (32 + 32) + 2 * (32 + 16) + 3 * (32 + 64)
@@ -57,6 +59,7 @@ def test_presets_stand_in_for_a_tower_that_is_not_here(command, tiny, tmp_path, 
     command("plan", "--model-path", tmp_path, "--mode", "full", "--data-path", tiny.data)
     printed = capsys.readouterr().out
     assert "24 samples x 1 epochs of 576 image and 192 text tokens" in printed
+    assert "nothing sharded\n" in printed, "without --tflops there are no hours"
     assert "CLIP ViT-L/14-336 or of the flags" in printed
     command("plan", "--model-path", tiny.llm, "--mode", "projector", "--vision-tower", tiny.tower)
     assert "of 4 image and 192" in capsys.readouterr().out

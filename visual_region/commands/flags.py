@@ -39,7 +39,8 @@ def _select(parser: Parser) -> None:
 
 def _score(parser: Parser) -> None:
     parser.epilog = _about_metrics
-    add_checkpoint_flags(parser, "default: fp16 on a GPU, fp32 on a CPU; also of a LoRA's merged weights (fp32)")
+    dtype = "default: for samples fp16 on a GPU, fp32 on a CPU; for a LoRA's weights in metrics of parameters fp32"
+    add_checkpoint_flags(parser, dtype)
     parser.add_argument("--metrics", help="comma-separated; default: all that the given inputs allow")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples behind the 95%% intervals")
     parser.add_argument("--backbone", help="what the language model was trained from, for the metrics of parameters")
@@ -85,7 +86,7 @@ def _plan(parser: Parser) -> None:
     data.add_argument("--all-logits", action="store_true", help="the head runs on every token, as upstream's does")
     data.add_argument("--batch-size", type=int, default=16, help="samples of one device at once")
     data.add_argument("--tflops", type=float, help="peak of one device in TFLOP/s, for device hours")
-    data.add_argument("--utilization", type=float, default=0.4, help="share of the peak that is reached")
+    data.add_argument("--utilization", type=float, default=0.4, help="share of --tflops that is reached; default: 0.4")
     parser.add_argument("--output", help="JSON file to write")
 
 
@@ -126,7 +127,8 @@ def _curve(parser: Parser) -> None:
     add_model_flags(parser, several=True)
     parser.set_defaults(temperature=0.0, max_new_tokens=None)
     asked = parser.add_argument_group("what is measured")
-    what = "default: easy_vqa; METHOD, MAX_TOKENS and other variables of scripts/eval apply"
+    what = "default: easy_vqa; METHOD, MAX_TOKENS and other variables of scripts/eval apply, but not DATA, QUESTIONS "
+    what += "and IMAGES: use --data, --questions, --image-folder"
     names = {"choices": list(BY_NAME), "metavar": "NAME", "default": ["easy_vqa"]}
     asked.add_argument("--benchmarks", nargs="+", help=what, **names)
     asked.add_argument("--data", help=f"folder with a folder for each benchmark; default: {DATA}")
@@ -134,9 +136,9 @@ def _curve(parser: Parser) -> None:
     asked.add_argument("--questions", nargs="+", default=[], metavar="NAME=FILE", help=other)
     asked.add_argument("--question-file", help="of a single benchmark; default: the one in its folder")
     asked.add_argument("--annotation-file", help="of a single benchmark; default: the one in its folder")
-    limit = "so many questions of each benchmark at most, evenly spaced over its question file; default: all. "
-    limit += "Of wikitext and pile_10k: the first documents. It does not shorten perplexity: use MAX_TOKENS"
-    asked.add_argument("--limit", type=positive, help=limit)
+    limit = "at most N questions of each benchmark, evenly spaced over its question file; default: all. "
+    limit += "Of wikitext and pile_10k: the first N documents. It does not shorten perplexity: use MAX_TOKENS"
+    asked.add_argument("--limit", type=positive, metavar="N", help=limit)
     which = parser.add_argument_group("which layers are removed (numbers are of the model as it is now)")
     scores = "score file of `python -m visual_region score`; of several checkpoints one each, in their order"
     which.add_argument("--scores", nargs="+", help=scores)
@@ -157,10 +159,10 @@ def _revert(parser: Parser) -> None:
 
 
 def _heal(parser: Parser) -> None:
-    parser.add_argument("--model-path", required=True, help="the pruned model: a folder with whole weights")
+    parser.add_argument("--model-path", required=True, help="the pruned model: a full checkpoint")
     parser.add_argument("--teacher", required=True, help="the unpruned model: full, merged or LoRA folder")
     parser.add_argument("--teacher-base", help="base of a LoRA teacher; default: the one that it records")
-    tower = "tower folder of both models, if what they record is of another machine, or differs"
+    tower = "tower folder for both models, if the recorded ones differ or are not on this machine"
     parser.add_argument("--vision-tower", help=tower)
     parser.add_argument("--data-path", required=True, help="LLaVA JSON: the training data")
     parser.add_argument("--image-folder", default="")

@@ -88,7 +88,7 @@ def _check_pair(student: Checkpoint, teacher: Checkpoint, vision_tower: str | No
     `vision_tower` takes the place of both recorded towers.
     """
     if student.kind is not Kind.FULL:
-        hint = "heal a folder with whole weights (prune merges a LoRA unless --base-output is given)"
+        hint = "heal a full checkpoint (prune merges a LoRA unless --base-output is given)"
         raise SurgeryError(f"{student.path} is a {student.kind.value} checkpoint; {hint}")
     configs = teacher.model_config(), student.model_config()
     pairs = {name: tuple(getattr(config, name, None) for config in configs) for name in _SAME}

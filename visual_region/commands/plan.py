@@ -56,6 +56,7 @@ def price(args: argparse.Namespace) -> dict[str, Any]:
     assumed = {"model": str(args.model_path), "num_layers": depth, "notes": notes}
     assumed |= {name: getattr(args, name) for name in _ASSUMED}
     assumed["lora_r"] = args.lora_r if args.mode == "lora" else None
+    assumed |= {"tflops": args.tflops, "utilization": args.utilization if args.tflops else None}
     return {"assumed": assumed, "selections": rows}
 
 
@@ -99,7 +100,7 @@ def _read_tower(args: argparse.Namespace, config: Any) -> tuple[dict[str, int | 
     tokens = args.image_tokens = tiling.most_tokens if args.image_tokens is None else args.image_tokens
     if tiling.several:
         views = f"up to {tiling.most_views} views and {tiling.most_tokens} tokens"
-        notes.append(f"an image has {views}; --image-tokens gives the number of usual images")
+        notes.append(f"an image has {views}; --image-tokens sets the tokens of a typical image")
     if not tower:
         notes.append(f"sizes of CLIP ViT-L/14-336 or of the flags: {tokens} image tokens of width {width}")
     flops, parameters = tower_cost(tower) if tower else (None, None)
@@ -149,11 +150,13 @@ def _price(
 def describe_assumed(assumed: dict[str, Any]) -> str:
     """What a plan was made for, in two lines."""
     rank = f", LoRA rank {assumed['lora_r']}" if assumed["lora_r"] else ""
+    peak, reached = assumed["tflops"], assumed["utilization"]
+    speed = f", {peak:g} TFLOP/s, {100 * reached:g}% of it reached" if peak else ""
     return (
         f"{assumed['model']}: {assumed['num_layers']} layers, {assumed['mode']}{rank}, {assumed['dtype']}\n"
         f"{assumed['samples']:,} samples x {assumed['epochs']:g} epochs of {assumed['image_tokens']} image and "
         f"{assumed['text_tokens']} text tokens ({assumed['labelled_tokens']} labelled); one device, "
-        f"{assumed['batch_size']} samples at once, nothing sharded"
+        f"{assumed['batch_size']} samples at once, nothing sharded{speed}"
     )
 
 

@@ -231,8 +231,13 @@ class Board:
         best = max(known, key=lambda row: sign * values[row].value)
         marks = {best.name: BEST}
         for row in known:
-            found = None if row is best else self.difference(row, best, most)
-            if found and (found.low <= 0 <= found.high if found.has_interval else found.value == 0):
+            if row is best:
+                continue
+            found = self.difference(row, best, most)
+            if found is None:
+                self.left_out[f"{row.name} is not compared with the best, {best.name}: no seed has both scores"] = None
+            # With seeds that are not the same, a row can even be better than the best on those that both have.
+            elif sign * (found.high if sign > 0 else found.low) >= 0 if found.has_interval else sign * found.value >= 0:
                 marks[row.name] = TIED
         return marks
 

@@ -174,7 +174,9 @@ def _logged(command: Command, log: Path, lock: FileIO) -> int:
         print(f"$ {command.shell()}", file=file, flush=True)
         options = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": subprocess.STDOUT}
         # If this process is killed, its children hold the lock as long as they write into the folder.
-        options |= {"env": {**os.environ, **command.environment}, "pass_fds": (lock.fileno(),)}
+        # With DRY_RUN a script only prints its command, and the step would be recorded as finished.
+        environment = {**os.environ, **command.environment, "DRY_RUN": ""}
+        options |= {"env": environment, "pass_fds": (lock.fileno(),)}
         try:
             return run_command(command.words, **options)
         except SystemExit as stop:

@@ -12,7 +12,7 @@ too narrow for the 2 or 3 seeds of a study.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -55,6 +55,19 @@ class Estimate:
     def scaled(self, factor: float) -> "Estimate":
         """In another unit, such as percent."""
         return self.mapped(lambda value: factor * value, None if self.sd is None else factor * self.sd)
+
+
+def covers_text(seeds: Iterable[int], questions: str = QUESTIONS) -> str:
+    """What the intervals of several rows cover, in words.
+
+    Args:
+        seeds: the number of seeds of each row.
+        questions: what was measured, in the plural.
+    """
+    several = {number > 1 for number in seeds}
+    if several == {True, False}:
+        return f"{questions} and seeds (of a row with one seed: {questions} only)"
+    return f"{questions} and seeds" if True in several else f"{questions} only"
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ class AnswersFile:
         if wrong := [place for place, line in self.lines.items() if not _is_answer(place, line)]:
             self.close()
             damaged = f"{count(len(wrong), 'entry', 'entries')} of {self.journal} (first: {wrong[0]!r})"
-            raise EvaluationError(f"{damaged} is no answer to a question; delete that file to start again")
+            raise EvaluationError(f"{damaged} is not an answer to a question; delete that file to start again")
 
     @property
     def lines(self) -> dict[int, str]:

@@ -115,7 +115,7 @@ def mmbench_parser() -> Parser:
 def science_parser() -> Parser:
     parser = question_parser("Answer ScienceQA", 1024, "tables/question.json")
     parser.add_argument("--single-pred-prompt", action="store_true", help="ask for the option's letter alone")
-    parser.add_argument("--answer-prompter", action="store_true", help="without effect, as upstream")
+    parser.add_argument("--answer-prompter", action="store_true", help="has no effect, as in upstream")
     return parser
 
 

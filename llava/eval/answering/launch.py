@@ -22,6 +22,7 @@ from llava.journal import journal_path
 
 _LOG_LINES = 12
 """Lines of a failed process's log that are shown."""
+_SET_PROCESSES = "set GPUS={0} before the script, or give this program --gpus {0}"
 
 
 def launch(module: str, flags: Sequence[str], processes: int | None = None) -> None:
@@ -80,12 +81,12 @@ def _name_unused(answers: Path, count: int) -> None:
     if others and not (count == 1 and read_record(answers)):
         print(
             f"{folder} holds answers of a run in {', '.join(sorted(others))} processes, which are not used; "
-            "to go on from them, give --gpus that number",
+            f"to continue from them, {_SET_PROCESSES.format('N')}",
             flush=True,
         )
     if count > 1 and journal.exists():
         unused = f"{journal} holds answers of a run in one process, which are not used"
-        print(f"{unused}; to go on from them, give --gpus 1", flush=True)
+        print(f"{unused}; to continue from them, {_SET_PROCESSES.format(1)}", flush=True)
 
 
 def visible_gpus() -> list[str]:

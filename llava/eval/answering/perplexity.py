@@ -74,7 +74,7 @@ def read_texts(path: str | Path) -> dict[str, tuple[str, str]]:
     texts = {}
     for number, row in read_json_lines(path, error=EvaluationError):
         if not isinstance(row.get("text"), str) or not isinstance(row.get("original", ""), str):
-            raise EvaluationError(f"{path}, line {number} has no 'text', or an 'original' that is no text")
+            raise EvaluationError(f"{path}, line {number} has no 'text', or an 'original' that is not a text")
         texts[f"line {number}"] = (row["text"], row.get("original", row["text"]))
     return texts
 

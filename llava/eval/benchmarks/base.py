@@ -93,7 +93,7 @@ class Setting:
 
 
 LIMIT_PER_TASK = Setting(
-    "LIMIT_PER_TASK", "only so many questions of each task, always the same ones (llava.eval.answering.subset)"
+    "LIMIT_PER_TASK", "only N questions of each task, always the same ones (llava.eval.answering.subset)"
 )
 
 

@@ -179,7 +179,7 @@ PERPLEXITY = Benchmark(
     answer_flags=("--text-file", "{questions}", "--batch-size", "1"),
     answers="answers/{stem}{MAX_TOKENS}/{name}.jsonl",
     settings=(
-        Setting("MAX_TOKENS", "the first so many tokens only", "--max-tokens", path=".first-{}"),
+        Setting("MAX_TOKENS", "only the first N tokens", "--max-tokens", path=".first-{}"),
         Setting("CONTEXT", "tokens of a window (default: 2048, or what fits)", "--context"),
         Setting("STRIDE", "tokens from window to window (default: the context, no overlap)", "--stride"),
     ),

@@ -83,7 +83,7 @@ def read_science_questions(path: str | Path, single_pred_prompt: bool = False) -
         except (KeyError, TypeError, IndexError, AttributeError) as error:
             broken.append(f"entry {number} ({type(error).__name__}: {error})")
     if broken:
-        entries = count(len(broken), "entry is no question", "entries are no questions")
+        entries = count(len(broken), "entry is not a question", "entries are not questions")
         raise ScoringError(f"{path}: {entries} with id and conversations: {some(broken)}")
     return questions
 

@@ -1,7 +1,7 @@
 """Runs the paper's whole evaluation on one checkpoint and writes the paper's table row (scripts/eval/all.sh).
 
 Each benchmark runs in a process of its own, as `scripts/eval/NAME.sh` does; its score goes to RESULTS/NAME.json. A
-finished benchmark is skipped as long as the checkpoint, the flags and the questions are the same.
+finished benchmark is skipped as long as checkpoint, data, flags, variables and rule are the same.
 """
 
 import argparse
@@ -97,8 +97,8 @@ def run(
             print(f"{where}: done before", flush=True)
             continue
         if benchmark.name in read_state(results):
-            what = "the checkpoint, the questions, the settings or the rule"
-            print(f"{where}: {what} have changed since; once more", flush=True)
+            what = "the checkpoint, the data, the flags, a variable or the rule"
+            print(f"{where}: {what} has changed; it is run again", flush=True)
         print(f"{where}: begins", flush=True)
         begin = time.monotonic()
         report = results / f"{benchmark.name}.json"
@@ -114,7 +114,7 @@ def run(
         command = [python, "-m", "llava.eval.suite.benchmark", benchmark.name, checkpoint.name, *flags]
         code = run_command(command, env=environment)
         if code or not aside.is_file():
-            print(f"{where}: FAILED ({' '.join(command)} ended with {code}); going on with the rest", flush=True)
+            print(f"{where}: FAILED ({' '.join(command)} ended with {code}); continuing with the others", flush=True)
             failed.append(benchmark.name)
             aside.unlink(missing_ok=True)
             continue
@@ -170,7 +170,7 @@ def main() -> None:
     card = " and in the checkpoint's model card" if add_scores(checkpoint.path, text) else ""
     print(f"The scores are in {results}: summary.md, summary.json and NAME.json for each benchmark{card}")
     if failed:
-        raise AllError(f"without {', '.join(failed)}, which failed; run again to try them once more")
+        raise AllError(f"without {', '.join(failed)}, which failed; type the same command to try again")
 
 
 if __name__ == "__main__":

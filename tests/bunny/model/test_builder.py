@@ -48,7 +48,7 @@ def test_upstreams_calling_convention(bunny):
     ],
 )
 def test_model_type_is_checked(bunny, model_type, words, monkeypatch):
-    monkeypatch.setattr("llava.model.builder.load_pretrained_model", lambda *a, **k: pytest.fail("loaded"))
+    monkeypatch.setattr("llava.model.builder.load_checkpoint", lambda *a, **k: pytest.fail("loaded"))
     with pytest.raises(ValueError, match=words):
         load_pretrained_model(str(bunny), model_type=model_type, device="cpu")
 

@@ -89,7 +89,7 @@ def test_what_has_no_effect_on_one_view_is_accepted(folder):
         ),
         (
             {"image_grid_pinpoints": "(1x1),...,(6x6)"},
-            "its config.json has image_grid_pinpoints .* is no list",
+            "its config.json has image_grid_pinpoints .* is not a list",
         ),
         ({"model_type": "llava_onevision"}, r"LLaVA-OneVision shrinks the tokens .*; LLaVA-1.5 and 1.6 are"),
     ],

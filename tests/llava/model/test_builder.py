@@ -217,7 +217,7 @@ def test_hub_ids(tiny_llava, monkeypatch):
     assert torch.equal(logits("somebody/llava"), logits(tiny_llava))
     assert asked == ["somebody/llava"]
     monkeypatch.undo()
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match="nobody/llava does not exist: it is not a local folder, and the hub has"):
         logits("nobody/llava")
 
@@ -308,7 +308,7 @@ def test_what_is_needed_is_enough_without_the_hub(tiny_llava, tmp_path, monkeypa
     def fail(*arguments, **options):
         raise IncompleteSnapshotError("mm_projector.bin is missing", str(folder))
 
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("llava.checkpoint.folder.list_repo_files", lambda name: [])
     monkeypatch.setattr("llava.checkpoint.folder.snapshot_download", fail)
     assert torch.equal(logits("org/llava"), logits(tiny_llava))
@@ -421,7 +421,7 @@ def test_lora_without_a_config_on_a_trained_tower(tiny_llava, lora, tmp_path):
 
 
 def test_tower_that_is_not_here(tiny_llava, tiny, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     folder = shutil.copytree(tiny_llava, tmp_path / "copy")
     config = json.loads((folder / "config.json").read_text()) | {"mm_vision_tower": "/somebody/elses/tower"}
     (folder / "config.json").write_text(json.dumps(config))

@@ -141,7 +141,8 @@ def test_what_the_output_holds_is_not_replaced(tiny_llava, tmp_path, monkeypatch
     before = sorted(file.name for file in source.iterdir())
     flags = ("--model-path", source, "--conv-mode", "v1", "--output")
     with monkeypatch.context() as patch:
-        patch.setattr("llava.model.builder.load_pretrained_model", None)
+        loaded = "visual_region.commands.export.load_checkpoint"
+        patch.setattr(loaded, lambda *a, **k: pytest.fail("weights were loaded"))
         for output, words in (
             (source, "overlap"),
             (source / "stock", "overlap"),

@@ -214,7 +214,7 @@ def test_liger_changes_one_model_only(monkeypatch):
     assert vars(modeling_llama) == before
 
 
-@pytest.mark.skipif(not LIGER, reason="needs liger-kernel and a GPU (or TRITON_INTERPRET=1)")
+@pytest.mark.skipif(not LIGER, reason="needs liger-kernel, and a GPU with TESTS_ON_GPU=1 (or TRITON_INTERPRET=1)")
 @pytest.mark.parametrize("recomputed", [(), (1,)])
 @pytest.mark.parametrize("lora", [True, False])
 @pytest.mark.parametrize("model_type", LIGER_FAMILIES)

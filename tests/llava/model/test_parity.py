@@ -32,6 +32,9 @@ def test_logits(parity, reference):
             images = process_images([Image.open(parity / "images" / sample["image"])], processor, model.config)
             if "pixel_sum" in sample:
                 assert images.double().sum().item() == pytest.approx(sample["pixel_sum"], abs=1e-2)
+            with torch.no_grad():
+                features = model.encode_images(images)[0]
+            torch.testing.assert_close(features, torch.tensor(sample["projected_features"]), atol=1e-4, rtol=0)
         ids = tokenizer_image_token(sample["prompt"], tokenizer, return_tensors="pt").unsqueeze(0)
         assert ids[0].tolist() == sample["input_ids"]
         with torch.no_grad():

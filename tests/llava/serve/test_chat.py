@@ -13,6 +13,7 @@ from llava.eval.answering.questions import Question
 from llava.eval.run_llava import eval_model
 from llava.model.builder import load_pretrained_model
 from llava.serve.chat import ChatError, ChatSession, Pace, _until
+from llava.serve.terminal import answer
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +104,14 @@ def test_places_of_images(parts, tiny):
 
 
 def test_outgrown_context(session):
-    with pytest.raises(ChatError, match=r"exceeds the model's 512. Start again"):
+    with pytest.raises(ChatError, match=r"exceeds the model's 512. Start again, or ask for fewer new tokens"):
         list(session.ask("please " * 400))
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_question_that_cannot_be_asked_does_not_end_the_chat(session, capsys, debug):
+    answer(session, "What is in <image> and <image>?", "ASSISTANT", debug)
+    assert "error: the text has places for 2 images, and there are 1 to show" in capsys.readouterr().err
 
 
 def test_stop_in_plain_text_is_held_back():

@@ -209,7 +209,7 @@ def test_check_counts_the_tokens_of_each_image(anyres, program, capsys):
         ({"image_aspect_ratio": "pad"}, "--mm_patch_merge_type spatial_unpad is of several views per image; it needs"),
         ({"image_aspect_ratio": "anyres_max_9"}, "'anyres_max_9'; allowed: square, pad, anyres"),
         ({"image_grid_pinpoints": "[[30,56]]"}, r"\[\[30,56\]\] must be multiples of the tower's 28 pixels"),
-        ({"image_grid_pinpoints": "wide"}, r"image_grid_pinpoints 'wide' is no list of sizes"),
+        ({"image_grid_pinpoints": "wide"}, r"image_grid_pinpoints 'wide' is not a list of sizes"),
         ({"mm_patch_merge_type": "unpad"}, "mm_patch_merge_type 'unpad' is not supported; supported: flat, spatial"),
         ({"mm_vision_select_feature": "cls_patch"}, "needs a square grid of tokens per view, and a view has 50"),
         (
@@ -244,7 +244,7 @@ def test_a_base_that_is_trained_with_other_views_is_warned_of(anyres, flags, tmp
     one_view = {"image_aspect_ratio": "pad", "mm_patch_merge_type": "flat", "vision_tower": None, "max_steps": 1}
     train(argv=flags(tmp_path / "out", model_name_or_path=anyres.llava, **one_view))
     said = capsys.readouterr().err
-    assert "reads images with --image_aspect_ratio anyres --mm_patch_merge_type spatial_unpad; this run trains" in said
+    assert "reads images with --image_aspect_ratio anyres --mm_patch_merge_type spatial_unpad; this run uses" in said
     assert "model.image_newline" not in load_file(tmp_path / "out/model.safetensors")
 
 

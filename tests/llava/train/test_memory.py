@@ -211,7 +211,7 @@ def test_a_run_is_sharded_only_as_far_as_it_must_be(tiny, sharding, mode, checkp
     ],
 )
 def test_what_the_estimate_does_not_decide(sharding, flags, stages, monkeypatch):
-    """One process shares with nobody; ZeRO-3 takes no quantised weights and no compiled layers; towers are unknown."""
+    """A single process shards nothing; ZeRO-3 takes no quantised weights and no compiled layers; towers are unknown."""
     monkeypatch.setattr("llava.model.kernels.why_not_compile", lambda *arguments: None)
     choose, _ = sharding(**LORA, **flags)
     assert tuple(choose(nbytes).stage for nbytes in (1 << 40, 1)) == stages
@@ -226,7 +226,7 @@ def test_without_the_package(train_flags, tmp_path, free, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="this run cannot start:\n- --lora_r 0 must be at least 1"):
         train(argv=train_flags(tmp_path / "wrong", **flags, lora_r=0))
     train(argv=train_flags(tmp_path / "alone", **flags))
-    assert "deepspeed: none (one process" in capsys.readouterr().out
+    assert "deepspeed: none (a single process)" in capsys.readouterr().out
     with pytest.raises(ZeroConfigError, match="pip install"):
         parse_arguments(train_flags(tmp_path / "out", **flags))[2].with_deepspeed(config_of_stage(2))
 

@@ -183,7 +183,7 @@ def test_a_tower_that_cannot_be_loaded(tiny, refused, tmp_path):
 )
 def test_data_without_a_label(refused, data, turns):
     text = refused(data_path=data([{"id": f"a{i}", "conversations": turns} for i in range(3)]))
-    assert "own.json holds nothing to learn; of 3 samples looked at:\n3 samples: " in text
+    assert "own.json: no sample has a label to learn from (3 samples checked):\n3 samples: " in text
     assert "(ids a0, a1, a2)" in text
 
 
@@ -193,7 +193,7 @@ def mixed_captions(tiny, data):
     captions = json.loads(tiny.captions.read_text())
     two = captions[0]["conversations"]
     others = [{"id": "text", "conversations": TURNS}, captions[0] | {"id": "long", "conversations": two + TURNS}]
-    found = "they are no captions: the template 'plain' takes exactly two turns with <image> in the first"
+    found = "they are not captions: the template 'plain' takes exactly two turns with <image> in the first"
     return data([*others, *captions]), f"2 samples: {found} (ids text, long)"
 
 
@@ -213,7 +213,7 @@ def test_samples_that_are_no_captions_are_left_out(mixed_captions, train_flags, 
 
 def test_one_label_is_enough(refused, data):
     items = [{"id": i, "conversations": TURNS[:1]} for i in range(3)] + [{"id": 3, "conversations": TURNS}]
-    assert "nothing to learn" not in refused(data_path=data(items), lora_bias="all")
+    assert "label to learn from" not in refused(data_path=data(items), lora_bias="all")
 
 
 def test_text_that_is_no_utf_8(refused, data):

@@ -177,7 +177,7 @@ def test_a_folder_of_an_earlier_version(tiny, output, train_flags, refused, tmp_
 def test_resume_from_checkpoint(output, refused, train_flags, tmp_path, capsys):
     new = tmp_path / "new"
     new.mkdir()
-    assert "holds no whole checkpoint-N" in refused(new, resume_from_checkpoint=True)
+    assert "holds no complete checkpoint-N" in refused(new, resume_from_checkpoint=True)
     missing = refused(output, resume_from_checkpoint=output / "checkpoint-9")
     assert f"there is no such folder; {output} holds checkpoint-2" in missing
     assert "trainer_state.json, optimizer.pt" in refused(output, resume_from_checkpoint=new)

@@ -273,7 +273,7 @@ def test_bad_input_is_told_before_weights_are_loaded(train_flags, tmp_path, monk
     from llava.families import ModelFamily
 
     monkeypatch.setattr(ModelFamily, "load_model_class", lambda self: pytest.fail("weights were about to be loaded"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(SystemExit) as stop:
         train(argv=train_flags(tmp_path / "out", **changes))
     assert words in str(stop.value)

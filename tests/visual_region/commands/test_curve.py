@@ -11,6 +11,7 @@ import pytest
 
 from llava.checkpoint.folder import open_checkpoint
 from llava.eval.scoring.report import read_report
+from llava.eval.scoring.rules import normalise
 from llava.eval.suite.in_memory import LoadedBenchmark
 from playground.embedded.report import collect, markdown, models, picture
 from visual_region.curve_file import ANYWHERE, OUTSIDE, CheckpointCurve, Curve, Order, read_curve
@@ -88,6 +89,17 @@ def test_a_point_is_the_score_of_the_pruned_checkpoint(
     (tmp_path / "data/perplexity").mkdir(parents=True)
     (tmp_path / "data/perplexity/wikitext-2-valid.txt").write_text("the red line is at the top of the circle " * 30)
     monkeypatch.setenv("CONTEXT", "32")
+    removed, truths = {OUTSIDE: "1,5", ANYWHERE: "1,3"}, {str(i): "yes" for i in range(5)}
+    for number, (way, layers) in enumerate(removed.items()):
+        pruned, answers = tmp_path / f"pruned-{way}", tmp_path / f"{way}.jsonl"
+        command("prune", "--model-path", tiny_llava, "--layers", layers, "--anywhere", "--output", pruned)
+        asked = [word for word in easy if word not in ("--annotation-file", tmp_path / "ann.json")]
+        asked += ["--model-path", pruned, "--vision-tower", tiny.tower, "--answers-file", answers]
+        program("llava.eval.model_vqa_loader", *asked, "--temperature", 0, "--max_new_tokens", 8)
+        # Of each model two answers are right, and one is of neither: no score is 0 or 1.
+        lines = [json.loads(line) for line in answers.read_text().splitlines()]
+        truths |= {line["question_id"]: normalise(line["text"]) for line in lines[2 * number : 2 * number + 2]}
+    (tmp_path / "ann.json").write_text(json.dumps(truths))
     scores, output = scores_of(tiny_llava), tmp_path / "curve.json"
     flags = ("--model-path", tiny_llava, "--scores", scores, "--most", 2, "--output", output)
     command("curve", *flags, *easy)
@@ -96,17 +108,14 @@ def test_a_point_is_the_score_of_the_pruned_checkpoint(
         "curve", *flags[:-1], tmp_path / "p.json", *whole, "--benchmarks", "perplexity", "--data", tmp_path / "data"
     )
     curve = read_curve(output).checkpoints[0]
-    for way, layers in ((OUTSIDE, "1,5"), (ANYWHERE, "1,3")):
-        pruned = tmp_path / f"pruned-{way}"
-        command("prune", "--model-path", tiny_llava, "--layers", layers, "--anywhere", "--output", pruned)
+    for way, layers in removed.items():
+        pruned, answers = tmp_path / f"pruned-{way}", tmp_path / f"{way}.jsonl"
         point = curve.line(way)[2]
         assert point.layers == tuple(map(int, layers.split(",")))
-        answers = ["--answers-file", tmp_path / f"{way}.jsonl", "--model-path", pruned, "--vision-tower", tiny.tower]
-        asked = [word for word in easy if word not in ("--annotation-file", tmp_path / "ann.json")]
-        program("llava.eval.model_vqa_loader", *asked, *answers, "--temperature", 0, "--max_new_tokens", 8)
-        report = ["--result-file", answers[1], "--report-file", tmp_path / f"{way}.json"]
+        report = ["--result-file", answers, "--report-file", tmp_path / f"{way}.json"]
         program("llava.eval.score", "easy_vqa", *report, *easy[:4])
         expected, found = read_report(tmp_path / f"{way}.json"), point.reports["easy_vqa"]
+        assert 0 < expected.headline.value < 1
         assert (found.metrics, found.per_question) == (expected.metrics, expected.per_question)
         report = tmp_path / f"{way}.ppl.json"
         text = ["--text-file", tmp_path / "data/perplexity/wikitext-2-valid.txt", "--context", 32, "--dtype", "fp32"]

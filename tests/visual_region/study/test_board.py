@@ -94,6 +94,33 @@ def test_the_reference_has_no_difference_and_the_best_is_marked(made_study):
     assert marks["top"] == ""
 
 
+def right(number, of=40):
+    """A report with so many right answers."""
+    return {"gqa": share_report("gqa", {str(i): float(i < number) for i in range(of)})}
+
+
+def test_rows_with_other_seeds_than_the_best_row():
+    """What is better than the best on the seeds that both have is not marked as worse."""
+    best = [result("best", "0", seed, right(number)) for seed, number in enumerate((20, 39, 39))]
+    others = [
+        result("better", "1", 0, right(32)),
+        result("worse", "2", 0, right(4)),
+        result("alone", "3", 3, right(30)),
+    ]
+    found = Board([*best, *others], columns_of(["gqa"]))
+    marks = {name: entry["gqa"].mark for name, entry in found.entries(found.rows).items()}
+    assert marks == {"best": BEST, "better": TIED, "worse": "", "alone": ""}
+    assert "alone is not compared with the best, best: no seed has both scores" in notes(found)
+    lower = {"perplexity": perplexity_report([100.0, 240.0], [100, 200])}
+    higher = {"perplexity": perplexity_report([110.0, 260.0], [100, 200])}
+    rows = [
+        result("best", "0", 0, higher),
+        result("best", "0", 1, {"perplexity": perplexity_report([9, 9], [100, 200])}),
+    ]
+    found = Board([*rows, result("better", "1", 0, lower)], columns_of(["perplexity"]))
+    assert [entry["perplexity"].mark for entry in found.entries(found.rows).values()] == [BEST, TIED]
+
+
 def test_each_share_has_its_own_reference(made_study):
     found = board(made_study, experiment="shares")
     few = row_of(found, "sparse-uniform", 10)
@@ -240,6 +267,27 @@ def test_references(made_study):
     typed = [result("every layer", "0-3", 0, {}, layers=(0, 1, 2, 3), depth=4), result("one", "0", 0, {})]
     assert reference_name(typed) == "every layer"
     assert reference_name(typed[1:]) is None
+
+
+def test_replies_that_were_not_read_are_named():
+    rows = {"all": (10, 30), "top": (1, 1), "lower": (0, 0)}
+    cells = []
+    for name, failures in rows.items():
+        for seed, failed in enumerate(failures):
+            cells.append(result(name, name, seed, {"gqa": replace(right(20)["gqa"], parse_failures=failed)}))
+    found = Board(cells, columns_of(["gqa"]))
+    assert "gqa: replies that are empty or that the rule cannot read: all 50%, top 2%, lower 0%" in notes(found)
+    found = Board([cell for cell in cells if cell.cell.row == "lower"], columns_of(["gqa"]))
+    assert not [note for note in notes(found) if "cannot read" in note]
+
+
+def test_the_same_layers_under_several_names():
+    names = {"bi": (0, 1), "multimodal-bi": (0, 1), "angular": (0, 2)}
+    cells = [result(n, n, seed, right(20), layers=layers, depth=4) for n, layers in names.items() for seed in (0, 1)]
+    said = [note for note in notes(Board(cells, columns_of(["gqa"]))) if "the same layers" in note]
+    assert said == ["the same layers and seeds under several names: bi, multimodal-bi"]
+    said = notes(Board([*cells[:3], *cells[4:]], columns_of(["gqa"])))
+    assert not [note for note in said if "the same layers" in note]
 
 
 def test_a_seed_that_is_not_trained_yet(made_study):

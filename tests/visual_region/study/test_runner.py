@@ -80,6 +80,12 @@ def test_every_cell_once_in_order(small_study, command, capsys):
     assert "0 of 8 cells to run" in capsys.readouterr().out
 
 
+def test_a_dry_run_of_scripts_finishes_no_step(small_study, command, monkeypatch):
+    monkeypatch.setenv("DRY_RUN", "1")
+    command("study", "plan.yaml", "--cell", "all-seed0")
+    assert kinds(small_study.log())[:2] == ["stage", "train all-seed0"]
+
+
 def test_killed_at_each_call_it_goes_on(small_study, study, command):
     """Every step of a cell, and a cell that needs its scores."""
     small_study.change("selections: {rows: [all, top, bi]}", "selections: {rows: [all, bi]}")

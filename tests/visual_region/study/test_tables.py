@@ -112,7 +112,23 @@ def test_depths_go_down_and_shares_have_blocks(tables):
     shares = [row["share"] for row in content(tables, "shares")["rows"]]
     assert shares == sorted(shares, reverse=True)
     assert set(shares) == {100, 25, 10}
-    assert "| 25% |" in (tables / "shares.md").read_text(encoding="utf-8")
+    text = (tables / "shares.md").read_text(encoding="utf-8")
+    assert "| 25% |" in text
+    assert re.search(rf"\| all layers \| {DEPTH} of {DEPTH} \| 100% \|.*\| 100% \| 100% \|\n", text)
+
+
+def test_a_row_that_equals_all_layers_has_its_interval(tmp_path):
+    for name, share in (("all", 100), ("top", 100), ("all", 25)):
+        make_cell(tmp_path, name, MadeRow("all" if name == "all" else "top:25%", 1.0, ("shares",)), 0, share)
+    results = [next(tmp_path.glob(f"cells/{name}_seed0_100/results/gqa.json")) for name in ("all", "top")]
+    report = json.loads(results[0].read_text())
+    scores = report["per_question"]
+    ids = {value: next(key for key, other in scores.items() if other == value) for value in (0.0, 1.0)}
+    swapped = scores | {ids[0.0]: 1.0, ids[1.0]: 0.0}
+    results[1].write_text(json.dumps(report | {"per_question": swapped}))
+    write_tables(read_results(tmp_path), ["gqa"], tmp_path / "tables")
+    line = next(row for row in (tmp_path / "tables/shares.md").read_text().splitlines() if row.startswith("| top "))
+    assert re.search(r"\| 100\.0% \([\d. to]+\) \| 100\.0% \([\d. to]+\) \|$", line), line
 
 
 def test_the_table_of_text(tables):
@@ -220,7 +236,8 @@ def test_without_a_reference_nothing_is_compared(tmp_path):
     write_tables(read_results(tmp_path), COLUMNS, tmp_path)
     text = (tmp_path / "selections.md").read_text(encoding="utf-8")
     assert "no row tunes all layers" in text
-    assert "one seed, so that the interval covers questions only: lower, top" in text
+    assert "one seed, so that the interval covers questions only, not other seeds: every row" in text
+    assert "(95% interval over questions only)" in text
     assert "kept" not in text
 
 

@@ -7,7 +7,15 @@ from llava.palette import LINE
 from visual_region.pictures.figure import COLUMN, PAGE, legend_below, new_figure, style_of
 from visual_region.study.board import Board
 from visual_region.study.figures.by_depth import Lines, depth_axis, dodged, lines_of, rows_in, whole_of
-from visual_region.study.figures.drawing import Drawing, NothingToDraw, across_of, seeds_text, share_label, wrapped
+from visual_region.study.figures.drawing import (
+    Drawing,
+    NothingToDraw,
+    across_of,
+    intervals_text,
+    seeds_text,
+    share_label,
+    wrapped,
+)
 from visual_region.study.figures.scores import (
     KEPT,
     SHARE,
@@ -31,7 +39,8 @@ _MARK = {"linestyle": (0, (2, 2)), "linewidth": 0.8, "zorder": 0}
 def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     """A panel for each column, and before them one for their average."""
     lines, missing = lines_of(results, lambda result: bool(result.reports), "a score")
-    board = Board([cell for row in rows_in(lines) for cell in row.cells.values()], visual(columns))
+    rows = rows_in(lines)
+    board = Board([cell for row in rows for cell in row.cells.values()], visual(columns))
     panels = panels_of(board)
     if not panels:
         raise NothingToDraw(f"no cell has a score in {', '.join(columns)}")
@@ -51,10 +60,10 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     legend_below(figure, looks, 4)
     caption = (
         "Score by the number of tuned layers, for each share of the training data. "
-        f"{seeds_text(rows_in(lines))}, {questions_text([board])}; bars: 95% intervals over questions and seeds. "
-        f"Dashed: {100 * KEPT:.0f}% of the score of all layers with the same share of the data."
+        f"{seeds_text(rows)}, {questions_text([board])}; bars: {intervals_text(rows)}. "
+        f"Dashed: {100 * KEPT:.0f}% of the score of all layers with the same share of the data (all its seeds)."
     )
-    return Drawing(figure, caption, [*missing, *notes(board)])
+    return Drawing(figure, caption, [*missing, *notes(board, paired=False)])
 
 
 def _panel(axis: Any, board: Board, lines: Lines, columns: Sequence[Column]) -> None:

@@ -12,6 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from llava.names import count, listed, some
 from visual_region.study.results import CellResult
 from visual_region.study.samples import Row, StudyError, rows_of
+from visual_region.study.statistics import QUESTIONS, covers_text
 
 NAME_WIDTH = 30
 """Letters of a row's name on one line."""
@@ -81,6 +82,11 @@ def share_label(share: float) -> str:
 def seeds_text(rows: Iterable[Row]) -> str:
     """The number of seeds of the rows, such as "3 seeds" or "1 to 3 seeds"."""
     return range_text((len(row.cells) for row in rows), "seed")
+
+
+def intervals_text(rows: Iterable[Row], questions: str = QUESTIONS) -> str:
+    """What the intervals of a figure cover; `questions`: what was measured, in the plural."""
+    return f"95% intervals over {covers_text((len(row.cells) for row in rows), questions)}"
 
 
 def range_text(numbers: Iterable[int], one: str) -> str:

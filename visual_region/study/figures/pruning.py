@@ -13,6 +13,7 @@ from visual_region.study.figures.drawing import (
     Drawing,
     NothingToDraw,
     across_of,
+    intervals_text,
     label_of,
     seeds_text,
     with_file,
@@ -53,8 +54,8 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     legend_below(figure, {name: style_of(i) for i, name in enumerate(wrapped_all(map(label_of, rows)))}, 3)
     caption = (
         "Score after the removal of the least important layers: outside the tuned region, or, of a model tuned in "
-        f"all layers, of any. {seeds_text(rows)}, {questions_text(list(boards.values()))}; bars: 95% intervals over "
-        "questions and seeds. Nothing is trained after the removal."
+        f"all layers, of any. {seeds_text(rows)}, {questions_text(list(boards.values()))}; bars: "
+        f"{intervals_text(rows)}. Nothing is trained after the removal."
     )
     return Drawing(figure, caption, [*missing, *_left_out(boards)])
 
@@ -76,7 +77,7 @@ def draw_all_layers(results: Sequence[CellResult], columns: Sequence[str]) -> Dr
     legend_below(figure, {name: style_of(i) for i, name in enumerate(wrapped_all(panels, 24))}, 2)
     caption = (
         f"Score of the model tuned in all layers ({label_of(row)}) after the removal of its least important layers. "
-        f"{seeds_text([row])}, {questions_text(list(boards.values()))}; bars: 95% intervals over questions and seeds."
+        f"{seeds_text([row])}, {questions_text(list(boards.values()))}; bars: {intervals_text([row])}."
     )
     return Drawing(figure, caption, [*missing, *_left_out(boards)])
 

@@ -13,6 +13,7 @@ from visual_region.study.figures.drawing import (
     Drawing,
     NothingToDraw,
     across_of,
+    intervals_text,
     label_of,
     seeds_text,
     whiskers,
@@ -70,9 +71,9 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
         legend_below(figure, looks, 3)
     caption = (
         "Perplexity (lower is better) of the trained model as it is, and with parts of its layers set back to the "
-        f"backbone's weights, on answers to images and on text. {seeds_text(rows)}; bars: 95% intervals over the "
-        "pieces of text and the seeds. Grey line: the model as it is (the first row's). A value with an arrow "
-        "is far outside the axis."
+        f"backbone's weights, on answers to images and on text. {seeds_text(rows)}; bars: "
+        f"{intervals_text(rows, 'pieces of text')}. Grey line: the model as it is (the first row's). A value "
+        "with an arrow is far outside the axis."
     )
     return Drawing(figure, caption, missing)
 

@@ -13,6 +13,7 @@ from visual_region.study.board import Board
 from visual_region.study.figures.drawing import (
     Drawing,
     NothingToDraw,
+    intervals_text,
     label_of,
     range_text,
     wrapped_all,
@@ -62,9 +63,9 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     caption = (
         f"The rows of Table 1, sorted by the average over {len(board.averaged)} columns "
         f"({', '.join(column.title for column in board.averaged)}). Left: the tuned layers; lighter ones are tuned "
-        "with some seeds only. Right: the difference to tuning all layers, paired by question and seed, with its 95% "
-        "interval over both. Score and time (device hours of the training): in percent of those of all layers, which "
-        f"score {values[whole].value:.1f}%. Bold: a quarter of the layers, spread over the depth. "
+        "with some seeds only. Right: the difference to tuning all layers, paired by question and seed, with "
+        f"{intervals_text(rows)}. Score and time (device hours of the training): in percent of those of all "
+        f"layers, which score {values[whole].value:.1f}%. Bold: a quarter of the layers, spread over the depth. "
         f"{range_text((value.seeds for value in values.values()), 'seed')}, {questions_text([board])}."
     )
     return Drawing(figure, caption, notes(board))

@@ -11,6 +11,8 @@ from visual_region.study.samples import Column, Row
 
 _SEEN = 20
 """Names in one note."""
+_NOTICED = 0.01
+"""From this share of unreadable replies on, a note names it."""
 _SAME: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
     "batch sizes": lambda run: run.get("batch_size"),
     "numbers of devices": lambda run: run.get("devices", {}).get("number"),
@@ -21,13 +23,16 @@ _SAME: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
 """What the trainings of one table should have in common, read from a run.json."""
 
 
-def notes(board: Board) -> list[str]:
-    """One sentence each."""
+def notes(board: Board, paired: bool = True) -> list[str]:
+    """One sentence each; `paired`: rows are compared with the reference."""
     return [
-        *_no_reference(board),
+        *(_no_reference(board) if paired else []),
         *_missing(board),
         *_seeds(board),
+        *(_other_seeds(board) if paired else []),
         *_average(board),
+        *_unreadable(board),
+        *_equal_layers(board),
         *board.left_out,
         *_unlike(board),
         *_trainings(board),
@@ -76,25 +81,33 @@ def _lacking(board: Board, row: Row, column: Column) -> list[int]:
 
 
 def _seeds(board: Board) -> list[str]:
-    """Rows with one seed, and rows with other seeds than the reference."""
+    """Rows whose interval does not cover seeds."""
     found = []
     single = [_name(row, board) for row in board.rows if len(board.seeds_of(row)) == 1 and not row.is_backbone]
     if single:
-        found.append(f"one seed, so that the interval covers questions only: {some(single, _SEEN)}")
+        every = len(single) == len([row for row in board.rows if board.seeds_of(row) and not row.is_backbone])
+        which = "every row" if every and len(single) > 1 else some(single, _SEEN)
+        found.append(f"one seed, so that the interval covers questions only, not other seeds: {which}")
+    if any(row.is_backbone for row in board.rows):
+        found.append("the model before the tuning has no seed: its interval covers questions only")
+    return found
+
+
+def _other_seeds(board: Board) -> list[str]:
+    """Rows with other seeds than the reference."""
     other = []
     for row in board.rows:
         reference = board.reference_of(row)
         own = board.seeds_of(row)
         if own and reference and not row.is_backbone and own != board.seeds_of(reference):
             other.append(f"{_name(row, board)} ({listed('seed', own)})")
-    if other:
-        what = agree(len(other), "this row has", "these rows have")
-        found.append(
-            f"{what} other seeds than {board.reference}, with which the common ones are paired: {some(other, _SEEN)}"
-        )
-    if any(row.is_backbone for row in board.rows):
-        found.append("the model before the tuning has no seed: its interval covers questions only")
-    return found
+    if not other:
+        return []
+    what = agree(len(other), "this row has", "these rows have")
+    return [
+        f"{what} other seeds than {board.reference} and are compared with it on the seeds that both have, while each "
+        f"average is over all seeds of its row: {some(other, _SEEN)}"
+    ]
 
 
 def _average(board: Board) -> list[str]:
@@ -102,6 +115,32 @@ def _average(board: Board) -> list[str]:
     if len(board.averaged) > 1 and outside:
         return [f"not in the average: {some(outside, _SEEN)}"]
     return []
+
+
+def _unreadable(board: Board) -> list[str]:
+    """The share of the replies that were not read, of each row, where a row has a noticeable one."""
+    found = []
+    for benchmark in dict.fromkeys(column.benchmark for column in board.columns):
+        rates = {}
+        for row in board.rows:
+            reports = [result.reports[benchmark] for result in row.cells.values() if benchmark in result.reports]
+            if reports:
+                rates[_name(row, board)] = sum(report.parse_failure_rate for report in reports) / len(reports)
+        if any(rate >= _NOTICED for rate in rates.values()):
+            each = ", ".join(f"{name} {rate:.0%}" for name, rate in rates.items())
+            found.append(f"{benchmark}: replies that are empty or that the rule cannot read: {each}")
+    return found
+
+
+def _equal_layers(board: Board) -> list[str]:
+    """Rows that are the same trainings under several names."""
+    groups = defaultdict(list)
+    for row in board.rows:
+        layers = tuple((seed, result.cell.layers) for seed, result in row.cells.items())
+        if layers and all(chosen for _, chosen in layers):
+            groups[row.share, layers].append(_name(row, board))
+    alike = [names for names in groups.values() if len(names) > 1]
+    return [f"the same layers and seeds under several names: {some(names, _SEEN)}" for names in alike]
 
 
 def _unlike(board: Board) -> list[str]:

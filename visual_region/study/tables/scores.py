@@ -6,7 +6,7 @@ from typing import Any
 
 from visual_region.study.board import AVERAGE, Board, Entry
 from visual_region.study.samples import Row
-from visual_region.study.statistics import Estimate
+from visual_region.study.statistics import Estimate, covers_text
 from visual_region.study.tables.notes import notes
 from visual_region.study.tables.page import NONE, Grid, Page, Text
 
@@ -86,15 +86,16 @@ def _values(board: Board, blocks: Blocks, shares: bool) -> Grid:
                 Text(NONE if row.is_backbone else str(len(board.seeds_of(row)))),
                 *(_value(found.get(name), board) for name in board.names),
                 *([_kept(found.get(kept), board)] if kept else []),
-                *([_of_whole(found.get(kept))] if kept and board.whole else []),
+                *([_of_whole(found.get(kept), row is board.whole)] if kept and board.whole else []),
             ]
             for row, found in block
         ]
         for block in blocks
     ]
+    covered = covers_text(len(board.seeds_of(row)) for row in board.rows if not row.is_backbone)
     caption = (
-        "Scores in percent: mean over the seeds ± standard deviation over the seeds (95% interval over questions and "
-        "seeds). "
+        "Scores in percent: mean over the seeds ± standard deviation over the seeds (95% interval over "
+        f"{covered.replace(' (', '; ').rstrip(')')}). "
     )
     if any(board.is_log(column) for column in board.columns):
         caption += "A perplexity is a geometric mean over the seeds; lower is better. "
@@ -108,8 +109,8 @@ def _values(board: Board, blocks: Blocks, shares: bool) -> Grid:
             )
             head.append(f"kept of {board.whole.share:g}%")
     caption += (
-        "Bold: the best of a column and what cannot be told from it, as the 95% interval of the paired difference "
-        "contains 0. Each comparison is made by itself: of 20 rows that equal the best, one is not bold by chance."
+        "Bold: the best of a column, and every row that the 95% interval of the paired difference does not show to be "
+        "worse. Each comparison is made by itself: of 20 rows that equal the best, one is not bold by chance."
     )
     return Grid(caption, head, lines)
 
@@ -149,11 +150,11 @@ def _kept(entry: Entry | None, board: Board) -> Text:
     return Text(f"{kept.value:.1f}%{_among(entry.kept_over, entry, board)}", interval_text(kept))
 
 
-def _of_whole(entry: Entry | None) -> Text:
+def _of_whole(entry: Entry | None, is_whole: bool) -> Text:
     if entry is None or entry.of_whole is None:
         return Text(NONE)
     found = entry.of_whole.scaled(100)
-    return Text(f"{found.value:.1f}%", interval_text(found) if found.value != 100 else "")
+    return Text("100%" if is_whole else f"{found.value:.1f}%", "" if is_whole else interval_text(found))
 
 
 def _difference(entry: Entry | None, board: Board) -> Text:

@@ -209,5 +209,5 @@ def test_a_journal_that_holds_no_answers_is_refused(tmp_path, row):
     head = json.dumps({"settings": {"chunk": [1, 0]}})
     (tmp_path / "a.jsonl.journal").write_text(f"{head}\n{row}\n")
     for _ in range(2):
-        with pytest.raises(EvaluationError, match=r"^1 entry of .*a\.jsonl\.journal .* is no answer to a question"):
+        with pytest.raises(EvaluationError, match=r"^1 entry of .*a\.jsonl\.journal .* is not an answer to a question"):
             AnswersFile(tmp_path / "a.jsonl", {})

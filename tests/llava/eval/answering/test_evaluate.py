@@ -305,10 +305,9 @@ def test_answers_of_another_number_of_processes_are_named(tmp_path, monkeypatch,
     part = journal_path(part_path(answers, 4, 1))
     part.parent.mkdir()
     part.touch()
-    parts = "a.chunks holds answers of a run in 4 processes, which are not used; to go on from them, give --gpus that"
-    whole = (
-        "a.jsonl.journal holds answers of a run in one process, which are not used; to go on from them, give --gpus 1"
-    )
+    way = "which are not used; to continue from them, set GPUS={0} before the script, or give this program --gpus {0}\n"
+    parts = f"a.chunks holds answers of a run in 4 processes, {way.format('N')}"
+    whole = f"a.jsonl.journal holds answers of a run in one process, {way.format(1)}"
     launch("nothing", ["--answers-file", str(answers)], 1)
     said = capsys.readouterr().out
     assert parts in said
@@ -386,7 +385,7 @@ def test_a_device_that_does_not_exist_is_told_first(flags, questions, capsys):
         answer(flags(questions(), "--device", "cuda:3"))
     with pytest.raises(SystemExit, match="2"):
         parse(flags(questions(), "--device", "banana"))
-    assert "argument --device: 'banana' is no device; cuda" in capsys.readouterr().err
+    assert "argument --device: 'banana' is not a device; cuda" in capsys.readouterr().err
 
 
 def test_a_question_with_an_image_token_is_asked_as_without(flags, questions, tmp_path):

@@ -10,7 +10,7 @@ from llava.eval.answering.loglikelihood import encode_pair
 from llava.eval.answering.loglikelihood import loglikelihoods as iterate
 from llava.eval.answering.questions import Question
 from llava.model.builder import load_checkpoint
-from llava.tokenization import ids_to_text
+from llava.tokenization import encoder_for, ids_to_text
 
 SHOTS = "Which colour has the sky?\nA. blue\nB. red\nAnswer: A\n\n" * 3
 REQUESTS = [
@@ -72,15 +72,24 @@ def test_equals_one_by_one(text_model, batch_size):
 
 
 def test_a_greedy_continuation_is_found_greedy(text_model):
+    """The token that `generate` gives, of contexts after which the token's text is encoded as that token again."""
     tokenizer, model = text_model
-    context = "Where is the red line?"
-    before, _ = encode_pair(tokenizer, context, " x")
-    token = int(model(input_ids=torch.tensor([before])).logits[0, -1].argmax())
-    candidates = [tokenizer.decode([i]) for i in range(300, 600)]
-    found = loglikelihoods(model, tokenizer, [(context, [" " + c for c in candidates if c.strip()])], 64)[0]
-    best = [f for f in found if f.greedy and f.tokens == 1]
-    assert all(f.total >= max(g.total for g in found if g.tokens == 1) - 1e-5 for f in best)
-    assert best or token < 300
+    encoder = encoder_for(tokenizer)
+    sentence = "Where is the red line at the top of a very long story and which colour has the sky over it now"
+    words, requests = sentence.split(), []
+    for number in range(1, len(words) + 1):
+        context = " ".join(words[:number])
+        before = encoder.encode_prompt(context)
+        (token,) = model.generate(torch.tensor([before]), max_new_tokens=1, do_sample=False, pad_token_id=0)[0].tolist()
+        text = (tokenizer.convert_ids_to_tokens(token) or "").replace("\u2581", " ")
+        if text.strip() and encoder.encode_prompt(context + text) == [*before, token]:
+            requests.append((context, [text]))
+    assert requests
+    found = [row[0] for row in loglikelihoods(model, tokenizer, requests, 8)]
+    assert all(one.greedy and one.tokens == 1 for one in found)
+    others = [" " + text for i in range(300, 600) if (text := tokenizer.decode([i])).strip()]
+    (rest,) = loglikelihoods(model, tokenizer, [(requests[0][0], others)], 64)
+    assert all(found[0].total >= other.total - 1e-5 for other in rest if other.tokens == 1)
 
 
 def test_blanks_between_go_to_the_continuation(text_model):

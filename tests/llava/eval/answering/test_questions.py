@@ -128,7 +128,7 @@ def test_science_questions_as_upstream_asks_them(tmp_path):
     assert (text.image, text.prompt) == (None, f"Which?\nA. x\nB. y\n{LETTER}")
     assert read_science_questions(path)[1].prompt == "Which?\nA. x\nB. y"
     path.write_text(json.dumps([*rows, {"id": "9"}]))
-    with pytest.raises(EvaluationError, match=r"1 entry is no question.*entry 3"):
+    with pytest.raises(EvaluationError, match=r"1 entry is not a question.*entry 3"):
         read_science_questions(path)
     path.write_text(json.dumps(rows)[:-9])
     with pytest.raises(EvaluationError, match=r"not valid JSON.*is it whole"):

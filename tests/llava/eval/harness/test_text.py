@@ -345,7 +345,7 @@ def test_wrong_arguments_are_named_at_once(tiny_llava):
     for words in (
         "pretrained=CHECKPOINT is needed",
         "dtype=fp8: allowed: fp32",
-        "device=gpu: 'gpu' is no device",
+        "device=gpu: 'gpu' is not a device",
         "batch_size: '0' is not",
         "model_bas: no such argument; did you mean 'model_base'?",
         "did you mean 'vicuna_v1'?",
