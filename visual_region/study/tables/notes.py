@@ -103,10 +103,10 @@ def _other_seeds(board: Board) -> list[str]:
             other.append(f"{_name(row, board)} ({listed('seed', own)})")
     if not other:
         return []
-    what = agree(len(other), "this row has", "these rows have")
+    has, compared = agree(len(other), "this row has", "these rows have"), agree(len(other), "is", "are")
     return [
-        f"{what} other seeds than {board.reference} and are compared with it on the seeds that both have, while each "
-        f"average is over all seeds of its row: {some(other, _SEEN)}"
+        f"{has} other seeds than {board.reference} and {compared} compared with it on the seeds that both have, while "
+        f"each average is over all seeds of its row: {some(other, _SEEN)}"
     ]
 
 
