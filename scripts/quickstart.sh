@@ -95,7 +95,7 @@ stage curve "$PYTHON" -m visual_region curve --model-path "$OUT/lora" "${CURVE[@
 # If all layers are tuned, none lies outside the region.
 ANYWHERE=()
 [ "${TUNE_LAYERS:-}" != all ] || ANYWHERE=(--anywhere)
-# Of an earlier version, which did not do that. This stage has nothing to go on from.
+# An earlier version recorded this stage without --anywhere. An unfinished one begins anew, so its record is not needed.
 [ -e "$OUT/stages/remove" ] || rm -f "$OUT/stages/remove.settings"
 # Remove two layers, let the rest learn the whole model's answers on training data, and measure the same questions.
 stage remove "$PYTHON" -m visual_region prune --model-path "$OUT/lora" --scores "$OUT/scores.json" --remove 2 \

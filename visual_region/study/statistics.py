@@ -66,7 +66,7 @@ def covers_text(seeds: Iterable[int], questions: str = QUESTIONS) -> str:
     """
     several = {number > 1 for number in seeds}
     if several == {True, False}:
-        return f"{questions} and seeds (of a row with one seed: {questions} only)"
+        return f"{questions} and seeds, or {questions} only for a row with one seed"
     return f"{questions} and seeds" if True in several else f"{questions} only"
 
 

@@ -94,8 +94,7 @@ def _values(board: Board, blocks: Blocks, shares: bool) -> Grid:
     ]
     covered = covers_text(len(board.seeds_of(row)) for row in board.rows if not row.is_backbone)
     caption = (
-        "Scores in percent: mean over the seeds ± standard deviation over the seeds (95% interval over "
-        f"{covered.replace(' (', '; ').rstrip(')')}). "
+        f"Scores in percent: mean over the seeds ± standard deviation over the seeds (95% interval over {covered}). "
     )
     if any(board.is_log(column) for column in board.columns):
         caption += "A perplexity is a geometric mean over the seeds; lower is better. "
