@@ -14,7 +14,7 @@ from tests.conftest import REPOSITORY
 
 STUDY = REPOSITORY / "docs/study"
 PLAN = REPOSITORY / "plans/embedded.yaml"
-IN_TEXT = ("selections", "depths", "shares", "text", "cost")
+IN_TEXT = ("selections", "depths", "shares", "pruning", "reversion", "text", "cost")
 """The tables that the text has."""
 
 
@@ -61,10 +61,13 @@ def test_the_tables_are_those_of_the_cells(tmp_path, command, monkeypatch, capsy
         assert sentence in " ".join(page.read_text(encoding="utf-8").split()), page
 
 
-def test_the_text_has_the_tables():
+def test_the_text_has_the_tables_and_figures():
     text = (STUDY / "README.md").read_text(encoding="utf-8")
-    assert filled(text, STUDY / "tables") == text, "run python scripts/study_page.py docs/study"
+    assert filled(text, STUDY) == text, "run python scripts/study_page.py docs/study"
     assert all(f"<!-- table {name} -->" in text for name in IN_TEXT)
+    figures = {file.stem for file in (STUDY / "figures").glob("*.png")}
+    assert figures
+    assert all(f"<!-- figure {name} -->" in text for name in figures)
 
 
 def test_the_plan_is_the_one_that_ran():

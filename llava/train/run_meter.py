@@ -52,6 +52,7 @@ class RunMeter(TrainerCallback):
     Each start of a run is an entry of `starts`; steps that a killed run made after its last checkpoint are made again
     and count twice in `seconds` and `device_hours`, because they were paid for twice. `samples` and `tokens` are those
     that the steps saw, of all processes; `tokens` are positions of the decoder, image tokens included, padding not.
+    `peak_memory_bytes` is of the first process: the most of the starts that have recorded it.
     A file that is there already is of an earlier start of this run.
     """
 
@@ -92,6 +93,7 @@ class RunMeter(TrainerCallback):
         self._written = time.perf_counter()
         start, args = self.starts[-1], self.trainer.args
         start |= {"to_step": state.global_step, "seconds": round(self._written - self._began, 3)}
+        start["peak_memory_bytes"] = peak_memory(args.device)
         if not args.should_save:
             return
         number = args.world_size * max(args.n_gpu, 1)
@@ -107,7 +109,8 @@ class RunMeter(TrainerCallback):
             "device_hours": seconds * number / 3600,
             "samples_per_second": samples / counted if counted else None,
             "tokens_per_second": tokens / counted if counted else None,
-            "peak_memory_bytes": peak_memory(args.device),
+            # Starts that earlier versions recorded do not have it.
+            "peak_memory_bytes": max(one.get("peak_memory_bytes", 0) for one in self.starts),
             "loss": {"first": losses[0], "last": losses[-1]} if losses else None,
         }
         devices = {"name": device_name(args.device), "number": number, "threads": torch.get_num_threads()}

@@ -1,4 +1,4 @@
-"""The page of a published study gets the tables of its folder, and the rest of its text stays."""
+"""The page of a published study gets the tables and figures of its folder, and the rest of its text stays."""
 
 import runpy
 import sys
@@ -32,16 +32,30 @@ def test_places_get_the_first_table_with_caption_and_notes(folder, monkeypatch, 
     for _ in range(2):
         runpy.run_path(str(REPOSITORY / "scripts/study_page.py"), run_name="__main__")
         assert page.read_text() == PAGE.format(ONE, TWO)
-    assert "has the tables of" in capsys.readouterr().out
+    assert "has the tables and figures of" in capsys.readouterr().out
 
 
 def test_pages_without_a_place_or_a_table(folder):
     whole = "<!-- table one -->\n<!-- end -->\n"
     for page in ("text", "Text <!-- table one -->\n<!-- end -->\n", "<!-- table two -->\ntext\n" + whole, whole[:-5]):
-        with pytest.raises(ValueError, match=r"\d of \d places for tables can be used"):
-            filled(page, folder / "tables")
+        with pytest.raises(ValueError, match=r"\d of \d places for tables and figures can be used"):
+            filled(page, folder)
     (folder / "tables/two.md").write_text("nothing")
     with pytest.raises(ValueError, match=r"two\.md holds no table with a caption"):
-        filled(whole.replace("one", "two"), folder / "tables")
+        filled(whole.replace("one", "two"), folder)
     with pytest.raises(ValueError, match=r"the page names the table three; in .* there are: one, two"):
-        filled(whole.replace("one", "three"), folder / "tables")
+        filled(whole.replace("one", "three"), folder)
+
+
+def test_places_get_figures_with_their_captions(folder):
+    captions = "# Figures\n\n## A: title\n\n![A: title](a.svg)\n\nShows a.\n\n- a note\n\n## B\n\nNot drawn: no b.\n"
+    place = "Text.\n\n<!-- figure a -->\n{}<!-- end -->\n"
+    with pytest.raises(ValueError, match=r"names the figure a; in .*captions\.md there are: none"):
+        filled(place.format(""), folder)
+    (folder / "figures").mkdir()
+    (folder / "figures/captions.md").write_text(captions)
+    content = "\n![A: title](figures/a.png)\n\n*A: title.* Shows a.\n\n"
+    for old in ("", "\nold\n\n", content):
+        assert filled(place.format(old), folder) == place.format(content)
+    with pytest.raises(ValueError, match=r"names the figure b; in .*captions\.md there are: a"):
+        filled(place.replace("figure a", "figure b").format(""), folder)

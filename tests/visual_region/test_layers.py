@@ -7,7 +7,7 @@ import pytest
 
 from llava.checkpoint.record import LayerRecord
 from visual_region.layers import GRAMMAR, LayerSelection, LayerSelectionError
-from visual_region.strategies import STRATEGIES
+from visual_region.strategies import ORDERS, STRATEGIES
 
 RANDOM_8 = [4, 7, 9, 15, 18, 20, 21, 25]
 
@@ -282,6 +282,10 @@ def test_unusable_score_file(tmp_path, text):
     assert "scores.json" in error(f"{path}#bi:1", 4)
 
 
-def test_grammar_text_lists_every_strategy():
-    for name in STRATEGIES:
+def test_grammar_text_lists_every_strategy_and_order():
+    for name in (*STRATEGIES, "random:8@0"):
         assert name in GRAMMAR
+    for order in ORDERS:
+        # The highest are taken if no order is given.
+        use = "'scores.json#bi:8' (highest)" if order == "highest" else f"'scores.json#bi:{order}:8'"
+        assert use in GRAMMAR

@@ -172,13 +172,13 @@ def listing(plan: Plan, jobs: Mapping[str, Job], wanted: Sequence[Job], stages: 
     for state in states:
         number = str(list(jobs).index(state.job.name) + 1)
         rows.append([number, state.job.name, *_described(state, estimate)])
+    shared = state_of(stages)
     if stages.steps:
-        shared = state_of(stages)
         rows.insert(1, ["", "shared stages", *_described(shared, None)])
     words = [state.word for state in states]
     counts = ", ".join(f"{words.count(word)} {word}" for word in ("done", "running", "failed", "left"))
     used = f"device hours used: {estimate.used:,.2f}"
-    left = estimate.text(estimate.left(states)) or "nothing"
+    left = estimate.text(estimate.left(states, shared)) or "nothing"
     lines = [text_table(rows, "><<<<>"), f"{plan.name}: {count(len(states), 'cell')} in {plan.out}: {counts}"]
     lines.append(f"{used}; left: {left}")
     others = sorted({file.parent.name for file in (plan.out / CELLS).glob(f"*/{CELL_FILE}")} - jobs.keys())

@@ -15,6 +15,9 @@ from visual_region.study.plan_checks import depth_of, filled, tuned_layers
 from visual_region.study.state import State
 from visual_region.study.steps import EVALUATE, TRAIN, Job, places
 
+SHARED = "the shared stages"
+"""Their name among what has no estimate: they are any commands."""
+
 
 @dataclass(frozen=True)
 class Price:
@@ -32,7 +35,7 @@ class Left:
     Attributes:
         hours: device hours, of the steps that have an estimate.
         most: the same, if every training recomputes all layers; only the cost model tells them apart.
-        unknown: steps without an estimate.
+        unknown: steps without an estimate, and `SHARED` for those of the shared stages.
         measured: whether finished cells are behind it.
     """
 
@@ -61,10 +64,10 @@ class Estimate:
                 taken[step].append(hours / share_of(state.job) if step == TRAIN else hours)
         self._mean: Mapping[str, float] = {step: fmean(hours) for step, hours in taken.items()}
 
-    def left(self, states: Iterable[State]) -> Left:
-        """Of these cells, what is not finished."""
+    def left(self, states: Iterable[State], stages: State | None = None) -> Left:
+        """Of these cells, and of the shared stages, what is not finished."""
         hours = most = 0.0
-        unknown, measured = set(), False
+        unknown, measured = {SHARED} if stages and stages.left else set(), False
         for state in states:
             for step in state.left:
                 factor = share_of(state.job) if step.name == TRAIN else 1
@@ -86,7 +89,8 @@ class Estimate:
     def text(self, left: Left) -> str:
         """What is left, in words."""
         if not left.hours:
-            return "" if not left.unknown else self.note or "no estimate before the first cell is finished"
+            of_cells = self.note or "no estimate before the first cell is finished"
+            return SHARED if left.unknown == {SHARED} else of_cells if left.unknown else ""
         more = f" ({left.most:,.1f} if all layers are recomputed)" if left.most > 1.01 * left.hours else ""
         said = f"about {left.hours:,.1f} device hours{more}"
         if left.measured and self.devices == 1:

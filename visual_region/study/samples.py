@@ -84,7 +84,14 @@ class Row:
 
     @property
     def selection(self) -> str | None:
+        """The text of `--tune_layers` of the first seed; None for the backbone."""
         return next(iter(self.cells.values())).cell.selection
+
+    @property
+    def selections(self) -> str | None:
+        """The texts of `--tune_layers` of all seeds, each once, joined by "; "; None for the backbone."""
+        texts = (result.cell.selection for result in self.cells.values())
+        return "; ".join(dict.fromkeys(text for text in texts if text is not None)) or None
 
     @property
     def is_backbone(self) -> bool:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from llava.checkpoint.card import read_run
 from llava.train.arguments import parse_arguments
 from llava.train.checkpoint import held_zero_stage
 from llava.train.memory import step_memory
@@ -197,6 +198,20 @@ def test_losses_are_those_of_one_process(runs, mode, sharding):
     assert len(one) == 4
     assert all(one)
     assert losses(runs / f"{mode}-{sharding}") == pytest.approx(one, abs=1e-5)
+
+
+@pytest.mark.parametrize("sharding", SHARDING)
+def test_run_json_counts_what_all_processes_saw(runs, sharding):
+    """The samples and tokens of one process, and the hours of both devices."""
+    one, both = (read_run(runs / f"lora-{name}") for name in ("one", sharding))
+    assert [run["devices"]["number"] for run in (one, both)] == [1, 2]
+    assert [run["batch_size"] for run in (one, both)] == [4, 4]
+    # Four steps.
+    assert [run["samples"] for run in (one, both)] == [16, 16]
+    assert both["tokens"] == one["tokens"] > 16
+    assert one["device_hours"] == pytest.approx(one["seconds"] / 3600)
+    assert both["device_hours"] == pytest.approx(both["seconds"] * 2 / 3600)
+    assert both["samples_per_second"] == pytest.approx(16 / both["starts"][0]["counted_seconds"])
 
 
 def test_modality_groups_are_those_of_one_process(runs):

@@ -1,6 +1,7 @@
 """run.json: what a training was and what it cost, also if it was killed and resumed."""
 
 import json
+import subprocess
 import time
 
 import pytest
@@ -12,6 +13,7 @@ from llava.tiling import Tiling
 from llava.train.llava_trainer import LLaVATrainer
 from llava.train.run_meter import decoder_positions
 from llava.train.train import train
+from tests.conftest import REPOSITORY
 
 
 def read(folder):
@@ -28,13 +30,15 @@ def test_what_a_run_was(tiny, train_flags, tmp_path, monkeypatch):
 
     monkeypatch.setattr(LLaVATrainer, "compute_loss", spy)
     output = tmp_path / "out"
-    changes = {"lora_enable": True, "lora_r": 4, "tune_layers": "0,3", "data_share": "50%", "seed": 3}
+    changes = {"lora_enable": True, "lora_r": 4, "tune_layers": "0,3", "seed": 3}
+    changes |= {"data_share": "50%", "data_seed": 5}
     train(
         argv=train_flags(output, max_steps=3, per_device_train_batch_size=2, gradient_accumulation_steps=2, **changes)
     )
     run = read(output)
     assert run["selection"]["layers"] == [0, 3]
-    settings = {"kind": "lora", "seed": 3, "data_share": "50%", "batch_size": 4, "steps": 3, "finished": True}
+    settings = {"kind": "lora", "seed": 3, "data_share": "50%", "data_seed": 5, "batch_size": 4, "steps": 3}
+    settings |= {"finished": True}
     assert {name: run[name] for name in settings} == settings
     assert run["samples"] == sum(len(batch["input_ids"]) for batch in batches) == 12
     images = sum(int((batch["input_ids"] == IMAGE_TOKEN_INDEX).sum()) for batch in batches)
@@ -50,6 +54,12 @@ def test_what_a_run_was(tiny, train_flags, tmp_path, monkeypatch):
     assert run["loss"]["first"] > 0
     assert run["versions"]["torch"] == torch.__version__
     assert config["model_type"] == "llava_llama"
+    # A release archive has no commit.
+    if (REPOSITORY / ".git").exists():
+        git = ["git", "-C", str(REPOSITORY), "rev-parse", "HEAD"]
+        head = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+        # "+" if files differ from it.
+        assert run["commit"] in (head, f"{head}+")
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -82,6 +92,7 @@ def test_a_killed_run_is_paid_for(tiny, train_flags, tmp_path, monkeypatch):
 
     monkeypatch.setattr(LLaVATrainer, "training_step", die)
     monkeypatch.setattr("llava.train.run_meter._EVERY", 0.0)
+    monkeypatch.setattr("llava.train.run_meter.peak_memory", lambda device: 3 * 10**9)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         train(argv=train_flags(output, max_steps=5, **flags))
     killed = read(output)
@@ -89,19 +100,24 @@ def test_a_killed_run_is_paid_for(tiny, train_flags, tmp_path, monkeypatch):
     assert [(one["from_step"], one["to_step"]) for one in killed["starts"]] == [(0, 3)]
     # Counted at the checkpoint of step 2; three samples a step.
     assert killed["starts"][0]["samples"] == 6
+    # As an earlier version recorded a start that was killed in its first step.
+    earlier = {"from_step": 0, "to_step": 0, "seconds": 1.0, "samples": 0, "tokens": 0}
+    (output / RUN_FILE).write_text(json.dumps(killed | {"starts": [earlier, *killed["starts"]]}))
     monkeypatch.setattr(LLaVATrainer, "training_step", original)
+    monkeypatch.setattr("llava.train.run_meter.peak_memory", lambda device: 2 * 10**9)
     train(argv=train_flags(output, max_steps=5, **flags))
     run = read(output)
     assert run["finished"]
-    assert run["starts"][0] == killed["starts"][0]
-    assert [(one["from_step"], one["to_step"], one["samples"]) for one in run["starts"][1:]] == [(2, 5, 9)]
+    assert run["starts"][:2] == [earlier, *killed["starts"]]
+    assert [(one["from_step"], one["to_step"], one["samples"]) for one in run["starts"][2:]] == [(2, 5, 9)]
     assert run["seconds"] == pytest.approx(sum(one["seconds"] for one in run["starts"]))
     assert run["samples"] == 15
     assert run["steps"] == 5
     # The seconds after the checkpoint had no samples that were counted.
-    first, second = run["starts"]
+    first, second = run["starts"][1:]
     assert first["counted_seconds"] < first["seconds"]
     assert run["samples_per_second"] == pytest.approx(15 / (first["counted_seconds"] + second["counted_seconds"]))
+    assert [one["peak_memory_bytes"] for one in (first, second, run)] == [3 * 10**9, 2 * 10**9, 3 * 10**9]
 
 
 @pytest.mark.parametrize(("changes", "starts"), [({}, 2), ({"learning_rate": 1e-4}, 1)])

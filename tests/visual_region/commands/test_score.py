@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from matplotlib import pyplot
 from safetensors.torch import load_file, save_file
 
 from llava.checkpoint.folder import open_checkpoint
@@ -349,6 +350,33 @@ def test_selections_their_overlap_and_their_stability(scored, tmp_path, capsys):
     assert "stability over samples: overlap with resamples" in text
     assert "It does not cover another training of the model" in text
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_spread_and_random_layers_are_printed_and_drawn(scored, tmp_path, capsys, monkeypatch):
+    """The resamples choose in the order of the selection; layers of a seed have no resamples."""
+    figures, specs = [], (f"{scored}#bi:spread:3", "random:2@0")
+    with monkeypatch.context() as patch:
+        # Kept open, to be looked into.
+        patch.setattr(pyplot, "close", figures.append)
+        call(select, *specs, "--stability", "--output", tmp_path / "s.json", "--picture", tmp_path / "s.png")
+    (axis,) = figures[0].axes
+    labels = [label.get_text() for label in axis.get_yticklabels()]
+    # The rows of the picture whose cells hold shares of resamples.
+    rows = {text.get_position()[1] for text in axis.texts}
+    pyplot.close("all")
+    assert (labels, rows) == ([f"{scored.name}#bi:spread:3", "random:2@0"], {0.5})
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+    said, content = capsys.readouterr().out, json.loads((tmp_path / "s.json").read_text())
+    for spec, row in zip(specs, content["selections"], strict=True):
+        layers = LayerSelection.parse(spec, 6)
+        assert row["layers"] == list(layers)
+        assert f"--tune_layers {layers.as_list_spec()}\n" in said
+        assert layers.picture() in said
+    stable, none = (row["stability"] for row in content["selections"])
+    assert [sum(stable["share"][start : start + 2]) for start in (0, 2, 4)] == pytest.approx([1, 1, 1])
+    assert none is None
+    assert said.count("stability over samples: overlap with resamples") == 1
+    assert said.count("stability: none, because") == 1
 
 
 def test_selecting_needs_a_depth():

@@ -58,7 +58,12 @@ def test_the_list(small_study, command, capsys, monkeypatch):
     said = capsys.readouterr().out
     # Two devices, half an hour a training; the share of 25% takes a quarter of it.
     assert "device hours used: 0.50; left: about 2.6 device hours, 79 min" in said
-    assert "with 2 devices (from 1 finished cell; without attention, curve, evaluate, reversion" in said
+    assert "with 2 devices (from 1 finished cell; without attention, curve, evaluate, reversion)" in said
+    # As where the cells were copied from another machine without the shared stages.
+    shutil.rmtree(small_study.out / "stages")
+    command("study", "plan.yaml", "--only", "text", "--list")
+    said = capsys.readouterr().out
+    assert said.endswith("2 done, 0 running, 0 failed, 0 left\ndevice hours used: 0.50; left: the shared stages\n")
 
 
 def test_the_cost_model_prices_what_was_not_measured(small_study, tiny, command, capsys):
@@ -67,7 +72,7 @@ def test_the_cost_model_prices_what_was_not_measured(small_study, tiny, command,
     command("study", "plan.yaml", "--list", *prices)
     said = capsys.readouterr().out
     hours = float(re.search(r"left: about ([\d.,]+) device hours", said)[1].replace(",", ""))
-    assert "(cost model, my device; without attention, curve, reversion, score, text)" in said
+    assert "(cost model, my device; without attention, curve, reversion, score, text, the shared stages)" in said
     flags = ["--tflops", "0.000001", "--lora-r", 8, "--samples", 1000, "--vision-tower", tiny.tower]
     flags += ["--output", small_study.root / "p.json"]
     command("plan", "--model-path", tiny.llm, *flags, "--tune-layers", "all", "--tune-layers", "top:2")

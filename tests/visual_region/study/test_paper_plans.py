@@ -2,7 +2,7 @@
 
 Each plan is run once, with a few of its rows: every experiment, step and benchmark of the plan, its tables and figures.
 All data lies where the plans and their scripts look for it. What differs from a user's run: the model and its tower,
-sizes (batch, LoRA, length of texts and answers), one layer removed for the curve, one share of the data.
+sizes (batch, LoRA, length of texts and answers), one layer removed for the curve, one share of the data besides all.
 """
 
 import io
@@ -40,6 +40,8 @@ SMALL = {
 }
 SHORT = {"curve": "--most 1 --max_new_tokens 2", "reversion": f"--batch-size {SAMPLES}"}
 """Further flags of the plan's commands."""
+SHARES = [100, 25]
+"""Percent of the data, of the plan that compares shares."""
 CHAT = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: "
 ANY = Options(check_counts=False)
 VISUAL = {"selections", "depths", "shares"}
@@ -145,8 +147,8 @@ def study(place, make_model, tiny, siglip, python):
             "evaluate.flags": "--max_new_tokens 2",
             **{f"experiments.{key}.rows": json.dumps(chosen) for key, chosen in rows.items()},
             **{key: f"{plan[key]} {flags}" for key, flags in SHORT.items() if key in plan},
-            # Each share would be a cell of its own.
-            **({"experiments.shares.shares": "[100]"} if "shares" in rows else {}),
+            # Each further share would be a cell of its own.
+            **({"experiments.shares.shares": json.dumps(SHARES)} if "shares" in rows else {}),
         }
         words = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
         out = place / "out" / name
@@ -170,14 +172,17 @@ def samples_of(reports):
 
 
 def check_cell(result, plan):
-    """Everything that the experiments of a cell need is there, of all samples."""
+    """Everything that the experiments of a cell need is there, of all samples; trained on its share of the data."""
     folder, experiments = result.folder, set(result.cell.experiments)
     assert result.finished
     columns = plan["evaluate"]["columns"] if experiments & VISUAL else []
     columns = columns + (plan["evaluate"]["text_columns"] if "text" in experiments else [])
     assert samples_of(result.reports) == {name: SCORED.get(name, SAMPLES) for name in columns}
     if result.cell.selection is not None:
-        assert result.run["samples"] == SAMPLES
+        share = result.cell.share
+        assert result.run["samples"] == result.run["data"]["samples"] == SAMPLES * share / 100
+        assert result.run["data_share"] == f"{share:g}%"
+        assert result.run["data_seed"] == (None if share == 100 else result.cell.seed)
         assert result.run["finished"]
     if "curve" in experiments:
         assert ScoreFile.read(folder / "scores.json").content["data"]["samples"] == SAMPLES
@@ -223,10 +228,12 @@ def test_a_plan(study, name, model_type, row, layers, others, figures):
     plan, out = study(name, model_type, rows)
     results = read_results(out)
     assert {result.cell.row for result in results} == {chosen for names in rows.values() for chosen in names}
+    assert {result.cell.share for result in results} == set(SHARES if "shares" in rows else [100])
     for result in results:
         check_cell(result, plan)
         if result.cell.row == row:
             assert (result.cell.layers, result.cell.depth) == (layers, plan["layers"])
-    tables = {"cost", *(rows.keys() & {*VISUAL, "text"}), *({"importance"} if "curve" in rows else ())}
+    tables = {"cost", *(rows.keys() & {*VISUAL, "text", "reversion"})}
+    tables |= {"importance", "pruning"} if "curve" in rows else set()
     assert {file.stem for file in (out / "tables").glob("*.tex")} == tables
     assert {file.stem for file in (out / "figures").glob("*.svg")} == {"figure2-depths", "figure3-hours"} | figures

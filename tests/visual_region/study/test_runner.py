@@ -86,8 +86,9 @@ def test_a_dry_run_of_scripts_finishes_no_step(small_study, command, monkeypatch
     assert kinds(small_study.log())[:2] == ["stage", "train all-seed0"]
 
 
-def test_killed_at_each_call_it_goes_on(small_study, study, command):
-    """Every step of a cell, and a cell that needs its scores."""
+@pytest.mark.parametrize("kill", ["KILL_AT", "KILL_AFTER"])
+def test_killed_at_each_call_it_goes_on(small_study, study, command, kill):
+    """Every step of a cell, and a cell that needs its scores; before a step writes anything, and after all of it."""
     small_study.change("selections: {rows: [all, top, bi]}", "selections: {rows: [all, bi]}")
     small_study.change("shares: {rows: [top]", "shares: {rows: [bi]")
     small_study.change("[100, 25]", "[100]")
@@ -100,9 +101,12 @@ def test_killed_at_each_call_it_goes_on(small_study, study, command):
     assert kinds(calls) == ["stage", *steps]
     for call in range(1, len(calls) + 1):
         shutil.rmtree(small_study.out)
-        code, _ = study(KILL_AT=str(call))
+        code, _ = study(**{kill: str(call)})
         assert code == -signal.SIGKILL
         before = small_study.log()
+        if kinds(before)[-1] == "train all-seed0":
+            trained = small_study.out / "cells/all-seed0/train/run.json"
+            assert trained.is_file() == (kill == "KILL_AFTER")
         command("study", "plan.yaml")
         after = small_study.log()
         assert before + after[1:] == calls, "the killed step starts again, and nothing else"

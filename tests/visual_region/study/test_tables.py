@@ -95,13 +95,15 @@ def test_selections_as_markdown(tables):
     lines = (tables / "selections.md").read_text(encoding="utf-8").splitlines()
     head = next(line for line in lines if line.startswith("|  |"))
     assert [cell.strip() for cell in head.strip("|").split("|")] == [
-        *("", "layers", "seeds", "shape", "colour", "GQA", "average", "kept")
+        *("", "layers", "seeds", "shape", "colour", "GQA", "average", "kept", "less sparse-uniform")
     ]
     first = lines[lines.index(head) + 2]
     assert first.startswith(f"| all layers | {DEPTH} of {DEPTH} | 3 | ")
-    assert first.endswith("| 100% |")
+    assert re.search(r"\| 100% \| [+-]\d\.\d \(-\d+\.\d to \d+\.\d\) \|$", first), first
     top = next(line for line in lines if line.startswith("| top |"))
-    assert re.search(r"\| \d\d\.\d% \(\d\d\.\d to \d\d\.\d\) \|$", top), top
+    assert re.search(r"\| \d\d\.\d% \(\d\d\.\d to \d\d\.\d\) \| -\d+\.\d \(-\d+\.\d to -\d+\.\d\) \|$", top), top
+    claim = next(line for line in lines if line.startswith("| sparse-uniform |"))
+    assert claim.endswith("| – |")
     assert "**" not in top
     assert any("each seed tunes other layers" in line and "random" in line for line in lines)
 
@@ -304,3 +306,12 @@ def test_the_main_sentence(made_study):
         result_sentence(results, COLUMNS, row="spread")
     with pytest.raises(StudyError, match="no row tunes the layers of sparse-uniform:25%"):
         result_sentence([r for r in results if r.cell.row != "sparse-uniform"], COLUMNS)
+
+
+def test_a_record_names_the_selection_of_every_seed(tables):
+    """Once, if all seeds have the same."""
+    found = {row["row"]: row["selection"] for name in ("selections", "text") for row in content(tables, name)["rows"]}
+    assert found["random"] == "random:3@0; random:3@1; random:3@2"
+    assert found["top"] == "top:25%"
+    assert found["backbone"] is None
+    assert {line["selection"] for line in records(tables, "cost") if line["row"] == "random"} == {found["random"]}

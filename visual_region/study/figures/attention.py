@@ -63,7 +63,8 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     caption = (
         "Attention of each layer to the image in each sample: the sum over image tokens, heads and query tokens, "
         f"divided by the number of image tokens and of heads. {seeds_text(rows)}, {samples} for each; a line "
-        "of colours is a sample. The brightest colour is that of the highest 0.5% of the values."
+        "of colours is a sample, the one with the shortest text at the top: a longer text has more query tokens, and "
+        "so a larger sum. The brightest colour is that of the highest 0.5% of the values."
     )
     return Drawing(figure, caption, missing)
 

@@ -1,17 +1,12 @@
 """Figure 1, left: perplexity with a part of the layers set back to the backbone's weights."""
 
-import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from llava.names import short_paths
 from llava.palette import PLAIN
-from llava.reading import read_json
 from visual_region.pictures.figure import COLUMN, PAGE, legend_below, new_figure, style_of
 from visual_region.study.figures.drawing import (
     Drawing,
-    NothingToDraw,
     across_of,
     intervals_text,
     label_of,
@@ -23,42 +18,32 @@ from visual_region.study.figures.drawing import (
     wrapped_all,
 )
 from visual_region.study.results import REVERSION_FILE, CellResult
-from visual_region.study.samples import StudyError
-from visual_region.study.statistics import Estimate, of_headlines
+from visual_region.study.reversions import Perplexities, part_label, reversions_of
+from visual_region.study.statistics import Estimate
 
 _PANELS = 4
 """At most so many next to each other."""
 _SPREAD = 0.8
 """Of the height of a line, for the series in it."""
 
-Table = Mapping[str, Any]
-"""A file of `python -m visual_region perplexity`."""
-
 
 def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     """A panel for each corpus, a line for each part of the layers, a series for each row of the study."""
     rows, missing = with_file(results, "reversion", REVERSION_FILE)
-    tables = {label_of(row): [_read(cell.folder / REVERSION_FILE) for cell in row.cells.values()] for row in rows}
-    every = [table for own in tables.values() for table in own]
-    variants = {name: entry["layers"] for table in every for name, entry in table["rows"].items()}
-    corpora = {name: details for table in every for name, details in table["corpora"].items()}
-    # Answers to images first: they are rendered by a template.
-    names = sorted(corpora, key=lambda name: "template" not in corpora[name])
-    if not names:
-        raise NothingToDraw(f"no {REVERSION_FILE} holds a perplexity yet")
-    short = short_paths(names)
-    titles = [str(Path(short[name]).with_suffix("")) for name in names]
+    found = reversions_of(rows)
+    own = {label_of(row): found.values[row.name, row.share] for row in rows}
+    names, variants = list(found.titles), found.variants
     across = across_of(len(names), _PANELS)
     down = -(-len(names) // across)
     height = down * (0.85 + (0.08 + 0.12 * len(rows)) * len(variants)) + 0.2 * (len(rows) > 1)
     figure, axes = new_figure(down, across, max(COLUMN, PAGE * across / _PANELS), height, len(names))
-    for place, (axis, name, title) in enumerate(zip(axes, names, titles, strict=True)):
-        lost = _panel(axis, tables, name, variants)
-        missing += [f"{title} is not measured for {row}: {', '.join(own)}" for row, own in lost.items() if own]
-        kind = "answers to images" if "template" in corpora[name] else "text"
+    for place, (axis, (name, title)) in enumerate(zip(axes, found.titles.items(), strict=True)):
+        lost = _panel(axis, own, name, variants)
+        missing += [f"{title} is not measured for {row}: {', '.join(parts)}" for row, parts in lost.items() if parts]
+        kind = "answers to images" if name in found.answers else "text"
         axis.set_title(f"{wrapped(title, 22)}\n({kind})")
         labels = (
-            [_label(layers, rows[0].depth) for layers in variants.values()]
+            [part_label(layers, rows[0].depth) for layers in variants.values()]
             if place % across == 0
             else [""] * len(variants)
         )
@@ -67,7 +52,7 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
         if place % across == 0:
             axis.set_ylabel("layers set back")
     if len(rows) > 1:
-        looks = {name: style_of(i) | {"linestyle": "none"} for i, name in enumerate(wrapped_all(tables))}
+        looks = {name: style_of(i) | {"linestyle": "none"} for i, name in enumerate(wrapped_all(own))}
         legend_below(figure, looks, 3)
     caption = (
         "Perplexity (lower is better) of the trained model as it is, and with parts of its layers set back to the "
@@ -78,24 +63,16 @@ def draw(results: Sequence[CellResult], columns: Sequence[str]) -> Drawing:
     return Drawing(figure, caption, missing)
 
 
-def _read(path: Path) -> Table:
-    table = read_json(path, "file of perplexities", StudyError)
-    if not isinstance(table, dict) or not {"rows", "corpora"} <= table.keys():
-        raise StudyError(f"{path} is not a file of `python -m visual_region perplexity`")
-    return table
-
-
 def _panel(
-    axis: Any, tables: Mapping[str, Sequence[Table]], corpus: str, variants: Mapping[str, Sequence[int]]
+    axis: Any, rows: Mapping[str, Perplexities], corpus: str, variants: Mapping[str, Sequence[int]]
 ) -> dict[str, list[str]]:
     """Draws one corpus; returns the variants that each row lacks."""
     found: dict[tuple[int, int], Estimate] = {}
-    lost: dict[str, list[str]] = {row: [] for row in tables}
-    for i, (row, own) in enumerate(tables.items()):
+    lost: dict[str, list[str]] = {row: [] for row in rows}
+    for i, (row, own) in enumerate(rows.items()):
         for j, variant in enumerate(variants):
-            cells = [table["rows"].get(variant, {}).get("perplexity", {}).get(corpus) for table in own]
-            if any(cells):
-                found[i, j] = _mean([cell for cell in cells if cell])
+            if (variant, corpus) in own:
+                found[i, j] = own[variant, corpus]
             else:
                 lost[row].append(variant)
     ends = {key: (e.value, e.value) if e.low is None else (e.low, e.high) for key, e in found.items()}
@@ -105,7 +82,7 @@ def _panel(
     low, high = min(ends[key][0] for key in near), max(ends[key][1] for key in near)
     near = {key for key in found if low / (high / low) <= found[key].value <= high * (high / low)}
     for (i, j), one in found.items():
-        y = j + _SPREAD * ((i + 0.5) / len(tables) - 0.5)
+        y = j + _SPREAD * ((i + 0.5) / len(rows) - 0.5)
         style = style_of(i) | {"linestyle": "none"}
         if (i, j) in near:
             axis.errorbar(one.value, y, xerr=whiskers(one.value, one.low, one.high), capsize=1.8, **style)
@@ -124,19 +101,3 @@ def _outside(axis: Any, value: float, y: float, right: bool, colour: str) -> Non
     text = f"{value:.3g} →" if right else f"← {value:.3g}"
     place = {"ha": "right" if right else "left", "va": "center", "fontsize": 7, "color": colour}
     axis.text(1 if right else 0, y, text, transform=axis.get_yaxis_transform(), **place)
-
-
-def _mean(cells: Sequence[Mapping[str, Any]]) -> Estimate:
-    """The geometric mean of the seeds' perplexities."""
-    logs = [math.log(cell["value"]) for cell in cells]
-    own = [None if cell["low"] is None else (math.log(cell["low"]), math.log(cell["high"])) for cell in cells]
-    return of_headlines(logs, own, cells[0]["samples"]).mapped(math.exp, None)
-
-
-def _label(layers: Sequence[int], depth: int | None) -> str:
-    """Layers as text: "none", "8-15", "all", or how many."""
-    if len(layers) in (0, depth):
-        return "all" if layers else "none"
-    if list(layers) == list(range(layers[0], layers[-1] + 1)):
-        return f"{layers[0]}–{layers[-1]}"
-    return f"{len(layers)} layers"

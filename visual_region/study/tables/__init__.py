@@ -1,15 +1,18 @@
-"""The paper's tables from any set of cells: scores, shares of the data, text, cost, importance of layers."""
+"""The paper's tables from any set of cells: scores, shares of the data, text, pruning, cost, importance of layers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from llava.eval.benchmarks import BENCHMARKS
+from visual_region.scores import ScoreError
 from visual_region.study.board import Board
 from visual_region.study.results import CellResult
-from visual_region.study.samples import Column, columns_of
+from visual_region.study.samples import Column, StudyError, columns_of
 from visual_region.study.tables.cost import cost_page
 from visual_region.study.tables.importance import importance_page
 from visual_region.study.tables.page import Page
+from visual_region.study.tables.pruning import pruning_page
+from visual_region.study.tables.reversion import reversion_page
 from visual_region.study.tables.scores import TABLES, score_page
 
 
@@ -17,6 +20,8 @@ def write_tables(
     results: Sequence[CellResult], columns: Sequence[str], folder: Path, reference: str | None = None
 ) -> list[Path]:
     """Writes every table for which there are cells, each as NAME.md, .tex, .csv and .json; returns the files.
+
+    A table of curves or of perplexities one of whose files is broken is left out, and one line says why.
 
     Args:
         columns: BENCHMARK or BENCHMARK/PART. Those of text are of the table of text alone, which also has the other
@@ -35,7 +40,21 @@ def pages(results: Sequence[CellResult], columns: Sequence[str], reference: str 
     of_text = {True: _text_columns(asked, results), False: tuple(column for column in asked if not column.is_text)}
     boards = {table: Board(results, of_text[table.text], table.experiment, reference) for table in TABLES}
     found = [score_page(table, board) for table, board in boards.items() if board.rows and of_text[table.text]]
-    return [*found, *filter(None, (cost_page(results, reference), importance_page(results)))]
+    others = (
+        lambda: pruning_page(results, [column.name for column in of_text[False]]),
+        lambda: reversion_page(results),
+        lambda: cost_page(results, reference),
+        lambda: importance_page(results),
+    )
+    return [*found, *filter(None, map(_made, others))]
+
+
+def _made(make: Callable[[], Page | None]) -> Page | None:
+    try:
+        return make()
+    except (StudyError, ScoreError) as reason:
+        print(f"a table is left out: {reason}")
+        return None
 
 
 def _text_columns(asked: Sequence[Column], results: Sequence[CellResult]) -> tuple[Column, ...]:

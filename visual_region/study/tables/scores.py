@@ -6,6 +6,7 @@ from typing import Any
 
 from visual_region.study.board import AVERAGE, Board, Entry
 from visual_region.study.samples import Row
+from visual_region.study.sentence import is_quarter
 from visual_region.study.statistics import Estimate, covers_text
 from visual_region.study.tables.notes import notes
 from visual_region.study.tables.page import NONE, Grid, Page, Text
@@ -23,6 +24,7 @@ class ScoreTable:
         experiment: of the cells that are its rows.
         text: its columns are the text benchmarks.
         order: of rows of one share, after the reference: (row, its average or None) -> key.
+        claims: its rows are also compared with the one of the paper's claim, a quarter of the layers, spread.
     """
 
     name: str
@@ -30,10 +32,13 @@ class ScoreTable:
     experiment: str
     text: bool
     order: Callable[[Row, float], Any]
+    claims: bool = False
 
 
 TABLES = (
-    ScoreTable("selections", "Selections of layers (Table 1)", "selections", False, lambda row, average: -average),
+    ScoreTable(
+        "selections", "Selections of layers (Table 1)", "selections", False, lambda row, average: -average, claims=True
+    ),
     ScoreTable(
         "depths", "Numbers of tuned layers (Tables 2 and 3)", "depths", False, lambda row, average: -(row.number or 0)
     ),
@@ -58,16 +63,19 @@ def score_page(table: ScoreTable, board: Board) -> Page:
             return (row.name != board.reference, table.order(row, _summary(board, found).value.value if found else -1))
 
         blocks.append([(row, entries[row.name]) for row in sorted(rows, key=key)])
-    grids = [_values(board, blocks, len(shares) > 1)]
+    claim = next(filter(is_quarter, board.rows), None) if table.claims and board.summary else None
+    grids = [_values(board, blocks, len(shares) > 1, claim)]
     if any(entry.ratio or entry.difference for block in blocks for _, found in block for entry in found.values()):
         grids.append(_differences(board, blocks, len(shares) > 1))
     records = [
-        _record(row, name, found.get(name), board.title_of(name))
+        score_record(row, name, found.get(name), board.title_of(name))
+        | (numbers("to_claim", _to_claim(board, row, claim) if name == board.summary else None) if claim else {})
         for block in blocks
         for row, found in block
         for name in [*board.names, *(column.name for column in board.absent)]
     ]
     facts = {"reference": board.reference, "columns": [column.name for column in board.columns]}
+    facts |= {"claim": claim.name} if claim else {}
     return Page(table.name, table.title, grids, notes(board), records, facts)
 
 
@@ -76,7 +84,7 @@ def _summary(board: Board, found: Mapping[str, Entry]) -> Entry:
     return found.get(AVERAGE) or next(iter(found.values()))
 
 
-def _values(board: Board, blocks: Blocks, shares: bool) -> Grid:
+def _values(board: Board, blocks: Blocks, shares: bool, claim: Row | None) -> Grid:
     kept = board.summary if board.reference else None
     head = ["", "layers", *(["data"] if shares else []), "seeds", *map(board.title_of, board.names)]
     lines = [
@@ -84,9 +92,10 @@ def _values(board: Board, blocks: Blocks, shares: bool) -> Grid:
             [
                 *labels(row, shares),
                 Text(NONE if row.is_backbone else str(len(board.seeds_of(row)))),
-                *(_value(found.get(name), board) for name in board.names),
+                *(value_text(found.get(name), board) for name in board.names),
                 *([_kept(found.get(kept), board)] if kept else []),
                 *([_of_whole(found.get(kept), row is board.whole)] if kept and board.whole else []),
+                *([_points(_to_claim(board, row, claim))] if claim else []),
             ]
             for row, found in block
         ]
@@ -107,6 +116,10 @@ def _values(board: Board, blocks: Blocks, shares: bool) -> Grid:
                 f"The last column: as a share of that of {board.reference} with {board.whole.share:g}% of the data. "
             )
             head.append(f"kept of {board.whole.share:g}%")
+    if claim:
+        what = "the average" if board.summary == AVERAGE else board.title_of(board.summary)
+        caption += f"The last column: {what} less that of {claim.name}, in points, paired by question and seed. "
+        head.append(f"less {claim.name}")
     caption += (
         "Bold: the best of a column, and every row that the 95% interval of the paired difference does not show to be "
         "worse. Each comparison is made by itself: of 20 rows that equal the best, one is not bold by chance."
@@ -118,7 +131,7 @@ def _differences(board: Board, blocks: Blocks, shares: bool) -> Grid:
     head = ["", "layers", *(["data"] if shares else []), *map(board.title_of, board.names)]
     lines = [
         [
-            [*labels(row, shares), *(_difference(found.get(name), board) for name in board.names)]
+            [*labels(row, shares), *(difference_text(found.get(name), board) for name in board.names)]
             for row, found in block
             if row.name != board.reference
         ]
@@ -134,7 +147,7 @@ def labels(row: Row, shares: bool) -> list[Text]:
     return [Text(row.name), Text(number), *([Text(f"{row.share:g}%")] if shares else [])]
 
 
-def _value(entry: Entry | None, board: Board) -> Text:
+def value_text(entry: Entry | None, board: Board) -> Text:
     if entry is None:
         return Text(NONE)
     found, digits = entry.value, 2 if entry.log else 1
@@ -156,7 +169,17 @@ def _of_whole(entry: Entry | None, is_whole: bool) -> Text:
     return Text("100%" if is_whole else f"{found.value:.1f}%", "" if is_whole else interval_text(found))
 
 
-def _difference(entry: Entry | None, board: Board) -> Text:
+def _to_claim(board: Board, row: Row, claim: Row) -> Estimate | None:
+    """The difference of what sums up a row to that of the claim's row, in points, paired by question and seed."""
+    had = [column for column in board.averaged if board.sample(row, column) and board.sample(claim, column)]
+    return None if row is claim or row.share != claim.share else board.difference(row, claim, had)
+
+
+def _points(found: Estimate | None) -> Text:
+    return Text(NONE) if found is None else Text(f"{found.value:+.1f}", interval_text(found))
+
+
+def difference_text(entry: Entry | None, board: Board) -> Text:
     if entry is None or (entry.difference is None and entry.ratio is None):
         return Text(NONE)
     if entry.difference is None:
@@ -175,7 +198,7 @@ def interval_text(found: Estimate, digits: int = 1) -> str:
     return f"{found.low:.{digits}f} to {found.high:.{digits}f}" if found.has_interval else "no interval"
 
 
-def _record(row: Row, name: str, entry: Entry | None, title: str) -> dict[str, Any]:
+def score_record(row: Row, name: str, entry: Entry | None, title: str) -> dict[str, Any]:
     """All numbers of a row in a column; None for what there is not."""
     record = row_record(row) | {"column": name, "title": title}
     record["unit"] = None if entry is None else "perplexity" if entry.log else "percent"
@@ -192,7 +215,7 @@ def row_record(row: Row) -> dict[str, Any]:
     """What a row is, for CSV and JSON."""
     return {
         "row": row.name,
-        "selection": row.selection,
+        "selection": row.selections,
         "layers": None if row.layers is None else list(row.layers),
         "number": row.number,
         "depth": row.depth,

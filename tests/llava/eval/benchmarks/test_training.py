@@ -318,7 +318,7 @@ def test_the_readme_lists_them():
         assert f"\n| {name} | train" in text
 
 
-def test_score_and_perplexity_read_them(tmp_path, run, program, command, tiny_llava):
+def test_score_perplexity_and_prune_read_them(tmp_path, run, program, command, tiny_llava):
     MAKERS["docvqa"](tmp_path / "raw")
     run("docvqa", "--raw", tmp_path / "raw", "--any-count", "--as-training", tmp_path / "t.json")
     data = [
@@ -333,3 +333,9 @@ def test_score_and_perplexity_read_them(tmp_path, run, program, command, tiny_ll
     assert json.loads((tmp_path / "s.json").read_text())["data"]["with_images"] == 5
     program("llava.eval.perplexity", *data, "--conv-mode", "v1", "--report-file", tmp_path / "p.json")
     assert json.loads((tmp_path / "p.json").read_text())["samples"] == 5
+    block = ["--block", 2, "--block-scores", tmp_path / "b.json", "--output", tmp_path / "pruned"]
+    command("prune", *data, "--samples", "all", "--conv-mode", "v1", *block)
+    assert json.loads((tmp_path / "b.json").read_text())["samples"] == 5
+    # Outside the tuned region, 0 and 3.
+    record = json.loads((tmp_path / "pruned/config.json").read_text())["visual_region"]
+    assert record["removed_layers"] in ([1, 2], [4, 5])
