@@ -3,13 +3,14 @@
 `python scripts/bench/study_rows.py plans/embedded.yaml --rows all sparse-uniform "1 layer" [--steps 30] [--rounds 3]`
 
 The cells of a study are trained one after another, perhaps on several machines, and their hours contain what changed in
-between. Here the rows train in turn, with the plan's command, its first seed and the same samples. The shared stages of
+between. Here the rows train in turn, with the plan's command, one seed and the same samples. The shared stages of
 the plan must be finished, and for rows that need them, the scores. The first row is the reference. The table has the
 median seconds over the rounds, and the median, lowest and highest ratio within a round. The seconds are those of
 run.json: from the first step to the last one, without loading and saving. Nothing else should run.
 """
 
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -28,26 +29,25 @@ from visual_region.study.steps import TRAIN, Command, job_of
 
 
 def commands(plan: Plan, rows: list[str]) -> dict[str, Command]:
-    """Row -> the command that trains its cell with the first seed and all the data.
+    """Row -> the command that trains its first cell with all the data.
 
     Raises:
         ValueError: the plan has no such cell.
     """
-    seed = min(planned.cell.seed for planned in cells_of(plan) if planned.cell.selection is not None)
-    found = {}
+    found: dict[str, Command] = {}
     for planned in cells_of(plan):
-        if (planned.cell.seed, planned.cell.share) == (seed, WHOLE) and planned.cell.selection is not None:
-            found[planned.cell.row] = next(step for step in job_of(plan, planned).steps if step.name == TRAIN).commands[
-                0
-            ]
+        if planned.cell.share == WHOLE and planned.cell.selection is not None and planned.cell.row not in found:
+            (train,) = (step for step in job_of(plan, planned).steps if step.name == TRAIN)
+            (found[planned.cell.row],) = train.commands
     if unknown := [row for row in rows if row not in found]:
-        raise ValueError(f"{plan.file} trains no row {', '.join(unknown)}; there are: {', '.join(found)}")
+        known = ", ".join(found) or "none"
+        raise ValueError(f"{plan.file} trains no row {', '.join(unknown)} with all the data; there are: {known}")
     return {row: found[row] for row in rows}
 
 
 def seconds_of(command: Command, output: Path, steps: int) -> float:
-    """Runs the training for a few steps; returns the seconds that its run.json records."""
-    words = [*command.words, "--max_steps", str(steps), "--save_strategy", "no"]
+    """Runs the training for a few steps and deletes what it trained; returns the seconds that its run.json records."""
+    words = [*command.words, "--seed", "0", "--max_steps", str(steps), "--save_strategy", "no"]
     environment = os.environ | command.environment | {"OUTPUT": str(output)}
     log = output.with_suffix(".log")
     with open(log, "w") as file:
@@ -55,6 +55,7 @@ def seconds_of(command: Command, output: Path, steps: int) -> float:
     run = read_run(output)
     if done.returncode or not run.get("finished"):
         raise ValueError(f"a training ended with status {done.returncode}: {log.read_text()[-2000:]}")
+    shutil.rmtree(output)
     return run["seconds"]
 
 

@@ -215,7 +215,8 @@ def draw(plan: Plan, cells: Sequence[PlannedCell]) -> None:
     written += draw_figures(results, columns, plan.out / FIGURES)
     older = {path for folder in (TABLES, FIGURES) for path in (plan.out / folder).iterdir()} - set(written)
     if older:
-        print(f"of an earlier plan, left as they are: {', '.join(sorted(str(path) for path in older))}")
+        names = ", ".join(sorted(map(str, older)))
+        print(f"from an earlier run, not written now and left as they are: {names}")
     unfinished = sum(not result.finished for result in results) + len(cells) - len(results)
     missing = f"; {count(unfinished, 'cell')} of {len(cells)} not finished" if unfinished else ""
     print(f"{count(len(written), 'file')} in {plan.out / TABLES} and {plan.out / FIGURES}{missing}")

@@ -7,7 +7,7 @@ from visual_region.curve_file import ANYWHERE, LIST, OUTSIDE, read_curve
 from visual_region.importance import METRICS
 from visual_region.study.board import Board
 from visual_region.study.results import CURVE_FILE, CellResult
-from visual_region.study.samples import Column, Row, StudyError, columns_of
+from visual_region.study.samples import Column, Row, StudyError, columns_of, visual
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,13 @@ class PruningCurves:
         boards: number of removed layers -> the scores of all rows without so many.
         removed: (row, share of the data) -> seed -> number of removed layers -> these layers, 0-based.
         orders: what the layers are removed by, in words; more than one if the curves differ in it.
+        of_text: benchmarks of text that the curves have and the boards leave out.
     """
 
     boards: Mapping[int, Board]
     removed: Mapping[tuple[str, float], Mapping[int, Mapping[int, tuple[int, ...]]]]
     orders: Sequence[str]
+    of_text: Sequence[str]
 
     @property
     def order(self) -> str:
@@ -30,14 +32,15 @@ class PruningCurves:
         return f" ({' or '.join(self.orders)})" if self.orders else ""
 
 
-def curves_of(rows: Sequence[Row], columns: Sequence[str]) -> PruningCurves:
+def curves_of(rows: Sequence[Row], columns: Sequence[str], reference: str | None = None) -> PruningCurves:
     """Reads the curves of rows: outside the region, or, of a model tuned in all layers, of any layers.
 
     Args:
         columns: BENCHMARK or BENCHMARK/PART. Benchmarks that only the curves were measured on are added.
+        reference: the row that the others are compared with; default: the one that tunes all layers.
 
     Raises:
-        StudyError: no curve has a score of the whole model.
+        StudyError: no curve has a score of the whole model in a benchmark of images.
         ScoreError: a file is not a curve.
     """
     found: dict[int, list[CellResult]] = {}
@@ -54,11 +57,11 @@ def curves_of(rows: Sequence[Row], columns: Sequence[str]) -> PruningCurves:
     # A curve can be of benchmarks that the cells were not evaluated on.
     measured = {name for cells in found.values() for cell in cells for name in cell.reports}
     asked = [*columns, *sorted(measured - {column.benchmark for column in columns_of(columns)})]
-    visual: tuple[Column, ...] = tuple(column for column in columns_of(asked) if not column.is_text)
-    boards = {number: Board(cells, visual) for number, cells in sorted(found.items())}
+    boards = {number: Board(cells, visual(asked), None, reference) for number, cells in sorted(found.items())}
     if 0 not in boards or not boards[0].columns:
-        raise StudyError(f"no {CURVE_FILE} has a score of the whole model")
-    return PruningCurves(boards, removed, list(orders))
+        raise StudyError(f"no {CURVE_FILE} has a score of the whole model in a benchmark of images")
+    of_text = [name for name in sorted(measured) if Column(name).is_text]
+    return PruningCurves(boards, removed, list(orders), of_text)
 
 
 def _order_text(by: str) -> str:

@@ -54,6 +54,11 @@ def columns_of(texts: Iterable[str]) -> tuple[Column, ...]:
     return tuple(dict.fromkeys(map(Column.parse, texts)))
 
 
+def visual(texts: Iterable[str]) -> tuple[Column, ...]:
+    """The columns that are not of text alone."""
+    return tuple(column for column in columns_of(texts) if not column.is_text)
+
+
 @dataclass(frozen=True, eq=False)
 class Row:
     """The cells of one row and share of the data, by seed."""

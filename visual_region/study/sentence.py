@@ -6,7 +6,7 @@ from llava.names import count
 from visual_region.layers import LayerSelection
 from visual_region.study.board import Board
 from visual_region.study.results import CellResult
-from visual_region.study.samples import Row, StudyError, columns_of
+from visual_region.study.samples import Row, StudyError, visual
 from visual_region.study.statistics import BOTH
 
 QUARTER = "sparse-uniform:25%"
@@ -26,7 +26,7 @@ def result_sentence(
     Raises:
         StudyError: there is no such row, or it cannot be paired with the reference.
     """
-    board = Board(results, [column for column in columns_of(columns) if not column.is_text], None, reference)
+    board = Board(results, visual(columns), None, reference)
     share = max((row.share for row in board.rows), default=100.0)
     rows = [one for one in board.rows if one.share == share and (one.name == row if row else is_quarter(one))]
     if not rows:

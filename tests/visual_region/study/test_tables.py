@@ -315,3 +315,36 @@ def test_a_record_names_the_selection_of_every_seed(tables):
     assert found["top"] == "top:25%"
     assert found["backbone"] is None
     assert {line["selection"] for line in records(tables, "cost") if line["row"] == "random"} == {found["random"]}
+
+
+def test_selections_with_several_shares(tmp_path):
+    """Each row is compared with the spread quarter of its share; a quarter row that lacks a column is marked."""
+    rows = {
+        "all": MadeRow("all", 1.0, shares=(100, 25)),
+        "spread": MadeRow("sparse-uniform:25%", 0.9, shares=(100, 25)),
+        "top": MadeRow("top:25%", 0.5, shares=(100, 25)),
+    }
+    for name, made in rows.items():
+        for seed in made.seeds:
+            for share in made.shares:
+                folder = make_cell(tmp_path / "study", name, made, seed, share)
+                cell = json.loads((folder / "cell.json").read_text())
+                write_json(folder / "cell.json", cell | {"experiments": ["selections"]})
+                if (name, share) == ("spread", 25):
+                    (folder / "results/gqa.json").unlink()
+    results = read_results(tmp_path / "study")
+    write_tables(results, COLUMNS, tmp_path)
+    text = (tmp_path / "selections.md").read_text(encoding="utf-8")
+    assert "Kept of 100%: as a share of that of all with 100% of the data. Less spread: the average less" in text
+    found = {(r["row"], r["share"]): r for r in content(tmp_path, "selections")["rows"] if r["column"] == "average"}
+    board = Board(results, columns_of(COLUMNS[:3]), "selections")
+    by_key = {(row.name, row.share): row for row in board.rows}
+    for share, number in ((100, 3), (25, 2)):
+        columns = [c for c in board.averaged if board.sample(by_key["spread", share], c)]
+        assert len(columns) == number
+        expected = board.difference(by_key["top", share], by_key["spread", share], columns)
+        assert found["top", share]["to_claim"] == pytest.approx(expected.value)
+        assert found["top", share]["to_claim_over"] == [column.name for column in columns]
+        assert found["spread", share]["to_claim"] is None
+    (line,) = (line for line in text.split("Difference to")[0].splitlines() if line.startswith("| top | 3 of 12 | 25%"))
+    assert re.search(r", 2 of 3 \(-?\d+\.\d to -?\d+\.\d\) \|$", line), line

@@ -66,7 +66,8 @@ def test_pruned_scores_as_markdown(tables):
     # The rows of both models, their differences, and the removed layers by seed.
     assert text.count(f"| all layers | {DEPTH} of {DEPTH} | ") == 5 + 3
     assert text.count(f"| sparse-uniform | 3 of {DEPTH} | ") == 5 + 5 + 3
-    assert "| sparse-uniform | 3 of 12 | 1 | 0 | 0 1 | 0 1 2 | 0 1 2 3 |" in text
+    cells = [f"{' '.join(map(str, range(n))) or 'none'} ({average('sparse-uniform', n)[1]:.1f})" for n in range(5)]
+    assert f"| sparse-uniform | 3 of 12 | 1 | {' | '.join(cells)} |" in text
     assert "Difference to all layers with as many layers removed" in text
     assert "**" in text
 
@@ -113,3 +114,45 @@ def test_a_broken_file_costs_its_own_table_only(study, tmp_path, capsys):
     assert printed.count("a table is left out: ") == 2
     assert "reversion.json is not a file of" in printed
     assert "curve.json is not a curve" in printed
+
+
+def test_a_point_that_is_not_finished_is_marked(study, tmp_path):
+    """As where the command `curve` still runs: its last point lacks a benchmark, or is not there."""
+    copy = shutil.copytree(study, tmp_path / "study")
+    for file in copy.glob("cells/*/curve.json"):
+        curve = read_curve(file)
+        points = curve.checkpoints[0].points
+        del points[3].reports["gqa"]
+        if "seed2" in file.parent.name:
+            del points[4]
+        curve.write(file)
+    write_tables(read_results(copy), COLUMNS, tmp_path)
+    text = (tmp_path / "pruning.md").read_text(encoding="utf-8")
+    line = next(line for line in text.splitlines() if line.startswith(f"| all layers | {DEPTH} of {DEPTH} | 3 | 3 | "))
+    assert ", 2 of 3" in line
+    assert line.count("| – |") == 1
+    assert "- 3 removed: " in text
+    assert "| all layers | 12 of 12 | 4 | 2 | " in text
+
+
+def test_curves_of_text_alone(study, tmp_path, capsys):
+    copy = shutil.copytree(study, tmp_path / "study")
+    for file in copy.glob("cells/*/curve.json"):
+        curve = read_curve(file)
+        for point in curve.checkpoints[0].points:
+            point.reports = {"perplexity": point.reports["perplexity"]}
+        curve.write(file)
+    names = {file.stem for file in write_tables(read_results(copy), COLUMNS, tmp_path / "tables")}
+    assert "pruning" not in names
+    assert "no curve.json has a score of the whole model in a benchmark of images" in capsys.readouterr().out
+
+
+def test_a_curve_without_one_of_all_layers(study, tmp_path):
+    copy = shutil.copytree(study, tmp_path / "study")
+    for file in copy.glob("cells/all-layers*/curve.json"):
+        file.unlink()
+    write_tables(read_results(copy), COLUMNS, tmp_path, reference="all layers")
+    text = (tmp_path / "pruning.md").read_text(encoding="utf-8")
+    assert "- there is no curve of a model tuned in all layers: nothing is compared" in text
+    assert "- not shown, because they are of text: mmlu, perplexity" in text
+    assert "Difference to" not in text

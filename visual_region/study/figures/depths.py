@@ -24,10 +24,9 @@ from visual_region.study.figures.scores import (
     questions_text,
     unit_in,
     value_of,
-    visual,
 )
 from visual_region.study.results import CellResult
-from visual_region.study.samples import Column
+from visual_region.study.samples import Column, visual
 from visual_region.study.tables.notes import notes
 
 _PANELS = 3

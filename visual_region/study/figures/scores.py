@@ -5,7 +5,7 @@ from typing import Any
 
 from visual_region.study.board import Board
 from visual_region.study.figures.drawing import range_text
-from visual_region.study.samples import Column, Row, Sample, columns_of
+from visual_region.study.samples import Column, Row, Sample
 from visual_region.study.statistics import Estimate
 
 KEPT = 0.98
@@ -47,8 +47,3 @@ def draw_line(axis: Any, places: Sequence[float], found: Sequence[Estimate], sty
     below = [max(value - low, 0.0) for value, (low, _) in zip(values, ends, strict=True)]
     above = [max(high - value, 0.0) for value, (_, high) in zip(values, ends, strict=True)]
     axis.errorbar(places, values, yerr=[below, above], capsize=1.8, elinewidth=0.8, **style)
-
-
-def visual(columns: Sequence[str]) -> tuple[Column, ...]:
-    """The columns that are not of text alone."""
-    return tuple(column for column in columns_of(columns) if not column.is_text)

@@ -18,9 +18,9 @@ from visual_region.study.figures.drawing import (
     range_text,
     wrapped_all,
 )
-from visual_region.study.figures.scores import KEPT, questions_text, value_of, visual
+from visual_region.study.figures.scores import KEPT, questions_text, value_of
 from visual_region.study.results import CellResult
-from visual_region.study.samples import Row
+from visual_region.study.samples import Row, visual
 from visual_region.study.sentence import is_quarter
 from visual_region.study.statistics import Estimate
 from visual_region.study.tables.cost import hours_ratio

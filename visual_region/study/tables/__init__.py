@@ -7,7 +7,7 @@ from llava.eval.benchmarks import BENCHMARKS
 from visual_region.scores import ScoreError
 from visual_region.study.board import Board
 from visual_region.study.results import CellResult
-from visual_region.study.samples import Column, StudyError, columns_of
+from visual_region.study.samples import Column, StudyError, columns_of, visual
 from visual_region.study.tables.cost import cost_page
 from visual_region.study.tables.importance import importance_page
 from visual_region.study.tables.page import Page
@@ -37,11 +37,11 @@ def write_tables(
 def pages(results: Sequence[CellResult], columns: Sequence[str], reference: str | None = None) -> list[Page]:
     """The tables that `write_tables` writes."""
     asked = columns_of(columns)
-    of_text = {True: _text_columns(asked, results), False: tuple(column for column in asked if not column.is_text)}
+    of_text = {True: _text_columns(asked, results), False: visual(columns)}
     boards = {table: Board(results, of_text[table.text], table.experiment, reference) for table in TABLES}
     found = [score_page(table, board) for table, board in boards.items() if board.rows and of_text[table.text]]
     others = (
-        lambda: pruning_page(results, [column.name for column in of_text[False]]),
+        lambda: pruning_page(results, columns, reference),
         lambda: reversion_page(results),
         lambda: cost_page(results, reference),
         lambda: importance_page(results),

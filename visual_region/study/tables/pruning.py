@@ -15,18 +15,18 @@ Lines = Sequence[tuple[Row, int, Board, Mapping[str, Entry]]]
 """A row, the number of removed layers, and what the board without so many says of it."""
 
 
-def pruning_page(results: Sequence[CellResult], columns: Sequence[str]) -> Page | None:
-    """The scores of every row by the number of removed layers; None without a curve.
+def pruning_page(results: Sequence[CellResult], columns: Sequence[str], reference: str | None = None) -> Page | None:
+    """The scores of every row by the number of removed layers; None without a curve. Arguments: see `curves_of`.
 
     Raises:
-        StudyError: no curve has a score of the whole model.
+        StudyError: no curve has a score of the whole model in a benchmark of images.
         ScoreError: a file is not a curve.
     """
     rows = rows_of(result for result in results if (result.folder / CURVE_FILE).is_file())
     if not rows:
         return None
     rows.sort(key=lambda row: not row.tunes_all)
-    curves = curves_of(rows, columns)
+    curves = curves_of(rows, columns, reference)
     blocks = [list(_lines(curves, row)) for row in rows]
     grids = [_values(curves, blocks)]
     if any(entry.difference for block in blocks for *_, found in block for entry in found.values()):
@@ -39,8 +39,22 @@ def pruning_page(results: Sequence[CellResult], columns: Sequence[str]) -> Page 
         for row, number, board, found in block
         for name in board.names
     ]
-    said = [*notes(curves.boards[0]), *(text for board in curves.boards.values() for text in board.left_out)]
-    return Page("pruning", "Pruning (Figure 1, right, and Figure 4)", grids, list(dict.fromkeys(said)), records)
+    title = "Pruning (Figure 1, right, and Figure 4)"
+    return Page("pruning", title, grids, list(dict.fromkeys(_notes(curves))), records)
+
+
+def _notes(curves: PruningCurves) -> Iterator[str]:
+    """Those of the whole models, and what else is to be said without some layers."""
+    whole = curves.boards[0]
+    paired = any(whole.reference_of(row) for row in whole.rows)
+    if not paired:
+        yield "there is no curve of a model tuned in all layers: nothing is compared"
+    if curves.of_text:
+        yield f"not shown, because they are of text: {', '.join(curves.of_text)}"
+    of_whole = notes(whole, paired)
+    yield from of_whole
+    for number, board in curves.boards.items():
+        yield from (f"{number} removed: {note}" for note in notes(board, paired) if note not in of_whole)
 
 
 def _lines(curves: PruningCurves, row: Row) -> Iterator[tuple[Row, int, Board, Mapping[str, Entry]]]:
@@ -60,7 +74,7 @@ def _values(curves: PruningCurves, blocks: Sequence[Lines]) -> Grid:
                 *labels(row, _shares(whole)),
                 Text(str(number)),
                 Text(str(len(board.seeds_of(row)))),
-                *(value_text(found.get(name), board) for name in whole.names),
+                *(value_text(found.get(name), whole) for name in whole.names),
             ]
             for row, number, board, found in block
         ]
@@ -71,7 +85,8 @@ def _values(curves: PruningCurves, blocks: Sequence[Lines]) -> Grid:
         f"Scores in percent after the removal of the least important layers{curves.order}: outside the tuned region, "
         "or, of a model tuned in all layers, of any. Nothing is trained after the removal. Mean over the seeds ± "
         f"standard deviation over the seeds (95% interval over {covered}). Bold: among the rows with as many removed "
-        "layers, the best, and every row that the 95% interval of the paired difference does not show to be worse."
+        "layers and the same share of the data, the best, and every row that the 95% interval of the paired "
+        "difference does not show to be worse."
     )
     head = ["", "layers", *(["data"] if _shares(whole) else []), "removed", "seeds", *_titles(whole)]
     return Grid(caption, head, [block for block in lines if block])
@@ -84,7 +99,7 @@ def _differences(curves: PruningCurves, blocks: Sequence[Lines]) -> Grid:
             [
                 *labels(row, _shares(whole)),
                 Text(str(number)),
-                *(difference_text(found.get(name), board) for name in whole.names),
+                *(difference_text(found.get(name), whole) for name in whole.names),
             ]
             for row, number, board, found in block
             if row.name != board.reference
@@ -100,32 +115,39 @@ def _differences(curves: PruningCurves, blocks: Sequence[Lines]) -> Grid:
 
 
 def _removed(curves: PruningCurves, rows: Sequence[Row]) -> Grid:
-    """Which layers each seed's curve removes."""
-    numbers = [number for number in curves.boards if number]
+    """Which layers each seed's curve removes, and the seed's average without them."""
+    whole = curves.boards[0]
     lines = [
         [
-            [
-                *labels(row, _shares(curves.boards[0])),
-                Text(str(seed)),
-                *(_layers(own.get(number)) for number in numbers),
-            ]
-            for seed, own in curves.removed.get((row.name, row.share), {}).items()
+            [*labels(row, _shares(whole)), Text(str(seed)), *(_of_seed(curves, row, seed, n) for n in curves.boards)]
+            for seed in curves.removed.get((row.name, row.share), {})
         ]
         for row in rows
     ]
-    shares = ["data"] if _shares(curves.boards[0]) else []
-    head = ["", "layers", *shares, "seed", *(f"{number} removed" for number in numbers)]
-    return Grid("The removed layers, 0-based.", head, [block for block in lines if block])
+    average = "the average" if len(whole.averaged) > 1 else "the score"
+    caption = f"The removed layers of each seed, 0-based, and in brackets {average} without them, in percent."
+    head = ["", "layers", *(["data"] if _shares(whole) else []), "seed", *(f"{n} removed" for n in curves.boards)]
+    return Grid(caption, head, [block for block in lines if block])
 
 
-def _layers(layers: Sequence[int] | None) -> Text:
-    return Text(NONE if layers is None else " ".join(map(str, layers)))
+def _of_seed(curves: PruningCurves, row: Row, seed: int, number: int) -> Text:
+    layers = curves.removed[row.name, row.share][seed].get(number)
+    # A file of an earlier version may not name the layers.
+    if layers is None or len(layers) != number:
+        return Text(NONE)
+    board, text = curves.boards[number], " ".join(map(str, layers)) or "none"
+    samples = [board.sample(row, column) for column in board.averaged]
+    if not samples or any(sample is None or seed not in sample.seeds for sample in samples):
+        return Text(text)
+    return Text(text, f"{100 * sum(float(s.headlines_of([seed])[0]) for s in samples) / len(samples):.1f}")
 
 
 def _by_seed(curves: PruningCurves, row: Row, number: int) -> list[str]:
     """Which layers are removed with each seed, as SEED:LAYER,LAYER."""
     seeds = curves.removed.get((row.name, row.share), {})
-    return [f"{seed}:{','.join(map(str, own[number]))}" for seed, own in seeds.items() if number in own]
+    return [
+        f"{seed}:{','.join(map(str, own[number]))}" for seed, own in seeds.items() if len(own.get(number, ())) == number
+    ]
 
 
 def _shares(board: Board) -> bool:

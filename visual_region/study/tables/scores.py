@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from visual_region.study.board import AVERAGE, Board, Entry
-from visual_region.study.samples import Row
+from visual_region.study.samples import Column, Row
 from visual_region.study.sentence import is_quarter
 from visual_region.study.statistics import Estimate, covers_text
 from visual_region.study.tables.notes import notes
@@ -63,19 +63,19 @@ def score_page(table: ScoreTable, board: Board) -> Page:
             return (row.name != board.reference, table.order(row, _summary(board, found).value.value if found else -1))
 
         blocks.append([(row, entries[row.name]) for row in sorted(rows, key=key)])
-    claim = next(filter(is_quarter, board.rows), None) if table.claims and board.summary else None
-    grids = [_values(board, blocks, len(shares) > 1, claim)]
+    claims = {row.share: row for row in board.rows if is_quarter(row)} if table.claims and board.summary else {}
+    grids = [_values(board, blocks, len(shares) > 1, claims)]
     if any(entry.ratio or entry.difference for block in blocks for _, found in block for entry in found.values()):
         grids.append(_differences(board, blocks, len(shares) > 1))
     records = [
         score_record(row, name, found.get(name), board.title_of(name))
-        | (numbers("to_claim", _to_claim(board, row, claim) if name == board.summary else None) if claim else {})
+        | (_claim_record(board, row, claims, name == board.summary) if claims else {})
         for block in blocks
         for row, found in block
         for name in [*board.names, *(column.name for column in board.absent)]
     ]
     facts = {"reference": board.reference, "columns": [column.name for column in board.columns]}
-    facts |= {"claim": claim.name} if claim else {}
+    facts |= {"claim": next(iter(claims.values())).name} if claims else {}
     return Page(table.name, table.title, grids, notes(board), records, facts)
 
 
@@ -84,7 +84,7 @@ def _summary(board: Board, found: Mapping[str, Entry]) -> Entry:
     return found.get(AVERAGE) or next(iter(found.values()))
 
 
-def _values(board: Board, blocks: Blocks, shares: bool, claim: Row | None) -> Grid:
+def _values(board: Board, blocks: Blocks, shares: bool, claims: Mapping[float, Row]) -> Grid:
     kept = board.summary if board.reference else None
     head = ["", "layers", *(["data"] if shares else []), "seeds", *map(board.title_of, board.names)]
     lines = [
@@ -95,7 +95,7 @@ def _values(board: Board, blocks: Blocks, shares: bool, claim: Row | None) -> Gr
                 *(value_text(found.get(name), board) for name in board.names),
                 *([_kept(found.get(kept), board)] if kept else []),
                 *([_of_whole(found.get(kept), row is board.whole)] if kept and board.whole else []),
-                *([_points(_to_claim(board, row, claim))] if claim else []),
+                *([_points(board, *_to_claim(board, row, claims))] if claims else []),
             ]
             for row, found in block
         ]
@@ -113,13 +113,15 @@ def _values(board: Board, blocks: Blocks, shares: bool, claim: Row | None) -> Gr
         head.append("kept")
         if board.whole:
             caption += (
-                f"The last column: as a share of that of {board.reference} with {board.whole.share:g}% of the data. "
+                f"Kept of {board.whole.share:g}%: as a share of that of {board.reference} with "
+                f"{board.whole.share:g}% of the data. "
             )
             head.append(f"kept of {board.whole.share:g}%")
-    if claim:
-        what = "the average" if board.summary == AVERAGE else board.title_of(board.summary)
-        caption += f"The last column: {what} less that of {claim.name}, in points, paired by question and seed. "
-        head.append(f"less {claim.name}")
+    if claims:
+        what, name = "the average", next(iter(claims.values())).name
+        what = what if board.summary == AVERAGE else board.title_of(board.summary)
+        caption += f"Less {name}: {what} less that of {name}, in points, paired by question and seed. "
+        head.append(f"less {name}")
     caption += (
         "Bold: the best of a column, and every row that the 95% interval of the paired difference does not show to be "
         "worse. Each comparison is made by itself: of 20 rows that equal the best, one is not bold by chance."
@@ -169,14 +171,24 @@ def _of_whole(entry: Entry | None, is_whole: bool) -> Text:
     return Text("100%" if is_whole else f"{found.value:.1f}%", "" if is_whole else interval_text(found))
 
 
-def _to_claim(board: Board, row: Row, claim: Row) -> Estimate | None:
-    """The difference of what sums up a row to that of the claim's row, in points, paired by question and seed."""
-    had = [column for column in board.averaged if board.sample(row, column) and board.sample(claim, column)]
-    return None if row is claim or row.share != claim.share else board.difference(row, claim, had)
+def _to_claim(board: Board, row: Row, claims: Mapping[float, Row]) -> tuple[Estimate | None, list[Column]]:
+    """How what sums up a row differs from that of its share's row of the claim, in points, and the columns of both."""
+    claim = claims.get(row.share)
+    if claim is None or claim is row:
+        return None, []
+    both = [column for column in board.averaged if board.sample(row, column) and board.sample(claim, column)]
+    return board.difference(row, claim, both), both
 
 
-def _points(found: Estimate | None) -> Text:
-    return Text(NONE) if found is None else Text(f"{found.value:+.1f}", interval_text(found))
+def _points(board: Board, found: Estimate | None, over: Sequence[Column]) -> Text:
+    if found is None:
+        return Text(NONE)
+    return Text(f"{found.value:+.1f}{_of_columns(len(over), len(board.averaged))}", interval_text(found))
+
+
+def _claim_record(board: Board, row: Row, claims: Mapping[float, Row], is_summary: bool) -> dict[str, Any]:
+    found, over = _to_claim(board, row, claims) if is_summary else (None, [])
+    return numbers("to_claim", found) | {"to_claim_over": [column.name for column in over]}
 
 
 def difference_text(entry: Entry | None, board: Board) -> Text:
@@ -190,8 +202,11 @@ def difference_text(entry: Entry | None, board: Board) -> Text:
 
 def _among(columns: Sequence[str], entry: Entry, board: Board) -> str:
     """Says so if an average is over fewer columns than the table has."""
-    most = len(board.averaged) if entry.name == AVERAGE else 1
-    return "" if len(columns) == most else f", {len(columns)} of {most}"
+    return _of_columns(len(columns), len(board.averaged) if entry.name == AVERAGE else 1)
+
+
+def _of_columns(number: int, most: int) -> str:
+    return "" if number == most else f", {number} of {most}"
 
 
 def interval_text(found: Estimate, digits: int = 1) -> str:

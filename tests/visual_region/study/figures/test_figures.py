@@ -15,9 +15,8 @@ from visual_region.scores import ScoreFile
 from visual_region.study import figures
 from visual_region.study.board import Board
 from visual_region.study.figures import drawing
-from visual_region.study.figures.scores import visual
 from visual_region.study.results import read_results
-from visual_region.study.samples import StudyError
+from visual_region.study.samples import StudyError, visual
 
 LONG = "the layers that a metric with a rather long name chooses, the highest of each of 8 segments"
 
