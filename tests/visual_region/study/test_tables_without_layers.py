@@ -54,7 +54,7 @@ def test_pruned_scores_are_plain_means(tables):
         ours, theirs = average(name, removed), average("all layers", removed)
         assert row["value"] == pytest.approx(ours.mean())
         assert row["sd"] == pytest.approx(ours.std(ddof=1))
-        assert row["removed_layers"] == [f"{seed}:{','.join(map(str, range(removed)))}" for seed in SEEDS]
+        assert row["removed_by_seed"] == [f"{seed}:{','.join(map(str, range(removed)))}" for seed in SEEDS]
         if name == "sparse-uniform":
             assert row["difference"] == pytest.approx((ours - theirs).mean())
         else:

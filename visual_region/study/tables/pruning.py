@@ -34,7 +34,7 @@ def pruning_page(results: Sequence[CellResult], columns: Sequence[str], referenc
     grids.append(_removed(curves, rows))
     records = [
         score_record(row, name, found.get(name), board.title_of(name))
-        | {"removed": number, "removed_layers": _by_seed(curves, row, number)}
+        | {"removed": number, "removed_by_seed": _by_seed(curves, row, number)}
         for block in blocks
         for row, number, board, found in block
         for name in board.names
