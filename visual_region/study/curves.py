@@ -17,19 +17,14 @@ class PruningCurves:
     Attributes:
         boards: number of removed layers -> the scores of all rows without so many.
         removed: (row, share of the data) -> seed -> number of removed layers -> these layers, 0-based.
-        orders: what the layers are removed by, in words; more than one if the curves differ in it.
+        order: how the layers were chosen, as a clause in brackets; "" if no file says so.
         of_text: benchmarks of text that the curves have and the boards leave out.
     """
 
     boards: Mapping[int, Board]
     removed: Mapping[tuple[str, float], Mapping[int, Mapping[int, tuple[int, ...]]]]
-    orders: Sequence[str]
+    order: str
     of_text: Sequence[str]
-
-    @property
-    def order(self) -> str:
-        """How the layers were chosen, as a clause; "" if no file says so."""
-        return f" ({' or '.join(self.orders)})" if self.orders else ""
 
 
 def curves_of(rows: Sequence[Row], columns: Sequence[str], reference: str | None = None) -> PruningCurves:
@@ -61,7 +56,8 @@ def curves_of(rows: Sequence[Row], columns: Sequence[str], reference: str | None
     if 0 not in boards or not boards[0].columns:
         raise StudyError(f"no {CURVE_FILE} has a score of the whole model in a benchmark of images")
     of_text = [name for name in sorted(measured) if Column(name).is_text]
-    return PruningCurves(boards, removed, list(orders), of_text)
+    order = f" ({' or '.join(orders)})" if orders else ""
+    return PruningCurves(boards, removed, order, of_text)
 
 
 def _order_text(by: str) -> str:

@@ -1,6 +1,7 @@
 """The tables of models without some layers: pruning curves, and layers set back to the backbone's."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -76,9 +77,7 @@ def test_the_order_of_removal_is_said(study, tmp_path):
     copy = shutil.copytree(study, tmp_path / "study")
     for file in copy.glob("cells/*/curve.json"):
         curve = read_curve(file)
-        curve.checkpoints[0] = type(curve.checkpoints[0])(
-            **{**vars(curve.checkpoints[0]), "order": Order("angular", tuple(range(4)))}
-        )
+        curve.checkpoints[0].order = Order("angular", tuple(range(4)))
         curve.write(file)
     write_tables(read_results(copy), COLUMNS, tmp_path)
     text = (tmp_path / "pruning.md").read_text(encoding="utf-8")
@@ -155,4 +154,5 @@ def test_a_curve_without_one_of_all_layers(study, tmp_path):
     text = (tmp_path / "pruning.md").read_text(encoding="utf-8")
     assert "- there is no curve of a model tuned in all layers: nothing is compared" in text
     assert "- not shown, because they are of text: mmlu, perplexity" in text
+    assert re.search(r"^- \d+ cells? without curve\.json: all-layers_seed0_100", text, re.MULTILINE), text
     assert "Difference to" not in text

@@ -11,7 +11,8 @@ from llava.palette import EMPTY
 from visual_region.pictures.figure import PAGE, new_figure, title_of, unit_of
 from visual_region.pictures.heatmap import colour_bar, heat_panels, samples_of
 from visual_region.scores import ScoreFile
-from visual_region.study.figures.drawing import Drawing, across_of, label_of, range_text, seeds_text, with_file, wrapped
+from visual_region.study.figures.drawing import Drawing, across_of, range_text, seeds_text, with_file, wrapped
+from visual_region.study.missing import label_of
 from visual_region.study.results import ATTENTION, CellResult
 
 METRIC = "image-attention"

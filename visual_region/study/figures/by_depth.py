@@ -6,7 +6,8 @@ from typing import Any
 
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from visual_region.study.figures.drawing import NothingToDraw, label_of, lacking
+from visual_region.study.figures.drawing import NothingToDraw
+from visual_region.study.missing import label_of, lacking
 from visual_region.study.results import CellResult
 from visual_region.study.samples import Row, rows_of
 

@@ -7,15 +7,7 @@ from llava.palette import LINE
 from visual_region.pictures.figure import COLUMN, PAGE, legend_below, new_figure, style_of
 from visual_region.study.board import Board
 from visual_region.study.figures.by_depth import Lines, depth_axis, dodged, lines_of, rows_in, whole_of
-from visual_region.study.figures.drawing import (
-    Drawing,
-    NothingToDraw,
-    across_of,
-    intervals_text,
-    seeds_text,
-    share_label,
-    wrapped,
-)
+from visual_region.study.figures.drawing import Drawing, NothingToDraw, across_of, intervals_text, seeds_text, wrapped
 from visual_region.study.figures.scores import (
     KEPT,
     SHARE,
@@ -25,6 +17,7 @@ from visual_region.study.figures.scores import (
     unit_in,
     value_of,
 )
+from visual_region.study.missing import share_label
 from visual_region.study.results import CellResult
 from visual_region.study.samples import Column, visual
 from visual_region.study.tables.notes import notes

@@ -9,9 +9,10 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from llava.names import count, listed, some
+from llava.names import count
+from visual_region.study.missing import rows_with
 from visual_region.study.results import CellResult
-from visual_region.study.samples import Row, StudyError, rows_of
+from visual_region.study.samples import Row, StudyError
 from visual_region.study.statistics import QUESTIONS, covers_text
 
 NAME_WIDTH = 30
@@ -41,42 +42,15 @@ Draw = Callable[[Sequence[CellResult], Sequence[str]], Drawing]
 
 
 def with_file(results: Sequence[CellResult], experiment: str | None, pattern: str) -> tuple[list[Row], list[str]]:
-    """The rows of the cells that have a file, those of all layers first, and what the cells of the experiment lack.
+    """`rows_with` of a figure.
 
     Raises:
-        NothingToDraw: no cell has one.
+        NothingToDraw: no cell has such a file.
     """
-    having = [result for result in results if any(result.folder.glob(pattern))]
-    wanted = [result for result in results if experiment in result.cell.experiments and result not in having]
-    if not having:
+    rows, missing = rows_with(results, experiment, pattern)
+    if not rows:
         raise NothingToDraw(f"no cell has {pattern}")
-    rows = sorted(rows_of(having), key=lambda row: not row.tunes_all)
-    return rows, lacking(wanted, pattern) + uneven(rows)
-
-
-def lacking(cells: Sequence[CellResult], what: str) -> list[str]:
-    """Says which cells have no `what`; nothing for no cells."""
-    names = some(result.cell.name for result in cells)
-    return [f"{count(len(cells), 'cell')} without {what}: {names}"] if cells else []
-
-
-def uneven(rows: Sequence[Row]) -> list[str]:
-    """Says which rows lack seeds that other rows of the same share of the data have."""
-    found = []
-    for row in rows:
-        others = {seed for other in rows if other.share == row.share and not other.is_backbone for seed in other.cells}
-        if not row.is_backbone and (lost := sorted(others - row.cells.keys())):
-            found.append(f"{label_of(row)} lacks {listed('seed', lost)}")
-    return found
-
-
-def label_of(row: Row) -> str:
-    """The row's name, with its share of the data if that is not all."""
-    return row.name if row.share == 100 else f"{row.name} ({share_label(row.share)})"
-
-
-def share_label(share: float) -> str:
-    return "all data" if share == 100 else f"{share:g}% of the data"
+    return rows, missing
 
 
 def seeds_text(rows: Iterable[Row]) -> str:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from visual_region.pictures.figure import COLUMN, legend_below, new_figure, style_of
 from visual_region.study.figures.by_depth import Lines, depth_axis, dodged, lines_of, rows_in, whole_of
-from visual_region.study.figures.drawing import Drawing, seeds_text, share_label, uneven
+from visual_region.study.figures.drawing import Drawing, seeds_text
+from visual_region.study.missing import share_label, uneven
 from visual_region.study.results import CellResult
 from visual_region.study.samples import Row
 from visual_region.study.tables.cost import device_of, hours_ratio

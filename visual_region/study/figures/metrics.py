@@ -10,7 +10,8 @@ from llava.palette import OTHER
 from visual_region.importance import METRICS
 from visual_region.pictures.figure import COLUMN, PAGE, layer_ticks, new_figure, title_of, unit_of
 from visual_region.scores import ScoreFile
-from visual_region.study.figures.drawing import Drawing, NothingToDraw, label_of, range_text, with_file, wrapped
+from visual_region.study.figures.drawing import Drawing, NothingToDraw, range_text, with_file, wrapped
+from visual_region.study.missing import label_of
 from visual_region.study.results import SCORES_FILE, CellResult
 
 Seeds = Mapping[int, Mapping[str, Any]]

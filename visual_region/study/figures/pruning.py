@@ -13,13 +13,13 @@ from visual_region.study.figures.drawing import (
     NothingToDraw,
     across_of,
     intervals_text,
-    label_of,
     seeds_text,
     with_file,
     wrapped,
     wrapped_all,
 )
 from visual_region.study.figures.scores import draw_line, panels_of, questions_text, unit_in, value_of
+from visual_region.study.missing import label_of
 from visual_region.study.results import CURVE_FILE, CellResult
 from visual_region.study.samples import Column, Row, rows_of
 

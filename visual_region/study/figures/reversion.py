@@ -9,7 +9,6 @@ from visual_region.study.figures.drawing import (
     Drawing,
     across_of,
     intervals_text,
-    label_of,
     seeds_text,
     whiskers,
     wide_axis,
@@ -17,6 +16,7 @@ from visual_region.study.figures.drawing import (
     wrapped,
     wrapped_all,
 )
+from visual_region.study.missing import label_of
 from visual_region.study.results import REVERSION_FILE, CellResult
 from visual_region.study.reversions import Perplexities, part_label, reversions_of
 from visual_region.study.statistics import Estimate

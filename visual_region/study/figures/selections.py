@@ -10,15 +10,9 @@ from llava.palette import LINE, OTHER, PLAIN
 from visual_region.pictures.figure import PAGE, legend_below, new_figure
 from visual_region.pictures.stacks import stack_panel
 from visual_region.study.board import Board
-from visual_region.study.figures.drawing import (
-    Drawing,
-    NothingToDraw,
-    intervals_text,
-    label_of,
-    range_text,
-    wrapped_all,
-)
+from visual_region.study.figures.drawing import Drawing, NothingToDraw, intervals_text, range_text, wrapped_all
 from visual_region.study.figures.scores import KEPT, questions_text, value_of
+from visual_region.study.missing import label_of
 from visual_region.study.results import CellResult
 from visual_region.study.samples import Row, visual
 from visual_region.study.sentence import is_quarter

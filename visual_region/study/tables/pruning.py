@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from visual_region.study.board import Board, Entry
 from visual_region.study.curves import PruningCurves, curves_of
+from visual_region.study.missing import rows_with
 from visual_region.study.results import CURVE_FILE, CellResult
-from visual_region.study.samples import Row, rows_of
+from visual_region.study.samples import Row
 from visual_region.study.statistics import covers_text
 from visual_region.study.tables.notes import notes
 from visual_region.study.tables.page import NONE, Grid, Page, Text
@@ -22,10 +23,9 @@ def pruning_page(results: Sequence[CellResult], columns: Sequence[str], referenc
         StudyError: no curve has a score of the whole model in a benchmark of images.
         ScoreError: a file is not a curve.
     """
-    rows = rows_of(result for result in results if (result.folder / CURVE_FILE).is_file())
+    rows, missing = rows_with(results, "curve", CURVE_FILE)
     if not rows:
         return None
-    rows.sort(key=lambda row: not row.tunes_all)
     curves = curves_of(rows, columns, reference)
     blocks = [list(_lines(curves, row)) for row in rows]
     grids = [_values(curves, blocks)]
@@ -40,7 +40,7 @@ def pruning_page(results: Sequence[CellResult], columns: Sequence[str], referenc
         for name in board.names
     ]
     title = "Pruning (Figure 1, right, and Figure 4)"
-    return Page("pruning", title, grids, list(dict.fromkeys(_notes(curves))), records)
+    return Page("pruning", title, grids, list(dict.fromkeys([*missing, *_notes(curves)])), records)
 
 
 def _notes(curves: PruningCurves) -> Iterator[str]:

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from visual_region.study.missing import rows_with
 from visual_region.study.results import REVERSION_FILE, CellResult
 from visual_region.study.reversions import part_label, reversions_of
-from visual_region.study.samples import rows_of
 from visual_region.study.statistics import covers_text
 from visual_region.study.tables.page import NONE, Grid, Page, Text
 from visual_region.study.tables.scores import interval_text, labels, numbers, row_record
@@ -19,10 +19,9 @@ def reversion_page(results: Sequence[CellResult]) -> Page | None:
     Raises:
         StudyError: a file is not one of perplexities, or none holds one.
     """
-    rows = rows_of(result for result in results if (result.folder / REVERSION_FILE).is_file())
+    rows, missing = rows_with(results, "reversion", REVERSION_FILE)
     if not rows:
         return None
-    rows.sort(key=lambda row: not row.tunes_all)
     found = reversions_of(rows)
     shares = len({row.share for row in rows}) > 1
     blocks, records = [], []
@@ -48,4 +47,4 @@ def reversion_page(results: Sequence[CellResult]) -> Page | None:
         f"{covered})."
     )
     head = ["", "layers", *(["data"] if shares else []), "seeds", "set back", *kinds]
-    return Page("reversion", "Layers set back (Figure 1, left)", [Grid(caption, head, blocks)], [], records)
+    return Page("reversion", "Layers set back (Figure 1, left)", [Grid(caption, head, blocks)], missing, records)
